@@ -1,0 +1,55 @@
+package consumers
+
+import (
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// The topics whose names do not depend on a lane, a channel or a node.
+const (
+	TopicProfiles    = "whisper.profiles"
+	TopicTemplates   = "whisper.templates"
+	TopicChanges     = "whisper.changes"
+	TopicUsers       = "whisper.users"
+	TopicPresence    = "whisper.presence"
+	TopicNodes       = "whisper.nodes"
+	TopicTimers      = "whisper.timers"
+	TopicSeen        = "whisper.seen"
+	TopicEvents      = "whisper.events"
+	TopicDeadLetters = "whisper.deadletters"
+)
+
+const requestsPrefix, deliveriesPrefix = "whisper.requests.", "whisper.deliveries."
+
+// TopicRequests is where upstream asks, a lane each.
+func TopicRequests(l domain.Lane) string { return requestsPrefix + l.String() }
+
+// TopicDeliveries is where intake hands deliveries to dispatch, a lane each.
+func TopicDeliveries(l domain.Lane) string { return deliveriesPrefix + l.String() }
+
+// TopicPush is where dispatch hands attempts to a channel's push role, a lane each.
+func TopicPush(channel string, l domain.Lane) string {
+	return "whisper.push." + channel + "." + l.String()
+}
+
+// TopicNode is where dispatch hands frames to one gateway; its partition is the lane.
+func TopicNode(node string) string { return "whisper.node." + node }
+
+// LaneOfTopic reads the lane off a requests, deliveries or push topic.
+func LaneOfTopic(topic string) (domain.Lane, error) {
+	return domain.ParseLane(topic[strings.LastIndexByte(topic, '.')+1:])
+}
+
+// PartitionOf is the partition of a user in every topic that is keyed by user id. It is Kafka's own
+// default (murmur2), so that a Kafka Streams job or librdkafka with murmur2_random agrees; all
+// records of one user are in one partition as long as the number of partitions stays.
+func PartitionOf(user string, partitions int32) int32 {
+	rec := kgo.Record{Key: []byte(user)}
+	return int32(userPartitioner.Partition(&rec, int(partitions)))
+}
+
+// The key decides alone, so one partitioner serves every topic and every goroutine.
+var userPartitioner = kgo.StickyKeyPartitioner(nil).ForTopic("")
