@@ -1,0 +1,171 @@
+package consumers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+)
+
+// ClientConfig is how to reach Kafka.
+type ClientConfig struct {
+	// Brokers are host:port addresses to start from; at least one.
+	Brokers []string
+	// ClientID names the process in the broker's logs and quotas.
+	ClientID string
+	// TLS is used for every connection where it is set.
+	TLS *tls.Config
+	// SASLMechanism is empty (none), PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+	SASLMechanism string
+	SASLUser      string
+	SASLPassword  string
+	// Logger takes what the client has to say about connections and groups.
+	Logger *slog.Logger
+}
+
+// Validate names every problem of the settings.
+func (c ClientConfig) Validate() error {
+	var errs []error
+	if len(c.Brokers) == 0 {
+		errs = append(errs, errors.New("kafka: give at least one broker address (host:port)"))
+	}
+	if _, err := c.mechanism(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c ClientConfig) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func (c ClientConfig) mechanism() (sasl.Mechanism, error) {
+	switch c.SASLMechanism {
+	case "":
+		return nil, nil
+	case "PLAIN":
+		return plain.Auth{User: c.SASLUser, Pass: c.SASLPassword}.AsMechanism(), nil
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: c.SASLUser, Pass: c.SASLPassword}.AsSha256Mechanism(), nil
+	case "SCRAM-SHA-512":
+		return scram.Auth{User: c.SASLUser, Pass: c.SASLPassword}.AsSha512Mechanism(), nil
+	default:
+		return nil, fmt.Errorf("kafka-sasl-mechanism: unknown %q: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism)
+	}
+}
+
+// Options are the client options that producing, consuming and administration share.
+func (c ClientConfig) Options() []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...),
+		kgo.ClientID(c.ClientID),
+		kgo.DisableClientMetrics(),
+		kgo.DialTimeout(5 * time.Second),
+		// The default of 2.5 s delays what waits for a topic's leader to come back.
+		kgo.MetadataMinAge(500 * time.Millisecond),
+		kgo.WithLogger(clientLogger{c.logger()}),
+	}
+	if c.TLS != nil {
+		opts = append(opts, kgo.DialTLSConfig(c.TLS))
+	}
+	if m, err := c.mechanism(); err == nil && m != nil {
+		opts = append(opts, kgo.SASL(m))
+	}
+	return opts
+}
+
+// Await waits until Kafka answers, saying so when it does not. It gives up only when ctx ends or
+// when waiting can't help: the credentials are refused or the protocol does not match.
+func (c ClientConfig) Await(ctx context.Context) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	cl, err := kgo.NewClient(append(c.Options(), kgo.RequestRetries(0))...)
+	if err != nil {
+		return fmt.Errorf("kafka client: %w", err)
+	}
+	defer cl.Close()
+	for wait, said := 250*time.Millisecond, false; ; wait = min(2*wait, 5*time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := ping(attempt, cl)
+		cancel()
+		switch {
+		case err == nil:
+			if said {
+				c.logger().Info("kafka answers")
+			}
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("kafka at %v did not answer: %w", c.Brokers, err)
+		case IsFatal(err):
+			return fmt.Errorf("kafka at %v refuses: %w (check kafka-sasl-user, kafka-sasl-password and kafka-tls)", c.Brokers, err)
+		}
+		c.logger().Warn("waiting for kafka", "brokers", c.Brokers, "error", err, "next_try", wait)
+		said = true
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ping needs credentials to succeed, unlike a bare ApiVersions request.
+func ping(ctx context.Context, cl *kgo.Client) error {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	_, err := req.RequestWith(ctx, cl)
+	return err
+}
+
+// IsFatal says that trying again can't help: somebody has to change a credential, a right or a
+// setting first.
+func IsFatal(err error) bool {
+	for _, fatal := range []error{
+		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
+		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+		kerr.InvalidTopicException, kerr.MessageTooLarge,
+	} {
+		if errors.Is(err, fatal) {
+			return true
+		}
+	}
+	return false
+}
+
+// clientLogger hands the client's own log lines to slog; the client's text is kept as it is.
+type clientLogger struct{ log *slog.Logger }
+
+func (l clientLogger) Level() kgo.LogLevel {
+	ctx := context.Background()
+	switch {
+	case l.log.Enabled(ctx, slog.LevelDebug):
+		// Its debug level logs every request, far below what debug means here.
+		return kgo.LogLevelInfo
+	case l.log.Enabled(ctx, slog.LevelWarn):
+		return kgo.LogLevelWarn
+	default:
+		return kgo.LogLevelError
+	}
+}
+
+func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	lvl := slog.LevelDebug
+	switch level {
+	case kgo.LogLevelError, kgo.LogLevelWarn:
+		lvl = slog.LevelWarn
+	case kgo.LogLevelInfo, kgo.LogLevelDebug, kgo.LogLevelNone:
+	}
+	l.log.Log(context.Background(), lvl, "kafka client", append([]any{"event", msg}, keyvals...)...)
+}

@@ -1,0 +1,75 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// The headers that a dead letter carries beside its own.
+const (
+	HeaderError     = "error"
+	HeaderRole      = "role"
+	HeaderTopic     = "topic"
+	HeaderPartition = "partition"
+	HeaderOffset    = "offset"
+)
+
+// A Reason is an error with a short stable word for metrics (`whisper_deadletters_total{reason}`);
+// any other error counts as `invalid`.
+type Reason struct {
+	Word string
+	Err  error
+}
+
+func (r *Reason) Error() string { return r.Err.Error() }
+func (r *Reason) Unwrap() error { return r.Err }
+
+// DeadLetters keeps what a role can't use: the record as it came (key, value, headers), with the
+// reason, the role and the position added as headers.
+type DeadLetters struct {
+	publisher *Publisher
+	role      string
+}
+
+// NewDeadLetters writes through p in the name of a role.
+func NewDeadLetters(p *Publisher, role string) *DeadLetters {
+	return &DeadLetters{publisher: p, role: role}
+}
+
+// Put writes one; done as for [Publisher.Publish]. Only when done got nil may the source be committed.
+// A dead letter that came from the dead-letter topic's redrive keeps only the newest reason.
+func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, done func(error)) {
+	word := "invalid"
+	var r *Reason
+	if errors.As(reason, &r) {
+		word = r.Word
+	}
+	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_deadletters_total{role=%q,reason=%q}`, d.role, word)).Inc()
+	d.publisher.Publish(ctx, d.record(rec, reason), done)
+}
+
+func (d *DeadLetters) record(rec *kgo.Record, reason error) *kgo.Record {
+	headers := make([]kgo.RecordHeader, 0, len(rec.Headers)+5)
+	for _, h := range rec.Headers {
+		switch h.Key {
+		case HeaderError, HeaderRole, HeaderTopic, HeaderPartition, HeaderOffset:
+		default:
+			headers = append(headers, h)
+		}
+	}
+	headers = append(
+		headers,
+		kgo.RecordHeader{Key: HeaderError, Value: []byte(reason.Error())},
+		kgo.RecordHeader{Key: HeaderRole, Value: []byte(d.role)},
+		kgo.RecordHeader{Key: HeaderTopic, Value: []byte(rec.Topic)},
+		kgo.RecordHeader{Key: HeaderPartition, Value: strconv.AppendInt(nil, int64(rec.Partition), 10)},
+		kgo.RecordHeader{Key: HeaderOffset, Value: strconv.AppendInt(nil, rec.Offset, 10)},
+	)
+	// One partition: dead letters are few, and a person reads them in order.
+	return &kgo.Record{Topic: TopicDeadLetters, Partition: 0, Key: rec.Key, Value: rec.Value, Headers: headers}
+}

@@ -1,0 +1,84 @@
+package consumers
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// HeaderEvent names the kind of an event, so that a reader can pass over a record unread.
+const HeaderEvent = "event"
+
+// EventRecord is an event as a record of the topic: keyed by user id on the user's partition, its kind
+// in the header, with the trace carried on.
+func EventRecord(topic string, partition int32, ev *whisperv1.Event, trace []kgo.RecordHeader) (*kgo.Record, error) {
+	value, err := proto.Marshal(ev)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s of %q: %w", domain.KindOf(ev), ev.GetNotificationId(), err)
+	}
+	headers := make([]kgo.RecordHeader, 0, 1+len(trace))
+	headers = append(headers, kgo.RecordHeader{Key: HeaderEvent, Value: []byte(domain.KindOf(ev))})
+	headers = append(headers, trace...)
+	return &kgo.Record{
+		Topic:     topic,
+		Partition: partition,
+		Key:       []byte(ev.GetUserId()),
+		Value:     value,
+		Headers:   headers,
+	}, nil
+}
+
+// KindOfRecord is the header `event` of a record, or "".
+func KindOfRecord(rec *kgo.Record) string {
+	for i := range rec.Headers {
+		if rec.Headers[i].Key == HeaderEvent {
+			return string(rec.Headers[i].Value)
+		}
+	}
+	return ""
+}
+
+// Facts writes to whisper.events.
+type Facts struct {
+	publisher  *Publisher
+	partitions int32
+}
+
+// NewFacts writes through p; partitions is the number that all user-keyed topics share.
+func NewFacts(p *Publisher, partitions int32) *Facts {
+	return &Facts{publisher: p, partitions: partitions}
+}
+
+// Publish writes one fact; done as for [Publisher.Publish].
+func (f *Facts) Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
+	rec, err := EventRecord(TopicEvents, PartitionOf(ev.GetUserId(), f.partitions), ev, trace)
+	if err != nil { // only text that is not UTF-8 fails to encode, and ids are checked on their way in
+		f.publisher.fail(err)
+		if done != nil {
+			done(err)
+		}
+		return
+	}
+	f.publisher.Publish(ctx, rec, done)
+}
+
+// TraceHeaders are the W3C trace context headers of a record, to be carried to what follows from it.
+func TraceHeaders(rec *kgo.Record) []kgo.RecordHeader {
+	var trace []kgo.RecordHeader
+	for i := range rec.Headers {
+		if k := rec.Headers[i].Key; k == "traceparent" || k == "tracestate" {
+			trace = append(trace, rec.Headers[i])
+		}
+	}
+	return trace
+}
+
+// PositionOf is where a record stands.
+func PositionOf(rec *kgo.Record) *whisperv1.Position {
+	return &whisperv1.Position{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+}

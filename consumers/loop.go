@@ -1,0 +1,414 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// LoopConfig says what a Loop consumes, and how.
+type LoopConfig struct {
+	Client ClientConfig
+	// Group is the consumer group. Processes of one group share the partitions.
+	Group string
+	// Topics to consume; all must exist.
+	Topics []string
+	// CoPartitioned assigns partition p of every topic to the same process. All topics must have the
+	// same number of partitions.
+	CoPartitioned bool
+	// Handler makes the Feed of each assigned partition.
+	Handler Handler
+	// Starts, where set, says where to start instead of the group's commits; the loop then commits
+	// nothing. A partition that it leaves out starts at the log's start.
+	Starts func(ctx context.Context, assigned map[string][]int32) (map[string]map[int32]int64, error)
+
+	// A partition is paused while more than this is waiting for its Feed (default 5,000 records, 4 MiB).
+	MaxBufferedRecords int
+	MaxBufferedBytes   int
+	// CommitInterval is how often offsets are committed (default 1 s).
+	CommitInterval time.Duration
+	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
+	HandoverTimeout time.Duration
+	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
+	SessionTimeout time.Duration
+}
+
+// Validate names every problem of the settings.
+func (c LoopConfig) Validate() error {
+	var errs []error
+	if c.Group == "" {
+		errs = append(errs, errors.New("loop: a consumer group is needed"))
+	}
+	if len(c.Topics) == 0 {
+		errs = append(errs, errors.New("loop: at least one topic is needed"))
+	}
+	if c.Handler == nil {
+		errs = append(errs, errors.New("loop: a handler is needed"))
+	}
+	return errors.Join(append(errs, c.Client.Validate())...)
+}
+
+func (c *LoopConfig) setDefaults() {
+	if c.MaxBufferedRecords == 0 {
+		c.MaxBufferedRecords = 5_000
+	}
+	if c.MaxBufferedBytes == 0 {
+		c.MaxBufferedBytes = 4 << 20
+	}
+	if c.CommitInterval == 0 {
+		c.CommitInterval = time.Second
+	}
+	if c.HandoverTimeout == 0 {
+		c.HandoverTimeout = 10 * time.Second
+	}
+	if c.SessionTimeout == 0 {
+		c.SessionTimeout = 10 * time.Second
+	}
+}
+
+// rebalanceTimeout is how long the group waits for its members to hand over.
+const rebalanceTimeout = 30 * time.Second
+
+// Loop consumes topics in a group: one goroutine and one bounded queue a partition, cooperative
+// rebalancing, commits behind [Partition.Commit]. A slow partition holds up no other.
+type Loop struct {
+	cfg LoopConfig
+	cl  *kgo.Client
+
+	mu      sync.Mutex
+	workers map[string]map[int32]*worker
+	joined  bool
+	err     error
+	failed  chan struct{}
+
+	commits sync.Mutex // one commit at a time, none for a partition that is gone
+}
+
+// NewLoop makes a loop; Run starts it.
+func NewLoop(cfg LoopConfig) (*Loop, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	l := &Loop{cfg: cfg, workers: map[string]map[int32]*worker{}, failed: make(chan struct{})}
+	balancer := kgo.CooperativeStickyBalancer()
+	if cfg.CoPartitioned {
+		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
+	}
+	cl, err := kgo.NewClient(append(
+		cfg.Client.Options(),
+		kgo.ConsumerGroup(cfg.Group),
+		kgo.ConsumeTopics(cfg.Topics...),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.Balancers(balancer),
+		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.SessionTimeout(cfg.SessionTimeout),
+		kgo.HeartbeatInterval(min(cfg.SessionTimeout/4, 3*time.Second)),
+		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.OnPartitionsAssigned(l.assigned),
+		kgo.AdjustFetchOffsetsFn(l.start),
+		kgo.OnPartitionsRevoked(l.revoked),
+		kgo.OnPartitionsLost(l.lost),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka consumer of group %s: %w", cfg.Group, err)
+	}
+	l.cl = cl
+	return l, nil
+}
+
+// Run consumes until ctx ends, then drains: no more records, Feeds closed, offsets committed, group
+// left. It returns nil then, or the first error of a Handler, a Feed or Kafka that trying again can't mend.
+func (l *Loop) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var committer sync.WaitGroup
+	committer.Go(func() { l.commitEvery(ctx) })
+	go func() {
+		select {
+		case <-l.failed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := l.poll(ctx)
+	cancel()
+	committer.Wait()
+	l.release(l.all(), true)
+	l.cl.CloseAllowingRebalance()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(err, l.err)
+}
+
+// Ready is nil once the group was joined and every assigned partition is open.
+func (l *Loop) Ready() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.joined {
+		return fmt.Errorf("group %s: not joined yet", l.cfg.Group)
+	}
+	for topic, parts := range l.workers {
+		for id, w := range parts {
+			if !w.opened.Load() {
+				return fmt.Errorf("%s/%d: still restoring", topic, id)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Loop) poll(ctx context.Context) error {
+	for {
+		fetches := l.cl.PollRecords(ctx, 10_000)
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			return nil
+		}
+		if err := fatalFetch(fetches, l.cfg.Client); err != nil {
+			return err
+		}
+		var pause map[string][]int32
+		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+			if w := l.worker(f.Topic, f.Partition); w != nil && len(f.Records) > 0 && w.enqueue(f.Records) {
+				if pause == nil {
+					pause = map[string][]int32{}
+				}
+				pause[f.Topic] = append(pause[f.Topic], f.Partition)
+			}
+		})
+		if pause != nil {
+			l.pause(pause)
+		}
+		l.cl.AllowRebalance()
+	}
+}
+
+// pause stops fetching what is over its bound. A worker may have emptied its queue meanwhile and have
+// resumed before the pause: then it is resumed again.
+func (l *Loop) pause(parts map[string][]int32) {
+	l.cl.PauseFetchPartitions(parts)
+	for topic, ids := range parts {
+		for _, id := range ids {
+			w := l.worker(topic, id)
+			if w == nil {
+				continue
+			}
+			w.mu.Lock()
+			paused := w.paused
+			w.mu.Unlock()
+			if !paused {
+				l.cl.ResumeFetchPartitions(map[string][]int32{topic: {id}})
+			}
+		}
+	}
+}
+
+func (l *Loop) worker(topic string, id int32) *worker {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.workers[topic][id]
+}
+
+// assigned makes the workers; they begin in start, when their offsets are known.
+func (l *Loop) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.joined = true
+	for topic, ids := range parts {
+		for _, id := range ids {
+			if l.workers[topic] == nil {
+				l.workers[topic] = map[int32]*worker{}
+			}
+			l.workers[topic][id] = newWorker(l, topic, id)
+		}
+	}
+}
+
+// start is called by the client between assigning and fetching, with the committed offsets.
+func (l *Loop) start(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	if l.cfg.Starts != nil {
+		var err error
+		if offsets, err = l.ownStarts(ctx, offsets); err != nil {
+			return nil, err
+		}
+	}
+	for topic, parts := range offsets {
+		for id, offset := range parts {
+			w := l.worker(topic, id)
+			if w == nil {
+				continue
+			}
+			if at := offset.EpochOffset().Offset; at >= 0 {
+				w.part.Start = at
+			}
+			go w.run()
+		}
+	}
+	return offsets, nil
+}
+
+func (l *Loop) ownStarts(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	assigned := map[string][]int32{}
+	for topic, parts := range offsets {
+		for id := range parts {
+			assigned[topic] = append(assigned[topic], id)
+		}
+	}
+	starts, err := l.cfg.Starts(ctx, assigned)
+	if err != nil {
+		l.fail(&Partition{Topic: l.cfg.Topics[0]}, "find the start of", err)
+		return nil, err
+	}
+	for topic, parts := range offsets {
+		for id := range parts {
+			parts[id] = kgo.NewOffset().AtStart()
+			if at, ok := starts[topic][id]; ok && at >= 0 {
+				parts[id] = kgo.NewOffset().At(at)
+			}
+		}
+	}
+	return offsets, nil
+}
+
+// revoked hands partitions over: they are closed and committed before anybody else gets them.
+func (l *Loop) revoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	l.release(parts, true)
+}
+
+// lost partitions may already be somebody else's: nothing is committed.
+func (l *Loop) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	l.release(parts, false)
+}
+
+func (l *Loop) all() map[string][]int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string][]int32{}
+	for topic, parts := range l.workers {
+		for id := range parts {
+			all[topic] = append(all[topic], id)
+		}
+	}
+	return all
+}
+
+func (l *Loop) release(parts map[string][]int32, commit bool) {
+	var going []*worker
+	l.mu.Lock()
+	for topic, ids := range parts {
+		for _, id := range ids {
+			if w := l.workers[topic][id]; w != nil {
+				going = append(going, w)
+			}
+		}
+	}
+	l.mu.Unlock()
+	for _, w := range going {
+		w.cancel()
+	}
+	for _, w := range going {
+		<-w.done
+	}
+	l.commits.Lock()
+	defer l.commits.Unlock()
+	if commit {
+		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
+		defer cancel()
+		l.commit(ctx, going)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range going {
+		delete(l.workers[w.part.Topic], w.part.ID)
+	}
+}
+
+func (l *Loop) commitEvery(ctx context.Context) {
+	tick := time.NewTicker(l.cfg.CommitInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.commits.Lock()
+			l.mu.Lock()
+			var all []*worker
+			for _, parts := range l.workers {
+				for _, w := range parts {
+					all = append(all, w)
+				}
+			}
+			l.mu.Unlock()
+			l.commit(ctx, all)
+			l.commits.Unlock()
+		}
+	}
+}
+
+// commit writes what moved since the last commit. A commit that fails is tried again with the next
+// one; what it said stays true.
+func (l *Loop) commit(ctx context.Context, workers []*worker) {
+	if l.cfg.Starts != nil {
+		return
+	}
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	moved := map[*Partition]int64{}
+	for _, w := range workers {
+		if next := w.part.next.Load(); next > w.part.committed {
+			if offsets[w.part.Topic] == nil {
+				offsets[w.part.Topic] = map[int32]kgo.EpochOffset{}
+			}
+			offsets[w.part.Topic][w.part.ID] = kgo.EpochOffset{Epoch: -1, Offset: next}
+			moved[w.part] = next
+		}
+	}
+	if len(moved) == 0 {
+		return
+	}
+	if err := l.commitSync(ctx, offsets); err != nil {
+		if ctx.Err() == nil {
+			l.cfg.Client.logger().Warn("commit offsets", "group", l.cfg.Group, "error", err)
+		}
+		return
+	}
+	for p, next := range moved {
+		p.committed = next
+	}
+}
+
+func (l *Loop) commitSync(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) error {
+	var result error
+	l.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			result = err
+			return
+		}
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					result = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, err)
+				}
+			}
+		}
+	})
+	return result
+}
+
+// fail ends the loop with the first error.
+func (l *Loop) fail(p *Partition, doing string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = fmt.Errorf("%s %s/%d: %w", doing, p.Topic, p.ID, err)
+		close(l.failed)
+	}
+}

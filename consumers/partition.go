@@ -1,0 +1,148 @@
+package consumers
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Partition is one assigned partition, from Open until its Feed is closed.
+type Partition struct {
+	Topic string
+	ID    int32
+	// Start is the offset of the first record that will be handed out: the committed one, or what
+	// LoopConfig.Starts said. [FromStart] where nothing was committed yet.
+	Start int64
+
+	next      atomic.Int64 // may be committed; -1: nothing yet
+	committed int64        // was committed; only the loop's committer touches it
+}
+
+// Commit says that everything before next is settled. The loop commits it within its interval, and at
+// the latest when the partition is handed over. Lower values than before are ignored. From any goroutine.
+func (p *Partition) Commit(next int64) {
+	for {
+		old := p.next.Load()
+		if next <= old || p.next.CompareAndSwap(old, next) {
+			return
+		}
+	}
+}
+
+// A Handler makes the Feed of a partition.
+type Handler interface {
+	// Open is called once when a partition is assigned, on the partition's own goroutine, before its
+	// first record; it may block, to restore state. ctx ends when the partition is lost meanwhile. An
+	// error ends the loop.
+	Open(ctx context.Context, p *Partition) (Feed, error)
+}
+
+// A Feed takes the records of one partition.
+type Feed interface {
+	// Handle takes records in order, from one goroutine. It may keep them. ctx ends when the partition
+	// is about to go; Handle should return then. An error ends the loop: it means "we could not find
+	// out", never "this record is bad".
+	Handle(ctx context.Context, records []*kgo.Record) error
+	// Close finishes or hands over within ctx. What was told to Partition.Commit until it returns is
+	// committed; everything else is handed out again, here or elsewhere.
+	Close(ctx context.Context) error
+}
+
+// worker runs one partition: a bounded queue between the poll loop and the Feed.
+type worker struct {
+	loop *Loop
+	part *Partition
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{} // the goroutine has ended, the feed is closed
+	opened atomic.Bool
+
+	mu      sync.Mutex
+	queue   []*kgo.Record
+	bytes   int
+	paused  bool
+	arrived chan struct{} // one token: the queue is not empty
+}
+
+func newWorker(l *Loop, topic string, id int32) *worker {
+	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
+	w.part.next.Store(-1)
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// enqueue takes what was polled and says whether the partition is to be paused now.
+func (w *worker) enqueue(records []*kgo.Record) (pause bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue = append(w.queue, records...)
+	for _, rec := range records {
+		w.bytes += len(rec.Key) + len(rec.Value)
+	}
+	select {
+	case w.arrived <- struct{}{}:
+	default:
+	}
+	if !w.paused && (len(w.queue) > w.loop.cfg.MaxBufferedRecords || w.bytes > w.loop.cfg.MaxBufferedBytes) {
+		w.paused = true
+		return true
+	}
+	return false
+}
+
+// take empties the queue; it blocks until there is something or the partition goes.
+func (w *worker) take() []*kgo.Record {
+	for {
+		w.mu.Lock()
+		if records := w.queue; len(records) > 0 {
+			resume := w.paused
+			w.queue, w.bytes, w.paused = nil, 0, false
+			w.mu.Unlock()
+			if resume {
+				w.loop.cl.ResumeFetchPartitions(map[string][]int32{w.part.Topic: {w.part.ID}})
+			}
+			return records
+		}
+		w.mu.Unlock()
+		select {
+		case <-w.arrived:
+		case <-w.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// run opens, feeds and closes; it ends the loop on an error.
+func (w *worker) run() {
+	defer close(w.done)
+	feed, err := w.loop.cfg.Handler.Open(w.ctx, w.part)
+	if err != nil {
+		if w.ctx.Err() == nil {
+			w.loop.fail(w.part, "open", err)
+		}
+		return
+	}
+	w.opened.Store(true)
+	for {
+		records := w.take()
+		if records == nil {
+			break
+		}
+		if err := feed.Handle(w.ctx, records); err != nil && w.ctx.Err() == nil {
+			w.loop.fail(w.part, "handle", err)
+			break
+		}
+		if w.ctx.Err() != nil {
+			break
+		}
+	}
+	<-w.ctx.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), w.loop.cfg.HandoverTimeout)
+	defer cancel()
+	if err := feed.Close(ctx); err != nil {
+		w.loop.cfg.Client.logger().Warn("partition handed over unfinished", "topic", w.part.Topic, "partition", w.part.ID, "error", err)
+	}
+}

@@ -1,0 +1,298 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// PushChannels are the channels that have a push role.
+var PushChannels = []string{"apns"}
+
+// Topology is how Whisper's topics are laid out on a cluster.
+type Topology struct {
+	// Partitions of every topic keyed by user id. It can't change after creation: partition p of all of
+	// them belongs to one user set (default 96; 4 in dev).
+	Partitions int32
+	// Replication factor, and how many replicas must have a record before it counts as written
+	// (0: replication - 1, at least 1).
+	Replication int16
+	MinISR      int
+	// DuplicateWindow is how long ids are remembered (24 h by default, at most 30 days).
+	DuplicateWindow time.Duration
+	// Retention of requests, deliveries, push and facts (default 7 days). It must outlast every outage.
+	Retention time.Duration
+}
+
+// DefaultPartitions is the number for production.
+const DefaultPartitions = 96
+
+// nodeRetention is how long a frame waits for a gateway that is away; dispatch has long re-routed by then.
+const nodeRetention = 15 * time.Minute
+
+// Validate names every problem of the settings.
+func (t Topology) Validate() error {
+	var errs []error
+	if t.Partitions < 1 {
+		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", t.Partitions))
+	}
+	if t.Replication < 1 {
+		errs = append(errs, fmt.Errorf("replication: %d is not a replication factor, at least 1", t.Replication))
+	}
+	if t.MinISR < 0 || t.MinISR > int(t.Replication) {
+		errs = append(errs, fmt.Errorf("min-isr: %d does not fit a replication factor of %d", t.MinISR, t.Replication))
+	}
+	if t.DuplicateWindow < time.Minute || t.DuplicateWindow > 30*24*time.Hour {
+		errs = append(errs, fmt.Errorf("duplicate-window: %s is not between 1m and 720h", t.DuplicateWindow))
+	}
+	if t.Retention < time.Hour {
+		errs = append(errs, fmt.Errorf("retention: %s is too short to outlast an outage, at least 1h", t.Retention))
+	}
+	return errors.Join(errs...)
+}
+
+// TopicSpec is what a topic must be.
+type TopicSpec struct {
+	Name        string
+	Partitions  int32
+	Replication int16
+	// Fixed says that the partition count is part of the design and a different one is an error.
+	Fixed   bool
+	Configs map[string]string
+}
+
+// Specs are all topics but the nodes' own, which gateways make.
+func (t Topology) Specs() []TopicSpec {
+	var specs []TopicSpec
+	add := func(name string, partitions int32, configs map[string]string) {
+		specs = append(specs, t.spec(name, partitions, configs))
+	}
+	kept := deleted(t.Retention)
+	for _, lane := range domain.Lanes {
+		add(TopicRequests(lane), t.Partitions, kept)
+		add(TopicDeliveries(lane), t.Partitions, kept)
+		for _, channel := range PushChannels {
+			add(TopicPush(channel, lane), t.Partitions, kept)
+		}
+	}
+	add(TopicProfiles, t.Partitions, kept)
+	add(TopicChanges, t.Partitions, kept)
+	add(TopicEvents, t.Partitions, kept)
+	add(TopicSeen, t.Partitions, deleted(t.DuplicateWindow+time.Hour))
+	for _, name := range []string{TopicUsers, TopicPresence, TopicTimers} {
+		add(name, t.Partitions, compacted())
+	}
+	add(TopicTemplates, 1, compacted())
+	add(TopicNodes, 1, compacted())
+	add(TopicDeadLetters, 1, with(deleted(30*24*time.Hour), "max.message.bytes", strconv.Itoa(maxDeadLetterBytes)))
+	for i := range specs {
+		specs[i].Fixed = !strings.HasPrefix(specs[i].Name, requestsPrefix) && specs[i].Name != TopicProfiles
+	}
+	slices.SortFunc(specs, func(a, b TopicSpec) int { return strings.Compare(a.Name, b.Name) })
+	return specs
+}
+
+// NodeSpec is the topic of one gateway: a partition a lane.
+func (t Topology) NodeSpec(node string) TopicSpec {
+	s := t.spec(TopicNode(node), int32(len(domain.Lanes)), with(deleted(nodeRetention), "segment.ms", millis(5*time.Minute)))
+	s.Fixed = true
+	return s
+}
+
+func (t Topology) spec(name string, partitions int32, configs map[string]string) TopicSpec {
+	minISR := t.MinISR
+	if minISR == 0 {
+		minISR = max(1, int(t.Replication)-1)
+	}
+	return TopicSpec{Name: name, Partitions: partitions, Replication: t.Replication, Configs: with(configs, "min.insync.replicas", strconv.Itoa(minISR))}
+}
+
+func deleted(keep time.Duration) map[string]string {
+	return map[string]string{"cleanup.policy": "delete", "retention.ms": millis(keep)}
+}
+
+func compacted() map[string]string {
+	return map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "segment.ms": millis(6 * time.Hour)}
+}
+
+func with(configs map[string]string, key, value string) map[string]string {
+	configs = maps.Clone(configs)
+	configs[key] = value
+	return configs
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// TopicPlan is what is to be done about one topic. All fields but Name empty: nothing.
+type TopicPlan struct {
+	Name   string            `json:"name"`
+	Create *TopicSpec        `json:"create,omitempty"`
+	Alter  map[string]string `json:"alter,omitempty"`
+	// Conflict can't be mended by Apply.
+	Conflict string `json:"conflict,omitempty"`
+}
+
+// PlanTopics compares a cluster with the specs.
+func PlanTopics(ctx context.Context, adm *kadm.Client, specs []TopicSpec) ([]TopicPlan, error) {
+	names := make([]string, len(specs))
+	for i, s := range specs {
+		names[i] = s.Name
+	}
+	details, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("describe topics: %w", err)
+	}
+	plans := make([]TopicPlan, len(specs))
+	for i, s := range specs {
+		plans[i] = planTopic(s, details[s.Name], configs)
+	}
+	return plans, nil
+}
+
+func planTopic(s TopicSpec, have kadm.TopicDetail, configs kadm.ResourceConfigs) TopicPlan {
+	plan := TopicPlan{Name: s.Name}
+	if have.Err != nil || len(have.Partitions) == 0 {
+		if have.Err != nil && !errors.Is(have.Err, kerr.UnknownTopicOrPartition) {
+			plan.Conflict = have.Err.Error()
+			return plan
+		}
+		plan.Create = &s
+		return plan
+	}
+	if s.Fixed && int32(len(have.Partitions)) != s.Partitions {
+		plan.Conflict = fmt.Sprintf("has %d partitions, %d are configured, and that number can't change: start with --partitions %d, or use an empty cluster",
+			len(have.Partitions), s.Partitions, len(have.Partitions))
+		return plan
+	}
+	current := map[string]string{}
+	if rc, err := configs.On(s.Name, nil); err == nil {
+		for _, c := range rc.Configs {
+			current[c.Key] = c.MaybeValue()
+		}
+	}
+	for key, value := range s.Configs {
+		if got, ok := current[key]; ok && got != value {
+			if plan.Alter == nil {
+				plan.Alter = map[string]string{}
+			}
+			plan.Alter[key] = value
+		}
+	}
+	return plan
+}
+
+// ApplyTopics makes and alters what the plans say. A conflict stops it before anything is done.
+func ApplyTopics(ctx context.Context, adm *kadm.Client, plans []TopicPlan) error {
+	if err := conflicts(plans); err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range plans {
+		switch {
+		case p.Create != nil:
+			errs = append(errs, createTopic(ctx, adm, *p.Create))
+		case len(p.Alter) > 0:
+			errs = append(errs, alterTopic(ctx, adm, p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func conflicts(plans []TopicPlan) error {
+	var errs []error
+	for _, p := range plans {
+		if p.Conflict != "" {
+			errs = append(errs, fmt.Errorf("topic %s %s", p.Name, p.Conflict))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func createTopic(ctx context.Context, adm *kadm.Client, s TopicSpec) error {
+	configs := make(map[string]*string, len(s.Configs))
+	for k, v := range s.Configs {
+		configs[k] = kadm.StringPtr(v)
+	}
+	_, err := adm.CreateTopic(ctx, s.Partitions, s.Replication, configs, s.Name)
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("create topic %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+func alterTopic(ctx context.Context, adm *kadm.Client, p TopicPlan) error {
+	var alter []kadm.AlterConfig
+	for _, key := range slices.Sorted(maps.Keys(p.Alter)) {
+		alter = append(alter, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: kadm.StringPtr(p.Alter[key])})
+	}
+	resp, err := adm.AlterTopicConfigs(ctx, alter, p.Name)
+	if err != nil {
+		return fmt.Errorf("alter topic %s: %w", p.Name, err)
+	}
+	for _, r := range resp {
+		if r.Err != nil {
+			return fmt.Errorf("alter topic %s: %w", p.Name, r.Err)
+		}
+	}
+	return nil
+}
+
+// CheckTopics is the start-up check of every role: all topics exist with the partitions that the design
+// needs. Configs that differ are only worth a warning, which the plan tells.
+func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology) ([]TopicPlan, error) {
+	plans, err := PlanTopics(ctx, adm, t.Specs())
+	if err != nil {
+		return nil, err
+	}
+	if err := conflicts(plans); err != nil {
+		return plans, err
+	}
+	var missing []string
+	for _, p := range plans {
+		if p.Create != nil {
+			missing = append(missing, p.Name)
+		}
+	}
+	if len(missing) > 0 {
+		return plans, fmt.Errorf("%d topics are missing (%s): run `whisper topics apply`", len(missing), strings.Join(missing, ", "))
+	}
+	return plans, nil
+}
+
+// EnsureTopics plans and applies in one go.
+func EnsureTopics(ctx context.Context, c ClientConfig, specs ...TopicSpec) error {
+	adm, err := c.Admin()
+	if err != nil {
+		return err
+	}
+	defer adm.Close()
+	plans, err := PlanTopics(ctx, adm, specs)
+	if err != nil {
+		return err
+	}
+	return ApplyTopics(ctx, adm, plans)
+}
+
+// Admin is a client for administration; the caller closes it.
+func (c ClientConfig) Admin() (*kadm.Client, error) {
+	cl, err := kgo.NewClient(c.Options()...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return kadm.NewClient(cl), nil
+}
