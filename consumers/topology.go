@@ -290,7 +290,8 @@ func EnsureTopics(ctx context.Context, c ClientConfig, specs ...TopicSpec) error
 
 // Admin is a client for administration; the caller closes it.
 func (c ClientConfig) Admin() (*kadm.Client, error) {
-	cl, err := kgo.NewClient(c.Options()...)
+	// Topics that were just made must be seen, so nothing is answered from the client's cache.
+	cl, err := kgo.NewClient(append(c.Options(), kgo.MetadataMinAge(10*time.Millisecond))...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
