@@ -26,6 +26,9 @@ type PostgresConfig struct {
 	DataDir string
 	// CacheDir keeps downloaded binaries. Empty means a per-user folder shared by all projects.
 	CacheDir string
+	// NoSync runs without fsync, as a temporary one does: a crash of the machine ruins the data, a
+	// crash of Postgres alone does not.
+	NoSync bool
 	// User, Password and Database are created with the data; "whisper" when empty.
 	User, Password, Database string
 	// Logger takes what Postgres and its host say; slog.Default() when nil.
@@ -42,6 +45,7 @@ type Postgres struct {
 	cfg   PostgresConfig
 	host  *exec.Cmd
 	stdin io.WriteCloser
+	state string
 	ready hostReady
 
 	stopping sync.Once
@@ -54,7 +58,7 @@ type Postgres struct {
 type hostConfig struct {
 	Port                     int
 	StateDir, CacheDir       string
-	Ephemeral                bool
+	Ephemeral, NoSync        bool
 	User, Password, Database string
 	UID, GID                 int // to become; -1 to stay
 }
@@ -85,7 +89,7 @@ func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded postgres: %w", err)
 	}
-	p := &Postgres{cfg: cfg, exited: make(chan struct{})}
+	p := &Postgres{cfg: cfg, state: hc.StateDir, exited: make(chan struct{})}
 	stdout, err := p.launch(hc)
 	if err != nil {
 		return nil, fmt.Errorf("embedded postgres: start its host process: %w", err)
@@ -131,8 +135,8 @@ func (p *Postgres) launch(hc hostConfig) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not CommandContext: its SIGKILL would leave Postgres without a host.
-	p.host = exec.Command(exe) //nolint:noctx // see above
+	// Not the caller's context: its SIGKILL would leave Postgres without a host.
+	p.host = exec.CommandContext(context.Background(), exe)
 	p.host.Env = append(os.Environ(), hostEnv+"=1")
 	p.host.Dir = "/"
 	p.host.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -186,6 +190,9 @@ func (p *Postgres) URL() string {
 func (p *Postgres) Port() int       { return p.ready.Port }
 func (p *Postgres) PID() int        { return p.ready.PID }
 func (p *Postgres) Version() string { return p.ready.Version }
+
+// StateDir is where the state is: DataDir, unless Postgres could not run there.
+func (p *Postgres) StateDir() string { return p.state }
 
 // Exited is closed when the server and its host are gone.
 func (p *Postgres) Exited() <-chan struct{} { return p.exited }

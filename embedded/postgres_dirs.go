@@ -26,6 +26,7 @@ func (cfg *PostgresConfig) prepare() (hostConfig, error) {
 		return hc, err
 	}
 	hc.Ephemeral = cfg.DataDir == ""
+	hc.NoSync = cfg.NoSync || hc.Ephemeral
 	if hc.CacheDir, err = cfg.cacheDir(hc.UID, hc.GID); err != nil {
 		return hc, err
 	}

@@ -203,10 +203,9 @@ func (h *host) start() error {
 		// Compiling a query costs more than running it on a development machine's tables.
 		"jit": "off",
 	}
-	if h.Ephemeral {
-		for _, p := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
-			parameters[p] = "off"
-		}
+	if h.NoSync {
+		// Not synchronous_commit: without it Postgres alone can crash and lose what it had confirmed.
+		parameters["fsync"], parameters["full_page_writes"] = "off", "off"
 	}
 	h.pg = embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(h.bin.version).

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -83,7 +84,7 @@ func psProcesses(pid int) []process {
 	if pid != 0 {
 		args = []string{"-p", strconv.Itoa(pid)}
 	}
-	out, err := exec.Command("ps", append(args, "-o", "pid=,ppid=,stat=,comm=")...).Output() //nolint:noctx // instant
+	out, err := exec.CommandContext(context.Background(), "ps", append(args, "-o", "pid=,ppid=,stat=,comm=")...).Output()
 	if err != nil {
 		return nil
 	}
