@@ -1,0 +1,88 @@
+# `make` lists the targets. The tools are pinned in tools/*/go.mod, one module each, so that none of
+# their dependencies mixes with Whisper's; Go builds them once and keeps them in its cache.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE   ?= whisper:$(VERSION)
+# What `make check` compares the protos with: main, or on main itself the commit before.
+BASE    ?= $(shell git rev-parse -q --verify origin/main | grep -v "^$$(git rev-parse HEAD)" || git rev-parse -q --verify HEAD^)
+
+tool = $(GO) tool -modfile=tools/$(1)/go.mod $(1)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/whisper, static: time zones are inside
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o bin/whisper ./cmd/whisper
+
+.PHONY: test
+test: ## Every test; integration on the most real cluster this machine can run, and it says which
+	$(GO) test ./...
+
+.PHONY: check
+check: ## What CI runs: formatting, module, protos, lint, vulnerabilities, tests under the race detector
+	@for stage in check-fmt check-tidy check-proto lint check-vuln check-test; do \
+		began=$$(date +%s); echo "== $$stage"; \
+		$(MAKE) --no-print-directory $$stage || exit 1; \
+		echo "== $$stage took $$(( $$(date +%s) - began )) s"; \
+	done
+
+.PHONY: lint
+lint: ## golangci-lint; its first build takes minutes
+	$(call tool,golangci-lint) run ./...
+
+.PHONY: fmt
+fmt: ## Format with gofumpt
+	@$(call tool,gofumpt) -w $(GOFILES)
+
+.PHONY: generate
+generate: ## Everything that go:generate makes, offline
+	$(GO) generate ./...
+
+.PHONY: image
+image: build ## The container image, from bin/whisper alone
+	docker build -t $(IMAGE) .
+
+.PHONY: clean
+clean: ## Remove what build made; state folders stay
+	rm -rf bin
+
+# The stages of check. Generated files say so in their first lines and are formatted by their makers.
+GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [ -e "$$f" ] && ! head -5 "$$f" | grep -q '^// Code generated' && echo "$$f"; done)
+
+.PHONY: check-fmt
+check-fmt:
+	@out=$$($(call tool,gofumpt) -d $(GOFILES)) || exit 1; \
+	[ -z "$$out" ] || { echo "$$out"; echo 'check-fmt: run make fmt'; exit 1; }
+
+.PHONY: check-tidy
+check-tidy:
+	$(GO) mod tidy -diff
+
+.PHONY: check-proto
+check-proto:
+	$(call tool,buf) lint
+	@set -e; if [ -z "$(BASE)" ]; then \
+		echo 'check-proto: no commit before this one here, so nothing that the protos could break'; \
+	elif [ -z "$$(git ls-tree -r --name-only $(BASE) -- domain/proto)" ]; then \
+		echo 'check-proto: no protos in $(BASE), so nothing that these could break'; \
+	else \
+		old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+		git archive $(BASE) buf.yaml domain/proto | tar -x -C "$$old"; \
+		echo 'buf breaking --against $(BASE)'; \
+		$(call tool,buf) breaking --against "$$old"; \
+	fi
+
+.PHONY: check-vuln
+check-vuln:
+	@if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
+		$(call tool,govulncheck) ./...; \
+	else \
+		echo 'check-vuln: the vulnerability database cannot be reached from here; not checked'; \
+	fi
+
+.PHONY: check-test
+check-test:
+	$(GO) test -race ./...
