@@ -1,0 +1,342 @@
+package domain
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// encoding/json tells whether bytes are JSON and reads what is escaped; stepping through the members
+// is ours, because its decoder says neither which field came twice nor all that is wrong at once, and
+// takes "ID" for "id". The cursor works on text that json.Valid accepted; on any other it stops early.
+type jsonCursor struct {
+	s string
+	i int
+}
+
+// member is the next member of the object that the cursor stands at; key and value are as written.
+func (c *jsonCursor) member() (key, value string, ok bool) {
+	if !c.step('}') {
+		return "", "", false
+	}
+	if key, ok = c.value(); !ok || key[0] != '"' {
+		return "", "", false
+	}
+	c.space()
+	if c.i >= len(c.s) || c.s[c.i] != ':' {
+		return "", "", false
+	}
+	c.i++
+	c.space()
+	value, ok = c.value()
+	return key, value, ok
+}
+
+// item is the next item of the list that the cursor stands at.
+func (c *jsonCursor) item() (value string, ok bool) {
+	if !c.step(']') {
+		return "", false
+	}
+	return c.value()
+}
+
+// step passes the bracket or comma before the next value; false at the end.
+func (c *jsonCursor) step(end byte) bool {
+	c.space()
+	if c.i >= len(c.s) || c.s[c.i] == end {
+		return false
+	}
+	c.i++
+	c.space()
+	return c.i < len(c.s) && c.s[c.i] != end
+}
+
+func (c *jsonCursor) space() {
+	for c.i < len(c.s) {
+		switch c.s[c.i] {
+		case ' ', '\t', '\n', '\r':
+			c.i++
+		default:
+			return
+		}
+	}
+}
+
+func (c *jsonCursor) value() (string, bool) {
+	start := c.i
+	if start >= len(c.s) {
+		return "", false
+	}
+	switch c.s[start] {
+	case '"':
+		c.text()
+	case '{', '[':
+		c.nested()
+	default:
+		for c.i < len(c.s) && !strings.ContainsRune(",]} \t\r\n:", rune(c.s[c.i])) {
+			c.i++
+		}
+	}
+	return c.s[start:c.i], c.i > start
+}
+
+func (c *jsonCursor) text() {
+	for c.i++; c.i < len(c.s); c.i++ {
+		switch c.s[c.i] {
+		case '\\':
+			c.i++
+		case '"':
+			c.i++
+			return
+		}
+	}
+	c.i = len(c.s)
+}
+
+func (c *jsonCursor) nested() {
+	for depth := 0; c.i < len(c.s); {
+		switch c.s[c.i] {
+		case '"':
+			c.text()
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				c.i++
+				return
+			}
+		}
+		c.i++
+	}
+}
+
+// jsonText reads a JSON string as written. Without escapes it shares the memory of raw.
+func jsonText(raw string) (string, error) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", fmt.Errorf("must be a string, not %s", jsonKind(raw))
+	}
+	if strings.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
+	}
+	var s string
+	if err := json.Unmarshal([]byte(raw), &s); err != nil {
+		return "", errors.New("is not a JSON string")
+	}
+	// The decoder puts U+FFFD for half of a pair; two different ids must not become one.
+	if strings.ContainsRune(s, utf8.RuneError) && !strings.ContainsRune(raw, utf8.RuneError) &&
+		!strings.Contains(strings.ToLower(raw), `\ufffd`) {
+		return "", errors.New("has half of a surrogate pair (\\ud800 to \\udfff)")
+	}
+	return s, nil
+}
+
+// jsonKind names what a value is, for sentences.
+func jsonKind(raw string) string {
+	if raw == "" {
+		return "nothing"
+	}
+	switch raw[0] {
+	case '"':
+		return "a string"
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case 't', 'f':
+		return raw
+	case 'n':
+		return "null"
+	default:
+		return "a number"
+	}
+}
+
+// openJSON checks that value is one JSON object in UTF-8 and returns its text; what names the thing.
+func openJSON(value []byte, what string, p *problems) (text string, ok bool) {
+	switch {
+	case !utf8.Valid(value):
+		p.add(WordMalformed, "%s is not UTF-8 (at byte %d)", what, invalidUTF8At(value))
+		return "", false
+	case !json.Valid(value):
+		p.add(WordMalformed, "%s", explainSyntax(value, what))
+		return "", false
+	}
+	text = strings.TrimLeft(string(value), " \t\r\n")
+	if text[0] != '{' {
+		p.add(WordMalformed, "%s must be a JSON object, not %s", what, jsonKind(text))
+		return "", false
+	}
+	return text, true
+}
+
+func invalidUTF8At(value []byte) int {
+	for i := 0; i < len(value); {
+		r, n := utf8.DecodeRune(value[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(value)
+}
+
+func explainSyntax(value []byte, what string) string {
+	dec := json.NewDecoder(strings.NewReader(string(value)))
+	var first json.RawMessage
+	err := dec.Decode(&first)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+		return fmt.Sprintf("%s is not JSON: %s (byte %d)", what, syntax.Error(), syntax.Offset)
+	}
+	switch {
+	case err == nil:
+		return fmt.Sprintf("%s ends at byte %d, but there is more behind it: one JSON object a record", what, dec.InputOffset())
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Sprintf("%s is cut off: its JSON ends after %d bytes, in the middle of a value", what, len(value))
+	case errors.Is(err, io.EOF):
+		return fmt.Sprintf("%s is blank: a JSON object is needed", what)
+	default:
+		return fmt.Sprintf("%s is not JSON: %v", what, err)
+	}
+}
+
+// maxJSONDepth bounds what upstream may nest, here and so in every reader after.
+const maxJSONDepth = 32
+
+// checkJSON looks through free JSON (variables, data, attributes) for members that came twice and for nesting.
+func checkJSON(raw, path string, p *problems) { checkNested(raw, path, 1, p) }
+
+func checkNested(raw, path string, depth int, p *problems) {
+	if raw == "" || (raw[0] != '{' && raw[0] != '[') {
+		return
+	}
+	if depth > maxJSONDepth {
+		p.add(WordTooLarge, "%s is nested deeper than %d levels", cut(path), maxJSONDepth)
+		return
+	}
+	c := jsonCursor{s: raw}
+	if raw[0] == '[' {
+		for v, ok := c.item(); ok; v, ok = c.item() {
+			checkNested(v, path+"[]", depth+1, p)
+		}
+		return
+	}
+	seen := map[string]bool{}
+	for k, v, ok := c.member(); ok; k, v, ok = c.member() {
+		name, err := jsonText(k)
+		if err != nil {
+			p.add(WordMalformed, "a name in %s %v", cut(path), err)
+			continue
+		}
+		if seen[name] {
+			p.add(WordDuplicateField, "%s has %s twice", cut(path), cited(name))
+		}
+		seen[name] = true
+		if v[0] == '{' || v[0] == '[' {
+			checkNested(v, path+"."+name, depth+1, p)
+		} else if v[0] == '"' {
+			if _, err := jsonText(v); err != nil {
+				p.add(WordMalformed, "%s %v", cut(path+"."+name), err)
+			}
+		}
+	}
+}
+
+// cut makes a path that has upstream's own names in it fit for a sentence.
+func cut(path string) string {
+	const most = 128
+	path = strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, path)
+	if len(path) <= most {
+		return path
+	}
+	return strings.ToValidUTF8(path[:most], "") + "…"
+}
+
+// text reads a field that must be a string.
+func (p *problems) text(path, raw string) string {
+	s, err := jsonText(raw)
+	switch {
+	case err == nil:
+		return s
+	case raw[0] == '"':
+		p.add(WordMalformed, "%s %v", path, err)
+	default:
+		p.add(WordWrongType, "%s %v", path, err)
+	}
+	return ""
+}
+
+// object checks that a field is an object, and what is in it.
+func (p *problems) object(path, raw string) bool {
+	if raw[0] != '{' {
+		p.add(WordWrongType, "%s must be an object, not %s", path, jsonKind(raw))
+		return false
+	}
+	return true
+}
+
+// free reads a field that must be an object of anything, within a size.
+func (p *problems) free(path, raw string, most int) []byte {
+	if !p.object(path, raw) {
+		return nil
+	}
+	p.limit(WordTooLarge, path, len(raw), most)
+	checkJSON(raw, path, p)
+	return []byte(raw)
+}
+
+// fields is what an object may have, for telling unknown and repeated members.
+type fields struct {
+	path  string // "" for the record itself
+	known []string
+	seen  uint32
+}
+
+// take is the index of a member among the known ones, or -1 with a complaint. A null counts as left
+// out for ok, unless the caller asks for it: encoders of other languages write their unset fields so.
+func (f *fields) take(key string, p *problems) (at int, name string) {
+	name, err := jsonText(key)
+	if err != nil {
+		p.add(WordMalformed, "a field's name %v", err)
+		return -1, ""
+	}
+	for i, k := range f.known {
+		if k != name {
+			continue
+		}
+		if f.seen&(1<<i) != 0 {
+			p.add(WordDuplicateField, "%s is there twice", f.name(name))
+			return -1, name
+		}
+		f.seen |= 1 << i
+		return i, name
+	}
+	hint := ""
+	if f.path == "" && name == "lane" {
+		hint = " (the topic is the lane: whisper.requests.high, .normal or .low)"
+	}
+	p.add(WordUnknownField, "unknown field %s%s%s; known are %s", cited(name), f.in(), hint, strings.Join(f.known, ", "))
+	return -1, name
+}
+
+func (f *fields) in() string {
+	if f.path == "" {
+		return ""
+	}
+	return " in " + f.path
+}
+
+func (f *fields) name(field string) string {
+	if f.path == "" {
+		return field
+	}
+	return f.path + "." + field
+}

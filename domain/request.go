@@ -1,0 +1,337 @@
+package domain
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// The limits of a request. Those of title, links, data and variables keep one request of 10,000 users
+// below 200 MB of deliveries.
+const (
+	MaxRequestBytes     = 256 << 10
+	MaxUsers            = 10_000
+	MaxBodyBytes        = 4 << 10
+	MaxTitleBytes       = 1 << 10
+	MaxLinkBytes        = 2 << 10 // url, image
+	MaxDataBytes        = 8 << 10
+	MaxVariablesBytes   = 8 << 10
+	MaxCategoryBytes    = 64
+	MaxCollapseKeyBytes = 64 // what APNs takes
+	MaxTTL              = 30 * 24 * time.Hour
+	MaxSchedule         = 30 * 24 * time.Hour
+	DefaultTTL          = 24 * time.Hour
+	DefaultCategory     = "default"
+)
+
+// The channels that exist.
+const (
+	ChannelSocket = "socket"
+	ChannelPush   = "push" // whatever endpoints the user has
+	ChannelAPNs   = "apns"
+)
+
+var (
+	// The vocabulary of the contract, and what of it this version can do.
+	channelNames     = []string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
+	channelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
+	defaultChannels  = []string{ChannelSocket, ChannelPush}
+)
+
+// Request is a valid record of whisper.requests.{lane}: either a notification or a command about an
+// earlier one. What it leaves out has its default here, but for ID.
+type Request struct {
+	// Cancel is the notification that a cancel is about. Where it is set, all other fields are empty.
+	Cancel string
+
+	// ID is the notification's id; empty: topic/partition/offset of the record.
+	ID       string
+	Category string
+	// Users are the recipients in the order given; a user named twice counts once.
+	Users []string
+	// Either Template with Variables (a JSON object or nil), or Content.
+	Template    string
+	Variables   []byte
+	Content     *whisperv1.Content
+	Channels    []string
+	CollapseKey string
+	// SendAt is zero for "now".
+	SendAt time.Time
+	TTL    time.Duration
+}
+
+// ParseRequest reads a request in the form that contentType names: JSON ("" and application/json) or
+// Protobuf (application/x-protobuf: whisper.v1.Request, whose fields from later versions are passed
+// over). The error is an [*Invalid] that tells all problems at once. What depends on the record's
+// place and time is checked by [Request.Deliveries].
+func ParseRequest(value []byte, contentType string) (*Request, error) {
+	var d draft
+	switch {
+	case len(value) == 0:
+		d.add(WordEmpty, `the record is empty: a request is a JSON object such as {"to":{"users":["mona"]},"content":{"body":"…"}}`)
+		return nil, d.err()
+	case len(value) > MaxRequestBytes:
+		d.add(WordTooLarge, "the request has %d bytes, at most %d are allowed", len(value), MaxRequestBytes)
+		return nil, d.err()
+	}
+	readable := false
+	switch form, _, _ := strings.Cut(contentType, ";"); strings.ToLower(strings.TrimSpace(form)) {
+	case "", "application/json":
+		readable = d.readJSON(value)
+	case "application/x-protobuf":
+		readable = d.readProto(value)
+	default:
+		d.add(WordContentType, "unknown content-type %s: application/json or application/x-protobuf", cited(contentType))
+	}
+	if !readable {
+		return nil, d.err()
+	}
+	d.check()
+	if d.any() {
+		return nil, d.err()
+	}
+	return &d.Request, nil
+}
+
+// draft is a request while it is read and checked: the same for both forms.
+type draft struct {
+	Request
+	problems
+	has       uint32   // bits of requestFields that were given
+	broken    uint32   // bits of those that have been complained about: no second complaint
+	audiences []string // what `to` names
+	verbs     []string // commands
+	target    string   // the last command's notification
+	users     []string // as they came
+}
+
+// The fields of the record, by their place in requestFields.
+const (
+	atID = iota
+	atCategory
+	atTo
+	atTemplate
+	atVariables
+	atContent
+	atChannels
+	atCollapseKey
+	atSendAt
+	atTTL
+	atCancel
+	atPause
+	atResume
+	atRetract
+)
+
+var requestFields = []string{
+	"id", "category", "to", "template", "variables", "content", "channels", "collapse_key", "send_at", "ttl",
+	"cancel", "pause", "resume", "retract",
+}
+
+func (d *draft) given(at int) bool { return d.has&(1<<at) != 0 }
+func (d *draft) sound(at int) bool { return d.broken&(1<<at) == 0 }
+
+// read notes that a field was given, and whether reading it brought a complaint.
+func (d *draft) read(at int, how func()) {
+	d.has |= 1 << at
+	before := d.count()
+	how()
+	if d.count() > before {
+		d.broken |= 1 << at
+	}
+}
+
+// verb notes a command.
+func (d *draft) verb(at int, target string) {
+	d.verbs = append(d.verbs, requestFields[at])
+	d.target = target
+}
+
+// check is what both forms have in common.
+func (d *draft) check() {
+	if len(d.verbs) > 0 {
+		d.checkCommand()
+		return
+	}
+	if d.given(atID) && d.sound(atID) {
+		d.checkID("id", d.ID)
+	}
+	d.checkAudience()
+	d.checkText()
+	d.checkChannels()
+	d.checkCategory()
+	d.limit(WordID, "collapse_key", len(d.CollapseKey), MaxCollapseKeyBytes)
+	if d.CollapseKey != "" && CheckID(d.CollapseKey) != nil && len(d.CollapseKey) <= MaxCollapseKeyBytes {
+		d.add(WordID, "collapse_key %v", CheckID(d.CollapseKey))
+	}
+	d.checkTTL()
+}
+
+func (d *draft) checkID(path, id string) {
+	if err := CheckID(id); err != nil {
+		d.add(WordID, "%s %v", path, err)
+	}
+}
+
+func (d *draft) checkCommand() {
+	name := d.verbs[0]
+	if len(d.verbs) > 1 {
+		d.add(WordCommand, "%s are given together: one command a record", strings.Join(d.verbs, " and "))
+		return
+	}
+	for at, field := range requestFields[:atCancel] {
+		if d.given(at) {
+			d.add(WordCommand, "%s stands alone: leave out %s", name, field)
+		}
+	}
+	if name != requestFields[atCancel] {
+		d.add(WordUnavailable, "%s is not available in this version: of the commands only cancel is", name)
+		return
+	}
+	if d.sound(atCancel) {
+		d.checkID(name, d.target)
+	}
+	d.Request = Request{Cancel: d.target}
+}
+
+func (d *draft) checkAudience() {
+	switch {
+	case len(d.audiences) > 1:
+		d.add(WordAudience, "to names %d audiences (%s): exactly one is allowed", len(d.audiences), strings.Join(d.audiences, ", "))
+		return
+	case len(d.audiences) == 0:
+		if d.sound(atTo) {
+			d.add(WordAudience, `there is no audience: give "to": {"users": [1 to %d user ids]}`, MaxUsers)
+		}
+		return
+	case d.audiences[0] != "users":
+		d.add(WordUnavailable, "to.%s: broadcasts are not available in this version; name users", d.audiences[0])
+		return
+	}
+	switch n := len(d.users); {
+	case n == 0:
+		if d.sound(atTo) {
+			d.add(WordAudience, "to.users is empty: 1 to %d user ids are needed", MaxUsers)
+		}
+		return
+	case n > MaxUsers:
+		d.add(WordAudience, "to.users has %d user ids, at most %d are allowed: split the request", n, MaxUsers)
+		return
+	}
+	for i, user := range d.users {
+		if err := CheckID(user); err != nil {
+			d.add(WordID, "to.users[%d] %v", i, err)
+		}
+	}
+	d.Users = unique(d.users)
+}
+
+// unique keeps the first of each, in order; it may use the memory of users.
+func unique(users []string) []string {
+	if len(users) <= 16 {
+		kept := users[:0]
+		for _, user := range users {
+			if !slices.Contains(kept, user) {
+				kept = append(kept, user)
+			}
+		}
+		return kept
+	}
+	seen := make(map[string]struct{}, len(users))
+	kept := users[:0]
+	for _, user := range users {
+		if _, twice := seen[user]; !twice {
+			seen[user] = struct{}{}
+			kept = append(kept, user)
+		}
+	}
+	return kept
+}
+
+// checkText: what is said, by template or content.
+func (d *draft) checkText() {
+	switch {
+	case d.given(atTemplate) && d.given(atContent):
+		d.add(WordContent, "template and content are both given: give one of them")
+	case !d.given(atTemplate) && !d.given(atContent):
+		d.add(WordContent, "there is nothing to say: give a template or a content")
+	case d.given(atTemplate) && d.sound(atTemplate):
+		d.checkID("template", d.Template)
+	}
+	if d.given(atVariables) && !d.given(atTemplate) {
+		d.add(WordContent, "variables need a template")
+	}
+	if c := d.Content; c != nil {
+		d.limit(WordContent, "content.title", len(c.GetTitle()), MaxTitleBytes)
+		d.limit(WordContent, "content.body", len(c.GetBody()), MaxBodyBytes)
+		d.limit(WordContent, "content.url", len(c.GetUrl()), MaxLinkBytes)
+		d.limit(WordContent, "content.image", len(c.GetImage()), MaxLinkBytes)
+		if c.GetTitle() == "" && c.GetBody() == "" && len(c.GetData()) == 0 && d.sound(atContent) {
+			d.add(WordContent, "content is empty: give a title, a body or data")
+		}
+	}
+}
+
+func (d *draft) checkChannels() {
+	for i, channel := range d.Channels {
+		switch {
+		case slices.Contains(d.Channels[:min(i, len(channelNames))], channel):
+			d.add(WordChannel, "channels[%d] repeats %s", i, cited(channel))
+		case slices.Contains(channelsThatWork, channel):
+		case slices.Contains(channelNames, channel):
+			d.add(WordUnavailable, "channels[%d]: %s is not available in this version; %s are", i, channel, strings.Join(channelsThatWork, ", "))
+		default:
+			d.add(WordChannel, "channels[%d]: unknown channel %s; known are %s", i, cited(channel), strings.Join(channelNames, ", "))
+		}
+	}
+	if len(d.Channels) == 0 {
+		d.Channels = defaultChannels
+	}
+}
+
+func (d *draft) checkCategory() {
+	if !d.given(atCategory) {
+		d.Category = DefaultCategory
+		return
+	}
+	if !d.sound(atCategory) {
+		return
+	}
+	if problem := badCategory(d.Category); problem != "" {
+		d.add(WordCategory, "category %s %s", cited(d.Category), problem)
+	}
+}
+
+// badCategory says what is wrong with a category, or "". Parts separated by dots let a preference
+// speak of a group later.
+func badCategory(category string) string {
+	const allowed = "lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card"
+	if len(category) > MaxCategoryBytes {
+		return "is longer than 64 bytes"
+	}
+	for part := range strings.SplitSeq(category, ".") {
+		if part == "" {
+			return "has an empty part: " + allowed
+		}
+		for i := range len(part) {
+			if c := part[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+				return "has a character that is not allowed: " + allowed
+			}
+		}
+	}
+	return ""
+}
+
+func (d *draft) checkTTL() {
+	switch {
+	case !d.given(atTTL):
+		d.TTL = DefaultTTL
+	case !d.sound(atTTL):
+	case d.TTL < time.Millisecond:
+		d.add(WordTime, "ttl is %s: it must be positive", d.TTL)
+	case d.TTL > MaxTTL:
+		d.add(WordTime, "ttl is %s, at most 720h (30 days) are allowed", d.TTL)
+	}
+}

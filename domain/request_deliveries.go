@@ -1,0 +1,178 @@
+package domain
+
+import (
+	"fmt"
+	"iter"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// MaxClockSkew is how far ahead of ours the clock behind a request's record may be. Kafka's own default
+// for what it takes from producers (message.timestamp.after.max.ms) is the same hour.
+const MaxClockSkew = time.Hour
+
+// Source is the record that a request came in.
+type Source struct {
+	Lane     Lane
+	Position *whisperv1.Position
+	// At is the record's own time.
+	At time.Time
+}
+
+// NotificationID is the request's id, or the one made from its place: topic/partition/offset.
+func (r *Request) NotificationID(src Source) string {
+	if r.ID != "" {
+		return r.ID
+	}
+	return fmt.Sprintf("%s/%d/%d", src.Position.GetTopic(), src.Position.GetPartition(), src.Position.GetOffset())
+}
+
+// Deliveries are what a request comes to: one DeliveryAccepted for each of its users. Everything but
+// the writer's time (at_us) follows from the record alone, so a replay gives the same again, ids
+// included. The users' events share one DeliveryAccepted, which nobody may change.
+type Deliveries struct {
+	notificationID string
+	users          []string
+	at             time.Time
+	shared         *whisperv1.Event // without delivery id and user
+	encoded        []byte           // shared on the wire
+}
+
+// Deliveries makes them, at the time now, with the version of the template that was seen (0: none).
+//
+// The record's time is the request's time, because that is the same on every replay. So it can't be put
+// right where it is wrong: a record without one, or from further ahead of now than [MaxClockSkew], is
+// refused with an [*Invalid]. So is a send_at further than [MaxSchedule] from it, either way. An old
+// record is taken as it is, and its deliveries expire by its time.
+func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (*Deliveries, error) {
+	if err := r.checkTimes(src, now); err != nil {
+		return nil, err
+	}
+	accepted := src.At.UnixMilli()
+	from := accepted
+	acc := &whisperv1.DeliveryAccepted{
+		Category:        r.Category,
+		Content:         r.Content,
+		Template:        r.Template,
+		Variables:       r.Variables,
+		Channels:        r.Channels,
+		CollapseKey:     r.CollapseKey,
+		AcceptedAtMs:    accepted,
+		Request:         src.Position,
+		Recipients:      int32(len(r.Users)),
+		TemplateVersion: templateVersion,
+	}
+	if !r.SendAt.IsZero() {
+		from = r.SendAt.UnixMilli()
+		acc.SendAtMs = from
+	}
+	acc.ExpiresAtMs = from + r.TTL.Milliseconds()
+	d := &Deliveries{
+		notificationID: r.NotificationID(src),
+		users:          r.Users,
+		at:             src.At,
+	}
+	d.shared = &whisperv1.Event{
+		NotificationId: d.notificationID,
+		AtUs:           now.UnixMicro(),
+		Lane:           src.Lane.Proto(),
+		Cause:          src.Position,
+		Kind:           &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+	}
+	var err error
+	if d.encoded, err = proto.Marshal(d.shared); err != nil { // can't be: all text is UTF-8
+		return nil, fmt.Errorf("encode the deliveries of %q: %w", d.notificationID, err)
+	}
+	return d, nil
+}
+
+func (r *Request) checkTimes(src Source, now time.Time) error {
+	var p problems
+	if src.At.UnixMilli() <= 0 {
+		p.add(WordTime, "the record has no time: let the producer set it, or set message.timestamp.type=LogAppendTime on the topic")
+		return p.err()
+	}
+	if ahead := src.At.Sub(now); ahead > MaxClockSkew {
+		p.add(WordTime, "the record's time is %s, %s ahead of the clock, at most %s is allowed: check the producer's clock",
+			src.At.UTC().Format(time.RFC3339), ahead.Round(time.Second), MaxClockSkew)
+	}
+	if r.SendAt.IsZero() {
+		return p.err()
+	}
+	switch wait := r.SendAt.Sub(src.At); {
+	case wait > MaxSchedule:
+		p.add(WordTime, "send_at %s is more than 30 days after the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
+	case wait < -MaxSchedule:
+		p.add(WordTime, "send_at %s is more than 30 days before the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
+	}
+	return p.err()
+}
+
+// NotificationID is the id of all of them.
+func (d *Deliveries) NotificationID() string { return d.notificationID }
+
+// Users are the recipients, in the order in which they were named.
+func (d *Deliveries) Users() []string { return d.users }
+
+// Accepted is what they share.
+func (d *Deliveries) Accepted() *whisperv1.DeliveryAccepted { return d.shared.GetDeliveryAccepted() }
+
+// ID is the delivery id of one user.
+func (d *Deliveries) ID(user string) DeliveryID {
+	return NewDeliveryID(d.at, HashDelivery(d.notificationID, user))
+}
+
+// Event is the fact of one user.
+func (d *Deliveries) Event(user string) *whisperv1.Event {
+	id := d.ID(user)
+	return &whisperv1.Event{
+		DeliveryId:     id[:],
+		NotificationId: d.shared.GetNotificationId(),
+		UserId:         user,
+		AtUs:           d.shared.GetAtUs(),
+		Lane:           d.shared.GetLane(),
+		Cause:          d.shared.GetCause(),
+		Kind:           d.shared.GetKind(),
+	}
+}
+
+// All are the facts of all users.
+func (d *Deliveries) All() iter.Seq[*whisperv1.Event] {
+	return func(yield func(*whisperv1.Event) bool) {
+		for _, user := range d.users {
+			if !yield(d.Event(user)) {
+				return
+			}
+		}
+	}
+}
+
+// Field numbers of whisper.v1.Event that Encode writes itself.
+const eventDeliveryID, eventUserID = 1, 3
+
+// Encode is [Deliveries.Event] on the wire. What the users share is encoded once for all of them, and
+// their own two fields go before it: fields may come in any order.
+func (d *Deliveries) Encode(user string) []byte {
+	id := d.ID(user)
+	b := make([]byte, 0, 2+len(id)+3+len(user)+len(d.encoded))
+	b = protowire.AppendTag(b, eventDeliveryID, protowire.BytesType)
+	b = protowire.AppendBytes(b, id[:])
+	b = protowire.AppendTag(b, eventUserID, protowire.BytesType)
+	b = protowire.AppendString(b, user)
+	return append(b, d.encoded...)
+}
+
+// CancelEvent asks a lane's partitions to cancel what they hold of the notification that a cancel names.
+func (r *Request) CancelEvent(src Source, now time.Time) *whisperv1.Event {
+	return &whisperv1.Event{
+		NotificationId: r.Cancel,
+		AtUs:           now.UnixMicro(),
+		Lane:           src.Lane.Proto(),
+		Cause:          src.Position,
+		Kind:           &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{Request: src.Position}},
+	}
+}

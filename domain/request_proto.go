@@ -1,0 +1,108 @@
+package domain
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// readProto takes the fields of the Protobuf form. There an empty string can't be told from one that
+// was left out, so it counts as left out; everything else is as in the JSON form.
+func (d *draft) readProto(value []byte) bool {
+	var req whisperv1.Request
+	if err := proto.Unmarshal(value, &req); err != nil {
+		// The library varies the blanks of its texts on purpose, to keep people from comparing them.
+		why := strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto:"))
+		d.add(WordMalformed, "the request is not a whisper.v1.Request in Protobuf: %s", why)
+		return false
+	}
+	d.readProtoText(atID, &d.ID, req.GetId())
+	d.readProtoText(atCategory, &d.Category, req.GetCategory())
+	d.readProtoText(atTemplate, &d.Template, req.GetTemplate())
+	d.readProtoText(atCollapseKey, &d.CollapseKey, req.GetCollapseKey())
+	d.Channels = req.GetChannels()
+	if to := req.GetTo(); to != nil {
+		d.read(atTo, func() { d.readProtoAudience(to) })
+	}
+	if v := req.GetVariables(); len(v) > 0 {
+		d.read(atVariables, func() { d.Variables = d.freeBytes("variables", v, MaxVariablesBytes) })
+	}
+	if c := req.GetContent(); c != nil {
+		d.read(atContent, func() { d.readProtoContent(c) })
+	}
+	d.readProtoTimes(&req)
+	d.readProtoCommand(&req)
+	return true
+}
+
+func (d *draft) readProtoText(at int, field *string, text string) {
+	if text != "" {
+		d.read(at, func() { *field = text })
+	}
+}
+
+func (d *draft) readProtoAudience(to *whisperv1.Audience) {
+	switch a := to.GetAudience().(type) {
+	case *whisperv1.Audience_Users:
+		d.audiences, d.users = audienceFields[0:1], a.Users.GetIds()
+	case *whisperv1.Audience_Segment:
+		d.audiences = audienceFields[1:2]
+	case *whisperv1.Audience_All:
+		if a.All {
+			d.audiences = audienceFields[2:3]
+		}
+	case nil: // or one from a later version
+	}
+}
+
+// readProtoContent makes it anew: what a later version put into it is not handed on unchecked.
+func (d *draft) readProtoContent(c *whisperv1.Content) {
+	d.Content = &whisperv1.Content{Title: c.GetTitle(), Body: c.GetBody(), Url: c.GetUrl(), Image: c.GetImage()}
+	if len(c.GetData()) > 0 {
+		d.Content.Data = d.freeBytes("content.data", c.GetData(), MaxDataBytes)
+	}
+}
+
+func (d *draft) readProtoTimes(req *whisperv1.Request) {
+	if at := req.GetSendAt(); at != nil {
+		d.read(atSendAt, func() {
+			if d.SendAt = at.AsTime(); at.CheckValid() != nil {
+				d.add(WordTime, "send_at is out of range: %d seconds, %d nanoseconds", at.GetSeconds(), at.GetNanos())
+			}
+		})
+	}
+	if ttl := req.GetTtl(); ttl != nil {
+		d.read(atTTL, func() {
+			if d.TTL = ttl.AsDuration(); ttl.CheckValid() != nil {
+				d.add(WordTime, "ttl is out of range: %d seconds, %d nanoseconds", ttl.GetSeconds(), ttl.GetNanos())
+			}
+		})
+	}
+}
+
+func (d *draft) readProtoCommand(req *whisperv1.Request) {
+	switch c := req.GetCommand().(type) {
+	case *whisperv1.Request_Cancel:
+		d.verb(atCancel, c.Cancel)
+	case *whisperv1.Request_Pause:
+		d.verb(atPause, c.Pause)
+	case *whisperv1.Request_Resume:
+		d.verb(atResume, c.Resume)
+	case *whisperv1.Request_Retract:
+		d.verb(atRetract, c.Retract)
+	case nil:
+	}
+}
+
+// freeBytes is [problems.free] for JSON that came inside Protobuf.
+func (p *problems) freeBytes(path string, value []byte, most int) []byte {
+	if !utf8.Valid(value) || !json.Valid(value) {
+		p.add(WordMalformed, "%s is not JSON", path)
+		return nil
+	}
+	return p.free(path, strings.Trim(string(value), " \t\r\n"), most)
+}
