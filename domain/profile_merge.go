@@ -1,0 +1,168 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// ApplyProfilePatch merges a patch, whose record has the time at and the offset in whisper.changes,
+// into a user's profile; old may be nil. It is pure: old is never changed, and shares what stayed.
+//
+// A patch that is in there already (its offset says so) changes nothing: old is returned. An endpoint
+// that a patch names counts as registered at its time, also with the token that it had: an app
+// that registers again is alive, whatever a provider said of the token before.
+//
+// The merge may not exceed [MaxProfileBytes], or no record could hold it. Then the error says so, and
+// the profile that is returned is the old one with only the offset moved on: to be kept, so that the
+// patch is not tried again.
+func ApplyProfilePatch(old *whisperv1.Profile, patch ProfilePatch, at time.Time, offset int64) (*whisperv1.Profile, error) {
+	if old != nil && offset <= old.GetChangesOffset() {
+		return old, nil
+	}
+	merged := copyProfile(old, offset)
+	if patch.locale != nil {
+		merged.Locale = *patch.locale
+	}
+	if patch.timezone != nil {
+		merged.Timezone = *patch.timezone
+	}
+	for _, field := range []struct {
+		into  *[]byte
+		patch string
+	}{
+		{&merged.Attributes, patch.attributes},
+		{&merged.Preferences, patch.preferences},
+		{&merged.QuietHours, patch.quietHours},
+	} {
+		var err error
+		if *field.into, err = mergeJSON(*field.into, field.patch); err != nil {
+			return copyProfile(old, offset), err
+		}
+	}
+	merged.Endpoints = patch.mergeEndpoints(merged.Endpoints, at)
+	if n := proto.Size(merged); n > MaxProfileBytes {
+		return copyProfile(old, offset), fmt.Errorf("the merged profile has %d bytes, at most %d are allowed: the patch is not applied", n, MaxProfileBytes)
+	}
+	return merged, nil
+}
+
+func copyProfile(old *whisperv1.Profile, offset int64) *whisperv1.Profile {
+	return &whisperv1.Profile{
+		Locale:        old.GetLocale(),
+		Timezone:      old.GetTimezone(),
+		Attributes:    old.GetAttributes(),
+		Preferences:   old.GetPreferences(),
+		QuietHours:    old.GetQuietHours(),
+		Endpoints:     old.GetEndpoints(),
+		ChangesOffset: offset,
+	}
+}
+
+// mergeEndpoints returns a list of its own, sorted by name.
+func (patch *ProfilePatch) mergeEndpoints(old []*whisperv1.Endpoint, at time.Time) []*whisperv1.Endpoint {
+	if patch.noEndpoints {
+		return nil
+	}
+	if len(patch.endpoints) == 0 {
+		return old
+	}
+	merged := slices.Clone(old)
+	for i := range patch.endpoints {
+		merged = patch.endpoints[i].merge(merged, at)
+	}
+	slices.SortFunc(merged, func(a, b *whisperv1.Endpoint) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return merged
+}
+
+func (e *endpointPatch) merge(into []*whisperv1.Endpoint, at time.Time) []*whisperv1.Endpoint {
+	i := slices.IndexFunc(into, func(o *whisperv1.Endpoint) bool { return o.GetName() == e.name })
+	if e.removed {
+		if i >= 0 {
+			into = slices.Delete(into, i, i+1)
+		}
+		return into
+	}
+	next := &whisperv1.Endpoint{Name: e.name, Channel: e.channel, Token: e.token, RegisteredAtMs: at.UnixMilli()}
+	if i >= 0 {
+		next.App = into[i].GetApp()
+	}
+	if e.app != nil {
+		next.App = *e.app
+	}
+	if i >= 0 {
+		into[i] = next
+		return into
+	}
+	return append(into, next)
+}
+
+// mergeJSON applies an RFC 7396 patch to the text of a JSON value. Numbers keep their digits, members
+// are sorted: the same patches give the same bytes. Nothing is left of an empty object.
+func mergeJSON(old []byte, patch string) ([]byte, error) {
+	switch patch {
+	case "":
+		return old, nil
+	case "null":
+		return nil, nil
+	}
+	target, err := decodeJSON(old)
+	if err != nil {
+		return nil, err
+	}
+	change, err := decodeJSON([]byte(patch))
+	if err != nil {
+		return nil, err
+	}
+	merged := mergePatch(target, change)
+	if object, ok := merged.(map[string]any); ok && len(object) == 0 {
+		return nil, nil
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(merged); err != nil {
+		return nil, fmt.Errorf("encode the merged profile: %w", err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+func decodeJSON(text []byte) (any, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, fmt.Errorf("a part of the profile is not JSON: %w", err)
+	}
+	return v, nil
+}
+
+// mergePatch is the function of RFC 7396, section 2. It takes over both arguments.
+func mergePatch(target, patch any) any {
+	change, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	object, ok := target.(map[string]any)
+	if !ok {
+		object = map[string]any{}
+	}
+	for name, value := range change {
+		if value == nil {
+			delete(object, name)
+		} else {
+			object[name] = mergePatch(object[name], value)
+		}
+	}
+	return object
+}
