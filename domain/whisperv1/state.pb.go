@@ -267,7 +267,10 @@ type Parked struct {
 	Tries   int32 `protobuf:"varint,6,opt,name=tries,proto3" json:"tries,omitempty"`
 	Sent    bool  `protobuf:"varint,7,opt,name=sent,proto3" json:"sent,omitempty"`
 	// Attempts whose answer is still to come.
-	Waiting       []*Waiting `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*Waiting `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// The trace context of its request.
+	Traceparent   string `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Tracestate    string `protobuf:"bytes,10,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +361,20 @@ func (x *Parked) GetWaiting() []*Waiting {
 	return nil
 }
 
+func (x *Parked) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
+func (x *Parked) GetTracestate() string {
+	if x != nil {
+		return x.Tracestate
+	}
+	return ""
+}
+
 type Waiting struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -434,8 +451,8 @@ type Seen struct {
 	Hashes []byte `protobuf:"bytes,1,opt,name=hashes,proto3" json:"hashes,omitempty"`
 	// One each: a fingerprint of the request's position, which tells a redelivery from a duplicate.
 	Requests []uint64 `protobuf:"fixed64,2,rep,packed,name=requests,proto3" json:"requests,omitempty"`
-	// One each: seconds since the Unix epoch of the request.
-	AcceptedS     []uint32 `protobuf:"fixed32,3,rep,packed,name=accepted_s,json=acceptedS,proto3" json:"accepted_s,omitempty"`
+	// One each: the request's time in Unix milliseconds.
+	AcceptedMs    []uint64 `protobuf:"fixed64,3,rep,packed,name=accepted_ms,json=acceptedMs,proto3" json:"accepted_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,9 +501,9 @@ func (x *Seen) GetRequests() []uint64 {
 	return nil
 }
 
-func (x *Seen) GetAcceptedS() []uint32 {
+func (x *Seen) GetAcceptedMs() []uint64 {
 	if x != nil {
-		return x.AcceptedS
+		return x.AcceptedMs
 	}
 	return nil
 }
@@ -513,7 +530,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xfe\x01\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xc0\x02\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -522,17 +539,22 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x04step\x18\x05 \x01(\x05R\x04step\x12\x14\n" +
 	"\x05tries\x18\x06 \x01(\x05R\x05tries\x12\x12\n" +
 	"\x04sent\x18\a \x01(\bR\x04sent\x12-\n" +
-	"\awaiting\x18\b \x03(\v2\x13.whisper.v1.WaitingR\awaiting\"u\n" +
+	"\awaiting\x18\b \x03(\v2\x13.whisper.v1.WaitingR\awaiting\x12 \n" +
+	"\vtraceparent\x18\t \x01(\tR\vtraceparent\x12\x1e\n" +
+	"\n" +
+	"tracestate\x18\n" +
+	" \x01(\tR\n" +
+	"tracestate\"u\n" +
 	"\aWaiting\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"Y\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"[\n" +
 	"\x04Seen\x12\x16\n" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
-	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1d\n" +
-	"\n" +
-	"accepted_s\x18\x03 \x03(\aR\tacceptedS*i\n" +
+	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
+	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
+	"acceptedMs*i\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPHASE_SCHEDULED\x10\x01\x12\x0e\n" +

@@ -1,0 +1,33 @@
+package dispatch
+
+import "sync/atomic"
+
+// epoch is a stretch of outputs that are to be acknowledged by Kafka before the offsets that they let
+// go may be committed. A partition fills one, seals it with the offsets, and fills the next; they are
+// committed in order. One counter an epoch is all that an output costs.
+type epoch struct {
+	outstanding atomic.Int64
+	offsets     offsets
+	acked       func(error) // for every publish of this epoch
+}
+
+// offsets are what may be committed of each topic; negative: nothing new.
+type offsets struct {
+	lanes   [3]int64
+	events  int64
+	changes int64
+}
+
+func newEpoch() *epoch {
+	e := &epoch{}
+	// A failed publish keeps the epoch open for good: its sources are never committed, and the
+	// publisher's own error ends the process.
+	e.acked = func(err error) {
+		if err == nil {
+			e.outstanding.Add(-1)
+		}
+	}
+	return e
+}
+
+func (e *epoch) complete() bool { return e.outstanding.Load() == 0 }

@@ -1,0 +1,111 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// feed decodes one topic of a partition, on the topic's own goroutine, and hands the inputs to the
+// partition's loop.
+type feed struct {
+	part  *partition
+	queue int
+}
+
+// Handle implements consumers.Feed. It blocks while the loop is behind.
+func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
+	items := make([]item, 0, min(len(records), handBatch))
+	for len(records) > 0 {
+		items = items[:0:0]
+		n := min(len(records), handBatch)
+		for _, rec := range records[:n] {
+			items = append(items, f.decode(rec))
+		}
+		records = records[n:]
+		f.part.mail.put(ctx, f.queue, items)
+	}
+	return nil
+}
+
+// handBatch is how many records are decoded before the loop gets them: the first of a long fetch should
+// not wait for its last.
+const handBatch = 256
+
+// Close implements consumers.Feed: the partition stops as a whole, with the first of its topics.
+func (f *feed) Close(ctx context.Context) error { return f.part.stop(ctx) }
+
+func (f *feed) decode(rec *kgo.Record) item {
+	switch f.queue {
+	case queueEvents:
+		return f.decodeFact(rec)
+	case queueChanges:
+		return item{rec: rec, input: domain.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset}}
+	default:
+		return f.decodeDelivery(rec)
+	}
+}
+
+// decodeFact passes over what can't change a decision: most of it is our own.
+func (f *feed) decodeFact(rec *kgo.Record) item {
+	switch consumers.KindOfRecord(rec) {
+	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned":
+		return item{rec: rec}
+	}
+	ev := &whisperv1.Event{}
+	if err := proto.Unmarshal(rec.Value, ev); err != nil {
+		return item{rec: rec} // projections reads the same topic and dead-letters it
+	}
+	return item{rec: rec, input: domain.FactSeen{Event: ev, Cause: consumers.PositionOf(rec)}}
+}
+
+func (f *feed) decodeDelivery(rec *kgo.Record) item {
+	ev := &whisperv1.Event{}
+	if err := proto.Unmarshal(rec.Value, ev); err != nil {
+		return item{rec: rec, bad: fmt.Errorf("not a whisper.v1.Event: %w", err)}
+	}
+	source := domain.Source{Lane: domain.Lane(f.queue - queueHigh), Offset: rec.Offset}
+	trace := traceOf(rec)
+	switch ev.GetKind().(type) {
+	case *whisperv1.Event_DeliveryAccepted:
+		if _, err := domain.DeliveryIDFromBytes(ev.GetDeliveryId()); err != nil {
+			return item{rec: rec, bad: err}
+		}
+		return item{rec: rec, input: domain.DeliveryArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+	case *whisperv1.Event_CancelRequested:
+		return item{rec: rec, input: domain.CancelArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+	default:
+		return item{rec: rec, bad: errors.New("neither a delivery nor a command that this version knows")}
+	}
+}
+
+func traceOf(rec *kgo.Record) domain.Trace {
+	var t domain.Trace
+	for i := range rec.Headers {
+		switch rec.Headers[i].Key {
+		case "traceparent":
+			t.Parent = string(rec.Headers[i].Value)
+		case "tracestate":
+			t.State = string(rec.Headers[i].Value)
+		}
+	}
+	return t
+}
+
+func traceHeaders(t domain.Trace) []kgo.RecordHeader {
+	if t.Parent == "" {
+		return nil
+	}
+	headers := []kgo.RecordHeader{{Key: "traceparent", Value: []byte(t.Parent)}}
+	if t.State != "" {
+		headers = append(headers, kgo.RecordHeader{Key: "tracestate", Value: []byte(t.State)})
+	}
+	return headers
+}

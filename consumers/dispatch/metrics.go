@@ -1,0 +1,43 @@
+package dispatch
+
+import (
+	"fmt"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+type roleMetrics struct {
+	arrived [3]*metrics.Counter
+	routed  *metrics.Counter
+	pushed  *metrics.Counter
+	facts   map[string]*metrics.Counter
+	other   *metrics.Counter
+}
+
+func newRoleMetrics() *roleMetrics {
+	m := &roleMetrics{
+		routed: metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="socket"}`),
+		pushed: metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
+		facts:  map[string]*metrics.Counter{},
+		other:  metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
+	}
+	for i, lane := range domain.Lanes {
+		m.arrived[i] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_deliveries_total{lane=%q}`, lane))
+	}
+	for _, kind := range []string{
+		"delivery_scheduled", "delivery_deferred", "delivery_failed", "delivery_suppressed", "delivery_expired",
+		"delivery_cancelled", "duplicate_dropped", "endpoint_pruned",
+	} {
+		m.facts[kind] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_facts_total{kind=%q}`, kind))
+	}
+	return m
+}
+
+func (m *roleMetrics) emitted(kind string) *metrics.Counter {
+	if c := m.facts[kind]; c != nil {
+		return c
+	}
+	return m.other
+}

@@ -1,0 +1,256 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// partition is one owned user partition: its state, its mailbox, and the single goroutine that decides.
+type partition struct {
+	role *Role
+	id   int32
+	mail *mailbox
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	started sync.Once
+	ended   chan struct{} // the loop has returned and committed what it may
+
+	// Set while the topics are opened; the loop starts when all are there.
+	mu      sync.Mutex
+	sources [queues]*consumers.Partition
+	missing int
+
+	// Everything below belongs to the loop's goroutine.
+	state       *domain.State
+	ledgers     [3]*ledger
+	laneStarts  [3]int64
+	laneEnds    [3]int64 // what was there at the restore is replayed up to here
+	eventsStart int64
+	eventsEnd   int64
+	eventsNext  int64
+	changesNext int64
+	replaying   bool
+	resumed     bool
+	epochs      []*epoch // in order; the last one is being filled
+	seen        []domain.SeenDelivery
+	restored    chan struct{}
+}
+
+func newPartition(r *Role, id int32) *partition {
+	p := &partition{
+		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
+		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
+		epochs: []*epoch{newEpoch()},
+	}
+	for i := range p.ledgers {
+		p.ledgers[i] = newLedger()
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// attach adds one topic; with the last one the loop starts.
+func (p *partition) attach(q int, source *consumers.Partition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sources[q] == nil {
+		p.missing--
+	}
+	p.sources[q] = source
+	if p.missing == 0 {
+		p.started.Do(func() { go p.run() })
+	}
+}
+
+// stop ends the loop and waits until it has committed what it may.
+func (p *partition) stop(ctx context.Context) error {
+	p.cancel()
+	p.started.Do(func() { close(p.ended) }) // it never ran
+	defer p.role.forget(p)
+	select {
+	case <-p.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("partition %d: the handover took too long: %w", p.id, ctx.Err())
+	}
+}
+
+// run is the loop: restore, decide, commit, hand over.
+func (p *partition) run() {
+	defer close(p.ended)
+	if err := p.restore(p.ctx); err != nil {
+		if p.ctx.Err() == nil {
+			p.role.fail(fmt.Errorf("restore partition %d: %w", p.id, err))
+		}
+		return
+	}
+	defer p.role.reader.Unfollow(consumers.TopicPresence, p.id)
+	close(p.restored)
+	seal := time.NewTicker(p.role.cfg.CommitInterval)
+	defer seal.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for p.ctx.Err() == nil {
+		if p.work() {
+			select { // a busy partition commits too
+			case <-seal.C:
+				p.seal()
+				p.commit()
+			default:
+			}
+			continue
+		}
+		due.Reset(p.idle())
+		select {
+		case <-seal.C:
+			p.seal()
+			p.commit()
+		case <-p.mail.arrived:
+		case <-due.C:
+		case <-p.ctx.Done():
+		}
+	}
+	p.handover()
+}
+
+// idle is how long the loop may sleep if nothing arrives.
+func (p *partition) idle() time.Duration {
+	at, ok := p.state.NextDue()
+	if !ok {
+		return time.Minute
+	}
+	return max(at.Sub(p.role.cfg.Now()), 0)
+}
+
+// How much of each lane is taken before the lanes above it are looked at again.
+var laneBatch = [3]int{512, 128, 64}
+
+// work does one round and says whether there may be more to do at once.
+func (p *partition) work() (more bool) {
+	now := p.role.cfg.Now()
+	for _, it := range p.mail.take(queueEvents, 1024) {
+		p.eventsNext = it.rec.Offset + 1
+		if it.input != nil {
+			p.write(p.state.Decide(it.input, now))
+		}
+		more = true
+	}
+	if p.eventsNext < p.eventsEnd {
+		return more // the feedback of what was in flight comes before anything is done about it
+	}
+	for _, in := range p.mail.takeControl() {
+		p.write(p.state.Decide(in, now))
+	}
+	if !p.resumed {
+		p.resumed = true
+		p.write(p.state.Resume(now))
+	}
+	for _, it := range p.mail.take(queueChanges, 256) {
+		p.changesNext = it.rec.Offset + 1
+		p.write(p.state.Decide(it.input, now))
+		more = true
+	}
+	p.write(p.state.Decide(domain.TimePassed{}, now))
+	for lane := range p.ledgers {
+		items := p.mail.take(queueHigh+lane, laneBatch[lane])
+		for _, it := range items {
+			p.take(lane, it, now)
+		}
+		if len(items) > 0 {
+			p.replayed()
+			return true
+		}
+	}
+	return more
+}
+
+// take decides about one record of a lane.
+func (p *partition) take(lane int, it item, now time.Time) {
+	from := p.eventsNext
+	if it.rec.Offset < p.laneEnds[lane] {
+		from = p.eventsStart // it may have been in flight before: its feedback may be older than we are
+	}
+	p.ledgers[lane].take(it.rec.Offset, from)
+	if it.bad != nil {
+		e := p.epoch()
+		e.outstanding.Add(1)
+		p.role.dead.Put(p.ctx, it.rec, it.bad, e.acked)
+		p.ledgers[lane].settle(it.rec.Offset, nil)
+		return
+	}
+	p.role.metrics.arrived[lane].Inc()
+	p.write(p.state.Decide(it.input, now))
+}
+
+// replayed ends the replay when every lane has passed what was there at the restore.
+func (p *partition) replayed() {
+	if !p.replaying {
+		return
+	}
+	for lane, l := range p.ledgers {
+		if l.next < p.laneEnds[lane] && p.laneStarts[lane] < p.laneEnds[lane] {
+			return
+		}
+	}
+	p.replaying = false
+	p.state.ReplayDone()
+}
+
+func (p *partition) epoch() *epoch { return p.epochs[len(p.epochs)-1] }
+
+// seal ends the epoch with the offsets that its outputs let go, and what the window must remember first.
+func (p *partition) seal() {
+	var o offsets
+	p.seen = p.seen[:0]
+	o.events = p.eventsNext
+	for lane, l := range p.ledgers {
+		var from int64
+		p.seen, o.lanes[lane], from = l.advance(p.seen)
+		if from >= 0 {
+			o.events = min(o.events, from)
+		}
+	}
+	if p.replaying {
+		o.events = p.eventsStart
+	}
+	o.changes = p.changesNext
+	p.writeSeen(p.seen)
+	p.epoch().offsets = o
+	p.epochs = append(p.epochs, newEpoch())
+}
+
+// commit lets go what is acknowledged, in order.
+func (p *partition) commit() {
+	for len(p.epochs) > 1 && p.epochs[0].complete() {
+		o := p.epochs[0].offsets
+		for lane, next := range o.lanes {
+			p.sources[queueHigh+lane].Commit(next)
+		}
+		p.sources[queueEvents].Commit(o.events)
+		p.sources[queueChanges].Commit(o.changes)
+		p.epochs = p.epochs[1:]
+	}
+}
+
+// handover writes what was decided and commits as far as it goes; what is in flight is the next owner's.
+func (p *partition) handover() {
+	p.seal()
+	give := time.NewTimer(p.role.cfg.HandoverTimeout)
+	defer give.Stop()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for p.commit(); len(p.epochs) > 1; p.commit() {
+		select {
+		case <-look.C:
+		case <-give.C:
+			p.role.log.Warn("handover could not write everything, it is decided again", "partition", p.id)
+			return
+		}
+	}
+}

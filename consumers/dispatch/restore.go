@@ -1,0 +1,186 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// restore folds the partition's changelogs into its state: users, the window, what is parked, presence.
+// Feedback (whisper.events) and profile changes come through the group from their committed offsets.
+func (p *partition) restore(ctx context.Context) error {
+	begin := time.Now()
+	if err := p.bounds(ctx); err != nil {
+		return err
+	}
+	parked := map[string]*whisperv1.Parked{}
+	var bad error
+	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
+	topics := []struct {
+		name string
+		sink func([]*kgo.Record)
+		stay bool
+	}{
+		{consumers.TopicUsers, p.restoreUsers, false},
+		{consumers.TopicSeen, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreSeen(recs)) }, false},
+		{consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }, false},
+		{consumers.TopicPresence, p.presence, true},
+	}
+	caughtUp := make([]<-chan struct{}, len(topics))
+	for i, t := range topics {
+		c, err := p.role.reader.Follow(ctx, t.name, p.id, consumers.FromStart, t.sink)
+		if err != nil {
+			return err
+		}
+		caughtUp[i] = c
+	}
+	for i, t := range topics {
+		select {
+		case <-caughtUp[i]:
+		case <-ctx.Done():
+		}
+		if !t.stay || ctx.Err() != nil {
+			p.role.reader.Unfollow(t.name, p.id)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if bad != nil {
+		return bad
+	}
+	for _, key := range sortedKeys(parked) {
+		p.state.RestoreParked(parked[key])
+	}
+	if err := p.role.tables.attach(ctx, p); err != nil {
+		return err
+	}
+	p.replayed()
+	st := p.state.Stats()
+	p.role.log.Info("partition restored", "partition", p.id, "users", st.Users, "connected", st.Connected,
+		"parked", st.Parked, "window", st.Seen, "took", time.Since(begin))
+	return nil
+}
+
+// bounds finds out what of the group's topics is a replay: everything that is there now.
+func (p *partition) bounds(ctx context.Context) error {
+	names := []string{consumers.TopicEvents}
+	for _, lane := range domain.Lanes {
+		names = append(names, consumers.TopicDeliveries(lane))
+	}
+	starts, err := p.role.adm.ListStartOffsets(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("find the starts: %w", err)
+	}
+	ends, err := p.role.adm.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("find the ends: %w", err)
+	}
+	start, _ := starts.Lookup(consumers.TopicEvents, p.id)
+	end, ok := ends.Lookup(consumers.TopicEvents, p.id)
+	if !ok || start.Err != nil || end.Err != nil {
+		return fmt.Errorf("find the ends of %s/%d: %w", consumers.TopicEvents, p.id, firstError(firstError(start.Err, end.Err), errNoPartition))
+	}
+	p.eventsStart = max(p.sources[queueEvents].Start, start.Offset)
+	p.eventsNext, p.eventsEnd = p.eventsStart, end.Offset
+	for lane := range p.laneEnds {
+		end, ok := ends.Lookup(consumers.TopicDeliveries(domain.Lane(lane)), p.id)
+		if !ok || end.Err != nil {
+			return fmt.Errorf("find the end of %s/%d: %w", consumers.TopicDeliveries(domain.Lane(lane)), p.id, firstError(end.Err, errNoPartition))
+		}
+		start, _ := starts.Lookup(consumers.TopicDeliveries(domain.Lane(lane)), p.id)
+		p.laneStarts[lane] = max(p.sources[queueHigh+lane].Start, start.Offset)
+		p.laneEnds[lane] = end.Offset
+	}
+	return nil
+}
+
+func (p *partition) restoreUsers(recs []*kgo.Record) {
+	for _, rec := range recs {
+		p.state.RestoreUser(string(rec.Key), rec.Value)
+	}
+}
+
+func (p *partition) restoreSeen(recs []*kgo.Record) error {
+	for _, rec := range recs {
+		m := &whisperv1.Seen{}
+		if err := proto.Unmarshal(rec.Value, m); err != nil {
+			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		}
+		hashes, size := m.GetHashes(), len(domain.DeliveryHash{})
+		if len(hashes) != size*len(m.GetRequests()) || len(m.GetRequests()) != len(m.GetAcceptedMs()) {
+			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
+		}
+		for i, request := range m.GetRequests() {
+			p.state.RestoreSeen(domain.SeenDelivery{
+				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
+			})
+		}
+	}
+	return nil
+}
+
+// collectParked keeps the last word on each parked delivery.
+func collectParked(parked map[string]*whisperv1.Parked, recs []*kgo.Record) error {
+	for _, rec := range recs {
+		if rec.Value == nil {
+			delete(parked, string(rec.Key))
+			continue
+		}
+		m := &whisperv1.Parked{}
+		if err := proto.Unmarshal(rec.Value, m); err != nil {
+			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		}
+		parked[string(rec.Key)] = m
+	}
+	return nil
+}
+
+// presence hands presence to the loop, during the restore and ever after.
+func (p *partition) presence(recs []*kgo.Record) {
+	inputs := make([]domain.Input, 0, len(recs))
+	for _, rec := range recs {
+		user, node, ok := bytes.Cut(rec.Key, []byte{0})
+		if !ok {
+			continue
+		}
+		in := domain.PresenceSeen{User: string(user), Node: string(node)}
+		if rec.Value != nil {
+			in.Presence = &whisperv1.Presence{}
+			if err := proto.Unmarshal(rec.Value, in.Presence); err != nil {
+				p.role.log.Warn("presence can't be read", "partition", p.id, "offset", rec.Offset, "error", err)
+				continue
+			}
+		}
+		inputs = append(inputs, in)
+	}
+	p.mail.tell(inputs...)
+}
+
+var errNoPartition = fmt.Errorf("no such partition; run `whisper topics apply`")
+
+func firstError(first, second error) error {
+	if first != nil {
+		return first
+	}
+	return second
+}
+
+func sortedKeys(m map[string]*whisperv1.Parked) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, strings.Compare) // a delivery id sorts by time
+	return keys
+}

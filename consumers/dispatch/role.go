@@ -1,0 +1,231 @@
+// Package dispatch owns user partitions: one single-threaded loop a partition holds its users,
+// presence, timers and deliveries in flight, all folded from topics, and asks the domain what to do.
+// It keeps no state of its own beside Kafka, and it must not talk to sockets, providers or Postgres.
+//
+// What it promises: an offset of whisper.deliveries.{lane} is committed only when every delivery up to
+// it is settled, or parked in whisper.timers, and everything that was decided about it is acknowledged
+// by Kafka. A restart reads the changelogs, then the events since the oldest delivery in flight, then
+// the deliveries themselves again, and goes on where the facts say it was.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Group is the consumer group of all dispatch processes.
+const Group = "whisper-dispatch"
+
+// Config of the role.
+type Config struct {
+	Client consumers.ClientConfig
+	// Policy: domain.DefaultPolicy where nothing else is said.
+	Policy domain.Policy
+	// CommitInterval is how often settled offsets are let go (default 500 ms).
+	CommitInterval time.Duration
+	// HandoverTimeout bounds what is waited for when a partition goes (default 8 s).
+	HandoverTimeout time.Duration
+	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
+	SessionTimeout time.Duration
+	Now            func() time.Time
+	Logger         *slog.Logger
+}
+
+// Validate names every problem of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Policy.AckTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("ack-timeout: %s is not a time to wait for an acknowledgement", c.Policy.AckTimeout))
+	}
+	if c.Policy.AckTimeout > 10*time.Minute {
+		errs = append(errs, fmt.Errorf("ack-timeout: %s holds offsets back for too long, at most 10m", c.Policy.AckTimeout))
+	}
+	return errors.Join(append(errs, c.Client.Validate())...)
+}
+
+func (c *Config) setDefaults() {
+	if c.Policy == (domain.Policy{}) {
+		c.Policy = domain.DefaultPolicy()
+	}
+	if c.CommitInterval == 0 {
+		c.CommitInterval = 500 * time.Millisecond
+	}
+	if c.HandoverTimeout == 0 {
+		c.HandoverTimeout = 8 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Role is one dispatch process.
+type Role struct {
+	cfg     Config
+	log     *slog.Logger
+	loop    *consumers.Loop
+	reader  *consumers.Reader
+	direct  *consumers.Publisher // at once: the way to the socket
+	bulk    *consumers.Publisher // gathered: facts and changelogs
+	dead    *consumers.DeadLetters
+	adm     *kadm.Client
+	tables  *tables
+	metrics *roleMetrics
+
+	mu     sync.Mutex
+	parts  map[int32]*partition
+	failed chan error
+}
+
+// New makes the role; Run starts it and closes what New opened.
+func New(cfg Config) (*Role, error) {
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Role{cfg: cfg, log: cfg.Logger, parts: map[int32]*partition{}, failed: make(chan error, 1), metrics: newRoleMetrics()}
+	r.tables = newTables(r.log, cfg.Now)
+	var err error
+	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
+		return nil, err
+	}
+	if r.bulk, err = consumers.NewPublisher(cfg.Client, consumers.LingerBulk); err != nil {
+		return nil, err
+	}
+	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {
+		return nil, err
+	}
+	if r.adm, err = cfg.Client.Admin(); err != nil {
+		return nil, err
+	}
+	r.dead = consumers.NewDeadLetters(r.bulk, "dispatch")
+	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
+		Client:             cfg.Client,
+		Group:              Group,
+		Topics:             topics(),
+		CoPartitioned:      true,
+		Handler:            r,
+		MaxBufferedRecords: 4_000,
+		CommitInterval:     cfg.CommitInterval,
+		HandoverTimeout:    cfg.HandoverTimeout + time.Second,
+		SessionTimeout:     cfg.SessionTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// topics in the order of the queues; the first one leads the assignment.
+func topics() []string {
+	return []string{
+		consumers.TopicEvents, consumers.TopicChanges,
+		consumers.TopicDeliveries(domain.High), consumers.TopicDeliveries(domain.Normal), consumers.TopicDeliveries(domain.Low),
+	}
+}
+
+// Run owns partitions until ctx ends, then hands them over.
+func (r *Role) Run(ctx context.Context) error {
+	defer func() {
+		r.direct.Close()
+		r.bulk.Close()
+		r.reader.Close()
+		r.adm.Close()
+	}()
+	// The reader and the publishers outlive the loop: its handover needs them.
+	support, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g, gctx := errgroup.WithContext(ctx)
+	sg, sctx := errgroup.WithContext(support)
+	sg.Go(func() error { return r.reader.Run(sctx) })
+	sg.Go(func() error { return r.direct.Run(sctx) })
+	sg.Go(func() error { return r.bulk.Run(sctx) })
+	sg.Go(func() error { return r.tables.watch(sctx) })
+	g.Go(func() error {
+		if err := r.tables.restore(gctx, r.reader); err != nil && gctx.Err() == nil {
+			return fmt.Errorf("restore nodes and templates: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error { return r.loop.Run(gctx) })
+	g.Go(func() error { // whatever fails first ends the loop
+		select {
+		case <-gctx.Done():
+			return nil
+		case <-sctx.Done():
+			return errors.New("a client of dispatch ended")
+		case err := <-r.failed:
+			return err
+		}
+	})
+	err := g.Wait()
+	stop()
+	return errors.Join(sg.Wait(), err)
+}
+
+// Ready is nil when the partitions that this process owns are restored.
+func (r *Role) Ready() error {
+	if err := r.loop.Ready(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, p := range r.parts {
+		select {
+		case <-p.restored:
+		default:
+			return fmt.Errorf("partition %d: still restoring", id)
+		}
+	}
+	return nil
+}
+
+// Open implements consumers.Handler: the topics of one partition number share one loop.
+func (r *Role) Open(_ context.Context, source *consumers.Partition) (consumers.Feed, error) {
+	queue := -1
+	for i, topic := range topics() {
+		if topic == source.Topic {
+			queue = i
+		}
+	}
+	if queue < 0 {
+		return nil, fmt.Errorf("topic %s is not one of dispatch's", source.Topic)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.parts[source.ID]
+	if p == nil {
+		p = newPartition(r, source.ID)
+		r.parts[source.ID] = p
+	}
+	p.attach(queue, source)
+	return &feed{part: p, queue: queue}, nil
+}
+
+// forget drops a partition that ended.
+func (r *Role) forget(p *partition) {
+	r.tables.detach(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.parts[p.id] == p {
+		delete(r.parts, p.id)
+	}
+}
+
+func (r *Role) fail(err error) {
+	select {
+	case r.failed <- err:
+	default:
+	}
+}

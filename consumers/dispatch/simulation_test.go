@@ -1,0 +1,500 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// world is everything around one partition, held in memory: the logs, two gateways, a push provider and
+// the clock. A dispatch that crashes is made anew from the logs alone.
+type world struct {
+	t   *rapid.T
+	now time.Time
+
+	lanes     [3][]*whisperv1.Event
+	events    []*whisperv1.Event
+	timers    map[string]*whisperv1.Parked
+	seen      []domain.SeenDelivery
+	profiles  map[string][]byte
+	presence  map[string]*whisperv1.Presence // user \x00 node
+	committed offsets
+
+	alive    map[string]uint64          // node → incarnation; what it is now
+	sessions map[string]map[string]bool // node → user → connected
+	told     map[string]uint64          // what dispatch was told of nodes
+	routes   []routed
+	pushes   []*whisperv1.Push
+	acks     []*whisperv1.Event
+	serial   uint64
+	requests int64
+	asked    map[string]int // notification/user → how often
+
+	state       *domain.State
+	ledgers     [3]*ledger
+	taken       [3]int64
+	eventsAt    int64
+	eventsStart int64
+	laneEnds    [3]int64
+	presenceAt  []domain.PresenceSeen // not yet told
+	crashAfter  int                   // outputs still written before the crash; -1: no crash
+	crashed     bool
+	ended       map[string]bool // by the facts that were there at the last restore
+}
+
+type routed struct {
+	node string
+	user string
+	r    *whisperv1.Route
+}
+
+var (
+	simUsers = []string{"mona", "omar", "nour"}
+	simNodes = []string{"n1", "n2"}
+	simTTL   = 10 * time.Minute
+)
+
+func newWorld(t *rapid.T) *world {
+	w := &world{
+		t: t, now: time.UnixMilli(1_700_000_000_000),
+		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
+		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
+		crashAfter: -1,
+	}
+	for i, user := range simUsers[:2] { // nour has no endpoint
+		p := &whisperv1.Profile{}
+		for e := range i + 1 {
+			p.Endpoints = append(p.Endpoints, &whisperv1.Endpoint{Name: fmt.Sprint("phone", e), Channel: domain.ChannelAPNs, Token: "t", App: "a"})
+		}
+		w.profiles[user], _ = proto.Marshal(p)
+	}
+	for _, node := range simNodes {
+		w.startNode(node)
+	}
+	w.restore()
+	return w
+}
+
+func (w *world) startNode(node string) {
+	w.serial++
+	w.alive[node] = w.serial
+	w.sessions[node] = map[string]bool{}
+}
+
+// restore makes a dispatch from the logs, as restore.go does.
+func (w *world) restore() {
+	w.crashed, w.crashAfter = false, -1
+	w.state = domain.NewState(0, domain.DefaultPolicy())
+	for user, encoded := range w.profiles {
+		w.state.RestoreUser(user, encoded)
+	}
+	w.state.RestoreSeen(w.seen...)
+	for _, key := range sortedKeys(w.timers) {
+		w.state.RestoreParked(proto.CloneOf(w.timers[key]))
+	}
+	w.ended = map[string]bool{}
+	for _, ev := range w.events {
+		if s, ok := domain.StatusOf(ev); ok && !s.Pending() && s != domain.Sent {
+			w.ended[string(ev.GetDeliveryId())] = true
+		}
+	}
+	w.eventsAt, w.eventsStart = w.committed.events, w.committed.events
+	for lane := range w.ledgers {
+		w.ledgers[lane] = newLedger()
+		w.laneEnds[lane] = int64(len(w.lanes[lane]))
+		w.taken[lane] = w.committed.lanes[lane]
+	}
+	end := int64(len(w.events))
+	for w.eventsAt < end {
+		w.feedEvent()
+	}
+	w.presenceAt = nil
+	for key, p := range w.presence {
+		_ = key
+		w.decide(domain.PresenceSeen{User: p.GetUserId(), Node: p.GetNode(), Presence: p})
+	}
+	w.told = map[string]uint64{}
+	w.tellNodes()
+	if !w.crashed {
+		w.write(w.state.Resume(w.now))
+	}
+}
+
+// decide writes what is decided, unless the process dies in the middle of it.
+func (w *world) decide(in domain.Input) {
+	if !w.crashed {
+		w.write(w.state.Decide(in, w.now))
+	}
+}
+
+func (w *world) write(outputs []domain.Output) {
+	for _, o := range outputs {
+		if w.crashAfter == 0 {
+			w.crashed = true
+			return
+		}
+		if w.crashAfter > 0 {
+			w.crashAfter--
+		}
+		switch o := o.(type) {
+		case domain.Emit:
+			w.events = append(w.events, proto.CloneOf(o.Event))
+		case domain.RouteTo:
+			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {
+				w.t.Fatalf("routed after its expiry: %v", o.Route)
+			}
+			if w.ended[string(o.Route.GetDeliveryId())] {
+				w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", o.Route)
+			}
+			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
+		case domain.PushTo:
+			if o.Push.GetExpiresAtMs() <= w.now.UnixMilli() {
+				w.t.Fatalf("pushed after its expiry: %v", o.Push)
+			}
+			if w.ended[string(o.Push.GetDeliveryId())] {
+				w.t.Fatalf("pushed again, though the facts said before the restart that it ended: %v", o.Push)
+			}
+			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
+		case domain.Park:
+			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
+		case domain.Unpark:
+			delete(w.timers, string(o.ID[:]))
+		case domain.PutUser:
+			w.profiles[o.User], _ = proto.Marshal(o.Profile)
+		case domain.Settle:
+			w.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
+		}
+	}
+}
+
+// commit is partition.seal and partition.commit with a broker that acknowledges at once; the process may
+// die between the window's record and the offsets.
+func (w *world) commit(dieBetween bool) {
+	o := offsets{events: w.eventsAt}
+	var seen []domain.SeenDelivery
+	for lane, l := range w.ledgers {
+		var next, from int64
+		seen, next, from = l.advance(seen)
+		o.lanes[lane] = max(next, w.committed.lanes[lane])
+		if from >= 0 {
+			o.events = min(o.events, from)
+		}
+	}
+	for lane, end := range w.laneEnds {
+		if w.taken[lane] < end { // as partition.replayed
+			o.events = w.eventsStart
+		}
+	}
+	w.seen = append(w.seen, seen...)
+	if !dieBetween {
+		w.committed = o
+	}
+}
+
+func (w *world) feedEvent() {
+	if w.eventsAt >= int64(len(w.events)) {
+		return
+	}
+	ev := w.events[w.eventsAt]
+	w.eventsAt++
+	w.decide(domain.FactSeen{Event: ev})
+}
+
+func (w *world) feedLane(lane int) {
+	if w.taken[lane] >= int64(len(w.lanes[lane])) {
+		return
+	}
+	at := w.taken[lane]
+	w.taken[lane]++
+	// As in partition.take: feedback of what is replayed may be older than this process.
+	w.ledgers[lane].take(at, w.eventsStart)
+	source := domain.Source{Lane: domain.Lane(lane), Offset: at}
+	ev := proto.CloneOf(w.lanes[lane][at])
+	if ev.GetCancelRequested() != nil {
+		w.decide(domain.CancelArrived{Event: ev, Source: source})
+		return
+	}
+	w.decide(domain.DeliveryArrived{Event: ev, Source: source})
+}
+
+func (w *world) tellNodes() {
+	for _, node := range simNodes {
+		if w.told[node] != w.alive[node] {
+			w.told[node] = w.alive[node]
+			w.decide(domain.NodeSeen{Node: node, Incarnation: w.alive[node]})
+		}
+	}
+}
+
+// ask is upstream and intake: the same notification may be asked for twice, and intake may repeat itself.
+func (w *world) ask(lane int, notification, user string, redelivered bool) {
+	if !redelivered {
+		w.requests++
+		w.asked[notification+"/"+user]++
+	}
+	id := domain.NewDeliveryID(w.now, domain.HashDelivery(notification, user))
+	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
+		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
+			Channels: []string{domain.ChannelSocket, domain.ChannelPush}, Content: &whisperv1.Content{Body: "b"},
+			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(simTTL).UnixMilli(),
+			Request: &whisperv1.Position{Topic: "r", Offset: w.requests}, Recipients: 1,
+		}},
+	})
+}
+
+func (w *world) setPresence(node, user string, connected bool) {
+	w.serial++
+	key := user + "\x00" + node
+	in := domain.PresenceSeen{User: user, Node: node}
+	if connected {
+		w.sessions[node][user] = true
+		in.Presence = &whisperv1.Presence{
+			UserId: user, Node: node, Incarnation: w.alive[node], Sessions: 1,
+			LatestSession: fmt.Sprint(w.serial), AtUs: w.now.UnixMicro(),
+		}
+		w.presence[key] = in.Presence
+	} else {
+		delete(w.sessions[node], user)
+		delete(w.presence, key)
+	}
+	w.presenceAt = append(w.presenceAt, in)
+}
+
+func (w *world) fact(r routed, ev *whisperv1.Event) {
+	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = r.r.GetDeliveryId(), r.r.GetNotificationId(), r.user, w.now.UnixMicro()
+	w.events = append(w.events, ev)
+}
+
+// gateway takes one route.
+func (w *world) gateway(ack bool) {
+	if len(w.routes) == 0 {
+		return
+	}
+	r := w.routes[0]
+	w.routes = w.routes[1:]
+	if r.r.GetIncarnation() != w.alive[r.node] || !w.sessions[r.node][r.user] {
+		w.fact(r, &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
+			Attempt: r.r.GetAttempt(), Channel: domain.ChannelSocket, Node: r.node, Incarnation: r.r.GetIncarnation(),
+			Class: whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
+		}}})
+		return
+	}
+	if r.r.GetExpiresAtMs() <= w.now.UnixMilli() {
+		return
+	}
+	w.fact(r, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+		Attempt: r.r.GetAttempt(), Channel: domain.ChannelSocket, Node: r.node,
+	}}})
+	if ack {
+		w.fact(r, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
+			Attempt: r.r.GetAttempt(), Channel: domain.ChannelSocket, Node: r.node,
+		}}})
+	}
+}
+
+// push answers one attempt.
+func (w *world) push(class whisperv1.FailureClass) {
+	if len(w.pushes) == 0 {
+		return
+	}
+	p := w.pushes[0]
+	w.pushes = w.pushes[1:]
+	ev := &whisperv1.Event{DeliveryId: p.GetDeliveryId(), NotificationId: p.GetNotificationId(), UserId: p.GetUserId(), AtUs: w.now.UnixMicro()}
+	if class == whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED {
+		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: p.GetAttempt(), Channel: p.GetChannel(), Endpoint: p.GetEndpoint()}}
+	} else {
+		ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
+			Attempt: p.GetAttempt(), Channel: p.GetChannel(), Endpoint: p.GetEndpoint(), Class: class,
+		}}
+	}
+	w.events = append(w.events, ev)
+}
+
+// settleAll lets everything run to its end: time passes until nothing waits.
+func (w *world) settleAll() {
+	if w.crashed {
+		w.restore()
+	}
+	w.crashAfter = -1
+	for range 400 {
+		w.tellNodes()
+		for _, in := range w.presenceAt {
+			w.decide(in)
+		}
+		w.presenceAt = nil
+		for lane := range w.lanes {
+			w.feedLane(lane)
+		}
+		w.gateway(false)
+		w.push(whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED)
+		for range 4 {
+			w.feedEvent()
+		}
+		w.now = w.now.Add(5 * time.Second)
+		w.decide(domain.TimePassed{})
+	}
+	w.commit(false)
+}
+
+func (w *world) check() {
+	status := map[string]domain.Status{}
+	ends := map[string]int{}
+	duplicates := map[string]map[int64]bool{}
+	for _, lane := range w.lanes {
+		for _, ev := range lane {
+			if ev.GetDeliveryAccepted() != nil {
+				status[ev.GetNotificationId()+"/"+ev.GetUserId()] = domain.Accepted
+			}
+		}
+	}
+	for _, ev := range w.events {
+		key := ev.GetNotificationId() + "/" + ev.GetUserId()
+		if s, ok := domain.StatusOf(ev); ok {
+			status[key] = status[key].Then(s)
+		}
+		if d := ev.GetDuplicateDropped(); d != nil {
+			if duplicates[key] == nil {
+				duplicates[key] = map[int64]bool{}
+			}
+			duplicates[key][d.GetRequest().GetOffset()] = true
+		}
+		switch ev.GetKind().(type) {
+		case *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryCancelled:
+			ends[key]++
+		}
+	}
+	for key, asked := range w.asked {
+		if status[key].Pending() {
+			w.t.Errorf("%s never ended: it is %s", key, status[key])
+		}
+		if got := 1 + len(duplicates[key]); got != asked {
+			w.t.Errorf("%s: asked for %d times, accounted for %d", key, asked, got)
+		}
+	}
+	if len(w.timers) > 0 {
+		w.t.Errorf("%d deliveries are still parked", len(w.timers))
+	}
+	for lane := range w.lanes {
+		if w.committed.lanes[lane] != int64(len(w.lanes[lane])) {
+			w.t.Errorf("lane %d is committed up to %d of %d", lane, w.committed.lanes[lane], len(w.lanes[lane]))
+		}
+	}
+	if st := w.state.Stats(); st.InFlight+st.Parked > 0 {
+		w.t.Errorf("still held: %+v", st)
+	}
+}
+
+// TestFeedbackOutlivesARestart: the second of two deliveries is acknowledged, the first is still open.
+// The events that say so must be read again after a restart, or the second would be sent again.
+func TestFeedbackOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.setPresence("n1", "mona", true)
+		w.decide(w.presenceAt[0])
+		w.presenceAt = nil
+		w.ask(0, "first", "mona", false)
+		w.ask(0, "second", "mona", false)
+		w.feedLane(0)
+		w.feedLane(0)
+		w.gateway(false)
+		w.gateway(true)
+		for range 5 {
+			w.feedEvent()
+		}
+		w.commit(false)
+		w.restore()
+		w.settleAll()
+		w.check()
+	})
+}
+
+// TestAnyInterleavingSettlesEveryDeliveryOnce: whatever happens in whatever order, with redeliveries,
+// nodes that die and dispatch dying between any two records it writes, every delivery comes to an end,
+// every request is accounted for, and nothing is sent after its time.
+func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		user := rapid.SampledFrom(simUsers)
+		node := rapid.SampledFrom(simNodes)
+		lane := rapid.IntRange(0, 2)
+		t.Repeat(map[string]func(*rapid.T){
+			"ask": func(t *rapid.T) {
+				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				w.ask(id%3, fmt.Sprint("pay-", id), user.Draw(t, "user"), false)
+			},
+			"intake repeats itself": func(t *rapid.T) {
+				l := lane.Draw(t, "lane")
+				if n := len(w.lanes[l]); n > 0 && w.lanes[l][n-1].GetDeliveryAccepted() != nil {
+					w.lanes[l] = append(w.lanes[l], w.lanes[l][n-1])
+				}
+			},
+			"cancel": func(t *rapid.T) {
+				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				w.lanes[id%3] = append(w.lanes[id%3], &whisperv1.Event{
+					NotificationId: fmt.Sprint("pay-", id), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
+				})
+			},
+			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },
+			"everything flows": func(t *rapid.T) {
+				w.tellNodes()
+				for _, in := range w.presenceAt {
+					w.decide(in)
+				}
+				w.presenceAt = nil
+				w.feedLane(lane.Draw(t, "lane"))
+				w.gateway(rapid.Bool().Draw(t, "ack"))
+				for range 4 {
+					w.feedEvent()
+				}
+			},
+			"dispatch takes feedback": func(*rapid.T) { w.feedEvent() },
+			"dispatch sees presence": func(*rapid.T) {
+				if len(w.presenceAt) > 0 {
+					in := w.presenceAt[0]
+					w.presenceAt = w.presenceAt[1:]
+					w.decide(in)
+				}
+			},
+			"dispatch sees nodes": func(*rapid.T) { w.tellNodes() },
+			"connect":             func(t *rapid.T) { w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), true) },
+			"disconnect":          func(t *rapid.T) { w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), false) },
+			"node restarts":       func(t *rapid.T) { w.startNode(node.Draw(t, "node")) },
+			"gateway":             func(t *rapid.T) { w.gateway(rapid.Bool().Draw(t, "ack")) },
+			"push": func(t *rapid.T) {
+				w.push(whisperv1.FailureClass(rapid.SampledFrom([]int32{0, 0, 2, 3, 4, 5, 6, 7}).Draw(t, "class")))
+			},
+			"time passes": func(t *rapid.T) {
+				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
+				w.decide(domain.TimePassed{})
+			},
+			"commit": func(*rapid.T) {
+				if !w.crashed {
+					w.commit(false)
+				}
+			},
+			"crash soon": func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 3).Draw(t, "outputs") },
+			"crash in a commit": func(*rapid.T) {
+				if !w.crashed {
+					w.commit(true)
+				}
+				w.restore()
+			},
+			"": func(*rapid.T) {
+				if w.crashed {
+					w.restore()
+				}
+			},
+		})
+		w.settleAll()
+		w.check()
+	})
+}

@@ -1,0 +1,182 @@
+package dispatch
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// tables are what every partition needs and one reader follows: which nodes live, and the templates.
+type tables struct {
+	log *slog.Logger
+	now func() time.Time
+	// silent is how many heartbeats a node may miss.
+	silent int
+
+	mu        sync.Mutex
+	nodes     map[string]*nodeState
+	templates map[string]domain.TemplateSeen
+	parts     map[*partition]bool
+	live      bool          // heartbeats are read as they come, no longer from the past
+	restored  chan struct{} // both topics are read up to our start
+}
+
+type nodeState struct {
+	incarnation uint64
+	deadline    time.Time
+	heartbeat   time.Duration
+	alive       bool
+}
+
+func newTables(log *slog.Logger, now func() time.Time) *tables {
+	return &tables{
+		log: log, now: now, silent: 4,
+		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{}, parts: map[*partition]bool{},
+		restored: make(chan struct{}),
+	}
+}
+
+// attach waits until the tables are restored, tells p what they have, and from then on what changes.
+func (t *tables) attach(ctx context.Context, p *partition) error {
+	select {
+	case <-t.restored:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.parts[p] = true
+	for node, n := range t.nodes {
+		if n.alive {
+			p.mail.tell(domain.NodeSeen{Node: node, Incarnation: n.incarnation})
+		}
+	}
+	for _, tmpl := range t.templates {
+		p.mail.tell(tmpl)
+	}
+	return nil
+}
+
+func (t *tables) detach(p *partition) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.parts, p)
+}
+
+func (t *tables) tell(in domain.Input) {
+	for p := range t.parts {
+		p.mail.tell(in)
+	}
+}
+
+// restore follows both topics and returns when they are read up to now.
+func (t *tables) restore(ctx context.Context, r *consumers.Reader) error {
+	for topic, sink := range map[string]func([]*kgo.Record){consumers.TopicNodes: t.heartbeats, consumers.TopicTemplates: t.template} {
+		caughtUp, err := r.Follow(ctx, topic, 0, consumers.FromStart, sink)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-caughtUp:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	t.mu.Lock()
+	t.live = true
+	t.mu.Unlock()
+	close(t.restored)
+	return nil
+}
+
+// heartbeats takes nodes' records. A heartbeat from before our start counts from its own time.
+func (t *tables) heartbeats(recs []*kgo.Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, rec := range recs {
+		m := &whisperv1.Node{}
+		if rec.Value == nil {
+			t.bury(string(rec.Key))
+			continue
+		}
+		if err := proto.Unmarshal(rec.Value, m); err != nil || m.GetIncarnation() == 0 {
+			t.log.Warn("a node's heartbeat can't be read", "offset", rec.Offset, "error", err)
+			continue
+		}
+		n := t.nodes[string(rec.Key)]
+		if n == nil {
+			n = &nodeState{}
+			t.nodes[string(rec.Key)] = n
+		}
+		if m.GetIncarnation() < n.incarnation {
+			continue // an earlier start that has not noticed yet
+		}
+		heard := t.now()
+		if !t.live {
+			heard = rec.Timestamp
+		}
+		changed := m.GetIncarnation() != n.incarnation
+		n.incarnation = m.GetIncarnation()
+		n.heartbeat = max(time.Duration(m.GetHeartbeatMs())*time.Millisecond, 100*time.Millisecond)
+		n.deadline = heard.Add(time.Duration(t.silent) * n.heartbeat)
+		if alive := t.now().Before(n.deadline); alive && (changed || !n.alive) {
+			n.alive = true
+			t.log.Info("node lives", "node", m.GetNode(), "incarnation", n.incarnation)
+			t.tell(domain.NodeSeen{Node: m.GetNode(), Incarnation: n.incarnation})
+		}
+	}
+}
+
+func (t *tables) bury(node string) {
+	if n := t.nodes[node]; n != nil && n.alive {
+		n.alive = false
+		t.tell(domain.NodeSeen{Node: node})
+	}
+}
+
+// watch declares silent nodes dead until ctx ends.
+func (t *tables) watch(ctx context.Context) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			t.mu.Lock()
+			now := t.now()
+			for node, n := range t.nodes {
+				if n.alive && !now.Before(n.deadline) {
+					t.log.Warn("node is silent, its users are routed anew", "node", node, "incarnation", n.incarnation)
+					t.bury(node)
+				}
+			}
+			t.mu.Unlock()
+		}
+	}
+}
+
+func (t *tables) template(recs []*kgo.Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, rec := range recs {
+		seen := domain.TemplateSeen{ID: string(rec.Key), Version: rec.Offset}
+		if rec.Value != nil {
+			tmpl, err := domain.ParseTemplate(rec.Value)
+			if err != nil {
+				continue // intake dead-letters it and refuses requests that name it
+			}
+			seen.Template = tmpl
+		}
+		t.templates[seen.ID] = seen
+		t.tell(seen)
+	}
+}

@@ -1,0 +1,87 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// write turns outputs into records. What a person waits for goes out at once, the rest is gathered.
+func (p *partition) write(outputs []domain.Output) {
+	for _, o := range outputs {
+		switch o := o.(type) {
+		case domain.Settle:
+			p.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
+		case domain.RouteTo:
+			p.publish(p.role.direct, &kgo.Record{
+				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
+				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
+			}, o.Route)
+			p.role.metrics.routed.Inc()
+		case domain.PushTo:
+			p.publish(p.role.direct, &kgo.Record{
+				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
+				Key: []byte(o.Push.GetUserId()), Headers: traceHeaders(o.Trace),
+			}, o.Push)
+			p.role.metrics.pushed.Inc()
+		case domain.Emit:
+			kind := domain.KindOf(o.Event)
+			headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, traceHeaders(o.Trace)...)
+			p.publish(p.role.bulk, &kgo.Record{
+				Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(o.Event.GetUserId()), Headers: headers,
+			}, o.Event)
+			p.role.metrics.emitted(kind).Inc()
+		case domain.Park:
+			p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: o.ID[:]}, o.Parked)
+		case domain.Unpark:
+			p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: o.ID[:]}, nil)
+		case domain.PutUser:
+			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User)}
+			if o.Profile == nil {
+				p.publish(p.role.bulk, rec, nil)
+			} else {
+				p.publish(p.role.bulk, rec, o.Profile)
+			}
+		}
+	}
+}
+
+// publish writes a record whose value is m, or a tombstone, as part of the open epoch.
+func (p *partition) publish(to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
+	if m != nil {
+		value, err := proto.Marshal(m)
+		if err != nil { // text that is not UTF-8, which intake refuses
+			p.role.fail(fmt.Errorf("encode a record of %s: %w", rec.Topic, err))
+			return
+		}
+		rec.Value = value
+	}
+	e := p.epoch()
+	e.outstanding.Add(1)
+	to.Publish(p.ctx, rec, e.acked)
+}
+
+// seenPerRecord keeps a record of the window far below the record limit: 26 bytes each.
+const seenPerRecord = 20_000
+
+// writeSeen appends to the window's log. It is written before the offsets are committed, so an id is
+// never forgotten; a part that is written twice is the same part.
+func (p *partition) writeSeen(seen []domain.SeenDelivery) {
+	for len(seen) > 0 {
+		n := min(len(seen), seenPerRecord)
+		m := &whisperv1.Seen{Hashes: make([]byte, 0, n*len(domain.DeliveryHash{}))}
+		for _, d := range seen[:n] {
+			m.Hashes = append(m.Hashes, d.Hash[:]...)
+			m.Requests = append(m.Requests, d.Request)
+			m.AcceptedMs = append(m.AcceptedMs, uint64(d.AcceptedMs))
+		}
+		p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id))}, m)
+		seen = seen[n:]
+	}
+}

@@ -1,0 +1,201 @@
+package domain
+
+import (
+	"container/heap"
+	"strings"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// channelOf is the channel that d stands at, or "" past the last one.
+func (s *State) channelOf(d *delivery) string {
+	if channels := d.acc.GetChannels(); int(d.step) < len(channels) {
+		return channels[d.step]
+	}
+	return ""
+}
+
+// advance tries the channels from where d stands; the first that can be tried is.
+func (s *State) advance(d *delivery) {
+	if ready := s.render(d); !ready {
+		return
+	}
+	for ; int(d.step) < len(d.acc.GetChannels()); d.step++ {
+		switch channel := s.channelOf(d); channel {
+		case ChannelSocket:
+			if live := s.live(d.user()); len(live) > 0 {
+				s.sendSocket(d, live, "")
+				return
+			}
+		default:
+			if !d.pushFailed && s.sendPush(d, channel) {
+				return
+			}
+		}
+		d.tries = 0
+	}
+	s.exhausted(d)
+}
+
+// exhausted: no channel is left to try now. Who may still connect is waited for; otherwise it ends.
+func (s *State) exhausted(d *delivery) {
+	if d.usesSocket() {
+		s.await(d)
+		return
+	}
+	if d.attempt > 0 {
+		s.failed(d, d.lastReason)
+		return
+	}
+	reason := ReasonNoEndpoint
+	if _, known := s.users[d.user()]; !known {
+		reason = ReasonUnknownUser
+	}
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: reason}}})
+	s.settle(d)
+}
+
+func (s *State) failed(d *delivery, reason string) {
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryFailed{DeliveryFailed: &whisperv1.DeliveryFailed{Reason: reason}}})
+	s.settle(d)
+}
+
+// await parks d until the user connects; who is connected and does not acknowledge is sent it again
+// after a while.
+func (s *State) await(d *delivery) {
+	d.waiting = d.waiting[:0]
+	if len(s.live(d.user())) > 0 {
+		// Back to the socket: its acknowledgement may have been lost with the frame.
+		d.step = d.socketStep()
+		s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.tries)), ReasonUnacknowledged)
+		return
+	}
+	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: ReasonAway}}})
+	s.schedule(d, d.expires())
+	s.park(d)
+}
+
+// backoff waits to try d's channel again; longer waits are parked, shorter ones hold the offset.
+func (s *State) backoff(d *delivery, until time.Time, reason string) {
+	d.phase = whisperv1.Phase_PHASE_BACKOFF
+	d.tries++
+	d.retry, d.retryAfter = false, 0
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: reason, UntilMs: until.UnixMilli()}}})
+	s.schedule(d, until)
+	if d.parked || until.Sub(s.now) > s.policy.HoldBack/2 {
+		s.park(d)
+	}
+}
+
+func (d *delivery) socketStep() int32 {
+	for i, c := range d.acc.GetChannels() {
+		if c == ChannelSocket {
+			return int32(i)
+		}
+	}
+	return 0
+}
+
+// sendSocket routes one attempt to every node that holds the user, or only to one session.
+func (s *State) sendSocket(d *delivery, to []presence, session string) {
+	frame, err := NotificationFrame(d.ev.GetNotificationId(), d.lane(), d.acc, d.content)
+	if err != nil {
+		s.failed(d, err.Error())
+		return
+	}
+	d.attempt++
+	d.phase = whisperv1.Phase_PHASE_SENDING
+	d.waiting = d.waiting[:0]
+	for _, p := range to {
+		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
+		s.put(RouteTo{Node: p.node, User: d.user(), Trace: d.trace, Route: &whisperv1.Route{
+			DeliveryId:     d.id[:],
+			NotificationId: d.ev.GetNotificationId(),
+			Lane:           d.ev.GetLane(),
+			Attempt:        d.attempt,
+			Incarnation:    p.incarnation,
+			Session:        session,
+			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
+			Frame:          frame,
+		}})
+	}
+	s.schedule(d, s.now.Add(s.policy.AckTimeout))
+}
+
+// sendFromSocket sends to all the user's sessions, whatever d waited for.
+func (s *State) sendFromSocket(d *delivery) {
+	d.step = d.socketStep()
+	s.advance(d)
+}
+
+// sendPush makes one attempt for each of the user's endpoints of the channel; false if there is none.
+func (s *State) sendPush(d *delivery, channel string) bool {
+	profile := s.profile(d.user())
+	d.waiting = d.waiting[:0]
+	for _, e := range profile.GetEndpoints() {
+		if channel != ChannelPush && e.GetChannel() != channel {
+			continue
+		}
+		d.attempt++
+		d.waiting = append(d.waiting, waiting{attempt: d.attempt, endpoint: e.GetName()})
+		s.put(PushTo{Trace: d.trace, Push: &whisperv1.Push{
+			DeliveryId:     d.id[:],
+			NotificationId: d.ev.GetNotificationId(),
+			UserId:         d.user(),
+			Lane:           d.ev.GetLane(),
+			Attempt:        d.attempt,
+			Channel:        e.GetChannel(),
+			Endpoint:       e.GetName(),
+			Token:          e.GetToken(),
+			App:            e.GetApp(),
+			Content:        d.content,
+			CollapseKey:    d.acc.GetCollapseKey(),
+			Category:       d.acc.GetCategory(),
+			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
+		}})
+	}
+	if len(d.waiting) == 0 {
+		return false
+	}
+	d.phase = whisperv1.Phase_PHASE_SENDING
+	d.retry, d.retryAfter = false, 0
+	s.schedule(d, s.now.Add(s.policy.HoldBack))
+	return true
+}
+
+// render makes the content, once. False: d is settled (it can't be rendered) or waits for a template
+// that intake has read and we have not.
+func (s *State) render(d *delivery) bool {
+	if d.content != nil {
+		return true
+	}
+	id := d.acc.GetTemplate()
+	if id == "" {
+		d.content = d.acc.GetContent()
+		return true
+	}
+	t, ok := s.templates[id]
+	if !ok && s.templatesAt >= d.acc.GetTemplateVersion() {
+		s.failed(d, "template "+id+" is gone")
+		return false
+	}
+	if !ok || t.version < d.acc.GetTemplateVersion() {
+		d.phase = whisperv1.Phase_PHASE_BACKOFF
+		s.schedule(d, s.now.Add(templateWait))
+		return false
+	}
+	content, _, err := t.tmpl.Render(d.acc.GetVariables(), s.profile(d.user()))
+	if err != nil {
+		s.failed(d, "template "+id+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		return false
+	}
+	d.content = content
+	return true
+}
+
+// templateWait is how soon a template that is on its way is looked for again.
+const templateWait = 100 * time.Millisecond
+
+func (s *State) removeDue(d *delivery) { heap.Remove(&s.due, d.index) }

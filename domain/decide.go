@@ -1,0 +1,259 @@
+package domain
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// Decide folds one input into the state and says what is to be written because of it. It is
+// deterministic in (state, input, now). The outputs are valid until the next call.
+func (s *State) Decide(in Input, now time.Time) []Output {
+	s.begin(now, nil)
+	switch in := in.(type) {
+	case DeliveryArrived:
+		s.cause = in.Cause
+		s.arrive(in)
+	case CancelArrived:
+		s.cause = in.Cause
+		s.cancel(in)
+	case FactSeen:
+		s.cause = in.Cause
+		s.fact(in.Event)
+	case PresenceSeen:
+		s.presenceSeen(in)
+	case NodeSeen:
+		s.nodeSeen(in)
+	case ProfilePatched:
+		s.profilePatched(in)
+	case TemplateSeen:
+		s.templateSeen(in)
+	case TimePassed:
+		s.timePassed()
+	}
+	return s.out
+}
+
+func (s *State) begin(now time.Time, cause *whisperv1.Position) {
+	s.out, s.now, s.cause = s.out[:0], now, cause
+}
+
+func (s *State) put(o Output) { s.out = append(s.out, o) }
+
+// arrive takes a delivery: the list of checks, in their order.
+func (s *State) arrive(in DeliveryArrived) {
+	ev, acc := in.Event, in.Event.GetDeliveryAccepted()
+	id := DeliveryID(ev.GetDeliveryId())
+	request := FingerprintRequest(acc.GetRequest())
+
+	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
+	if first, ok := s.seen.lookup(id.Hash()); ok {
+		if first.Request != request {
+			s.duplicate(in, first.ID())
+			s.put(Settle{Source: in.Source})
+			return
+		}
+		s.put(Settle{Source: in.Source, Seen: &first})
+		return
+	}
+	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
+	s.seen.add(d.remembered())
+	s.deliveries[id.Hash()] = d
+	s.byUser[d.user()] = append(s.byUser[d.user()], d)
+
+	// 2. Was it in flight when the partition was let go? Then go on from what the events tell.
+	if r, ok := s.replay[id.Hash()]; ok {
+		if r.settled {
+			s.settle(d)
+			return
+		}
+		d.attempt, d.sent = r.attempt, r.socketSent
+		if r.socketSent && !d.expired(s.now) {
+			d.phase = whisperv1.Phase_PHASE_SENDING
+			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.policy.AckTimeout))
+			return
+		}
+	}
+	switch {
+	// 3. Is there time left?
+	case d.expired(s.now):
+		s.expire(d)
+	// 4. Is it time yet?
+	case acc.GetSendAtMs() > s.now.UnixMilli():
+		at := time.UnixMilli(acc.GetSendAtMs())
+		d.phase = whisperv1.Phase_PHASE_SCHEDULED
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: at.UnixMilli()}}})
+		s.schedule(d, at)
+		s.park(d)
+	// 5. Over which channel?
+	default:
+		s.advance(d)
+	}
+}
+
+func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
+	acc := in.Event.GetDeliveryAccepted()
+	s.put(Emit{Trace: in.Trace, Event: &whisperv1.Event{
+		DeliveryId:     id[:],
+		NotificationId: in.Event.GetNotificationId(),
+		UserId:         in.Event.GetUserId(),
+		Lane:           in.Event.GetLane(),
+		AtUs:           s.now.UnixMicro(),
+		Cause:          s.cause,
+		Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
+			Request: acc.GetRequest(), Recipients: acc.GetRecipients(),
+		}},
+	}})
+}
+
+// cancel ends what was not sent. What was sent stays sent; it is not sent again.
+func (s *State) cancel(in CancelArrived) {
+	for _, d := range s.sorted(func(d *delivery) bool { return d.ev.GetNotificationId() == in.Event.GetNotificationId() }) {
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
+		s.settle(d)
+	}
+	s.put(Settle{Source: in.Source})
+}
+
+func (s *State) expire(d *delivery) {
+	reason := ReasonTTL
+	if d.sent {
+		reason = ReasonUnacknowledged
+	}
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}})
+	s.settle(d)
+}
+
+// timePassed looks at everything that is due.
+func (s *State) timePassed() {
+	for len(s.due) > 0 && !s.due[0].due.After(s.now) {
+		d := s.due[0]
+		if d.expired(s.now) {
+			s.expire(d)
+			continue
+		}
+		switch d.phase {
+		case whisperv1.Phase_PHASE_SENDING:
+			s.answerOverdue(d)
+		case whisperv1.Phase_PHASE_SCHEDULED, whisperv1.Phase_PHASE_BACKOFF:
+			s.advance(d)
+		case whisperv1.Phase_PHASE_AWAY, whisperv1.Phase_PHASE_UNSPECIFIED:
+			s.schedule(d, d.expires())
+		default: // parked by a later version
+			s.schedule(d, d.expires())
+		}
+	}
+	s.seen.forget(s.now)
+}
+
+// answerOverdue: no answer in time. A client that does not acknowledge loses its turn to the next
+// channel; a push role's answer is waited for, but no longer in memory only.
+func (s *State) answerOverdue(d *delivery) {
+	if s.channelOf(d) == ChannelSocket {
+		d.waiting = d.waiting[:0]
+		d.step++
+		s.advance(d)
+		return
+	}
+	s.schedule(d, d.expires())
+	s.park(d)
+}
+
+func (s *State) profilePatched(in ProfilePatched) {
+	old := s.profile(in.User)
+	if in.Patch == nil {
+		if old != nil {
+			delete(s.users, in.User)
+			s.put(PutUser{User: in.User})
+		}
+		return
+	}
+	patch, err := ParseProfilePatch(in.Patch)
+	if err != nil {
+		return // intake checked it; what it let through in another version changes nothing here
+	}
+	merged := ApplyProfilePatch(old, patch, in.At, in.Offset)
+	if old != nil && merged.GetChangesOffset() == old.GetChangesOffset() {
+		return // a redelivery
+	}
+	s.putUser(in.User, merged)
+}
+
+func (s *State) putUser(user string, p *whisperv1.Profile) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+	if err != nil {
+		return // intake lets only UTF-8 through
+	}
+	s.users[user] = string(encoded)
+	s.put(PutUser{User: user, Profile: p})
+}
+
+func (s *State) templateSeen(in TemplateSeen) {
+	s.templatesAt = max(s.templatesAt, in.Version)
+	if in.Template == nil {
+		delete(s.templates, in.ID)
+		return
+	}
+	s.templates[in.ID] = template{version: in.Version, tmpl: in.Template}
+}
+
+// emit completes a fact about d.
+func (s *State) emit(d *delivery, ev *whisperv1.Event) {
+	ev.DeliveryId = d.id[:]
+	ev.NotificationId = d.ev.GetNotificationId()
+	ev.UserId = d.user()
+	ev.Lane = d.ev.GetLane()
+	ev.AtUs = s.now.UnixMicro()
+	ev.Cause = s.cause
+	s.put(Emit{Event: ev, Trace: d.trace})
+}
+
+// park writes d as it is now to the timers and lets its offset go.
+func (s *State) park(d *delivery) {
+	p := &whisperv1.Parked{
+		Accepted:    d.ev,
+		Phase:       d.phase,
+		DueMs:       d.due.UnixMilli(),
+		Attempt:     d.attempt,
+		Step:        d.step,
+		Tries:       d.tries,
+		Sent:        d.sent,
+		Traceparent: d.trace.Parent,
+		Tracestate:  d.trace.State,
+	}
+	for _, w := range d.waiting {
+		p.Waiting = append(p.Waiting, &whisperv1.Waiting{Attempt: w.attempt, Node: w.node, Incarnation: w.incarnation, Endpoint: w.endpoint})
+	}
+	s.put(Park{ID: d.id, Parked: p})
+	if !d.parked {
+		d.parked = true
+		seen := d.remembered()
+		s.put(Settle{Source: d.source, Seen: &seen})
+	}
+}
+
+// settle forgets d: nothing more will be done about it.
+func (s *State) settle(d *delivery) {
+	if d.index >= 0 {
+		s.removeDue(d)
+	}
+	delete(s.deliveries, d.id.Hash())
+	rest := s.byUser[d.user()]
+	if i := slices.Index(rest, d); i >= 0 {
+		rest = slices.Delete(rest, i, i+1)
+	}
+	if len(rest) == 0 {
+		delete(s.byUser, d.user())
+	} else {
+		s.byUser[d.user()] = rest
+	}
+	if d.parked {
+		s.put(Unpark{ID: d.id})
+		return
+	}
+	seen := d.remembered()
+	s.put(Settle{Source: d.source, Seen: &seen})
+}

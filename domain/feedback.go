@@ -1,0 +1,290 @@
+package domain
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// fact takes feedback from whisper.events. Facts come at least once and in any order between writers;
+// one about a delivery that is not held any more changes nothing.
+func (s *State) fact(ev *whisperv1.Event) {
+	id, err := DeliveryIDFromBytes(ev.GetDeliveryId())
+	if err != nil {
+		return // not ours to judge; projections dead-letter it
+	}
+	d := s.deliveries[id.Hash()]
+	if failed := ev.GetAttemptFailed(); failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
+		s.prune(ev, failed)
+	}
+	if d == nil {
+		s.remember(id.Hash(), ev)
+		return
+	}
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliverySent:
+		s.sent(d, k.DeliverySent)
+	case *whisperv1.Event_DeliveryDelivered, *whisperv1.Event_DeliveryRead,
+		// Our own word, from before a restart that came between the fact and its settling.
+		*whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired,
+		*whisperv1.Event_DeliveryCancelled:
+		s.settle(d)
+	case *whisperv1.Event_AttemptFailed:
+		s.attemptFailed(d, ev, k.AttemptFailed)
+	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
+		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested:
+	default: // a later version's
+	}
+}
+
+// remember keeps, during a restore, what events tell of a delivery that will be handed out again.
+func (s *State) remember(hash DeliveryHash, ev *whisperv1.Event) {
+	if s.replay == nil {
+		return
+	}
+	r := s.replay[hash]
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliverySent:
+		r.attempt = max(r.attempt, k.DeliverySent.GetAttempt())
+		if k.DeliverySent.GetChannel() == ChannelSocket {
+			r.socketSent, r.sentUS = true, max(r.sentUS, ev.GetAtUs())
+		} else {
+			r.settled = true
+		}
+	case *whisperv1.Event_AttemptFailed:
+		r.attempt = max(r.attempt, k.AttemptFailed.GetAttempt())
+	case *whisperv1.Event_DeliveryDelivered, *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
+		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
+		r.settled = true
+	default: // waits and duplicates change nothing
+		return
+	}
+	s.replay[hash] = r
+}
+
+func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
+	d.sent = true
+	if k.GetChannel() == ChannelSocket {
+		return // the acknowledgement settles it
+	}
+	i := slices.IndexFunc(d.waiting, func(w waiting) bool { return w.attempt == k.GetAttempt() })
+	if i < 0 {
+		// An answer to an attempt that was given up or made before a restart: it was taken all the same.
+		s.settle(d)
+		return
+	}
+	d.waiting = slices.Delete(d.waiting, i, i+1)
+	if len(d.waiting) == 0 {
+		s.settle(d)
+	}
+}
+
+func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
+	i := slices.IndexFunc(d.waiting, func(w waiting) bool {
+		return w.attempt == k.GetAttempt() && w.node == k.GetNode() && w.endpoint == k.GetEndpoint()
+	})
+	if k.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE {
+		s.bounced(ev.GetUserId(), k, ev.GetAtUs())
+	}
+	if i < 0 || d.phase != whisperv1.Phase_PHASE_SENDING {
+		return
+	}
+	d.waiting = slices.Delete(d.waiting, i, i+1)
+	if k.GetReason() != "" {
+		d.lastReason = k.GetReason()
+	}
+	if worthAnother(k.GetClass()) {
+		d.retry = true
+		d.retryAfter = max(d.retryAfter, time.Duration(k.GetRetryAfterMs())*time.Millisecond)
+	}
+	if len(d.waiting) == 0 {
+		s.allAnswered(d)
+	}
+}
+
+// worthAnother: an unknown outcome counts, since every channel that exists now can take the same attempt
+// twice without harm (APNs replaces by collapse id, sockets by notification id).
+func worthAnother(c whisperv1.FailureClass) bool {
+	switch c {
+	case whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN:
+		return true
+	case whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED, whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
+		whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE,
+		whisperv1.FailureClass_FAILURE_CLASS_STOP, whisperv1.FailureClass_FAILURE_CLASS_EXPIRED:
+		return false
+	default:
+		return false
+	}
+}
+
+// allAnswered: no attempt of this step is open, and none settled the delivery by itself.
+func (s *State) allAnswered(d *delivery) {
+	switch {
+	case d.expired(s.now):
+		s.expire(d)
+	case s.channelOf(d) == ChannelSocket:
+		// Bounced: to where the user is now, or on to the next channel. A node that keeps on bouncing what
+		// its own presence claims must not be asked as fast as Kafka turns round.
+		if d.bounces++; d.bounces%maxBounces == 0 {
+			s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.tries)), ReasonAway)
+			return
+		}
+		s.advance(d)
+	case d.sent:
+		s.settle(d) // one of several endpoints took it
+	case d.retry && !s.policy.Retry.Exhausted(d.tries):
+		s.backoff(d, s.now.Add(max(d.retryAfter, s.policy.Retry.Delay(d.id, d.tries))), ReasonRetry)
+	default:
+		d.pushFailed = true
+		d.step++
+		d.tries = 0
+		s.advance(d)
+	}
+}
+
+const maxBounces = 8
+
+// bounced: the node says that it does not hold the user. Both times are the node's own clock, so a
+// session that opened after the bounce is told apart.
+func (s *State) bounced(user string, k *whisperv1.AttemptFailed, atUS int64) {
+	s.presence[user] = slices.DeleteFunc(s.presence[user], func(p presence) bool {
+		return p.node == k.GetNode() && p.incarnation == k.GetIncarnation() && p.atUS <= atUS
+	})
+	if len(s.presence[user]) == 0 {
+		delete(s.presence, user)
+	}
+}
+
+// prune removes a dead endpoint, unless it was registered again since.
+func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
+	profile := s.profile(ev.GetUserId())
+	since := k.GetInvalidSinceMs()
+	if since == 0 {
+		since = ev.GetAtUs() / 1000
+	}
+	i := slices.IndexFunc(profile.GetEndpoints(), func(e *whisperv1.Endpoint) bool {
+		return e.GetName() == k.GetEndpoint() && e.GetChannel() == k.GetChannel() && e.GetRegisteredAtMs() <= since
+	})
+	if i < 0 {
+		return
+	}
+	pruned := proto.CloneOf(profile)
+	pruned.Endpoints = slices.Delete(pruned.Endpoints, i, i+1)
+	s.putUser(ev.GetUserId(), pruned)
+	s.put(Emit{Event: &whisperv1.Event{
+		DeliveryId: ev.GetDeliveryId(), NotificationId: ev.GetNotificationId(), UserId: ev.GetUserId(),
+		Lane: ev.GetLane(), AtUs: s.now.UnixMicro(), Cause: s.cause,
+		Kind: &whisperv1.Event_EndpointPruned{EndpointPruned: &whisperv1.EndpointPruned{
+			Endpoint: k.GetEndpoint(), Channel: k.GetChannel(), Reason: k.GetReason(),
+		}},
+	}})
+}
+
+// presenceSeen follows who is connected where, and wakes what waited.
+func (s *State) presenceSeen(in PresenceSeen) {
+	places := s.presence[in.User]
+	i := slices.IndexFunc(places, func(p presence) bool { return p.node == in.Node })
+	if in.Presence.GetSessions() <= 0 {
+		if i < 0 {
+			return
+		}
+		gone := places[i]
+		if places = slices.Delete(places, i, i+1); len(places) == 0 {
+			delete(s.presence, in.User)
+		} else {
+			s.presence[in.User] = places
+		}
+		s.unreachable(s.byUser[in.User], gone.node, gone.incarnation)
+		return
+	}
+	now := presence{
+		node: in.Node, incarnation: in.Presence.GetIncarnation(), latest: in.Presence.GetLatestSession(),
+		sessions: in.Presence.GetSessions(), atUS: in.Presence.GetAtUs(),
+	}
+	opened := true
+	if i < 0 {
+		s.presence[in.User] = append(places, now)
+	} else {
+		opened = places[i].latest != now.latest || places[i].incarnation != now.incarnation
+		if old := places[i]; old.incarnation != now.incarnation {
+			places[i] = now
+			s.unreachable(s.byUser[in.User], old.node, old.incarnation)
+		}
+		places[i] = now
+	}
+	if opened && s.nodes[now.node] == now.incarnation {
+		s.wake(in.User, now)
+	}
+}
+
+// wake sends what waits for the user, oldest first, and again what was not acknowledged.
+func (s *State) wake(user string, opened presence) {
+	for _, d := range slices.Clone(s.byUser[user]) {
+		switch {
+		case s.wakeable(d):
+			d.tries = 0
+			s.sendFromSocket(d)
+		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket:
+			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
+			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.node == opened.node })
+			s.sendSocket(d, []presence{opened}, opened.latest)
+			d.waiting = append(d.waiting, others...)
+		}
+	}
+}
+
+// wakeable: it waits, and a socket may take it.
+func (s *State) wakeable(d *delivery) bool {
+	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF
+	return waits && d.usesSocket() && !d.expired(s.now)
+}
+
+// nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
+func (s *State) nodeSeen(in NodeSeen) {
+	old := s.nodes[in.Node]
+	if old == in.Incarnation {
+		return
+	}
+	if in.Incarnation == 0 {
+		delete(s.nodes, in.Node)
+	} else {
+		s.nodes[in.Node] = in.Incarnation
+	}
+	if old != 0 {
+		s.unreachable(s.sorted(func(*delivery) bool { return true }), in.Node, old)
+	}
+	if in.Incarnation == 0 {
+		return
+	}
+	// Presence may have been read before the heartbeat that makes it count.
+	woken := map[string]bool{}
+	for _, d := range s.sorted(s.wakeable) {
+		user := d.user()
+		if woken[user] {
+			continue
+		}
+		woken[user] = true
+		for _, p := range s.presence[user] {
+			if p.node == in.Node && p.incarnation == in.Incarnation {
+				s.wake(user, p)
+			}
+		}
+	}
+}
+
+// unreachable gives up the attempts that wait on a node's incarnation.
+func (s *State) unreachable(deliveries []*delivery, node string, incarnation uint64) {
+	for _, d := range slices.Clone(deliveries) {
+		if d.phase != whisperv1.Phase_PHASE_SENDING {
+			continue
+		}
+		before := len(d.waiting)
+		d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation })
+		if len(d.waiting) < before && len(d.waiting) == 0 {
+			s.allAnswered(d)
+		}
+	}
+}

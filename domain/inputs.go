@@ -1,0 +1,134 @@
+package domain
+
+import (
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// Source is where a delivery's record stands on whisper.deliveries.{lane}: what holds the commit back
+// until the delivery is settled or parked.
+type Source struct {
+	Lane   Lane
+	Offset int64
+}
+
+// Trace is the W3C trace context that every record of a delivery carries on.
+type Trace struct {
+	Parent string
+	State  string
+}
+
+// Input is one thing that happened, as dispatch read it off a topic or off the clock. The set is closed.
+//
+//sumtype:decl
+type Input interface{ input() }
+
+type (
+	// DeliveryArrived: intake accepted it. Cause is the record's position.
+	DeliveryArrived struct {
+		Event  *whisperv1.Event
+		Source Source
+		Trace  Trace
+		Cause  *whisperv1.Position
+	}
+	// CancelArrived asks to cancel what is still held of a notification.
+	CancelArrived struct {
+		Event  *whisperv1.Event
+		Source Source
+		Trace  Trace
+		Cause  *whisperv1.Position
+	}
+	// FactSeen is feedback: any event of whisper.events, our own ones included.
+	FactSeen struct {
+		Event *whisperv1.Event
+		Cause *whisperv1.Position
+	}
+	// PresenceSeen is what a node holds of a user now; nil: nothing any more.
+	PresenceSeen struct {
+		User     string
+		Node     string
+		Presence *whisperv1.Presence
+	}
+	// NodeSeen is the state of a node: the incarnation that lives, or 0 for a dead one.
+	NodeSeen struct {
+		Node        string
+		Incarnation uint64
+	}
+	// ProfilePatched changes a user; Patch nil forgets the user.
+	ProfilePatched struct {
+		User   string
+		Patch  []byte
+		At     time.Time
+		Offset int64
+	}
+	// TemplateSeen is a new version of a template, or nil when it is gone. Version is its offset.
+	TemplateSeen struct {
+		ID       string
+		Version  int64
+		Template *Template
+	}
+	// TimePassed looks at what is due.
+	TimePassed struct{}
+)
+
+func (DeliveryArrived) input() {}
+func (CancelArrived) input()   {}
+func (FactSeen) input()        {}
+func (PresenceSeen) input()    {}
+func (NodeSeen) input()        {}
+func (ProfilePatched) input()  {}
+func (TemplateSeen) input()    {}
+func (TimePassed) input()      {}
+
+// Output is one thing to write. Everything but Settle becomes a record; Settle may take effect only when
+// all outputs before it are acknowledged by Kafka. The set is closed.
+//
+//sumtype:decl
+type Output interface{ output() }
+
+type (
+	// Emit writes a fact to whisper.events.
+	Emit struct {
+		Event *whisperv1.Event
+		Trace Trace
+	}
+	// RouteTo hands a frame to a gateway.
+	RouteTo struct {
+		Node  string
+		User  string
+		Route *whisperv1.Route
+		Trace Trace
+	}
+	// PushTo hands an attempt to a channel's push role.
+	PushTo struct {
+		Push  *whisperv1.Push
+		Trace Trace
+	}
+	// Park writes the delivery to whisper.timers, Unpark its tombstone.
+	Park struct {
+		ID     DeliveryID
+		Parked *whisperv1.Parked
+	}
+	// Unpark removes what Park wrote.
+	Unpark struct{ ID DeliveryID }
+	// PutUser writes a user to whisper.users; nil: a tombstone.
+	PutUser struct {
+		User    string
+		Profile *whisperv1.Profile
+	}
+	// Settle says that nothing more depends on the record at Source. Seen is what the window has to
+	// remember of it before its offset is committed; nil for duplicates and commands.
+	Settle struct {
+		Source Source
+		Seen   *SeenDelivery
+	}
+)
+
+func (Emit) output()    {}
+func (RouteTo) output() {}
+func (PushTo) output()  {}
+func (Park) output()    {}
+func (Unpark) output()  {}
+func (PutUser) output() {}
+func (Settle) output()  {}

@@ -1,0 +1,325 @@
+package domain
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// Policy is what the decisions are made by.
+type Policy struct {
+	// AckTimeout is how long a client has to acknowledge before the next channel is tried.
+	AckTimeout time.Duration
+	// HoldBack is how long a delivery may wait in memory only, holding its offset back; after it, the
+	// delivery is parked. It bounds what a restart replays.
+	HoldBack time.Duration
+	// Retry is for attempts that failed in a way worth another one.
+	Retry Backoff
+	// Resend is for what a socket took and nobody acknowledged.
+	Resend Backoff
+	// Window is how long an id is told a duplicate.
+	Window time.Duration
+}
+
+// DefaultPolicy is for people on phones: an acknowledgement comes in seconds or not at all.
+func DefaultPolicy() Policy {
+	return Policy{
+		AckTimeout: 10 * time.Second,
+		HoldBack:   30 * time.Second,
+		Retry:      Backoff{Base: 2 * time.Second, Cap: 15 * time.Minute, Tries: 8},
+		Resend:     Backoff{Base: 30 * time.Second, Cap: 15 * time.Minute},
+		Window:     24 * time.Hour,
+	}
+}
+
+// State is all that dispatch knows of one user partition: a fold of its topics. It is not safe for
+// concurrent use; one loop owns it. Beside the maps it costs, a user: the length of the id and of the
+// encoded profile, 32 bytes of headers and the map's slot; a delivery in flight or parked: its event
+// (about 1 KiB with a short text) and 200 bytes.
+type State struct {
+	policy    Policy
+	partition int32
+
+	users     map[string]string // encoded whisperv1.Profile: a third of the decoded one
+	presence  map[string][]presence
+	nodes     map[string]uint64 // the incarnation that lives
+	templates map[string]template
+	// templatesAt is the newest version seen of any template: what is older is known or gone.
+	templatesAt int64
+
+	deliveries map[DeliveryHash]*delivery
+	byUser     map[string][]*delivery // in order of arrival
+	due        dueHeap
+	seen       window
+
+	// replay is what whisper.events tells of deliveries that were in flight when the partition was last
+	// let go; nil when the replay is over.
+	replay map[DeliveryHash]replayed
+
+	out   []Output
+	now   time.Time
+	cause *whisperv1.Position
+}
+
+type presence struct {
+	node        string
+	incarnation uint64
+	latest      string
+	sessions    int32
+	atUS        int64
+}
+
+type template struct {
+	version int64
+	tmpl    *Template
+}
+
+// replayed is what was told of a delivery before this State took it.
+type replayed struct {
+	attempt int32
+	settled bool
+	// A socket took it at sentUS and has not acknowledged.
+	socketSent bool
+	sentUS     int64
+}
+
+// delivery is one in flight or parked.
+type delivery struct {
+	id      DeliveryID
+	request uint64 // fingerprint of the request's position
+	ev      *whisperv1.Event
+	acc     *whisperv1.DeliveryAccepted
+	trace   Trace
+	source  Source
+	parked  bool // it is in whisper.timers, its offset is let go
+
+	phase   whisperv1.Phase
+	attempt int32
+	step    int32
+	tries   int32
+	waiting []waiting
+	sent    bool // a socket or a provider took an attempt
+	// Of the attempts of this step: is one worth another try, when, and what did the last one say.
+	retry      bool
+	retryAfter time.Duration
+	lastReason string
+	pushFailed bool // no endpoint will take it
+	bounces    int
+
+	content *whisperv1.Content // rendered once
+	due     time.Time          // what it waits for comes to an end
+	index   int                // in the heap
+}
+
+type waiting struct {
+	attempt     int32
+	node        string
+	incarnation uint64
+	endpoint    string
+}
+
+// NewState is an empty partition in the state of restoring: facts seen before [State.ReplayDone] are
+// kept for the deliveries that will be handed out again.
+func NewState(partition int32, policy Policy) *State {
+	return &State{
+		policy:     policy,
+		partition:  partition,
+		users:      map[string]string{},
+		presence:   map[string][]presence{},
+		nodes:      map[string]uint64{},
+		templates:  map[string]template{},
+		deliveries: map[DeliveryHash]*delivery{},
+		byUser:     map[string][]*delivery{},
+		seen:       newWindow(policy.Window),
+		replay:     map[DeliveryHash]replayed{},
+	}
+}
+
+// RestoreUser puts a user back as whisper.users has it; nil forgets.
+func (s *State) RestoreUser(user string, encoded []byte) {
+	if encoded == nil {
+		delete(s.users, user)
+		return
+	}
+	s.users[user] = string(encoded)
+}
+
+// RestoreSeen puts a part of the window back.
+func (s *State) RestoreSeen(seen ...SeenDelivery) {
+	for _, d := range seen {
+		s.seen.add(d)
+	}
+}
+
+// RestoreParked puts a parked delivery back. It wakes with [State.Resume].
+func (s *State) RestoreParked(p *whisperv1.Parked) {
+	id, err := DeliveryIDFromBytes(p.GetAccepted().GetDeliveryId())
+	if err != nil {
+		return // we never write such a record
+	}
+	d := &delivery{
+		id:      id,
+		ev:      p.GetAccepted(),
+		acc:     p.GetAccepted().GetDeliveryAccepted(),
+		trace:   Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()},
+		parked:  true,
+		phase:   p.GetPhase(),
+		attempt: p.GetAttempt(),
+		step:    p.GetStep(),
+		tries:   p.GetTries(),
+		sent:    p.GetSent(),
+		index:   -1,
+	}
+	d.request = FingerprintRequest(d.acc.GetRequest())
+	for _, w := range p.GetWaiting() {
+		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
+	}
+	s.deliveries[id.Hash()] = d
+	s.byUser[d.user()] = append(s.byUser[d.user()], d)
+	s.schedule(d, time.UnixMilli(p.GetDueMs()))
+	if p.GetDueMs() == 0 {
+		s.schedule(d, d.expires())
+	}
+	s.seen.add(d.remembered())
+}
+
+// Resume goes on with what was parked, once everything is restored: users who are connected get what
+// waited for them.
+func (s *State) Resume(now time.Time) []Output {
+	s.begin(now, nil)
+	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
+		if s.wakeable(d) && len(s.live(d.user())) > 0 {
+			s.sendFromSocket(d)
+		}
+	}
+	return s.out
+}
+
+// ReplayDone ends the restore: every record that was in flight has been handed out again.
+func (s *State) ReplayDone() { s.replay = nil }
+
+// Stats are sizes, for metrics.
+type Stats struct{ Users, Connected, InFlight, Parked, Seen int }
+
+// Stats counts; it walks the deliveries.
+func (s *State) Stats() Stats {
+	st := Stats{Users: len(s.users), Connected: len(s.presence), Seen: len(s.seen.seen)}
+	for _, d := range s.deliveries {
+		if d.parked {
+			st.Parked++
+		} else {
+			st.InFlight++
+		}
+	}
+	return st
+}
+
+// NextDue is when TimePassed has something to do; ok is false when nothing waits.
+func (s *State) NextDue() (at time.Time, ok bool) {
+	if len(s.due) == 0 {
+		return time.Time{}, false
+	}
+	return s.due[0].due, true
+}
+
+// profile decodes a user; nil when there is none.
+func (s *State) profile(user string) *whisperv1.Profile {
+	encoded, ok := s.users[user]
+	if !ok {
+		return nil
+	}
+	p := &whisperv1.Profile{}
+	if err := proto.Unmarshal([]byte(encoded), p); err != nil {
+		return nil // we wrote it; a version that can't read it treats the user as unknown
+	}
+	return p
+}
+
+// live are the user's places on nodes whose incarnation lives.
+func (s *State) live(user string) []presence {
+	all := s.presence[user]
+	for i, p := range all {
+		if s.nodes[p.node] == p.incarnation {
+			continue
+		}
+		// Rare: some node died. Only then is a copy made.
+		alive := slices.Clone(all[:i])
+		for _, p := range all[i+1:] {
+			if s.nodes[p.node] == p.incarnation {
+				alive = append(alive, p)
+			}
+		}
+		return alive
+	}
+	return all
+}
+
+// sorted are the deliveries that match, in an order that does not depend on the map's.
+func (s *State) sorted(match func(*delivery) bool) []*delivery {
+	var all []*delivery
+	for _, d := range s.deliveries {
+		if match(d) {
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Or(a.id.Compare(b.id), 0) })
+	return all
+}
+
+func (s *State) schedule(d *delivery, at time.Time) {
+	d.due = at
+	if exp := d.expires(); d.due.After(exp) {
+		d.due = exp
+	}
+	if d.index < 0 {
+		heap.Push(&s.due, d)
+		return
+	}
+	heap.Fix(&s.due, d.index)
+}
+
+func (d *delivery) user() string               { return d.ev.GetUserId() }
+func (d *delivery) lane() Lane                 { return LaneOf(d.ev.GetLane()) }
+func (d *delivery) expires() time.Time         { return time.UnixMilli(d.acc.GetExpiresAtMs()) }
+func (d *delivery) expired(now time.Time) bool { return !now.Before(d.expires()) }
+
+// usesSocket says whether the request allows a socket at all.
+func (d *delivery) usesSocket() bool { return slices.Contains(d.acc.GetChannels(), ChannelSocket) }
+
+func (d *delivery) remembered() SeenDelivery {
+	return SeenDelivery{
+		Hash:       d.id.Hash(),
+		Request:    d.request,
+		AcceptedMs: d.id.Time().UnixMilli(),
+	}
+}
+
+// dueHeap orders deliveries by when they are to be looked at.
+type dueHeap []*delivery
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *dueHeap) Push(x any) {
+	d := x.(*delivery)
+	d.index = len(*h)
+	*h = append(*h, d)
+}
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	d.index = -1
+	return d
+}
