@@ -173,10 +173,14 @@ func (s *State) profilePatched(in ProfilePatched) {
 	}
 	patch, err := ParseProfilePatch(in.Patch)
 	if err != nil {
-		return // intake checked it; what it let through in another version changes nothing here
+		s.put(Reject{Reason: err})
+		return
 	}
-	merged := ApplyProfilePatch(old, patch, in.At, in.Offset)
-	if old != nil && merged.GetChangesOffset() == old.GetChangesOffset() {
+	merged, err := ApplyProfilePatch(old, patch, in.At, in.Offset)
+	if err != nil {
+		s.put(Reject{Reason: err})
+	}
+	if merged == old {
 		return // a redelivery
 	}
 	s.putUser(in.User, merged)

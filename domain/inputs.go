@@ -6,9 +6,9 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// Source is where a delivery's record stands on whisper.deliveries.{lane}: what holds the commit back
+// LaneOffset is where a delivery's record stands on whisper.deliveries.{lane}: what holds the commit back
 // until the delivery is settled or parked.
-type Source struct {
+type LaneOffset struct {
 	Lane   Lane
 	Offset int64
 }
@@ -28,14 +28,14 @@ type (
 	// DeliveryArrived: intake accepted it. Cause is the record's position.
 	DeliveryArrived struct {
 		Event  *whisperv1.Event
-		Source Source
+		Source LaneOffset
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
 	// CancelArrived asks to cancel what is still held of a notification.
 	CancelArrived struct {
 		Event  *whisperv1.Event
-		Source Source
+		Source LaneOffset
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
@@ -117,10 +117,12 @@ type (
 		User    string
 		Profile *whisperv1.Profile
 	}
+	// Reject sends the input's record to the dead letters.
+	Reject struct{ Reason error }
 	// Settle says that nothing more depends on the record at Source. Seen is what the window has to
 	// remember of it before its offset is committed; nil for duplicates and commands.
 	Settle struct {
-		Source Source
+		Source LaneOffset
 		Seen   *SeenDelivery
 	}
 )
@@ -131,4 +133,5 @@ func (PushTo) output()  {}
 func (Park) output()    {}
 func (Unpark) output()  {}
 func (PutUser) output() {}
+func (Reject) output()  {}
 func (Settle) output()  {}

@@ -95,7 +95,7 @@ type delivery struct {
 	ev      *whisperv1.Event
 	acc     *whisperv1.DeliveryAccepted
 	trace   Trace
-	source  Source
+	source  LaneOffset
 	parked  bool // it is in whisper.timers, its offset is let go
 
 	phase   whisperv1.Phase

@@ -71,7 +71,7 @@ func (f *feed) decodeDelivery(rec *kgo.Record) item {
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return item{rec: rec, bad: fmt.Errorf("not a whisper.v1.Event: %w", err)}
 	}
-	source := domain.Source{Lane: domain.Lane(f.queue - queueHigh), Offset: rec.Offset}
+	source := domain.LaneOffset{Lane: domain.Lane(f.queue - queueHigh), Offset: rec.Offset}
 	trace := traceOf(rec)
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:

@@ -137,7 +137,7 @@ func (p *partition) work() (more bool) {
 	for _, it := range p.mail.take(queueEvents, 1024) {
 		p.eventsNext = it.rec.Offset + 1
 		if it.input != nil {
-			p.write(p.state.Decide(it.input, now))
+			p.write(it.rec, p.state.Decide(it.input, now))
 		}
 		more = true
 	}
@@ -145,18 +145,18 @@ func (p *partition) work() (more bool) {
 		return more // the feedback of what was in flight comes before anything is done about it
 	}
 	for _, in := range p.mail.takeControl() {
-		p.write(p.state.Decide(in, now))
+		p.write(nil, p.state.Decide(in, now))
 	}
 	if !p.resumed {
 		p.resumed = true
-		p.write(p.state.Resume(now))
+		p.write(nil, p.state.Resume(now))
 	}
 	for _, it := range p.mail.take(queueChanges, 256) {
 		p.changesNext = it.rec.Offset + 1
-		p.write(p.state.Decide(it.input, now))
+		p.write(it.rec, p.state.Decide(it.input, now))
 		more = true
 	}
-	p.write(p.state.Decide(domain.TimePassed{}, now))
+	p.write(nil, p.state.Decide(domain.TimePassed{}, now))
 	for lane := range p.ledgers {
 		items := p.mail.take(queueHigh+lane, laneBatch[lane])
 		for _, it := range items {
@@ -178,14 +178,12 @@ func (p *partition) take(lane int, it item, now time.Time) {
 	}
 	p.ledgers[lane].take(it.rec.Offset, from)
 	if it.bad != nil {
-		e := p.epoch()
-		e.outstanding.Add(1)
-		p.role.dead.Put(p.ctx, it.rec, it.bad, e.acked)
+		p.reject(it.rec, it.bad)
 		p.ledgers[lane].settle(it.rec.Offset, nil)
 		return
 	}
 	p.role.metrics.arrived[lane].Inc()
-	p.write(p.state.Decide(it.input, now))
+	p.write(it.rec, p.state.Decide(it.input, now))
 }
 
 // replayed ends the replay when every lane has passed what was there at the restore.

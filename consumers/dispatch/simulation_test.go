@@ -143,6 +143,8 @@ func (w *world) write(outputs []domain.Output) {
 			w.crashAfter--
 		}
 		switch o := o.(type) {
+		case domain.Reject:
+			w.t.Fatalf("rejected: %v", o.Reason)
 		case domain.Emit:
 			w.events = append(w.events, proto.CloneOf(o.Event))
 		case domain.RouteTo:
@@ -214,7 +216,7 @@ func (w *world) feedLane(lane int) {
 	w.taken[lane]++
 	// As in partition.take: feedback of what is replayed may be older than this process.
 	w.ledgers[lane].take(at, w.eventsStart)
-	source := domain.Source{Lane: domain.Lane(lane), Offset: at}
+	source := domain.LaneOffset{Lane: domain.Lane(lane), Offset: at}
 	ev := proto.CloneOf(w.lanes[lane][at])
 	if ev.GetCancelRequested() != nil {
 		w.decide(domain.CancelArrived{Event: ev, Source: source})

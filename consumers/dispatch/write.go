@@ -12,10 +12,13 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// write turns outputs into records. What a person waits for goes out at once, the rest is gathered.
-func (p *partition) write(outputs []domain.Output) {
+// write turns what was decided about rec (nil: no record) into records. What a person waits for goes
+// out at once, the rest is gathered.
+func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 	for _, o := range outputs {
 		switch o := o.(type) {
+		case domain.Reject:
+			p.reject(rec, o.Reason)
 		case domain.Settle:
 			p.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
 		case domain.RouteTo:
@@ -50,6 +53,12 @@ func (p *partition) write(outputs []domain.Output) {
 			}
 		}
 	}
+}
+
+func (p *partition) reject(rec *kgo.Record, reason error) {
+	e := p.epoch()
+	e.outstanding.Add(1)
+	p.role.dead.Put(p.ctx, rec, reason, e.acked)
 }
 
 // publish writes a record whose value is m, or a tombstone, as part of the open epoch.

@@ -1,12 +1,5 @@
 package domain
 
-// Channels, in the words of the contract. `push` stands for whatever endpoints the user has.
-const (
-	ChannelSocket = "socket"
-	ChannelPush   = "push"
-	ChannelAPNs   = "apns"
-)
-
 // Reasons of facts, as analysts see them.
 const (
 	ReasonAway           = "away"
