@@ -1,0 +1,370 @@
+package dispatch_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/dispatch"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+const partitions = 4
+
+// setup is a fake broker with all topics, one live node, and everything that dispatch writes, as it comes.
+type setup struct {
+	t      *testing.T
+	client consumers.ClientConfig
+	pub    *consumers.Publisher
+	adm    *kadm.Client
+
+	mu      sync.Mutex
+	records map[string][]*kgo.Record
+	now     time.Time
+}
+
+func newSetup(t *testing.T) *setup {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	s := &setup{t: t, client: consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}, records: map[string][]*kgo.Record{}}
+	topology := consumers.Topology{Partitions: partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 24 * time.Hour}
+	specs := append(topology.Specs(), topology.NodeSpec("n1"))
+	if err := consumers.EnsureTopics(t.Context(), s.client, specs...); err != nil {
+		t.Fatal(err)
+	}
+	if s.pub, err = consumers.NewPublisher(s.client, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.pub.Close)
+	if s.adm, err = s.client.Admin(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.adm.Close)
+	s.watch(specs)
+	s.heartbeat(1)
+	return s
+}
+
+// watch keeps every record of the topics that dispatch writes.
+func (s *setup) watch(specs []consumers.TopicSpec) {
+	reader, err := consumers.NewReader(s.client)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- reader.Run(ctx) }()
+	s.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Error(err)
+		}
+		reader.Close()
+	})
+	for _, spec := range specs {
+		for p := range spec.Partitions {
+			_, err := reader.Follow(ctx, spec.Name, p, consumers.FromStart, func(recs []*kgo.Record) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.records[spec.Name] = append(s.records[spec.Name], recs...)
+			})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (s *setup) of(topic string) []*kgo.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records[topic]
+}
+
+func (s *setup) publish(rec *kgo.Record, m proto.Message) {
+	s.t.Helper()
+	if m != nil {
+		value, err := proto.Marshal(m)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		rec.Value = value
+	}
+	if err := s.pub.PublishSync(s.t.Context(), rec); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *setup) heartbeat(incarnation uint64) {
+	s.publish(&kgo.Record{Topic: consumers.TopicNodes, Key: []byte("n1")},
+		&whisperv1.Node{Node: "n1", Incarnation: incarnation, HeartbeatMs: time.Hour.Milliseconds()})
+}
+
+func (s *setup) connect(user, session string, incarnation uint64) {
+	s.publish(
+		&kgo.Record{Topic: consumers.TopicPresence, Partition: consumers.PartitionOf(user, partitions), Key: []byte(user + "\x00n1")},
+		&whisperv1.Presence{UserId: user, Node: "n1", Incarnation: incarnation, Sessions: 1, LatestSession: session, AtUs: time.Now().UnixMicro()},
+	)
+}
+
+func (s *setup) event(topic, user, notification string, ev *whisperv1.Event) {
+	id := domain.NewDeliveryID(time.UnixMilli(time.Now().UnixMilli()), domain.HashDelivery(notification, user))
+	if ev.DeliveryId == nil {
+		ev.DeliveryId = id[:]
+	}
+	ev.NotificationId, ev.UserId = notification, user
+	rec, err := consumers.EventRecord(topic, consumers.PartitionOf(user, partitions), ev, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.pub.PublishSync(s.t.Context(), rec); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *setup) ask(lane domain.Lane, user, notification string, channels ...string) {
+	if len(channels) == 0 {
+		channels = []string{domain.ChannelSocket, domain.ChannelPush}
+	}
+	now := time.Now()
+	s.event(consumers.TopicDeliveries(lane), user, notification, &whisperv1.Event{
+		Lane: lane.Proto(),
+		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
+			Category: "default", Channels: channels, Content: &whisperv1.Content{Title: "T", Body: "B"},
+			AcceptedAtMs: now.UnixMilli(), ExpiresAtMs: now.Add(time.Hour).UnixMilli(),
+			Request: &whisperv1.Position{Topic: "r", Offset: now.UnixNano()}, Recipients: 1,
+		}},
+	})
+}
+
+// ack answers every route that there is as a gateway would whose client acknowledges.
+func (s *setup) ack(routes []*kgo.Record) {
+	for _, rec := range routes {
+		r := &whisperv1.Route{}
+		if err := proto.Unmarshal(rec.Value, r); err != nil {
+			s.t.Fatal(err)
+		}
+		s.event(consumers.TopicEvents, string(rec.Key), r.GetNotificationId(), &whisperv1.Event{
+			DeliveryId: r.GetDeliveryId(),
+			Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
+				Attempt: r.GetAttempt(), Channel: domain.ChannelSocket, Node: "n1",
+			}},
+		})
+	}
+}
+
+func (s *setup) start() (stop func()) {
+	s.t.Helper()
+	role, err := dispatch.New(dispatch.Config{Client: s.client, CommitInterval: 20 * time.Millisecond})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- role.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Errorf("dispatch: %v", err)
+		}
+	})
+	s.t.Cleanup(stop)
+	s.eventually("dispatch is ready", func() bool { return role.Ready() == nil })
+	return stop
+}
+
+func (s *setup) eventually(what string, ok func() bool) {
+	s.t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			s.t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// lag is what dispatch has not committed of a topic.
+func (s *setup) lag(topic string) (lag int64) {
+	s.t.Helper()
+	committed, err := s.adm.FetchOffsets(s.t.Context(), dispatch.Group)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ends, err := s.adm.ListEndOffsets(s.t.Context(), topic)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		at := int64(0)
+		if c, ok := committed.Lookup(topic, o.Partition); ok {
+			at = max(c.At, 0)
+		}
+		lag += o.Offset - at
+	})
+	return lag
+}
+
+func TestADeliveryGoesToTheSocketAndIsLetGoWhenAcknowledged(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.connect("mona", "s1", 1)
+	s.start()
+	for i := range 50 {
+		s.ask(domain.High, "mona", fmt.Sprint("pay-", i))
+	}
+	s.eventually("50 routes", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 50 })
+	for i, rec := range s.of(consumers.TopicNode("n1")) {
+		r := &whisperv1.Route{}
+		if err := proto.Unmarshal(rec.Value, r); err != nil {
+			t.Fatal(err)
+		}
+		if r.GetNotificationId() != fmt.Sprint("pay-", i) || rec.Partition != 0 || r.GetIncarnation() != 1 || r.GetAttempt() != 1 {
+			t.Fatalf("route %d is %v on partition %d", i, r, rec.Partition)
+		}
+	}
+	if lag := s.lag(consumers.TopicDeliveries(domain.High)); lag != 50 {
+		t.Errorf("%d of 50 are held back before any acknowledgement", lag)
+	}
+	s.ack(s.of(consumers.TopicNode("n1")))
+	s.eventually("everything is let go", func() bool { return s.lag(consumers.TopicDeliveries(domain.High)) == 0 })
+}
+
+func TestARestartGoesOnWhereTheFactsSay(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.connect("mona", "s1", 1)
+	stop := s.start()
+	for i := range 20 {
+		s.ask(domain.Normal, "mona", fmt.Sprint("n-", i))
+	}
+	node := consumers.TopicNode("n1")
+	s.eventually("20 routes", func() bool { return len(s.of(node)) == 20 })
+	stop()
+	s.ack(s.of(node)[1:]) // while dispatch is away; the first stays open
+
+	s.start()
+	s.eventually("only the first is sent again", func() bool { return len(s.of(node)) == 21 })
+	again := &whisperv1.Route{}
+	if err := proto.Unmarshal(s.of(node)[20].Value, again); err != nil || again.GetNotificationId() != "n-0" {
+		t.Fatalf("sent again: %v %v", again, err)
+	}
+	s.ack(s.of(node)[20:])
+	s.eventually("everything is let go", func() bool { return s.lag(consumers.TopicDeliveries(domain.Normal)) == 0 })
+	if n := len(s.of(node)); n != 21 {
+		t.Errorf("%d routes in all, want 21", n)
+	}
+}
+
+func TestAnAwayUserIsParkedAndWokenByPresence(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	stop := s.start()
+	for i := range 3 {
+		s.ask(domain.High, "omar", fmt.Sprint("a-", i))
+	}
+	s.eventually("all are parked and let go", func() bool {
+		return len(s.of(consumers.TopicTimers)) == 3 && s.lag(consumers.TopicDeliveries(domain.High)) == 0
+	})
+	// Asked again, by another request: told, not sent; also after a restart.
+	stop()
+	s.start()
+	s.ask(domain.High, "omar", "a-0")
+	s.eventually("the duplicate is told", func() bool {
+		for _, rec := range s.of(consumers.TopicEvents) {
+			if consumers.KindOfRecord(rec) == "duplicate_dropped" {
+				return true
+			}
+		}
+		return false
+	})
+	s.connect("omar", "s1", 1)
+	node := consumers.TopicNode("n1")
+	s.eventually("all three arrive", func() bool { return len(s.of(node)) == 3 })
+	for i, rec := range s.of(node) {
+		r := &whisperv1.Route{}
+		if err := proto.Unmarshal(rec.Value, r); err != nil || r.GetNotificationId() != fmt.Sprint("a-", i) {
+			t.Errorf("route %d: %v %v", i, r, err)
+		}
+	}
+	s.ack(s.of(node))
+	s.eventually("nothing is parked any more", func() bool {
+		tombstones := 0
+		for _, rec := range s.of(consumers.TopicTimers) {
+			if rec.Value == nil {
+				tombstones++
+			}
+		}
+		return tombstones == 3
+	})
+}
+
+func TestAUserWithAPhoneIsPushedTo(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.start()
+	s.publish(&kgo.Record{
+		Topic: consumers.TopicChanges, Partition: consumers.PartitionOf("nour", partitions), Key: []byte("nour"),
+		Value: []byte(`{"endpoints":{"iphone":{"channel":"apns","token":"abc","app":"com.klivvr.app"}}}`),
+	}, nil)
+	s.eventually("the profile is kept", func() bool { return len(s.of(consumers.TopicUsers)) == 1 })
+	s.ask(domain.Low, "nour", "p-1")
+	topic := consumers.TopicPush("apns", domain.Low)
+	s.eventually("a push", func() bool { return len(s.of(topic)) == 1 })
+	push := &whisperv1.Push{}
+	if err := proto.Unmarshal(s.of(topic)[0].Value, push); err != nil || push.GetToken() != "abc" || push.GetContent().GetBody() != "B" {
+		t.Fatalf("push: %v %v", push, err)
+	}
+	s.event(consumers.TopicEvents, "nour", "p-1", &whisperv1.Event{
+		DeliveryId: push.GetDeliveryId(),
+		Kind:       &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 1, Channel: "apns", Endpoint: "iphone"}},
+	})
+	s.eventually("it is let go", func() bool { return s.lag(consumers.TopicDeliveries(domain.Low)) == 0 })
+}
+
+func TestARecordThatIsNoDeliveryIsADeadLetterAndTheLaneGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.connect("mona", "s1", 1)
+	s.start()
+	s.publish(&kgo.Record{Topic: consumers.TopicDeliveries(domain.High), Partition: consumers.PartitionOf("mona", partitions), Value: []byte{0xff, 1}}, nil)
+	s.ask(domain.High, "mona", "after")
+	s.eventually("the next one arrives", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+	s.eventually("a dead letter", func() bool { return len(s.of(consumers.TopicDeadLetters)) == 1 })
+}
+
+func TestTwoProcessesShareThePartitions(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	stop := s.start()
+	s.start()
+	node := consumers.TopicNode("n1")
+	users := make([]string, 40)
+	for i := range users {
+		users[i] = fmt.Sprint("u", i)
+		s.connect(users[i], "s", 1)
+	}
+	for _, user := range users {
+		s.ask(domain.High, user, "x")
+	}
+	s.eventually("everyone is routed", func() bool { return len(s.of(node)) >= len(users) })
+	stop() // its partitions move in the middle of what is in flight
+	s.ack(s.of(node))
+	s.eventually("everything is let go", func() bool { return s.lag(consumers.TopicDeliveries(domain.High)) == 0 })
+}
