@@ -66,6 +66,11 @@ func (c ClientConfig) mechanism() (sasl.Mechanism, error) {
 	}
 }
 
+// fetchMaxWait is how long a broker may hold an empty fetch. A partition that is added or resumed joins
+// the next fetch, so this is what it waits at the most; the client's default of 5 s would stall a
+// restore or a paused lane that long. Two empty fetches a second and broker cost nothing.
+const fetchMaxWait = 500 * time.Millisecond
+
 // Options are the client options that producing, consuming and administration share.
 func (c ClientConfig) Options() []kgo.Opt {
 	opts := []kgo.Opt{

@@ -40,7 +40,11 @@ func NewReader(c ClientConfig) (*Reader, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	cl, err := kgo.NewClient(append(c.Options(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+	cl, err := kgo.NewClient(append(
+		c.Options(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxWait(fetchMaxWait),
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)
 	}
