@@ -1,0 +1,464 @@
+package domain_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+var t0 = time.UnixMilli(1_700_000_000_000)
+
+// at is t0 plus seconds.
+func at(seconds int) time.Time { return t0.Add(time.Duration(seconds) * time.Second) }
+
+type given struct {
+	channels []string
+	sendAt   time.Time
+	ttl      time.Duration
+	template string
+}
+
+func arrived(notification, user string, offset int64, g given) domain.DeliveryArrived {
+	if g.channels == nil {
+		g.channels = []string{domain.ChannelSocket, domain.ChannelPush}
+	}
+	if g.ttl == 0 {
+		g.ttl = time.Hour
+	}
+	id := domain.NewDeliveryID(t0, domain.HashDelivery(notification, user))
+	acc := &whisperv1.DeliveryAccepted{
+		Category: "default", Channels: g.channels, Content: &whisperv1.Content{Title: "T", Body: "B"}, Template: g.template,
+		AcceptedAtMs: t0.UnixMilli(), ExpiresAtMs: t0.Add(g.ttl).UnixMilli(),
+		Request: &whisperv1.Position{Topic: "whisper.requests.high", Offset: offset}, Recipients: 1,
+	}
+	if !g.sendAt.IsZero() {
+		acc.SendAtMs = g.sendAt.UnixMilli()
+	}
+	return domain.DeliveryArrived{
+		Source: domain.LaneOffset{Lane: domain.High, Offset: offset},
+		Event: &whisperv1.Event{
+			DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: whisperv1.Lane_LANE_HIGH,
+			Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+		},
+	}
+}
+
+func here(user, node, session string, incarnation uint64) domain.PresenceSeen {
+	return domain.PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
+		UserId: user, Node: node, Incarnation: incarnation, Sessions: 1, LatestSession: session, AtUs: t0.UnixMicro(),
+	}}
+}
+
+func gone(user, node string) domain.PresenceSeen { return domain.PresenceSeen{User: user, Node: node} }
+
+func endpoint(user string, names ...string) domain.ProfilePatched {
+	var list []string
+	for _, n := range names {
+		list = append(list, fmt.Sprintf(`%q:{"channel":"apns","token":"tok-%s","app":"a"}`, n, n))
+	}
+	return domain.ProfilePatched{User: user, Patch: []byte(`{"endpoints":{` + strings.Join(list, ",") + `}}`), At: t0, Offset: 1}
+}
+
+func about(notification, user string, ev *whisperv1.Event) domain.FactSeen {
+	id := domain.NewDeliveryID(t0, domain.HashDelivery(notification, user))
+	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = id[:], notification, user, t0.UnixMicro()+1
+	return domain.FactSeen{Event: ev}
+}
+
+func socketSent(n, user string, attempt int32) domain.FactSeen {
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "socket", Node: "n1"}}})
+}
+
+func acked(n, user string) domain.FactSeen {
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
+}
+
+func pushed(n, user, name string, attempt int32) domain.FactSeen {
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "apns", Endpoint: name}}})
+}
+
+func failed(n, user string, f *whisperv1.AttemptFailed) domain.FactSeen {
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: f}})
+}
+
+func pushFailed(n, user, name string, attempt int32, class whisperv1.FailureClass) domain.FactSeen {
+	return failed(n, user, &whisperv1.AttemptFailed{Attempt: attempt, Channel: "apns", Endpoint: name, Class: class, Reason: "because"})
+}
+
+func bounce(n, user string, attempt int32, incarnation uint64) domain.FactSeen {
+	return failed(n, user, &whisperv1.AttemptFailed{
+		Attempt: attempt, Channel: "socket", Node: "n1", Incarnation: incarnation, Class: whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
+	})
+}
+
+// said is an output in a few words.
+func said(o domain.Output) string {
+	switch o := o.(type) {
+	case domain.Emit:
+		switch k := o.Event.GetKind().(type) {
+		case *whisperv1.Event_DeliverySuppressed:
+			return "suppressed " + k.DeliverySuppressed.GetReason()
+		case *whisperv1.Event_DeliveryDeferred:
+			return "deferred " + k.DeliveryDeferred.GetReason()
+		case *whisperv1.Event_DeliveryFailed:
+			return "failed " + k.DeliveryFailed.GetReason()
+		case *whisperv1.Event_DeliveryExpired:
+			return "expired " + k.DeliveryExpired.GetReason()
+		default:
+			return domain.KindOf(o.Event)
+		}
+	case domain.RouteTo:
+		to := o.Node
+		if s := o.Route.GetSession(); s != "" {
+			to += "/" + s
+		}
+		return fmt.Sprintf("route %s #%d to %s", o.Route.GetNotificationId(), o.Route.GetAttempt(), to)
+	case domain.PushTo:
+		return fmt.Sprintf("push %s #%d to %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint())
+	case domain.Park:
+		return "park"
+	case domain.Unpark:
+		return "unpark"
+	case domain.PutUser:
+		if o.Profile == nil {
+			return "forget " + o.User
+		}
+		return "put " + o.User
+	case domain.Reject:
+		return "reject: " + o.Reason.Error()
+	case domain.Settle:
+		return fmt.Sprintf("settle %d", o.Source.Offset)
+	default:
+		return fmt.Sprintf("%T", o)
+	}
+}
+
+// step is an input at a time and what it makes dispatch say.
+type step struct {
+	at   int
+	in   domain.Input
+	want []string
+}
+
+func TestDecisions(t *testing.T) {
+	t.Parallel()
+	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE
+	n1 := domain.NodeSeen{Node: "n1", Incarnation: 1}
+	n2 := domain.NodeSeen{Node: "n2", Incarnation: 1}
+	pushOnly := given{channels: []string{"push"}}
+	tests := map[string][]step{
+		"a connected user gets it and acknowledges": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{0, socketSent("pay", "mona", 1), nil},
+			{1, acked("pay", "mona"), []string{"settle 7"}},
+		},
+		"every node that holds the user gets it; the first acknowledgement counts": {
+			{0, n1, nil},
+			{0, n2, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, here("mona", "n2", "s2", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1", "route pay #1 to n2"}},
+			{1, acked("pay", "mona"), []string{"settle 7"}},
+			{2, acked("pay", "mona"), nil},
+		},
+		"the same request again says nothing, another request with its id is a duplicate": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{0, sameRequest(arrived("pay", "mona", 8, given{}), 7), []string{"settle 8"}},
+			{0, arrived("pay", "mona", 9, given{}), []string{"duplicate_dropped", "settle 9"}},
+			{1, acked("pay", "mona"), []string{"settle 7"}},
+			{2, arrived("pay", "mona", 10, given{}), []string{"duplicate_dropped", "settle 10"}},
+		},
+		"who is away and has no endpoint is waited for": {
+			{0, n1, nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
+			{60, here("mona", "n1", "s1", 1), []string{"route pay #1 to n1"}},
+			{61, acked("pay", "mona"), []string{"unpark"}},
+		},
+		"who is away and has a phone is pushed to": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to phone"}},
+			{1, pushed("pay", "mona", "phone", 1), []string{"settle 7"}},
+		},
+		"all phones are tried, one that takes it is enough": {
+			{0, endpoint("mona", "ipad", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to ipad", "push pay #2 to phone"}},
+			{1, pushFailed("pay", "mona", "ipad", 1, drop), nil},
+			{1, pushed("pay", "mona", "phone", 2), []string{"settle 7"}},
+		},
+		"no acknowledgement in time: the phone is next": {
+			{0, n1, nil},
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{0, socketSent("pay", "mona", 1), nil},
+			{9, domain.TimePassed{}, nil},
+			{10, domain.TimePassed{}, []string{"push pay #2 to phone"}},
+			{11, pushed("pay", "mona", "phone", 2), []string{"settle 7"}},
+		},
+		"a late acknowledgement settles what the phone was asked": {
+			{0, n1, nil},
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{10, domain.TimePassed{}, []string{"push pay #2 to phone"}},
+			{11, acked("pay", "mona"), []string{"settle 7"}},
+			{12, pushed("pay", "mona", "phone", 2), nil},
+		},
+		"no acknowledgement and no phone: it comes again later, and on the next connection": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{0, socketSent("pay", "mona", 1), nil},
+			{10, domain.TimePassed{}, []string{"deferred unacknowledged", "park", "settle 7"}},
+			{45, domain.TimePassed{}, []string{"route pay #2 to n1"}},
+			{46, here("mona", "n1", "s2", 1), []string{"route pay #3 to n1/s2"}},
+			{47, acked("pay", "mona"), []string{"unpark"}},
+		},
+		"a node that does not hold the user hands it back: the next channel, or waiting": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{1, bounce("pay", "mona", 1, 1), []string{"deferred away", "park", "settle 7"}},
+			{2, here("mona", "n1", "s2", 1), []string{"route pay #2 to n1"}},
+		},
+		"a user who leaves before acknowledging is no longer waited for at that node": {
+			{0, n1, nil},
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{1, gone("mona", "n1"), []string{"push pay #2 to phone"}},
+		},
+		"a dead node's users are routed anew": {
+			{0, n1, nil},
+			{0, n2, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{1, domain.NodeSeen{Node: "n1"}, []string{"deferred away", "park", "settle 7"}},
+			{2, here("mona", "n2", "s2", 1), []string{"route pay #2 to n2"}},
+		},
+		"presence of an earlier incarnation captures nothing": {
+			{0, domain.NodeSeen{Node: "n1", Incarnation: 2}, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
+			{1, here("mona", "n1", "s2", 2), []string{"route pay #1 to n1"}},
+		},
+		"presence may be read before the heartbeat that makes it count": {
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
+			{1, n1, []string{"route pay #1 to n1"}},
+		},
+		"a second device that connects gets what is not acknowledged": {
+			{0, n1, nil},
+			{0, n2, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{1, here("mona", "n2", "s2", 1), []string{"route pay #2 to n2/s2"}},
+			{2, acked("pay", "mona"), []string{"settle 7"}},
+		},
+		"a provider that asks for time is given it": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
+			{1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
+				[]string{"deferred retry", "park", "settle 7"}},
+			{60, domain.TimePassed{}, nil},
+			{61, domain.TimePassed{}, []string{"push pay #2 to phone"}},
+			{62, pushed("pay", "mona", "phone", 2), []string{"unpark"}},
+		},
+		"while it waits for a provider, a user who connects gets it over the socket": {
+			{0, n1, nil},
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to phone"}},
+			{1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
+				[]string{"deferred retry", "park", "settle 7"}},
+			{2, here("mona", "n1", "s1", 1), []string{"route pay #2 to n1"}},
+			{3, acked("pay", "mona"), []string{"unpark"}},
+		},
+		"a dead endpoint is forgotten; with nothing left it failed": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
+			{1, pushFailed("pay", "mona", "phone", 1, prune), []string{"put mona", "endpoint_pruned", "failed because", "settle 7"}},
+			{2, arrived("pay2", "mona", 8, pushOnly), []string{"suppressed no_endpoint", "settle 8"}},
+		},
+		"an endpoint that was registered again is kept": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
+			{1, failed("pay", "mona", &whisperv1.AttemptFailed{
+				Attempt: 1, Channel: "apns", Endpoint: "phone", Class: prune, Reason: "Unregistered", InvalidSinceMs: t0.UnixMilli() - 1,
+			}), []string{"failed Unregistered", "settle 7"}},
+		},
+		"a push to nobody we know is suppressed and says why": {
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"suppressed unknown_user", "settle 7"}},
+		},
+		"an answer that does not come is waited for in the timers": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
+			{30, domain.TimePassed{}, []string{"park", "settle 7"}},
+			{600, pushed("pay", "mona", "phone", 1), []string{"unpark"}},
+		},
+		"it waits for its send_at": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{sendAt: at(100)}), []string{"delivery_scheduled", "park", "settle 7"}},
+			{50, here("mona", "n1", "s2", 1), nil},
+			{100, domain.TimePassed{}, []string{"route pay #1 to n1"}},
+		},
+		"nothing is sent after its time": {
+			{3600, arrived("pay", "mona", 7, given{}), []string{"expired ttl", "settle 7"}},
+			{3600, arrived("pay2", "mona", 8, given{ttl: 2 * time.Hour}), []string{"deferred away", "park", "settle 8"}},
+			{7200, domain.TimePassed{}, []string{"expired ttl", "unpark"}},
+		},
+		"what a socket took and nobody acknowledged ends as such": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{ttl: 5 * time.Second}), []string{"route pay #1 to n1"}},
+			{1, socketSent("pay", "mona", 1), nil},
+			{5, domain.TimePassed{}, []string{"expired unacknowledged", "settle 7"}},
+		},
+		"a cancel reaches what waits": {
+			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
+			{1, domain.CancelArrived{Source: domain.LaneOffset{Offset: 8}, Event: &whisperv1.Event{NotificationId: "pay"}}, []string{"delivery_cancelled", "unpark", "settle 8"}},
+			{2, here("mona", "n1", "s1", 1), nil},
+			{2, n1, nil},
+		},
+		"a profile that can't be merged is rejected, a forgotten user is forgotten": {
+			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"ar-EG"}`), At: t0, Offset: 1}, []string{"put mona"}},
+			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"ar-EG"}`), At: t0, Offset: 1}, nil},
+			{0, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona"}},
+			{0, domain.ProfilePatched{User: "mona", Offset: 3}, nil},
+		},
+		"per user and lane, order is kept when the user returns": {
+			{0, n1, nil},
+			{0, arrived("a", "mona", 1, given{}), []string{"deferred away", "park", "settle 1"}},
+			{0, arrived("b", "mona", 2, given{}), []string{"deferred away", "park", "settle 2"}},
+			{0, arrived("c", "mona", 3, given{}), []string{"deferred away", "park", "settle 3"}},
+			{1, here("mona", "n1", "s1", 1), []string{"route a #1 to n1", "route b #1 to n1", "route c #1 to n1"}},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := domain.NewState(0, domain.DefaultPolicy())
+			s.ReplayDone()
+			for i, step := range steps {
+				var got []string
+				for _, o := range s.Decide(step.in, at(step.at)) {
+					got = append(got, said(o))
+				}
+				if !slices.Equal(got, step.want) {
+					t.Fatalf("step %d (%T at %ds):\n got %q\nwant %q", i, step.in, step.at, got, step.want)
+				}
+			}
+		})
+	}
+}
+
+func sameRequest(in domain.DeliveryArrived, offset int64) domain.DeliveryArrived {
+	in.Event.GetDeliveryAccepted().Request.Offset = offset
+	return in
+}
+
+// TestABouncingNodeIsNotAskedInCircles: a node that keeps claiming a user and keeps handing deliveries
+// back is asked a few times at once, then after a while.
+func TestABouncingNodeIsNotAskedInCircles(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	later := here("mona", "n1", "s1", 1)
+	later.Presence.AtUs = t0.Add(time.Hour).UnixMicro() // always newer than any bounce
+	s.Decide(later, t0)
+	s.Decide(arrived("pay", "mona", 7, given{}), t0)
+	for attempt := int32(1); attempt < 100; attempt++ {
+		out := s.Decide(bounce("pay", "mona", attempt, 1), t0)
+		if len(out) > 0 && said(out[0]) == "deferred away" {
+			return
+		}
+	}
+	t.Fatal("asked a hundred times without a pause")
+}
+
+// TestParkedDeliveriesComeBackAsTheyWere: what Park wrote restores to a state that goes on.
+func TestParkedDeliveriesComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	before := domain.NewState(0, domain.DefaultPolicy())
+	var parked *whisperv1.Parked
+	in := arrived("pay", "mona", 7, given{})
+	in.Trace = domain.Trace{Parent: "00-a-b-01", State: "x=y"}
+	for _, o := range before.Decide(in, t0) {
+		if p, ok := o.(domain.Park); ok {
+			parked = proto.CloneOf(p.Parked)
+		}
+	}
+	after := domain.NewState(0, domain.DefaultPolicy())
+	after.RestoreParked(parked)
+	after.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	out := after.Decide(here("mona", "n1", "s1", 1), t0)
+	if len(out) != 1 {
+		t.Fatalf("got %v", out)
+	}
+	route, ok := out[0].(domain.RouteTo)
+	if !ok || route.Trace != in.Trace || route.Route.GetAttempt() != 1 {
+		t.Fatalf("got %#v", out[0])
+	}
+	// And it is still told as a duplicate.
+	if out := after.Decide(arrived("pay", "mona", 9, given{}), t0); said(out[0]) != "duplicate_dropped" {
+		t.Fatalf("got %v", said(out[0]))
+	}
+}
+
+func TestBackoffGrowsIsJitteredAndBounded(t *testing.T) {
+	t.Parallel()
+	b := domain.Backoff{Base: time.Second, Cap: time.Minute, Tries: 3}
+	id := domain.NewDeliveryID(t0, domain.HashDelivery("a", "b"))
+	other := domain.NewDeliveryID(t0, domain.HashDelivery("a", "c"))
+	for try, full := range map[int32]time.Duration{0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 6: time.Minute, 60: time.Minute} {
+		d := b.Delay(id, try)
+		if d < full/2 || d > full {
+			t.Errorf("try %d: %s is not between half and all of %s", try, d, full)
+		}
+		if d != b.Delay(id, try) {
+			t.Errorf("try %d: not the same twice", try)
+		}
+		if d == b.Delay(other, try) {
+			t.Errorf("try %d: two deliveries wait equally long", try)
+		}
+	}
+	if b.Exhausted(2) || !b.Exhausted(3) {
+		t.Error("three tries are three")
+	}
+}
+
+// BenchmarkDecide is one delivery to a connected user and its acknowledgement: what dispatch decides for
+// the usual case, without encoding records.
+func BenchmarkDecide(b *testing.B) {
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.ReplayDone()
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	const users = 10_000
+	for i := range users {
+		s.Decide(here(fmt.Sprint("user-", i), "n1", "s", 1), t0)
+	}
+	b.ReportAllocs()
+	i := int64(0)
+	for b.Loop() {
+		user := fmt.Sprint("user-", i%users)
+		in := arrived(fmt.Sprint("n-", i), user, i, given{})
+		s.Decide(in, t0)
+		s.Decide(domain.FactSeen{Event: &whisperv1.Event{
+			DeliveryId: in.Event.GetDeliveryId(), UserId: user,
+			Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}},
+		}}, t0)
+		i++
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
+}
