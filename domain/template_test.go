@@ -1,0 +1,159 @@
+package domain_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+const cardTemplate = `{"default_locale": "en", "locales": {
+ "en": {"title": "Card payment", "body": "Hello {{ user.attributes.name }}: {{amount}} {{ currency }} at {{ shop.name }}", "url": "app://pay/{{ shop.id }}", "data": {"amount": "{{ amount }}", "deep": [{"who": "{{ user.attributes.name }}"}], "n": 1}},
+ "AR-eg": {"body": "{{ user.locale }} {{ amount }}"},
+ "ar": {"body": "ar {{ amount }}"}}}`
+
+func parseTemplate(t testing.TB, value string) *domain.Template {
+	t.Helper()
+	tpl, err := domain.ParseTemplate([]byte(value), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tpl
+}
+
+func TestRenderFillsInAndFallsBack(t *testing.T) {
+	t.Parallel()
+	tpl := parseTemplate(t, cardTemplate)
+	variables := []byte(` {"amount": 120.50, "currency": "EGP", "shop": {"name": "A \"B\" <c>", "id": "x\u0031"}, "unused": []}`)
+	mona := &whisperv1.Profile{Locale: "ar-EG", Attributes: []byte(`{"name":"Mo\"na\n"}`)}
+	if err := tpl.CheckVariables(variables); err != nil {
+		t.Error(err)
+	}
+	for _, tt := range []struct {
+		locale, used string
+		profile      *whisperv1.Profile
+		want         *whisperv1.Content
+	}{
+		{"ar-EG", "ar-EG", mona, &whisperv1.Content{Body: "ar-EG 120.50"}},
+		{"ar-eg-x-bank", "ar-EG", nil, &whisperv1.Content{Body: "ar-EG 120.50"}},
+		{"ar-SA", "ar", nil, &whisperv1.Content{Body: "ar 120.50"}},
+		{"", "en", mona, &whisperv1.Content{
+			Title: "Card payment", Body: "Hello Mo\"na\n: 120.50 EGP at A \"B\" <c>", Url: "app://pay/x1",
+			Data: []byte(`{"amount": "120.50", "deep": [{"who": "Mo\"na\n"}], "n": 1}`),
+		}},
+		{"not a locale", "en", mona, nil},
+		{"fr-FR", "en", mona, nil},
+	} {
+		got, used, err := tpl.Render(tt.locale, variables, tt.profile)
+		if err != nil || used != tt.used {
+			t.Errorf("%s: %s, %v", tt.locale, used, err)
+			continue
+		}
+		if tt.want != nil && !proto.Equal(got, tt.want) {
+			t.Errorf("%s:\ngot  %v\nwant %v", tt.locale, got, tt.want)
+		}
+		if d := got.GetData(); d != nil && !json.Valid(d) {
+			t.Errorf("%s: data is not JSON: %s", tt.locale, d)
+		}
+	}
+}
+
+func TestRenderNeverLeavesAHole(t *testing.T) {
+	t.Parallel()
+	tpl := parseTemplate(t, cardTemplate)
+	content, _, err := tpl.Render("en", []byte(`{"amount":null,"currency":{},"shop":"x"}`), nil)
+	want := "body: user.attributes.name is missing; body: amount is missing; body: currency is an object or a list, not a text, a number, true or false; " +
+		"body: shop.name is missing; url: shop.id is missing; data: amount is missing; data: user.attributes.name is missing"
+	if content != nil || err == nil || err.Error() != want {
+		t.Errorf("got  %v, %v\nwant %s", content, err, want)
+	}
+	want = "variable amount is missing; variable currency is an object or a list, not a text, a number, true or false; variable shop.id is missing; variable shop.name is missing"
+	if err := tpl.CheckVariables([]byte(`{"currency":[]}`)); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	long := parseTemplate(t, `{"default_locale":"en","locales":{"en":{"body":"{{ a }}"}}}`)
+	_, _, err = long.Render("", []byte(`{"a":"`+strings.Repeat("x", 4097)+`"}`), nil)
+	if want = "the rendered body has 4097 bytes, at most 4096 are allowed"; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if _, _, err := long.Render("", []byte(`{"a`), nil); err == nil {
+		t.Error("variables that are not JSON render")
+	}
+}
+
+func TestParseTemplateSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	body := func(text string) string {
+		quoted, _ := json.Marshal(text)
+		return `{"default_locale":"en","locales":{"en":{"body":` + string(quoted) + `}}}`
+	}
+	for _, tt := range []struct{ name, value, word, want string }{
+		{"not JSON", `{`, "malformed", `the template is cut off: its JSON ends after 1 bytes, in the middle of a value`},
+		{"too large", strings.Repeat("x", 256<<10+1), "too_large", `the template has 262145 bytes, at most 262144 are allowed`},
+		{"unknown", `{"locale":{}}`, "unknown_field", `unknown field "locale"; known are default_locale, locales`},
+		{"nothing", `{}`, "template", `there are no locales: give "locales": {"en": {"title": "…", "body": "…"}}`},
+		{"no default", `{"locales":{"en":{"body":"b"}}}`, "template", `there is no default_locale: name one of the locales`},
+		{"default unknown", `{"default_locale":"ar","locales":{"en":{"body":"b"}}}`, "template", `default_locale ar is not among the locales`},
+		{"bad locale", `{"default_locale":"en","locales":{"en":{"body":"b"},"english":{}}}`, "template", `locales: "english" is not a BCP 47 locale such as "ar-EG"`},
+		{"locale twice", `{"default_locale":"en","locales":{"en":{"body":"b"},"EN":{"body":"b"}}}`, "duplicate_field", `locales.en is there twice`},
+		{"no text", `{"default_locale":"en","locales":{"en":{"url":"x"}}}`, "template", `locales.en is empty: give a title, a body or data`},
+		{"unknown text", `{"default_locale":"en","locales":{"en":{"subject":"x"}}}`, "unknown_field", `unknown field "subject" in locales.en; known are title, body, url, image, data`},
+		{"types", `{"default_locale":1,"locales":{"en":{"title":1,"data":[]},"ar":"x"}}`, "wrong_type",
+			`default_locale must be a string, not a number; locales.en.title must be a string, not a number; locales.en.data must be an object, not a list; locales.ar must be an object, not a string`},
+		{"filter", body("{{ amount | upcase }}"), "unavailable", `locales.en.body: {{ amount | upcase }}: filters (|) are not available in this version`},
+		{"tag", body("{{ a }}{% if b %}"), "unavailable", `locales.en.body: tags ({% … %}) are not available in this version, only placeholders such as {{ amount }}`},
+		{"open", body("Hello {{ name"), "template", `locales.en.body: a placeholder is not closed: {{ without }}`},
+		{"no path", body("{{ }} {{ a b }} {{ 1a }} {{ a..b }}"), "template",
+			`locales.en.body: {{  }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a b }} is not a path such as amount, user.locale or user.attributes.name; ` +
+				`locales.en.body: {{ 1a }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a..b }} is not a path such as amount, user.locale or user.attributes.name`},
+		{"user", body("{{ user.token }}"), "template", `locales.en.body: {{ user.token }} is not known: of the user there are user.locale and user.attributes.NAME`},
+		{"too long", body(strings.Repeat("x", 4097)), "template", `locales.en.body has 4097 bytes, at most 4096 are allowed`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := domain.ParseTemplate([]byte(tt.value), 0)
+			var invalid *domain.Invalid
+			if !errors.As(err, &invalid) {
+				t.Fatalf("error is %v", err)
+			}
+			if err.Error() != tt.want || invalid.Word != tt.word {
+				t.Errorf("got  %s (%s)\nwant %s (%s)", err, invalid.Word, tt.want, tt.word)
+			}
+		})
+	}
+}
+
+func FuzzTemplate(f *testing.F) {
+	f.Add([]byte(cardTemplate), []byte(`{"amount":1,"currency":"x","shop":{"name":"n","id":"i"}}`), []byte(`{"name":"x"}`))
+	f.Add([]byte(`{"default_locale":"en","locales":{"en":{"data":{"a":"{{ a }}"}}}}`), []byte(`{"a`), []byte(`[`))
+	f.Fuzz(func(t *testing.T, value, variables, attributes []byte) {
+		tpl, err := domain.ParseTemplate(value, 0)
+		if err != nil {
+			return
+		}
+		content, _, err := tpl.Render("ar-EG", variables, &whisperv1.Profile{Attributes: attributes})
+		if err != nil {
+			return
+		}
+		if json.Valid(variables) && json.Valid(attributes) && content.Data != nil && !json.Valid(content.GetData()) {
+			t.Errorf("data is not JSON: %s", content.GetData())
+		}
+	})
+}
+
+func BenchmarkRender(b *testing.B) {
+	tpl := parseTemplate(b, cardTemplate)
+	variables := []byte(`{"amount": 120.50, "currency": "EGP", "shop": {"name": "A", "id": "x"}}`)
+	mona := &whisperv1.Profile{Locale: "en", Attributes: []byte(`{"name":"Mona"}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := tpl.Render("en-GB", variables, mona); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
