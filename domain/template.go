@@ -13,9 +13,6 @@ const MaxTemplateBytes = 256 << 10
 // user.attributes.PATH; of Liquid this version has nothing else. It is never changed once made, so
 // any number of goroutines may render it.
 type Template struct {
-	// Version is the offset of its record.
-	Version int64
-
 	defaultLocale string
 	texts         map[string]*localized // by canonical locale
 	variables     []string              // what the texts need of the request, sorted
@@ -36,10 +33,9 @@ var (
 	localeFields = contentFields
 )
 
-// ParseTemplate reads a record's value; version is its offset. The empty value, which removes a
-// template, is not one: callers look for it first. The error is an [*Invalid] that tells all problems
-// at once.
-func ParseTemplate(value []byte, version int64) (*Template, error) {
+// ParseTemplate reads a record's value. The empty value, which removes a template, is not one: callers
+// look for it first. The error is an [*Invalid] that tells all problems at once.
+func ParseTemplate(value []byte) (*Template, error) {
 	var p problems
 	if len(value) > MaxTemplateBytes {
 		p.add(WordTooLarge, "the template has %d bytes, at most %d are allowed", len(value), MaxTemplateBytes)
@@ -49,7 +45,7 @@ func ParseTemplate(value []byte, version int64) (*Template, error) {
 	if !ok {
 		return nil, p.err()
 	}
-	t := &Template{Version: version, texts: map[string]*localized{}}
+	t := &Template{texts: map[string]*localized{}}
 	record := fields{known: templateFields}
 	c := jsonCursor{s: text}
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {

@@ -39,11 +39,11 @@ func (t *Template) Locale(locale string) string {
 	return t.defaultLocale
 }
 
-// Render fills in the texts for a user with this locale and says which locale they are in. variables
-// is the request's JSON object or nil; a user without a profile is nil. A placeholder that has no
+// Render fills in the texts for a user and says which locale they are in. variables is the request's
+// JSON object or nil; the profile of a user who has none is nil. A placeholder that has no
 // value, or a text that gets too long, is an error that names all of them: never a half-rendered text.
-func (t *Template) Render(locale string, variables []byte, profile *whisperv1.Profile) (*whisperv1.Content, string, error) {
-	used := t.Locale(locale)
+func (t *Template) Render(variables []byte, profile *whisperv1.Profile) (*whisperv1.Content, string, error) {
+	used := t.Locale(profile.GetLocale())
 	r := rendering{variables: string(variables), attributes: string(profile.GetAttributes()), locale: profile.GetLocale()}
 	if r.locale == "" {
 		r.locale = used
