@@ -1,0 +1,255 @@
+// Package apns hands attempts to Apple's push service with sideshow/apns2: provider tokens,
+// connections, and what its answers mean. [Classify] is the table of answers; this file acts on it.
+//
+// It must not wait longer than one try again at once (waiting is dispatch's, by the class and the
+// delay of a [push.Result]), must not talk to Kafka, and must not log a device token or a text.
+//
+// One Provider is one (team, environment, key). Per lane it holds its own connections, at most
+// Config.Connections of Config.Streams requests each: 1,000 in flight a lane with the defaults, which
+// at 100 ms an answer is 10,000 a second. A push costs one goroutine of net/http and about 10 KiB while
+// it is in flight. Past that, start more processes: Apple takes hundreds of connections of one key.
+package apns
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sideshow/apns2"
+	"github.com/sideshow/apns2/token"
+
+	"github.com/klivvr/whisper/consumers/push"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// Channel is the name of the channel, and of the provider.
+const Channel = "apns"
+
+// Provider implements [push.Provider].
+type Provider struct {
+	cfg  resolved
+	log  *slog.Logger
+	now  func() time.Time
+	m    *instruments
+	wire *wire
+	http *http.Client
+	cred atomic.Pointer[credential]
+
+	credential gate
+	breaker    gate
+	streak     atomic.Int32 // failures in a row of the whole provider
+	spike      spike
+
+	topicsMu sync.RWMutex
+	topics   map[string]*gate // of topics that were refused
+}
+
+// credential is an apns2 client with one provider token: a client's token can't be exchanged without
+// losing track of which request used which.
+type credential struct {
+	bearer *bearer
+	client *apns2.Client
+}
+
+var _ push.Provider = (*Provider)(nil)
+
+// New makes a provider. It connects with the first attempt of a lane. The caller closes it.
+func New(cfg Config) (*Provider, error) {
+	r, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	p := &Provider{
+		cfg: *r, log: r.Logger, now: r.Now, m: newInstruments(r.Metrics),
+		credential: gate{rest: r.Rest}, breaker: gate{rest: r.BreakerRest},
+		topics: map[string]*gate{},
+	}
+	p.wire = p.newWire()
+	p.http = &http.Client{
+		Transport:     p.wire,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return p, nil
+}
+
+func (p *Provider) newWire() *wire {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	addr := p.cfg.base.Host
+	if p.cfg.base.Port() == "" {
+		addr += ":443"
+	}
+	w := &wire{}
+	for i := range w.pools {
+		transport := &http.Transport{
+			Proxy:              http.ProxyFromEnvironment,
+			Protocols:          protocols,
+			DisableCompression: true,
+			TLSClientConfig:    &tls.Config{RootCAs: p.cfg.roots, MinVersion: tls.VersionTLS12},
+			HTTP2: &http.HTTP2Config{
+				// A connection that died unseen (NAT, a power cut) is noticed within 30 s.
+				SendPingTimeout: 15 * time.Second,
+				PingTimeout:     15 * time.Second,
+			},
+		}
+		w.pools[i] = &pool{
+			dial: func(ctx context.Context) (*http.ClientConn, error) {
+				return transport.NewClientConn(ctx, "https", addr)
+			},
+			max: p.cfg.Connections, streams: p.cfg.Streams, timeout: p.cfg.RequestTimeout,
+			now: p.now, m: p.m,
+		}
+	}
+	return w
+}
+
+// Channel implements push.Provider.
+func (p *Provider) Channel() string { return Channel }
+
+// Name implements push.Provider.
+func (p *Provider) Name() string { return Channel }
+
+// Ready says that the credential is refused. Everything else mends itself.
+func (p *Provider) Ready() error {
+	if why := p.credential.why(); why != "" {
+		return fmt.Errorf("apns: the key %s is refused (%s): check the key, its team and its environment", p.cfg.KeyID, why)
+	}
+	return nil
+}
+
+// Close ends all connections; tries in flight end without an answer.
+func (p *Provider) Close() {
+	for _, pool := range p.wire.pools {
+		pool.close()
+	}
+}
+
+// Send implements push.Provider: one attempt, of at most two tries.
+func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Result {
+	n, err := p.cfg.request(attempt)
+	if err != nil {
+		return p.unaskable(err)
+	}
+	pass, refused := p.pass(n.Topic)
+	if refused != nil {
+		return *refused
+	}
+	t := p.try(ctx, n, domain.LaneOf(attempt.GetLane()))
+	if p.mend(t) && p.pause(ctx, attempt) {
+		p.m.tries.Inc()
+		first := t
+		t = p.try(ctx, n, first.lane)
+		if t.status == 0 {
+			t.arrived = t.arrived || first.arrived
+			t.verdict = ClassifyNoAnswer(t.arrived)
+		}
+	}
+	return p.settle(t, n.Topic, pass)
+}
+
+// unaskable is an attempt that APNs is not asked about, since the answer is known.
+func (p *Provider) unaskable(err error) push.Result {
+	reason := refusal(err)
+	if errors.Is(err, errMalformedToken) {
+		return push.Result{Class: p.guard(prune, reason), Reason: reason}
+	}
+	return push.Result{Class: drop, Reason: reason, Bug: true}
+}
+
+// try is one request and its answer.
+type try struct {
+	answer
+	bearer  *bearer
+	verdict Verdict
+	err     error
+}
+
+func (p *Provider) try(ctx context.Context, n *apns2.Notification, lane domain.Lane) *try {
+	t := &try{answer: answer{lane: lane}}
+	cred, err := p.authorize()
+	if err != nil { // the key can't sign; Validate has seen that it can
+		t.err, t.verdict = err, Verdict{Class: stop, Then: StopCredential, Listed: true}
+		t.reason = "unsigned"
+		return t
+	}
+	t.bearer = cred.bearer
+	ctx, cancel := context.WithTimeout(withAnswer(ctx, &t.answer), p.cfg.RequestTimeout)
+	defer cancel()
+	resp, err := cred.client.PushWithContext(ctx, n)
+	switch {
+	case err != nil:
+		t.err = err
+		t.verdict = ClassifyNoAnswer(t.arrived)
+	default:
+		t.verdict = Classify(resp.StatusCode, t.reason)
+	}
+	return t
+}
+
+// authorize is the client with the token of now.
+func (p *Provider) authorize() (*credential, error) {
+	b, err := p.cfg.minter.at(p.now())
+	if err != nil {
+		return nil, err
+	}
+	cred := p.cred.Load()
+	if cred != nil && cred.bearer == b {
+		return cred, nil
+	}
+	// apns2 mints by itself when IssuedAt is old; this never is.
+	const never = math.MaxInt64 - token.TokenTimeout
+	cred = &credential{bearer: b, client: &apns2.Client{
+		Host:       p.cfg.base.Scheme + "://" + p.cfg.base.Host,
+		HTTPClient: p.http,
+		Token:      &token.Token{Bearer: b.token, IssuedAt: never},
+	}}
+	p.cred.Store(cred)
+	return cred, nil
+}
+
+// mend does what can be done at once about an answer, and says whether another try is worth it.
+func (p *Provider) mend(t *try) bool {
+	switch t.verdict.Then {
+	case Reconnect:
+		if t.conn != nil {
+			p.wire.pools[t.lane].discard(t.conn)
+		}
+		return true
+	case Refresh:
+		if p.cfg.minter.refresh(t.bearer, p.now()) {
+			return true
+		}
+		p.log.Error("apns calls a young provider token expired: check this machine's clock", "issued", t.bearer.issued)
+		return false
+	case Freeze:
+		p.log.Error("apns refuses new provider tokens: keeping the old one", "key_id", p.cfg.KeyID)
+		p.cfg.minter.freeze(t.bearer, p.now())
+		return true
+	case Report, DeadLetter, Guard, StopCredential, StopTopic, Trip:
+		return false
+	default:
+		return false
+	}
+}
+
+// pause spreads second tries, and says whether the attempt is still wanted after it.
+func (p *Provider) pause(ctx context.Context, attempt *whisperv1.Push) bool {
+	timer := time.NewTimer(50*time.Millisecond + rand.N(200*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
+	}
+	ms := attempt.GetExpiresAtMs()
+	return ms == 0 || p.now().UnixMilli() < ms
+}
