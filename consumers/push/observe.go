@@ -1,0 +1,90 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// instruments of one lane; the first two are the contract's and shared with the gateway's by name.
+type instruments struct {
+	attempts map[whisperv1.FailureClass]*metrics.Counter
+	latency  *metrics.PrometheusHistogram
+	provider *metrics.PrometheusHistogram
+	inFlight *metrics.Gauge
+}
+
+// latencyBounds are seconds, from a push that found its connection ready to one that waited 15 minutes.
+var latencyBounds = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
+
+func newInstruments(set *metrics.Set, p Provider, lane domain.Lane) *instruments {
+	m := &instruments{
+		attempts: map[whisperv1.FailureClass]*metrics.Counter{},
+		latency: set.GetOrCreatePrometheusHistogramExt(
+			fmt.Sprintf(`whisper_delivery_latency_seconds{channel=%q,lane=%q}`, p.Channel(), lane), latencyBounds),
+		provider: set.GetOrCreatePrometheusHistogramExt(
+			fmt.Sprintf(`whisper_push_request_seconds{provider=%q,lane=%q}`, p.Name(), lane), latencyBounds),
+		inFlight: set.GetOrCreateGauge(
+			fmt.Sprintf(`whisper_push_in_flight{provider=%q,lane=%q}`, p.Name(), lane), nil),
+	}
+	for class := range whisperv1.FailureClass_name {
+		class := whisperv1.FailureClass(class)
+		m.attempts[class] = set.GetOrCreateCounter(
+			fmt.Sprintf(`whisper_delivery_attempts_total{channel=%q,outcome=%q}`, p.Channel(), outcome(class)))
+	}
+	return m
+}
+
+// outcome is the class's name in metrics and logs.
+func outcome(class whisperv1.FailureClass) string {
+	switch class {
+	case whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED:
+		return "sent"
+	case whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE:
+		return "unreachable"
+	case whisperv1.FailureClass_FAILURE_CLASS_RETRY:
+		return "retry"
+	case whisperv1.FailureClass_FAILURE_CLASS_DROP:
+		return "drop"
+	case whisperv1.FailureClass_FAILURE_CLASS_PRUNE:
+		return "prune"
+	case whisperv1.FailureClass_FAILURE_CLASS_STOP:
+		return "stop"
+	case whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN:
+		return "unknown"
+	case whisperv1.FailureClass_FAILURE_CLASS_EXPIRED:
+		return "expired"
+	default:
+		return "unnamed"
+	}
+}
+
+// observe counts an attempt and writes its one line: at debug where it was taken, since there are as
+// many as deliveries, and at info where not. Neither token nor text is in it.
+func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
+	s.m.attempts[r.Class].Inc()
+	id, _ := domain.DeliveryIDFromBytes(p.GetDeliveryId()) // decode has checked it
+	level := slog.LevelInfo
+	if r.Class != whisperv1.FailureClass_FAILURE_CLASS_EXPIRED {
+		s.m.provider.Update(took.Seconds())
+	}
+	if r.Sent() {
+		level = slog.LevelDebug
+		s.m.latency.Update(at.Sub(id.Time()).Seconds())
+	}
+	if ctx := context.Background(); s.log.Enabled(ctx, level) {
+		s.log.LogAttrs(
+			ctx, level, "push attempt",
+			slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),
+			slog.String("delivery_id", id.String()), slog.String("notification_id", p.GetNotificationId()),
+			slog.Int("attempt", int(p.GetAttempt())), slog.String("endpoint", p.GetEndpoint()),
+			slog.String("provider_id", r.ProviderID), slog.Duration("latency", took), slog.Duration("retry_after", r.RetryAfter),
+		)
+	}
+}

@@ -1,0 +1,198 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// sender makes the attempts of one lane.
+type sender struct {
+	provider    Provider
+	facts       Facts
+	deadLetters DeadLetters
+	lane        domain.Lane
+	slots       chan struct{} // one for each attempt that has no fact yet, over all partitions
+	log         *slog.Logger
+	now         func() time.Time
+	m           *instruments
+}
+
+func newSender(cfg Config, lane domain.Lane) *sender {
+	return &sender{
+		provider: cfg.Provider, facts: cfg.Facts, deadLetters: cfg.DeadLetters, lane: lane,
+		slots: make(chan struct{}, cfg.MaxInFlight),
+		log:   cfg.Logger.With("channel", cfg.Provider.Channel(), "lane", lane.String()),
+		now:   cfg.Now, m: newInstruments(cfg.Metrics, cfg.Provider, lane),
+	}
+}
+
+// Open implements consumers.Handler.
+func (s *sender) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
+	// Attempts outlive Handle: they end with Close, not with the records' context.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &feed{sender: s, mark: consumers.NewWatermark(p), ctx: ctx, cancel: cancel}, nil
+}
+
+// feed is one partition of the lane.
+type feed struct {
+	*sender
+	mark     *consumers.Watermark
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	attempts sync.WaitGroup // from the slot to the fact's acknowledgement
+}
+
+// Handle starts an attempt for each record; it blocks while the lane has as many in flight as it may.
+func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
+	for _, rec := range records {
+		select {
+		case f.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil // the rest is handed out again
+		}
+		f.mark.Take(rec.Offset)
+		f.attempts.Add(1)
+		f.m.inFlight.Inc()
+		go f.attempt(rec)
+	}
+	return nil
+}
+
+var errHandedOver = errors.New("the partition was handed over")
+
+// Close waits for the attempts in flight. What ctx cuts off is not committed.
+func (f *feed) Close(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		f.attempts.Wait()
+		close(done)
+	}()
+	defer f.cancel(errHandedOver)
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("attempts were still in flight: %w", ctx.Err())
+	}
+}
+
+// attempt makes one, and settles its record once Kafka has what came of it.
+func (f *feed) attempt(rec *kgo.Record) {
+	p, err := decode(rec, f.lane)
+	if err != nil {
+		f.log.Warn("push record can't be used", "partition", rec.Partition, "offset", rec.Offset, "error", err)
+		f.deadLetters.Put(f.ctx, rec, err, f.settled(rec, 1))
+		return
+	}
+	start := f.now()
+	var r Result
+	if ms := p.GetExpiresAtMs(); ms > 0 && start.UnixMilli() >= ms {
+		r = Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+	} else {
+		r = f.provider.Send(f.ctx, p)
+	}
+	if f.ctx.Err() != nil {
+		f.release() // nobody knows what came of it: whoever has the partition now tries again
+		return
+	}
+	end := f.now()
+	f.observe(p, r, end, end.Sub(start))
+	if !r.Bug {
+		f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), f.settled(rec, 1))
+		return
+	}
+	settled := f.settled(rec, 2)
+	f.deadLetters.Put(f.ctx, rec, &consumers.Reason{Word: "refused", Err: fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason)}, settled)
+	f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), settled)
+}
+
+// settled is told each of a record's writes; the last good one settles it. A failed write leaves the
+// offset where it is, and the publisher's Run ends the process.
+func (f *feed) settled(rec *kgo.Record, writes int) func(error) {
+	var mu sync.Mutex
+	ok := true
+	return func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		writes--
+		ok = ok && err == nil
+		if writes > 0 {
+			return
+		}
+		if ok {
+			f.mark.Done(rec.Offset)
+		}
+		f.release()
+	}
+}
+
+func (f *feed) release() {
+	f.m.inFlight.Dec()
+	<-f.slots
+	f.attempts.Done()
+}
+
+// decode reads a record. The topic is the truth about the lane.
+func decode(rec *kgo.Record, lane domain.Lane) (*whisperv1.Push, error) {
+	p := &whisperv1.Push{}
+	if err := proto.Unmarshal(rec.Value, p); err != nil {
+		return nil, &consumers.Reason{Word: "undecodable", Err: fmt.Errorf("not a whisper.v1.Push: %w", err)}
+	}
+	var errs []error
+	if _, err := domain.DeliveryIDFromBytes(p.GetDeliveryId()); err != nil {
+		errs = append(errs, err)
+	}
+	if err := domain.CheckID(p.GetUserId()); err != nil {
+		errs = append(errs, fmt.Errorf("user_id %w", err))
+	}
+	if err := domain.CheckID(p.GetNotificationId()); err != nil {
+		errs = append(errs, fmt.Errorf("notification_id %w", err))
+	}
+	if p.GetAttempt() < 1 {
+		errs = append(errs, fmt.Errorf("attempt is %d, they are numbered from 1", p.GetAttempt()))
+	}
+	if len(errs) > 0 {
+		return nil, &consumers.Reason{Word: "invalid", Err: errors.Join(errs...)}
+	}
+	p.Lane = lane.Proto()
+	return p, nil
+}
+
+// fact is the one fact about an attempt.
+func (s *sender) fact(rec *kgo.Record, p *whisperv1.Push, r Result, at time.Time, took time.Duration) *whisperv1.Event {
+	ev := &whisperv1.Event{
+		DeliveryId: p.GetDeliveryId(), NotificationId: p.GetNotificationId(), UserId: p.GetUserId(),
+		AtUs: at.UnixMicro(), Lane: p.GetLane(), Cause: consumers.PositionOf(rec),
+	}
+	if r.Sent() {
+		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+			Attempt: p.GetAttempt(), Channel: s.provider.Channel(), Provider: s.provider.Name(),
+			Endpoint: p.GetEndpoint(), ProviderId: r.ProviderID, LatencyUs: took.Microseconds(),
+		}}
+		return ev
+	}
+	failed := &whisperv1.AttemptFailed{
+		Attempt: p.GetAttempt(), Channel: s.provider.Channel(), Provider: s.provider.Name(),
+		Endpoint: p.GetEndpoint(), Class: r.Class, Reason: r.Reason, Status: int32(r.Status),
+		RetryAfterMs: r.RetryAfter.Milliseconds(), LatencyUs: took.Microseconds(),
+	}
+	switch {
+	case !r.InvalidSince.IsZero():
+		failed.InvalidSinceMs = r.InvalidSince.UnixMilli()
+	case r.Class == whisperv1.FailureClass_FAILURE_CLASS_PRUNE:
+		failed.InvalidSinceMs = rec.Timestamp.UnixMilli()
+	}
+	ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: failed}
+	return ev
+}
