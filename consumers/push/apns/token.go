@@ -21,7 +21,7 @@ import (
 // TooManyProviderTokenUpdates to more than one new token in 20 minutes. Several processes, and one
 // that restarts, must keep to that together, without talking to each other.
 //
-// So time is cut into slots of 45 minutes since the Unix epoch, the same for everybody, and a token's
+// So time is cut into slots of 45 minutes (time.Truncate), the same for everybody, and a token's
 // `iat` is the start of its slot. With deterministic signatures (RFC 6979) all processes that hold the
 // key then make the same bytes: for Apple there is one token, and one new one every 45 minutes. A
 // restart makes no new token.

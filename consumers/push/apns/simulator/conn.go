@@ -264,7 +264,7 @@ func (c *conn) give(id uint32, r *request, a Answer, got Received) {
 	case GoAwayBefore:
 		c.s.unanswered()
 		delete(c.streams, id)
-		c.leave(id - 2)
+		c.leave(max(id, 2) - 2)
 		return
 	case Answered, GoAwayAfter:
 	}
