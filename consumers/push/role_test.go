@@ -392,7 +392,7 @@ func TestStopInTheMiddleLosesNothing(t *testing.T) {
 	if n := len(events.facts(t)); n == 1000 {
 		t.Fatal("the first role finished everything: nothing was tested")
 	}
-	f.provider.answer = nil
+	f.provider = &fake{sent: map[string]int{}}
 	f.start(f.config())
 	eventually(t, "every attempt's fact", func() bool { return len(events.facts(t)) == 1000 })
 	eventually(t, "every commit", func() bool { return f.committed(domain.High) == 1000 })

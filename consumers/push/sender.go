@@ -50,7 +50,8 @@ type feed struct {
 	mark     *consumers.Watermark
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	attempts sync.WaitGroup // from the slot to the fact's acknowledgement
+	sends    sync.WaitGroup // until the fact was handed to the publisher
+	attempts sync.WaitGroup // until Kafka has the fact
 }
 
 // Handle starts an attempt for each record; it blocks while the lane has as many in flight as it may.
@@ -64,25 +65,28 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 		f.mark.Take(rec.Offset)
 		f.attempts.Add(1)
 		f.m.inFlight.Inc()
-		go f.attempt(rec)
+		f.sends.Go(func() { f.attempt(rec) })
 	}
 	return nil
 }
 
 var errHandedOver = errors.New("the partition was handed over")
 
-// Close waits for the attempts in flight. What ctx cuts off is not committed.
+// Close waits for the attempts in flight. What ctx cuts off is not committed; after Close nothing is
+// sent or published.
 func (f *feed) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		f.attempts.Wait()
 		close(done)
 	}()
-	defer f.cancel(errHandedOver)
 	select {
 	case <-done:
+		f.cancel(nil)
 		return nil
 	case <-ctx.Done():
+		f.cancel(errHandedOver)
+		f.sends.Wait() // Send returns at once now
 		return fmt.Errorf("attempts were still in flight: %w", ctx.Err())
 	}
 }

@@ -153,6 +153,10 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 			t.verdict = ClassifyNoAnswer(t.arrived)
 		}
 	}
+	if ctx.Err() != nil { // the caller gave up; nothing is learned of APNs
+		pass.abandon()
+		return push.Result{Class: t.verdict.Class, Reason: "abandoned"}
+	}
 	return p.settle(t, n.Topic, pass)
 }
 

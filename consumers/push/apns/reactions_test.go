@@ -1,6 +1,8 @@
 package apns
 
 import (
+	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -234,4 +236,27 @@ func TestLanesShareNoConnection(t *testing.T) {
 	}
 	f.Close()
 	wg.Wait()
+}
+
+func TestAbandonedAttemptReturnsAtOnceAndTeachesNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(c *Config, _ *simulator.Config) { c.RequestTimeout = time.Hour })
+	f.sim.Program("", 0, simulator.Answer{Fault: simulator.Silent})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range 2 * breakerStreak {
+		wg.Go(func() {
+			if r := f.Send(ctx, attemptTo(device(i))); r.Sent() || r.Reason != "abandoned" {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+	for f.sim.Counts().Unanswered == 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	wg.Wait()
+	if f.m.breaker.Get() != 0 || f.streak.Load() != 0 {
+		t.Error("giving up counts as APNs's failure")
+	}
 }
