@@ -54,8 +54,7 @@ GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | whi
 
 .PHONY: check-fmt
 check-fmt:
-	@out=$$($(call tool,gofumpt) -d $(GOFILES)) || exit 1; \
-	[ -z "$$out" ] || { echo "$$out"; echo 'check-fmt: run make fmt'; exit 1; }
+	@$(call tool,gofumpt) -d $(GOFILES) || { echo 'check-fmt: run make fmt'; exit 1; }
 
 .PHONY: check-tidy
 check-tidy:
