@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// broker is all that the gateway needs of Kafka, so that its tests can do without.
+type broker interface {
+	// Prepare waits for Kafka and makes the node's topic where it is missing.
+	Prepare(ctx context.Context) error
+	// Publish, Fact and DeadLetter hand a record over; done, where given, runs elsewhere once it is
+	// written. An error there also ends Run.
+	Publish(rec *kgo.Record, done func(error))
+	Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error))
+	DeadLetter(rec *kgo.Record, reason error, done func(error))
+	// Follow hands the records of a partition to sink, in order, while Run runs.
+	Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (caughtUp <-chan struct{}, err error)
+	// Committed and Commit keep the positions in the node's topic.
+	Committed(ctx context.Context) (map[int32]int64, error)
+	Commit(ctx context.Context, next map[int32]int64) error
+	Flush(ctx context.Context) error
+	Run(ctx context.Context) error
+	Close()
+}
+
+type kafka struct {
+	cfg       Config
+	publisher *consumers.Publisher
+	facts     *consumers.Facts
+	dead      *consumers.DeadLetters
+	reader    *consumers.Reader
+	admin     *kadm.Client
+}
+
+func newKafka(cfg Config) (*kafka, error) {
+	publisher, err := consumers.NewPublisher(cfg.Kafka, consumers.LingerBulk)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := consumers.NewReader(cfg.Kafka)
+	if err != nil {
+		publisher.Close()
+		return nil, err
+	}
+	admin, err := cfg.Kafka.Admin()
+	if err != nil {
+		publisher.Close()
+		reader.Close()
+		return nil, err
+	}
+	return &kafka{
+		cfg:       cfg,
+		publisher: publisher,
+		facts:     consumers.NewFacts(publisher, cfg.Partitions),
+		dead:      consumers.NewDeadLetters(publisher, "gateway"),
+		reader:    reader,
+		admin:     admin,
+	}, nil
+}
+
+func (k *kafka) Prepare(ctx context.Context) error {
+	if err := k.cfg.Kafka.Await(ctx); err != nil {
+		return err
+	}
+	topology := consumers.Topology{Partitions: k.cfg.Partitions, Replication: k.cfg.Replication, MinISR: k.cfg.MinISR}
+	return consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node))
+}
+
+func (k *kafka) Publish(rec *kgo.Record, done func(error)) {
+	k.publisher.Publish(context.Background(), rec, done)
+}
+
+func (k *kafka) Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
+	k.facts.Publish(context.Background(), ev, trace, done)
+}
+
+func (k *kafka) DeadLetter(rec *kgo.Record, reason error, done func(error)) {
+	k.dead.Put(context.Background(), rec, reason, done)
+}
+
+func (k *kafka) Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{}, error) {
+	return k.reader.Follow(ctx, topic, partition, from, sink)
+}
+
+func (k *kafka) group() string { return "whisper-node-" + k.cfg.Node }
+
+func (k *kafka) Committed(ctx context.Context) (map[int32]int64, error) {
+	topic := consumers.TopicNode(k.cfg.Node)
+	offsets, err := k.admin.FetchOffsetsForTopics(ctx, k.group(), topic)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch the offsets of %s: %w", k.group(), err)
+	}
+	next := map[int32]int64{}
+	for partition, o := range offsets[topic] {
+		if o.Err != nil && !errors.Is(o.Err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("fetch the offset of %s/%d: %w", topic, partition, o.Err)
+		}
+		if o.Err == nil && o.At >= 0 {
+			next[partition] = o.At
+		}
+	}
+	return next, nil
+}
+
+func (k *kafka) Commit(ctx context.Context, next map[int32]int64) error {
+	topic := consumers.TopicNode(k.cfg.Node)
+	var offsets kadm.Offsets
+	for partition, at := range next {
+		offsets.AddOffset(topic, partition, at, -1)
+	}
+	if err := k.admin.CommitAllOffsets(ctx, k.group(), offsets); err != nil {
+		return fmt.Errorf("commit the offsets of %s: %w", k.group(), err)
+	}
+	return nil
+}
+
+func (k *kafka) Flush(ctx context.Context) error { return k.publisher.Flush(ctx) }
+
+func (k *kafka) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.reader.Run(ctx) })
+	group.Go(func() error { return k.publisher.Run(ctx) })
+	return group.Wait()
+}
+
+func (k *kafka) Close() {
+	k.reader.Close()
+	k.publisher.Close()
+	k.admin.Close()
+}

@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Config is what a gateway needs. Fields without a default are required.
+type Config struct {
+	// Node is this gateway's name, the same on every start: part of a topic's name.
+	Node string
+	// Kafka is how to reach the brokers.
+	Kafka consumers.ClientConfig
+	// Partitions of the topics that are keyed by user id.
+	Partitions int32
+	// NodesPartitions of whisper.nodes (1).
+	NodesPartitions int32
+	// Replication (1) and MinISR (0: replication - 1) of this node's topic, where it is to be made.
+	Replication int16
+	MinISR      int
+
+	// Addr is where to listen. Without it and without Listener, only Handler serves.
+	Addr string
+	// Listener is used instead of Addr; the gateway closes it.
+	Listener net.Listener
+	// Origins that browsers may connect from, like https://app.example.com; * allows all. Empty: only
+	// pages of the same host.
+	Origins []string
+	// Auth is how tokens are checked.
+	Auth AuthConfig
+
+	// MaxConnections on this node (50,000) and of one user on this node (20).
+	MaxConnections int
+	MaxPerUser     int
+	// MaxFrame bounds a client's frame in bytes (16 KiB).
+	MaxFrame int
+	// SendBuffer bounds what waits to be written to one session, in bytes (1 MiB).
+	SendBuffer int
+	// MaxUnacked bounds the deliveries that one session has not acknowledged (10,000).
+	MaxUnacked int
+	// PingInterval between pings to one session (25 s); a session that was silent for PongTimeout (10 s)
+	// after one is cut off.
+	PingInterval time.Duration
+	PongTimeout  time.Duration
+	// WriteTimeout bounds one write to a socket (10 s).
+	WriteTimeout time.Duration
+
+	// Heartbeat is the interval of records in whisper.nodes (2 s).
+	Heartbeat time.Duration
+	// ReceiptHold is how long a delivery_sent waits for the acknowledgement, to be one fact with it
+	// (50 ms; negative: not at all). It delays what dispatch and analysts learn of unacknowledged ones.
+	ReceiptHold time.Duration
+	// DrainTimeout bounds the clean stop (5 s).
+	DrainTimeout time.Duration
+
+	// Now is the clock (time.Now).
+	Now func() time.Time
+	// Logger (discards) never gets contents, tokens or user ids.
+	Logger *slog.Logger
+	// Metrics is where the metrics are registered (the default set).
+	Metrics *metrics.Set
+}
+
+const maxReasonBytes = 123 // RFC 6455: a control frame has at most 125 bytes, 2 of them the code
+
+var topicPart = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+
+// Validate names every problem of the settings.
+func (c Config) Validate() error {
+	errs := []error{c.validateNode(), c.Kafka.Validate(), c.Auth.Validate()}
+	positive := func(name string, ok bool) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: must be greater than 0", name))
+		}
+	}
+	positive("partitions", c.Partitions > 0)
+	positive("nodes-partitions", c.NodesPartitions >= 0)
+	positive("replication", c.Replication >= 0)
+	positive("max-connections", c.MaxConnections >= 0)
+	positive("max-per-user", c.MaxPerUser >= 0)
+	positive("send-buffer", c.SendBuffer >= 0)
+	positive("max-unacked", c.MaxUnacked >= 0)
+	positive("ping-interval", c.PingInterval >= 0)
+	positive("pong-timeout", c.PongTimeout >= 0)
+	positive("write-timeout", c.WriteTimeout >= 0)
+	positive("heartbeat", c.Heartbeat >= 0)
+	positive("drain", c.DrainTimeout >= 0)
+	if c.MaxFrame < 0 || c.MaxFrame > 1<<20 {
+		errs = append(errs, fmt.Errorf("max-frame: %d is not between 1 and 1048576 bytes", c.MaxFrame))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateNode() error {
+	if err := domain.CheckID(c.Node); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	if !topicPart.MatchString(c.Node) {
+		return fmt.Errorf("node: %q can't be part of a topic's name: use letters, digits, dot, dash and underscore", c.Node)
+	}
+	return nil
+}
+
+func orDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.NodesPartitions, 1)
+	orDefault(&c.Replication, 1)
+	orDefault(&c.MaxConnections, 50_000)
+	orDefault(&c.MaxPerUser, 20)
+	orDefault(&c.MaxFrame, 16<<10)
+	orDefault(&c.SendBuffer, 1<<20)
+	orDefault(&c.MaxUnacked, 10_000)
+	orDefault(&c.PingInterval, 25*time.Second)
+	orDefault(&c.PongTimeout, 10*time.Second)
+	orDefault(&c.WriteTimeout, 10*time.Second)
+	orDefault(&c.Heartbeat, 2*time.Second)
+	orDefault(&c.ReceiptHold, 50*time.Millisecond)
+	orDefault(&c.DrainTimeout, 5*time.Second)
+	orDefault(&c.Metrics, metrics.GetDefaultSet())
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.PongTimeout = min(c.PongTimeout, c.PingInterval)
+	return c
+}
+
+// randomID names sessions and processes: 80 bits.
+func randomID() string { return rand.Text()[:16] }

@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+const channelSocket = "socket"
+
+// delivery is one attempt on this node: what its facts need, and how far it is. However many sessions
+// it goes to, it has one outcome and at most one delivered and one read. About 250 B, until every session
+// that got it has acknowledged it or is closed.
+type delivery struct {
+	g            *Gateway
+	id           domain.DeliveryID
+	notification string
+	user         string
+	lane         domain.Lane
+	attempt      int32
+	incarnation  uint64
+	expiresMS    int64
+	takenUS      int64 // when it came off Kafka
+	cause        *whisperv1.Position
+	trace        []kgo.RecordHeader
+	ticket       int64 // of the lane's progress
+
+	// mu is held while facts are handed to the publisher, so that they keep their order.
+	mu        sync.Mutex
+	pending   int   // sessions that have it queued
+	sentUS    int64 // when the first socket took it
+	told      bool  // the outcome is published
+	delivered bool
+	read      bool
+}
+
+func (d *delivery) event(atUS int64) *whisperv1.Event {
+	return &whisperv1.Event{
+		DeliveryId:     d.id[:],
+		NotificationId: d.notification,
+		UserId:         d.user,
+		AtUs:           atUS,
+		Lane:           d.lane.Proto(),
+		Cause:          d.cause,
+	}
+}
+
+// outcome publishes the first fact about the attempt; when Kafka has it, the route is settled.
+func (d *delivery) outcome(ev *whisperv1.Event) {
+	d.told = true
+	d.g.broker.Fact(ev, d.trace, func(err error) {
+		if err == nil {
+			d.g.lanes.settled(d.lane, d.ticket)
+		}
+	})
+}
+
+// taken: a socket took it. auto: that counts as delivered.
+func (d *delivery) taken(auto bool) {
+	d.mu.Lock()
+	d.pending--
+	first := d.sentUS == 0 && !d.told
+	if first {
+		d.markSent()
+	}
+	if auto {
+		d.deliver()
+	}
+	hold := first && !d.told
+	if hold && d.g.cfg.ReceiptHold <= 0 {
+		d.tellSent()
+		hold = false
+	}
+	d.mu.Unlock()
+	if hold {
+		d.g.receipts.hold(d)
+	}
+}
+
+func (d *delivery) markSent() {
+	d.sentUS = d.g.stamp.next()
+	d.g.metrics.sent.Inc()
+	d.g.metrics.taken[d.lane].Update(d.sinceRequest(d.sentUS))
+}
+
+func (d *delivery) sinceRequest(atUS int64) float64 {
+	return max(0, float64(atUS-d.id.Time().UnixMicro())/1e6)
+}
+
+// sentFact publishes delivery_sent unless something stronger was told already.
+func (d *delivery) sentFact() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.told {
+		d.tellSent()
+	}
+}
+
+func (d *delivery) tellSent() {
+	ev := d.event(d.sentUS)
+	ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+		Attempt:   d.attempt,
+		Channel:   channelSocket,
+		Node:      d.g.cfg.Node,
+		LatencyUs: d.sentUS - d.takenUS,
+	}}
+	d.outcome(ev)
+}
+
+// acked: a client has it. That proves that a socket took it, even if the writer has not come to say so.
+func (d *delivery) acked() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deliver()
+}
+
+func (d *delivery) deliver() {
+	if d.delivered {
+		return
+	}
+	d.delivered = true
+	if d.sentUS == 0 {
+		d.markSent()
+	}
+	at := d.g.stamp.next()
+	d.g.metrics.acknowledged[d.lane].Update(d.sinceRequest(at))
+	ev := d.event(at)
+	fact := &whisperv1.DeliveryDelivered{Attempt: d.attempt, Channel: channelSocket, Node: d.g.cfg.Node}
+	ev.Kind = &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: fact}
+	if d.told {
+		d.g.broker.Fact(ev, d.trace, nil)
+		return
+	}
+	fact.SentAtUs, fact.LatencyUs = d.sentUS, d.sentUS-d.takenUS
+	d.outcome(ev)
+}
+
+// seen: the person has read it, which also proves that the client has it.
+func (d *delivery) seen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deliver()
+	if d.read {
+		return
+	}
+	d.read = true
+	ev := d.event(d.g.stamp.next())
+	ev.Kind = &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: d.g.cfg.Node}}
+	d.g.broker.Fact(ev, d.trace, nil)
+}
+
+// lost: a session went away, or its time was over, before its socket took it. When that was the last
+// session, the attempt has failed.
+func (d *delivery) lost(class whisperv1.FailureClass, reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pending--
+	if d.pending > 0 || d.told || d.sentUS != 0 {
+		return
+	}
+	d.fail(class, reason, d.g.hub.bounceUS(d.user))
+}
+
+func (d *delivery) fail(class whisperv1.FailureClass, reason string, atUS int64) {
+	if class == whisperv1.FailureClass_FAILURE_CLASS_EXPIRED {
+		d.g.metrics.expired.Inc()
+	} else {
+		d.g.metrics.unreachable.Inc()
+	}
+	ev := d.event(atUS)
+	ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
+		Attempt:     d.attempt,
+		Channel:     channelSocket,
+		Node:        d.g.cfg.Node,
+		Class:       class,
+		Reason:      reason,
+		Incarnation: d.incarnation,
+		LatencyUs:   max(0, atUS-d.takenUS),
+	}}
+	d.outcome(ev)
+}
+
+// bounce: nobody here can take it.
+func (d *delivery) bounce(reason string, atUS int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, reason, atUS)
+}
+
+func (d *delivery) expire() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail(whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, "expired before its turn came", d.g.stamp.next())
+}

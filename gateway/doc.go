@@ -1,0 +1,34 @@
+// Package gateway is the role that holds sockets: it takes frames from this node's own topic, writes
+// them to the sessions of the user they are for, and tells what became of each as facts. It owns the
+// wire format of the socket, sessions, presence and the node's heartbeat. It must not decide what a
+// user gets, over which channel or when again: that is dispatch's.
+//
+// What others may rely on:
+//
+//   - Every record of `whisper.node.{id}` has an outcome: sent, delivered, or a failed attempt
+//     (unreachable: no such session here, or meant for another incarnation; expired), or a dead letter.
+//     The offset is committed only when Kafka has the outcome, so a crash hands the record out again, and
+//     the next incarnation answers `unreachable`.
+//   - A presence record tells the user's last state here; at_us grows with each change of it. A bounce
+//     that was decided before a session opened has a smaller at_us than that session's presence.
+//   - `high` frames leave before `normal` before `low`: off Kafka, and on each socket, where at most one
+//     write of 16 KiB is under way when an alert comes.
+//   - One session costs the others nothing: writes never block anything but their own session, which is
+//     closed when it falls behind.
+//
+// # What it costs
+//
+// A session at rest is a goroutine that reads (a stack of 4 KiB or more), a read buffer of 256 B and about 0.5 KiB of
+// state; no goroutine writes and no buffer is held while nothing is queued. An unacknowledged delivery
+// costs about 300 B. Everything of one node's topic passes through one goroutine (about 3 µs each), so a
+// node stops scaling at some 200,000 frames a second, long after the socket writes.
+//
+// # Close codes
+//
+// 4001 unauthorized, 4002 token expired (at the door, or while connected), 4003 bad frame (binary, too
+// big, not JSON), 4004 too slow, 4005 too many connections for this user, 1012 node restarting. A frame
+// that is JSON but can't be used (unknown type, unknown id, ids missing) is answered with an error frame
+// and the session stays open; before 4003 an error frame says what was wrong. Who does not answer a ping
+// is cut off without a close frame, since nobody listens. A full, starting or draining node answers 503
+// with Retry-After before the upgrade.
+package gateway

@@ -1,0 +1,155 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// Close codes of the public contract; 1002, 1006 and 1012 are the WebSocket protocol's own.
+const (
+	closeProtocol     = 1002
+	closeGone         = 1006 // never on the wire: the connection ended without a close frame
+	closeRestarting   = 1012
+	closeUnauthorized = 4001
+	closeExpired      = 4002
+	closeBadFrame     = 4003
+	closeTooSlow      = 4004
+	closeTooMany      = 4005
+)
+
+const (
+	opText  = 0x1
+	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
+	finBit  = 0x80
+)
+
+// A wireFrame is one WebSocket frame as it goes out, header and all. Server frames are not masked
+// (RFC 6455 §5.1), so the same bytes serve every session; they are never changed once made.
+type wireFrame []byte
+
+func encodeFrame(op byte, payload []byte) wireFrame {
+	n := len(payload)
+	f := make([]byte, 0, n+10)
+	switch {
+	case n < 126:
+		f = append(f, finBit|op, byte(n))
+	case n < 1<<16:
+		f = binary.BigEndian.AppendUint16(append(f, finBit|op, 126), uint16(n))
+	default:
+		f = binary.BigEndian.AppendUint64(append(f, finBit|op, 127), uint64(n))
+	}
+	return append(f, payload...)
+}
+
+// closeFrame cuts the reason to what a control frame can hold.
+func closeFrame(code int, reason string) wireFrame {
+	if len(reason) > maxReasonBytes {
+		reason = reason[:maxReasonBytes]
+	}
+	return encodeFrame(opClose, append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...))
+}
+
+var pingFrame = encodeFrame(opPing, nil)
+
+func jsonFrame(v any) wireFrame {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("gateway: a frame that can't be encoded: %v", err)) // only our own structs of strings and numbers
+	}
+	return encodeFrame(opText, b)
+}
+
+func welcomeFrame(session string, ping time.Duration) wireFrame {
+	return jsonFrame(struct {
+		Type        string  `json:"type"`
+		Session     string  `json:"session"`
+		PingSeconds float64 `json:"ping_seconds"`
+	}{"welcome", session, ping.Seconds()})
+}
+
+func reconnectFrame(after time.Duration) wireFrame {
+	return jsonFrame(struct {
+		Type    string `json:"type"`
+		AfterMS int64  `json:"after_ms"`
+	}{"reconnect", after.Milliseconds()})
+}
+
+// Codes of error frames. With badJSON, binary and tooBig the session is closed afterwards (4003).
+const (
+	codeBadJSON     = "bad_json"
+	codeBinary      = "binary"
+	codeTooBig      = "too_big"
+	codeBadFrame    = "bad_frame"
+	codeUnknownType = "unknown_type"
+	codeBadIDs      = "bad_ids"
+	codeUnknownID   = "unknown_id"
+)
+
+// A frameError is the answer to a client's frame that can't be used.
+type frameError struct {
+	code, text string
+	fatal      bool // closes the session with 4003
+}
+
+func (e *frameError) wire() wireFrame {
+	return jsonFrame(struct {
+		Type    string `json:"type"`
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}{"error", e.code, e.text})
+}
+
+// clientFrame is any frame that a client sends; both kinds have the same shape.
+type clientFrame struct {
+	Type string   `json:"type"`
+	IDs  []string `json:"ids"`
+}
+
+// decodeFrame reads a client's text frame. Unknown fields are passed over, so that a newer client can
+// talk to an older node.
+func decodeFrame(b []byte) (clientFrame, *frameError) {
+	var f clientFrame
+	if !utf8.Valid(b) {
+		return f, &frameError{codeBadJSON, "the frame is not UTF-8", true}
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, jsonError(err)
+	}
+	switch {
+	case f.Type != "ack" && f.Type != "read":
+		return f, &frameError{codeUnknownType, fmt.Sprintf("unknown type %q: ack or read", cut(f.Type)), false}
+	case len(f.IDs) == 0:
+		return f, &frameError{codeBadIDs, f.Type + ": ids must name at least one notification", false}
+	}
+	return f, nil
+}
+
+func jsonError(err error) *frameError {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return &frameError{codeBadJSON, "the frame is not JSON: " + err.Error(), true}
+	}
+	switch wrong.Field {
+	case "type":
+		return &frameError{codeUnknownType, "type must be a string: ack or read", false}
+	case "":
+		return &frameError{codeBadFrame, "a frame is a JSON object, this is a JSON " + wrong.Value, false}
+	default:
+		return &frameError{codeBadIDs, "ids must be an array of strings", false}
+	}
+}
+
+// cut shortens what is quoted back to a client.
+func cut(s string) string {
+	const longest = 64
+	if len(s) <= longest {
+		return s
+	}
+	return s[:longest] + "…"
+}

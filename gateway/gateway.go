@@ -1,0 +1,244 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
+)
+
+// The states of a gateway, in order.
+const (
+	starting int32 = iota
+	serving
+	draining
+	stopped
+)
+
+// Gateway is one node. Make it with New, then Run it once.
+type Gateway struct {
+	cfg        Config
+	broker     broker
+	verifier   *verifier
+	upgrader   *websocket.Upgrader
+	metrics    *instruments
+	stamp      *stamper
+	hub        *hub
+	presence   *presence
+	nodes      *nodes
+	lanes      *lanes
+	receipts   *receipts
+	timekeeper *timekeeper
+
+	state       atomic.Int32
+	incarnation atomic.Uint64
+	connections atomic.Int64 // sockets, those that are being refused or closed included
+	listening   atomic.Pointer[net.Addr]
+}
+
+// New checks the settings and makes the clients; nothing is dialled before Run.
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	k, err := newKafka(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return newGateway(cfg, k)
+}
+
+func newGateway(cfg Config, b broker) (*Gateway, error) {
+	verifier, err := newVerifier(cfg.Auth, cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, upgrader: newUpgrader()}
+	g.metrics = newInstruments(cfg.Metrics)
+	g.stamp = &stamper{now: cfg.Now}
+	g.presence = newPresence(g)
+	g.hub = newHub(g.stamp, cfg.MaxPerUser, g.presence.changed)
+	g.nodes = newNodes(g)
+	g.lanes = newLanes(g)
+	g.receipts = newReceipts(cfg.ReceiptHold, cfg.Now)
+	g.timekeeper = &timekeeper{g: g}
+	return g, nil
+}
+
+// Ready is nil while sockets are let in.
+func (g *Gateway) Ready() error {
+	switch g.state.Load() {
+	case starting:
+		return errors.New("the gateway is starting: it waits for kafka")
+	case serving:
+		return nil
+	case draining:
+		return errors.New("the gateway is draining")
+	default:
+		return errors.New("the gateway has stopped")
+	}
+}
+
+func (g *Gateway) serving() bool { return g.state.Load() == serving }
+
+// Addr is where it listens; nil before Run and without Addr and Listener.
+func (g *Gateway) Addr() net.Addr {
+	if a := g.listening.Load(); a != nil {
+		return *a
+	}
+	return nil
+}
+
+// Run serves until ctx ends, then drains for DrainTimeout at most. It returns nil on a clean stop, and
+// an error where the process must end: Kafka refuses, another process has taken the node's name, or
+// something could not be written before the time was over (what is not committed comes again).
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.broker.Close()
+	defer g.state.Store(stopped)
+	listener, err := g.listen()
+	if err != nil {
+		return err
+	}
+	// Everything outlives ctx until the drain is over.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group, life := errgroup.WithContext(life)
+	server := g.newServer()
+	if listener != nil {
+		defer listener.Close()
+		group.Go(func() error { return serve(server, listener) })
+	}
+	reading, stopReading := context.WithCancel(life)
+	defer stopReading()
+	for _, run := range []func(context.Context) error{
+		g.presence.run, g.receipts.run, g.timekeeper.run, g.lanes.run,
+	} {
+		group.Go(func() error { return run(life) })
+	}
+	group.Go(func() error { return g.broker.Run(reading) })
+	err = g.start(ctx, life, group)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			err = g.drain(ctx, server, stopReading)
+		case <-life.Done():
+		}
+	}
+	if ctx.Err() != nil && g.state.Load() == starting {
+		err = nil // told to stop before it was up
+	}
+	g.abandon()
+	end()
+	_ = server.Close()
+	return errors.Join(err, group.Wait())
+}
+
+func (g *Gateway) listen() (net.Listener, error) {
+	listener := g.cfg.Listener
+	if listener == nil && g.cfg.Addr != "" {
+		var err error
+		if listener, err = net.Listen("tcp", g.cfg.Addr); err != nil {
+			return nil, fmt.Errorf("listen for sockets: %w", err)
+		}
+	}
+	if listener != nil {
+		addr := listener.Addr()
+		g.listening.Store(&addr)
+	}
+	return listener, nil
+}
+
+func (g *Gateway) newServer() *http.Server {
+	return &http.Server{
+		Handler:           g.Handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+	}
+}
+
+func serve(server *http.Server, listener net.Listener) error {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve sockets: %w", err)
+	}
+	return nil
+}
+
+// start makes the gateway ready, or returns why not. Sockets are let in only after everybody can know of
+// the incarnation.
+func (g *Gateway) start(ctx, life context.Context, group *errgroup.Group) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(life, cancel)() // what already runs has failed
+	for _, step := range []func(context.Context) error{g.broker.Prepare, g.nodes.claim, g.lanes.follow} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("start gateway %s: %w", g.cfg.Node, err)
+		}
+	}
+	group.Go(func() error { return g.nodes.run(life) })
+	group.Go(func() error { return g.lanes.commitLoop(life) })
+	g.state.Store(serving)
+	g.cfg.Logger.Info("gateway is ready", "node", g.cfg.Node, "incarnation", g.incarnation.Load())
+	return nil
+}
+
+// drain stops in order: let nobody in, tell everybody that nobody is here, ask the clients to go
+// elsewhere, take their last acknowledgements, close, write what is left, commit.
+func (g *Gateway) drain(ctx context.Context, server *http.Server, stopReading func()) error {
+	began := time.Now()
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(g.cfg.DrainTimeout))
+	defer cancel()
+	g.state.Store(draining)
+	_ = server.Close() // the listener; sockets are not its any more
+	g.nodes.draining.Store(true)
+	g.nodes.beat(nil)
+	g.presence.retiring.Store(true)
+	g.hub.touchAll()
+	window := g.cfg.DrainTimeout / 2
+	g.hub.each(func(s *session) { s.control(reconnectFrame(time.Duration(rand.Int64N(int64(window) + 1)))) })
+	g.emptied(ctx, began.Add(window))
+
+	stopReading()
+	g.lanes.stop()
+	g.hub.each(func(s *session) { s.close(closeRestarting, "the node is restarting", true) })
+	g.emptied(ctx, began.Add(g.cfg.DrainTimeout*3/4))
+	g.receipts.flush()
+	g.presence.publish()
+	err := g.broker.Flush(ctx)
+	if err == nil {
+		err = g.lanes.commit(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("drain within %s: %w", g.cfg.DrainTimeout, err)
+	}
+	return nil
+}
+
+// emptied waits until no connection is left, at most until a time.
+func (g *Gateway) emptied(ctx context.Context, until time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for g.connections.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// abandon cuts the sockets that are still there, after a drain or an error.
+func (g *Gateway) abandon() {
+	g.state.Store(stopped)
+	g.hub.each(func(s *session) { s.close(closeRestarting, "the node is restarting", false) })
+}

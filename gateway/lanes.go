@@ -1,0 +1,312 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+const lanesN = len(domain.Lanes)
+
+// maxLaneBytes bounds what waits of one lane between Kafka and the sessions. Reading stops for all lanes
+// while one is full; emptying it takes some 0.1 s.
+const maxLaneBytes = 16 << 20
+
+// laneSlice is how many records of a lane are handled before a higher one is looked at again.
+const laneSlice = 32
+
+// lanes takes the records of the node's topic, a partition a lane, hands them to sessions in the order
+// of lanes, and commits behind what is settled.
+type lanes struct {
+	g *Gateway
+
+	mu      sync.Mutex
+	arrived *sync.Cond
+	room    *sync.Cond
+	waiting [lanesN][]*kgo.Record
+	bytes   [lanesN]int
+	stopped bool
+
+	progress [lanesN]progress
+}
+
+func newLanes(g *Gateway) *lanes {
+	l := &lanes{g: g}
+	l.arrived, l.room = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
+	return l
+}
+
+// follow starts reading where the last incarnation got to, or at the start.
+func (l *lanes) follow(ctx context.Context) error {
+	from, err := l.g.broker.Committed(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lane := range domain.Lanes {
+		next, ok := from[int32(lane)]
+		if !ok {
+			next = consumers.FromStart
+		}
+		sink := func(records []*kgo.Record) { l.put(lane, records) }
+		if _, err := l.g.broker.Follow(ctx, consumers.TopicNode(l.g.cfg.Node), int32(lane), next, sink); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put waits while the lane is full.
+func (l *lanes) put(lane domain.Lane, records []*kgo.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.bytes[lane] > maxLaneBytes && !l.stopped {
+		l.room.Wait()
+	}
+	if l.stopped {
+		return // not settled, so the next incarnation gets them
+	}
+	l.waiting[lane] = append(l.waiting[lane], records...)
+	for _, rec := range records {
+		l.bytes[lane] += len(rec.Value)
+	}
+	l.arrived.Signal()
+}
+
+func (l *lanes) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	l.arrived.Broadcast()
+	l.room.Broadcast()
+}
+
+// run hands records over until stop or ctx's end.
+func (l *lanes) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, l.stop)()
+	targets := make([]*session, 0, 32)
+	for {
+		lane, records := l.next()
+		if records == nil {
+			return nil
+		}
+		for _, rec := range records {
+			if err := l.take(lane, rec, &targets); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// next is a slice of the highest lane that has something; nil: stopped.
+func (l *lanes) next() (domain.Lane, []*kgo.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.stopped {
+		for _, lane := range domain.Lanes {
+			waiting := l.waiting[lane]
+			if len(waiting) == 0 {
+				continue
+			}
+			n := min(len(waiting), laneSlice)
+			if l.waiting[lane] = waiting[n:]; n == len(waiting) {
+				l.waiting[lane] = nil
+			}
+			for _, rec := range waiting[:n] {
+				l.bytes[lane] -= len(rec.Value)
+			}
+			l.room.Signal()
+			return lane, waiting[:n]
+		}
+		l.arrived.Wait()
+	}
+	return 0, nil
+}
+
+// take handles one route. An error means that this process must not go on.
+func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) error {
+	ticket := l.progress[lane].take(rec.Offset)
+	d, route, err := l.decode(lane, rec)
+	if err != nil {
+		l.g.broker.DeadLetter(rec, err, func(err error) {
+			if err == nil {
+				l.settled(lane, ticket)
+			}
+		})
+		return nil
+	}
+	d.ticket = ticket
+	own := l.g.incarnation.Load()
+	if route.GetIncarnation() > own {
+		return l.g.nodes.lostTo(route.GetIncarnation())
+	}
+	found, bounceUS := l.g.hub.find((*targets)[:0], d.user, route.GetSession())
+	*targets = found
+	switch {
+	case route.GetIncarnation() != own:
+		d.bounce("addressed to an earlier incarnation of the node", l.g.hub.bounceUS(d.user))
+	case d.expiresMS > 0 && d.expiresMS <= l.g.cfg.Now().UnixMilli():
+		d.expire()
+	case len(found) == 0:
+		d.bounce("no such session on the node", bounceUS)
+	default:
+		d.pending = len(found)
+		frame := encodeFrame(opText, route.GetFrame()) // once for all sessions
+		for _, s := range found {
+			if !s.send(frame, d) {
+				d.lost(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, "the session closed before it was sent")
+			}
+		}
+	}
+	clear(*targets)
+	return nil
+}
+
+func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*delivery, *whisperv1.Route, error) {
+	var route whisperv1.Route
+	if err := proto.Unmarshal(rec.Value, &route); err != nil {
+		return nil, nil, &consumers.Reason{Word: "undecodable", Err: fmt.Errorf("not a route: %w", err)}
+	}
+	id, err := domain.DeliveryIDFromBytes(route.GetDeliveryId())
+	if err != nil {
+		return nil, nil, err
+	}
+	user := string(rec.Key)
+	if err := domain.CheckID(user); err != nil {
+		return nil, nil, fmt.Errorf("the record's key (the user id) %w", err)
+	}
+	if err := domain.CheckID(route.GetNotificationId()); err != nil {
+		return nil, nil, fmt.Errorf("notification_id %w", err)
+	}
+	if len(route.GetFrame()) == 0 {
+		return nil, nil, errors.New("the route has no frame")
+	}
+	return &delivery{
+		g:            l.g,
+		id:           id,
+		notification: route.GetNotificationId(),
+		user:         user,
+		lane:         lane, // the partition's, which is what it is committed by
+		attempt:      route.GetAttempt(),
+		incarnation:  route.GetIncarnation(),
+		expiresMS:    route.GetExpiresAtMs(),
+		takenUS:      l.g.cfg.Now().UnixMicro(),
+		cause:        consumers.PositionOf(rec),
+		trace:        traceOf(rec),
+	}, &route, nil
+}
+
+// traceOf copies the trace headers: the record's are slices of a whole fetch, which a delivery that waits
+// for its acknowledgement must not keep in memory.
+func traceOf(rec *kgo.Record) []kgo.RecordHeader {
+	trace := consumers.TraceHeaders(rec)
+	for i := range trace {
+		trace[i].Value = append([]byte(nil), trace[i].Value...)
+	}
+	return trace
+}
+
+func (l *lanes) settled(lane domain.Lane, ticket int64) { l.progress[lane].done(ticket) }
+
+// commitEvery is how much is handed out again after a crash, and answered `unreachable` once more.
+const commitEvery = time.Second
+
+func (l *lanes) commitLoop(ctx context.Context) error {
+	ticker := time.NewTicker(commitEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if err := l.commit(ctx); err != nil && ctx.Err() == nil {
+				if consumers.IsFatal(err) {
+					return err
+				}
+				l.g.cfg.Logger.Warn("commit failed", "error", err) // the next one covers it
+			}
+		}
+	}
+}
+
+// commit writes the positions that changed since the last time.
+func (l *lanes) commit(ctx context.Context) error {
+	changed := map[int32]int64{}
+	for lane := range l.progress {
+		if next, ok := l.progress[lane].advanced(); ok {
+			changed[int32(lane)] = next
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := l.g.broker.Commit(ctx, changed); err != nil {
+		return err
+	}
+	for lane, next := range changed {
+		l.progress[lane].committed(next)
+	}
+	return nil
+}
+
+// progress is one lane's low watermark: everything before it is settled. A ticket is a record's place
+// in the order of arrival. 16 bytes a record in flight.
+type progress struct {
+	mu      sync.Mutex
+	open    []pendingOffset
+	base    int64 // ticket of open[0]
+	next    int64 // to be committed
+	written int64 // committed
+}
+
+type pendingOffset struct {
+	offset int64
+	done   bool
+}
+
+func (p *progress) take(offset int64) (ticket int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = append(p.open, pendingOffset{offset: offset})
+	return p.base + int64(len(p.open)) - 1
+}
+
+func (p *progress) done(ticket int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[ticket-p.base].done = true
+	n := 0
+	for n < len(p.open) && p.open[n].done {
+		p.next = p.open[n].offset + 1
+		n++
+	}
+	p.open = p.open[n:]
+	p.base += int64(n)
+}
+
+func (p *progress) advanced() (next int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next, p.next > p.written
+}
+
+func (p *progress) committed(next int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.written = next
+}
+
+// idle says whether everything that was taken is settled.
+func (p *progress) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) == 0
+}

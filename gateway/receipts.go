@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// receipts holds back delivery_sent for a moment: most acknowledgements come within a few milliseconds,
+// and then one fact tells both. The hold is the same for all, so a queue in order of arrival and one
+// timer serve any number.
+type receipts struct {
+	after time.Duration
+	now   func() time.Time
+
+	mu   sync.Mutex
+	held []held
+	head int
+	wake chan struct{}
+}
+
+type held struct {
+	d   *delivery
+	due int64 // Unix nanoseconds
+}
+
+// receiptGrain: how late a fact may be at most, to wake up less often.
+const receiptGrain = 2 * time.Millisecond
+
+func newReceipts(hold time.Duration, now func() time.Time) *receipts {
+	return &receipts{after: hold, now: now, wake: make(chan struct{}, 1)}
+}
+
+func (r *receipts) hold(d *delivery) {
+	due := r.now().Add(r.after).UnixNano()
+	r.mu.Lock()
+	r.held = append(r.held, held{d, due})
+	first := len(r.held)-r.head == 1
+	r.mu.Unlock()
+	if first {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run publishes what was held long enough, until ctx ends; flush publishes the rest.
+func (r *receipts) run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-timer.C:
+		}
+		if next := r.publish(r.now().UnixNano()); next > 0 {
+			timer.Reset(max(time.Duration(next-r.now().UnixNano()), receiptGrain))
+		}
+	}
+}
+
+func (r *receipts) flush() { r.publish(1<<63 - 1) }
+
+// publish tells all that are due and returns when the next one is; 0: none.
+func (r *receipts) publish(now int64) (next int64) {
+	for {
+		d, next := r.pop(now)
+		if d == nil {
+			return next
+		}
+		d.sentFact()
+	}
+}
+
+func (r *receipts) pop(now int64) (d *delivery, next int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.head == len(r.held) {
+		r.held, r.head = r.held[:0], 0
+		return nil, 0
+	}
+	if due := r.held[r.head].due; due > now {
+		return nil, due
+	}
+	d = r.held[r.head].d
+	r.held[r.head] = held{}
+	r.head++
+	if r.head > 1024 && r.head*2 > len(r.held) {
+		n := copy(r.held, r.held[r.head:])
+		clear(r.held[n:])
+		r.held, r.head = r.held[:n], 0
+	}
+	return d, 0
+}
