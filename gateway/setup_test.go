@@ -358,7 +358,7 @@ func (c *client) write(text string) {
 	}
 }
 
-func (c *client) ack(ids ...string) { c.verb("ack", ids) }
+func (c *client) ack(ids ...string)  { c.verb("ack", ids) }
 func (c *client) read(ids ...string) { c.verb("read", ids) }
 
 func (c *client) verb(verb string, ids []string) {
