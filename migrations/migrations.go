@@ -1,0 +1,165 @@
+// Package migrations owns the shape of Whisper's Postgres schema: embedded SQL, forward only, never
+// edited once landed. It must not know how the tables are filled.
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+// Schema is where the tables are served.
+const Schema = "whisper"
+
+// versionTable stands inside the schema, so that it is renamed with it when a rebuild is swapped in.
+const versionTable = "schema_version"
+
+//go:embed sql/*.sql
+var files embed.FS
+
+// Up brings the schema `whisper` up to date. Any number of processes may call it at once: one
+// migrates, the others wait for it and find nothing left to do.
+func Up(ctx context.Context, url string, logger *slog.Logger) error {
+	return UpSchema(ctx, url, Schema, logger)
+}
+
+// UpSchema does the same to a schema of another name, which a rebuild fills before it is swapped in.
+func UpSchema(ctx context.Context, url, schema string, logger *slog.Logger) error {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	provider, db, err := open(url, schema)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	release, err := lock(ctx, db, schema, logger)
+	if err != nil {
+		return fmt.Errorf("migrate the schema %s: %w", schema, err)
+	}
+	results, err := provider.Up(ctx)
+	if err = errors.Join(err, release()); err != nil {
+		return fmt.Errorf("migrate the schema %s: %w", schema, withHint(err))
+	}
+	for _, r := range results {
+		logger.Info("migration applied", "schema", schema, "version", r.Source.Version, "seconds", r.Duration.Seconds())
+	}
+	return nil
+}
+
+// Check is nil when the schema has every migration that this program knows. A newer schema passes:
+// while a new version is rolled out the old one goes on running, so migrations only ever add.
+func Check(ctx context.Context, url string) error {
+	provider, db, err := open(url, Schema)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	sources := provider.ListSources()
+	want := sources[len(sources)-1].Version
+	have, err := version(ctx, db)
+	switch {
+	case err != nil:
+		return fmt.Errorf("check the schema %s: %w", Schema, err)
+	case have == 0:
+		return &OutdatedError{Want: want, text: "the schema whisper does not exist in this database: run `whisper migrate`"}
+	case have < want:
+		return &OutdatedError{Have: have, Want: want, text: fmt.Sprintf("the schema whisper is at version %d, this program needs %d: run `whisper migrate`", have, want)}
+	}
+	return nil
+}
+
+// OutdatedError is what [Check] says of a schema that lacks migrations; Have is 0 where there is none.
+type OutdatedError struct {
+	Have, Want int64
+	text       string
+}
+
+func (e *OutdatedError) Error() string { return e.text }
+
+// version reads without goose, whose own question would create the version table.
+func version(ctx context.Context, db *sql.DB) (int64, error) {
+	var have sql.NullInt64
+	err := db.QueryRowContext(ctx, "SELECT max(version_id) FROM "+versionTable+" WHERE is_applied").Scan(&have)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000") { // no such table, no such schema
+		return 0, nil
+	}
+	return have.Int64, err
+}
+
+func open(url, schema string) (*goose.Provider, *sql.DB, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("postgres address: %w", err)
+	}
+	cfg.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
+	cfg.RuntimeParams["application_name"] = "whisper migrate"
+	db := stdlib.OpenDB(*cfg)
+	sqls, err := fs.Sub(files, "sql")
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	provider, err := goose.NewProvider(
+		goose.DialectPostgres, db, sqls,
+		goose.WithTableName(versionTable),
+		goose.WithDisableGlobalRegistry(true),
+	)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the migrations: %w", err), db.Close())
+	}
+	return provider, db, nil
+}
+
+// lockKey is arbitrary; it must not be used for another purpose in the same database.
+const lockKey int64 = 0x776869737065726d // "whisperm"
+
+// lock holds a session's advisory lock until release, and makes the schema under it: two processes
+// that create one schema at once would fail on its unique name. goose's own lockers come too late for
+// that (it makes its table before it locks) and ask every few seconds; this one waits in Postgres and
+// goes on at once. The lock ends with its session, so a killed process leaves none.
+func lock(ctx context.Context, db *sql.DB, schema string, logger *slog.Logger) (release func() error, err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	var free bool
+	if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", lockKey).Scan(&free); err != nil {
+		return nil, errors.Join(fmt.Errorf("take the lock: %w", err), conn.Close())
+	}
+	if !free {
+		logger.Info("waiting for another process that migrates", "schema", schema)
+		if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", lockKey); err != nil {
+			return nil, errors.Join(fmt.Errorf("wait for another process that migrates: %w", err), conn.Close())
+		}
+	}
+	release = func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", lockKey)
+		return errors.Join(err, conn.Close())
+	}
+	if _, err := conn.ExecContext(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
+		return nil, errors.Join(fmt.Errorf("create the schema: %w", err), release())
+	}
+	return release, nil
+}
+
+// withHint adds what Postgres advises, which its error leaves out.
+func withHint(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Hint != "" {
+		return fmt.Errorf("%w (%s)", err, pg.Hint)
+	}
+	return err
+}
