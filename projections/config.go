@@ -1,0 +1,95 @@
+package projections
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Group is the consumer group that shares out the partitions. Its offsets are not used: they stand in
+// Postgres, beside the rows.
+const Group = "whisper-project"
+
+// Config is what the role needs.
+type Config struct {
+	Kafka consumers.ClientConfig
+	// PostgresURL is a postgres:// address or a list of key=value, of a user that may write.
+	PostgresURL string
+	Logger      *slog.Logger
+	// Now is the clock; time.Now where nil.
+	Now func() time.Time
+
+	// RetentionDays is how many days of deliveries are kept (default 30, at most 3650). What Kafka holds
+	// of older ones is passed over.
+	RetentionDays int
+	// Writers is how many transactions may run at once (default 2). Partitions are shared among them.
+	Writers int
+	// BatchFacts and BatchWait end the gathering of a transaction: so many facts (default 20,000), or so
+	// long after the first (default 250 ms). They are how far the tables are behind at rest.
+	BatchFacts int
+	BatchWait  time.Duration
+	// SessionTimeout is how soon a dead projector's partitions move (default: the loop's).
+	SessionTimeout time.Duration
+}
+
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.RetentionDays == 0 {
+		c.RetentionDays = 30
+	}
+	if c.Writers == 0 {
+		c.Writers = 2
+	}
+	if c.BatchFacts == 0 {
+		c.BatchFacts = 20_000
+	}
+	if c.BatchWait == 0 {
+		c.BatchWait = 250 * time.Millisecond
+	}
+	if c.Kafka.Logger == nil {
+		c.Kafka.Logger = c.Logger
+	}
+}
+
+// Validate names every problem of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.PostgresURL == "" {
+		errs = append(errs, errors.New("postgres-url: give the address of a database"))
+	} else if _, err := poolConfig(c.PostgresURL); err != nil {
+		errs = append(errs, fmt.Errorf("postgres-url: %w", err))
+	}
+	if c.RetentionDays < 0 || c.RetentionDays > 3650 {
+		errs = append(errs, fmt.Errorf("retention-days: %d is not within 1 to 3650", c.RetentionDays))
+	}
+	if c.Writers < 0 || c.Writers > 64 {
+		errs = append(errs, fmt.Errorf("writers: %d is not within 1 to 64", c.Writers))
+	}
+	if c.BatchFacts < 0 || c.BatchFacts > 1_000_000 {
+		errs = append(errs, fmt.Errorf("batch-facts: %d is not within 1 to 1,000,000", c.BatchFacts))
+	}
+	if c.BatchWait < 0 || c.BatchWait > time.Minute {
+		errs = append(errs, fmt.Errorf("batch-wait: %s is not within 0 to 1m", c.BatchWait))
+	}
+	return errors.Join(append(errs, c.Kafka.Validate())...)
+}
+
+func (c Config) keep() time.Duration { return time.Duration(c.RetentionDays) * 24 * time.Hour }
+
+// topics are what is folded.
+func topics() []string {
+	all := make([]string, 0, len(domain.Lanes)+1)
+	for _, lane := range domain.Lanes {
+		all = append(all, consumers.TopicDeliveries(lane))
+	}
+	return append(all, consumers.TopicEvents)
+}

@@ -1,0 +1,95 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connectTimeout bounds one try to connect where the address says nothing of it.
+const connectTimeout = 5 * time.Second
+
+// verdict is what an error of Postgres means for the batch that got it.
+type verdict int
+
+const (
+	// wait: Postgres is away or busy; the same batch can succeed later.
+	wait verdict = iota
+	// lost: somebody else moved a checkpoint; look where it is and go on from there.
+	lost
+	// poison: Postgres refuses a value of the batch, today and tomorrow.
+	poison
+	// stop: a person has to change something.
+	stop
+)
+
+// judge decides once, by SQLSTATE class, what becomes of an error.
+func judge(err error) verdict {
+	var own *stopError
+	if errors.As(err, &own) {
+		return stop
+	}
+	if errors.Is(err, errLost) {
+		return lost
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return wait // the network, or a connection that broke
+	}
+	if pg.Code == "0A000" || pg.Code == "26000" {
+		return wait // a prepared statement of before a change of the schema: the next connection prepares anew
+	}
+	switch pg.Code[:2] {
+	case "22", "23": // data exception, integrity constraint
+		return poison
+	case "08", "40", "53", "55", "57", "58", "25", "XX":
+		// connection, rollback (deadlock), resources, not in the state, operator intervention (shutdown,
+		// starting up), system error, transaction state (read only: a standby), internal error
+		return wait
+	default: // 28 authorization, 3D and 3F no such database or schema, 42 no right or no such table, …
+		return stop
+	}
+}
+
+// explain makes a sentence of an error that stops the role.
+func explain(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return err
+	}
+	switch {
+	case pg.Code[:2] == "28":
+		return fmt.Errorf("postgres refuses the credentials (check postgres-url): %w", err)
+	case pg.Code == "3D000":
+		return fmt.Errorf("the database does not exist (check postgres-url): %w", err)
+	case pg.Code == "42501":
+		return fmt.Errorf("the postgres user lacks a right: %w", err)
+	case pg.Code == "42P01", pg.Code == "3F000", pg.Code == "42703":
+		return fmt.Errorf("the schema whisper is not what this program needs, run `whisper migrate`: %w", err)
+	}
+	return err
+}
+
+// backoff is how long to wait before the next try.
+type backoff struct{ next time.Duration }
+
+const (
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 5 * time.Second
+)
+
+// wait returns early, with ctx's error, when ctx ends.
+func (b *backoff) wait(ctx context.Context) error {
+	b.next = min(max(2*b.next, backoffMin), backoffMax)
+	timer := time.NewTimer(b.next)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,123 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/semaphore"
+)
+
+// A feed reads the records of one partition and hands their facts to its writer.
+type feed struct {
+	src    *source
+	writer *writer
+	log    *slog.Logger
+	meters *meters
+	now    func() time.Time
+	keep   time.Duration
+	// room bounds the facts that are read but not written, over all partitions.
+	room *semaphore.Weighted
+	size int64
+	// deadLetter keeps a record that is no fact.
+	deadLetter func(ctx context.Context, rec *kgo.Record, reason error) error
+
+	next    int64 // behind the last record that was handled
+	gone    atomic.Bool
+	pending sync.WaitGroup // chunks on their way
+}
+
+// maxChunk bounds the facts of a chunk, so that many partitions have their turn.
+const maxChunk = 2_000
+
+func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
+	for len(records) > 0 {
+		n := min(len(records), maxChunk)
+		if err := f.handle(ctx, records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	return nil
+}
+
+func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
+	now := f.now()
+	facts := make([]fact, 0, len(records))
+	for _, rec := range records {
+		if rec.Offset < f.next {
+			continue // handed out again
+		}
+		fa, err := decode(rec, now, f.keep)
+		switch {
+		case err == nil:
+			facts = append(facts, fa)
+		case errors.Is(err, errSkip):
+		case errors.Is(err, errAged):
+			f.meters.aged.Inc()
+		default:
+			f.log.Warn("a record is no fact, it goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
+			if err := f.deadLetter(ctx, rec, err); err != nil {
+				return err
+			}
+		}
+	}
+	next := records[len(records)-1].Offset + 1
+	if next <= f.next {
+		return nil
+	}
+	f.next = next
+	return f.put(ctx, facts, next)
+}
+
+func (f *feed) put(ctx context.Context, facts []fact, next int64) error {
+	weight := min(max(int64(len(facts)), 1), f.size)
+	if err := f.room.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	f.pending.Add(1)
+	done := func() {
+		f.room.Release(weight)
+		f.pending.Done()
+	}
+	if err := f.writer.put(ctx, &chunk{src: f.src, facts: facts, next: next, done: done}); err != nil {
+		done()
+		return err
+	}
+	return nil
+}
+
+// Close waits until what was handled is written. While Postgres is away nothing is waited for: what is
+// dropped here is read again from the checkpoint, by whoever has the partition then.
+func (f *feed) Close(ctx context.Context) error {
+	written := make(chan struct{})
+	go func() {
+		f.pending.Wait()
+		close(written)
+	}()
+	f.writer.hasten()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-written:
+			return nil
+		case <-f.writer.failed:
+			f.gone.Store(true)
+			return nil
+		case <-ctx.Done():
+			f.gone.Store(true)
+			return fmt.Errorf("what was read last is not in postgres yet: %w", ctx.Err())
+		case <-look.C:
+			if f.writer.down.Load() != nil {
+				f.gone.Store(true)
+				return nil
+			}
+		}
+	}
+}

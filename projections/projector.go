@@ -1,0 +1,325 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/migrations"
+)
+
+// Projector is the role: it consumes the log and writes the tables. Any number may run.
+type Projector struct {
+	cfg       Config
+	store     *store
+	publisher *consumers.Publisher
+	admin     *kadm.Client
+	loop      *consumers.Loop
+	meters    *meters
+	writers   []*writer
+	room      *semaphore.Weighted
+
+	mu      sync.Mutex
+	checked bool
+	feeds   map[string]map[int32]*feed
+}
+
+// New makes a projector; Run starts it.
+func New(cfg Config) (*Projector, error) {
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	store, err := openStore(cfg.PostgresURL, migrations.Schema, int32(cfg.Writers)+2)
+	if err != nil {
+		return nil, err
+	}
+	p := &Projector{cfg: cfg, store: store, meters: newMeters(), feeds: map[string]map[int32]*feed{}}
+	if p.publisher, err = consumers.NewPublisher(cfg.Kafka, consumers.LingerBulk); err != nil {
+		store.close()
+		return nil, err
+	}
+	if p.admin, err = cfg.Kafka.Admin(); err != nil {
+		p.close()
+		return nil, err
+	}
+	p.loop, err = consumers.NewLoop(consumers.LoopConfig{
+		Client:         cfg.Kafka,
+		Group:          Group,
+		Topics:         topics(),
+		CoPartitioned:  true,
+		Handler:        p,
+		Starts:         p.starts,
+		SessionTimeout: cfg.SessionTimeout,
+	})
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	p.writers, p.room = newWriters(cfg, store, p.meters, p.deadLetter(consumers.NewDeadLetters(p.publisher, "project")))
+	return p, nil
+}
+
+func newWriters(cfg Config, s *store, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) ([]*writer, *semaphore.Weighted) {
+	writers := make([]*writer, cfg.Writers)
+	for i := range writers {
+		writers[i] = newWriter(s, cfg.Logger, limits{cfg.BatchFacts, cfg.BatchWait}, m, deadLetter)
+	}
+	return writers, semaphore.NewWeighted(roomOf(cfg))
+}
+
+// roomOf lets each writer gather one batch while it writes another.
+func roomOf(cfg Config) int64 { return int64(2 * cfg.Writers * cfg.BatchFacts) }
+
+func (p *Projector) close() {
+	p.store.close()
+	p.publisher.Close()
+	if p.admin != nil {
+		p.admin.Close()
+	}
+}
+
+func (p *Projector) deadLetter(d *consumers.DeadLetters) func(context.Context, *kgo.Record, error) error {
+	return func(ctx context.Context, rec *kgo.Record, reason error) error {
+		kept := make(chan error, 1)
+		d.Put(ctx, rec, reason, func(err error) { kept <- err })
+		select {
+		case err := <-kept:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Run projects until ctx ends, then writes what it has read and leaves. It waits while Postgres is away,
+// and returns an error where only a person can help.
+func (p *Projector) Run(ctx context.Context) error {
+	defer p.close()
+	if err := p.awaitSchema(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	// The writers outlive the loop, which hands them its last chunks while it drains.
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, w := range p.writers {
+		g.Go(func() error { return w.run(writing) })
+	}
+	g.Go(func() error { return p.maintain(ctx) })
+	g.Go(func() error {
+		defer stopWriting()
+		err := p.loop.Run(ctx)
+		if errors.Is(err, errWriter) {
+			return nil // the writer says why
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// Ready is nil when Postgres answers, the schema is current and the partitions are open.
+func (p *Projector) Ready() error {
+	p.mu.Lock()
+	checked := p.checked
+	p.mu.Unlock()
+	if !checked {
+		return errors.New("postgres: not reached yet")
+	}
+	for _, w := range p.writers {
+		if err := w.down.Load(); err != nil {
+			return fmt.Errorf("postgres: %w", *err)
+		}
+	}
+	return p.loop.Ready()
+}
+
+// patiently does something with Postgres until it succeeds, saying once that it waits. An error is one
+// that waiting can't mend.
+func (p *Projector) patiently(ctx context.Context, do func(context.Context) error) error {
+	var pause backoff
+	said := false
+	for {
+		err := do(ctx)
+		switch {
+		case err == nil:
+			if said {
+				p.cfg.Logger.Info("postgres answers")
+			}
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case judge(err) != wait:
+			return explain(err)
+		}
+		if !said {
+			said = true
+			p.cfg.Logger.Warn("waiting for postgres, deliveries go on without it", "error", err)
+		}
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Projector) awaitSchema(ctx context.Context) error {
+	err := p.patiently(ctx, func(ctx context.Context) error {
+		err := migrations.Check(ctx, p.cfg.PostgresURL)
+		var outdated *migrations.OutdatedError
+		if errors.As(err, &outdated) {
+			return &stopError{err}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p.meters.up.Set(1)
+	p.mu.Lock()
+	p.checked = true
+	p.mu.Unlock()
+	return nil
+}
+
+// starts says where each partition goes on: at the checkpoint, which the log must still reach.
+func (p *Projector) starts(ctx context.Context, assigned map[string][]int32) (map[string]map[int32]int64, error) {
+	starts, ends, err := p.bounds(ctx, slices.Collect(maps.Keys(assigned)))
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]map[int32]int64{}
+	err = p.patiently(ctx, func(ctx context.Context) error {
+		known, err := p.store.checkpoints(ctx)
+		if err != nil {
+			return err
+		}
+		for topic, ids := range assigned {
+			at[topic] = map[int32]int64{}
+			for _, id := range ids {
+				first, _ := starts.Lookup(topic, id)
+				last, _ := ends.Lookup(topic, id)
+				next, ok := known[topic][id]
+				if at[topic][id], err = p.start(ctx, topic, id, next, ok, first.Offset, last.Offset); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return at, err
+}
+
+// start judges one partition's checkpoint against the log, which holds first (inclusive) to last.
+func (p *Projector) start(ctx context.Context, topic string, id int32, next int64, known bool, first, last int64) (int64, error) {
+	switch {
+	case !known:
+		return first, p.store.begin(ctx, topic, id, first)
+	case next > last:
+		return 0, &stopError{fmt.Errorf(
+			"the tables are ahead of Kafka: they hold %s/%d up to offset %d, the log ends at %d. Was the topic lost or made anew? "+
+				"Restore it, or build the tables anew from what there is with `whisper project --rebuild`", topic, id, next, last,
+		)}
+	case next < first:
+		p.cfg.Logger.Error("kafka has dropped records that are not in the tables, going on from the earliest", "topic", topic, "partition", id, "checkpoint", next, "earliest", first, "lost", first-next)
+		p.meters.lostRecords.Add(int(first - next))
+		return first, p.store.skip(ctx, topic, id, next, first)
+	default:
+		return next, nil
+	}
+}
+
+// bounds are the log's first and next offsets.
+func (p *Projector) bounds(ctx context.Context, topics []string) (starts, ends kadm.ListedOffsets, err error) {
+	if starts, err = p.admin.ListStartOffsets(ctx, topics...); err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask Kafka where the log starts: %w", err)
+	}
+	if ends, err = p.admin.ListEndOffsets(ctx, topics...); err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask Kafka where the log ends: %w", err)
+	}
+	return starts, ends, nil
+}
+
+// Open implements [consumers.Handler].
+func (p *Projector) Open(_ context.Context, part *consumers.Partition) (consumers.Feed, error) {
+	f := &feed{
+		writer: p.writers[int(part.ID)%len(p.writers)], log: p.cfg.Logger, meters: p.meters,
+		now: p.cfg.Now, keep: p.cfg.keep(), room: p.room, size: roomOf(p.cfg),
+		deadLetter: p.writers[0].deadLetter, next: part.Start,
+	}
+	f.src = &source{topic: part.Topic, partition: part.ID, at: part.Start, gone: f.gone.Load, moved: part.Commit}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.feeds[part.Topic] == nil {
+		p.feeds[part.Topic] = map[int32]*feed{}
+	}
+	p.feeds[part.Topic][part.ID] = f
+	return f, nil
+}
+
+// Lag is how many records of the log are not in the tables yet, over all partitions, whoever has them.
+func (p *Projector) Lag(ctx context.Context) (int64, error) {
+	starts, ends, err := p.bounds(ctx, topics())
+	if err != nil {
+		return 0, err
+	}
+	known, err := p.store.checkpoints(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var lag int64
+	ends.Each(func(end kadm.ListedOffset) {
+		first, _ := starts.Lookup(end.Topic, end.Partition)
+		lag += max(end.Offset-max(known[end.Topic][end.Partition], first.Offset), 0)
+	})
+	return lag, nil
+}
+
+// maintainEvery is how often days are made and dropped.
+const maintainEvery = 10 * time.Minute
+
+// maintain makes tomorrow's tables before they are needed and drops what is too old. What it can't do
+// now it does later; writing goes on without it.
+func (p *Projector) maintain(ctx context.Context) error {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		if err := p.store.maintain(ctx, p.cfg.Now(), p.cfg.RetentionDays); err != nil && ctx.Err() == nil {
+			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *store) maintain(ctx context.Context, now time.Time, retentionDays int) error {
+	today := int32(now.Unix() / 86_400)
+	err := s.ensureDays(ctx, []int32{today, today + 1, today + 2})
+	if err != nil {
+		return err
+	}
+	// One day more than facts are taken for, so that no fact finds its day gone.
+	_, err = s.dropDays(ctx, today-int32(retentionDays)-1)
+	return err
+}

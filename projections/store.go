@@ -1,0 +1,148 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A store is one schema in Postgres as the writers see it.
+type store struct {
+	pool   *pgxpool.Pool
+	schema string
+	// class is the first half of every advisory lock on this schema.
+	class int32
+
+	mu   sync.Mutex
+	days map[int32]bool // whose partitions exist
+}
+
+// The second half of an advisory lock on a schema: a user partition (0 and above), or one of these.
+const (
+	// lockSwap is held shared by every transaction that writes, and exclusively while another schema
+	// takes this one's name.
+	lockSwap = -1
+	// lockDays is held while daily partitions are created or dropped.
+	lockDays = -2
+)
+
+// openStore does not connect yet.
+func openStore(url, schema string, conns int32) (*store, error) {
+	cfg, err := poolConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = conns
+	// Every statement of a transaction looks up keys that it brings along. A plan made while a table was
+	// small would read the table instead, and go on doing so when it has grown; and planning anew for
+	// each array of ten thousand keys costs more than it can gain.
+	for name, value := range map[string]string{
+		"application_name":            "whisper project",
+		"plan_cache_mode":             "force_generic_plan",
+		"enable_hashjoin":             "off",
+		"enable_mergejoin":            "off",
+		"enable_seqscan":              "off",
+		"enable_bitmapscan":           "off",
+		"jit":                         "off",
+		"statement_timeout":           "0",
+		"standard_conforming_strings": "on",
+	} {
+		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return &store{pool: pool, schema: schema, class: lockClass(schema), days: map[int32]bool{}}, nil
+}
+
+func poolConfig(url string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("postgres address: %w", err)
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	return cfg, nil
+}
+
+func lockClass(schema string) int32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte("whisper projections " + schema))
+	return int32(h.Sum32())
+}
+
+func (s *store) close() { s.pool.Close() }
+
+// sql puts the schema in front of the names that are marked with a dollar and a dot: $.deliveries.
+func (s *store) sql(text string) string {
+	return strings.ReplaceAll(text, "$.", pgx.Identifier{s.schema}.Sanitize()+".")
+}
+
+// run executes a prepared statement over columns. Statements are prepared once a connection; after a
+// swap of schemas Postgres itself resolves their names anew.
+func (s *store) run(ctx context.Context, tx pgx.Tx, text string, params ...[]byte) (*pgconn.Result, error) {
+	text = s.sql(text)
+	sd, err := tx.Conn().Prepare(ctx, text, text)
+	if err != nil {
+		return nil, err
+	}
+	formats := []int16{1}
+	res := tx.Conn().PgConn().ExecPrepared(ctx, sd.Name, params, formats, formats).Read()
+	return res, res.Err
+}
+
+// copy sends rows by COPY.
+func (s *store) copy(ctx context.Context, tx pgx.Tx, into string, rows *copyRows) error {
+	rows.field = append(rows.field, copyTrailer...)
+	_, err := tx.Conn().PgConn().CopyFrom(ctx, newReader(rows.field), s.sql("COPY $."+into+" FROM STDIN (FORMAT binary)"))
+	return err
+}
+
+// checkpoints are all offsets of the schema.
+func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
+	rows, err := s.pool.Query(ctx, s.sql("SELECT topic, partition, next_offset FROM $.checkpoints"))
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	all := map[string]map[int32]int64{}
+	var topic string
+	var partition int32
+	var next int64
+	_, err = pgx.ForEachRow(rows, []any{&topic, &partition, &next}, func() error {
+		if all[topic] == nil {
+			all[topic] = map[int32]int64{}
+		}
+		all[topic][partition] = next
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	return all, nil
+}
+
+// begin makes the checkpoint of a partition that has none. One that is there stays.
+func (s *store) begin(ctx context.Context, topic string, partition int32, at int64) error {
+	_, err := s.pool.Exec(ctx, s.sql("INSERT INTO $.checkpoints (topic, partition, next_offset) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"), topic, partition, at)
+	if err != nil {
+		return fmt.Errorf("begin the checkpoint of %s/%d: %w", topic, partition, err)
+	}
+	return nil
+}
+
+// skip moves a checkpoint over records that the log no longer has.
+func (s *store) skip(ctx context.Context, topic string, partition int32, from, to int64) error {
+	_, err := s.pool.Exec(ctx, s.sql("UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3"), topic, partition, from, to)
+	if err != nil {
+		return fmt.Errorf("move the checkpoint of %s/%d: %w", topic, partition, err)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
+
+// errLost says that a checkpoint is not where it was expected: somebody else wrote the records, or this
+// process did and did not hear of it. Nothing was written.
+var errLost = errors.New("a checkpoint is not where it was")
+
+// A transaction writes one batch.
+type transaction struct {
+	*store
+	tx pgx.Tx
+	*folded
+	shards shards
+	stats  stats
+}
+
+// write puts the chunks' facts and checkpoints into Postgres, in one transaction: all or nothing.
+func (s *store) write(ctx context.Context, chunks []*chunk) error {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	t := &transaction{store: s, tx: tx, shards: shards{}, stats: stats{}}
+	if err := t.claim(ctx, chunks); err != nil {
+		return err
+	}
+	t.folded = fold(chunks)
+	steps := []struct {
+		doing string
+		do    func(context.Context) error
+	}{
+		{"find the deliveries of late reads", t.resolve},
+		{"take up early facts", t.takeEarly},
+		{"write duplicates", t.writeDuplicates},
+		{"write deliveries", t.writeDeliveries},
+		{"write attempts", t.writeAttempts},
+		{"write the timeline", t.writeTimeline},
+		{"write requests", t.writeRequests},
+		{"write counts", t.writeShards},
+		{"write statistics", t.writeStats},
+	}
+	for _, step := range steps {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.doing, err)
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// claim takes the locks and moves the checkpoints. Waiting for another projector's transaction on the
+// same partitions happens here, so that everything after sees what it wrote.
+func (t *transaction) claim(ctx context.Context, chunks []*chunk) error {
+	if _, err := t.tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared($1, $2)", t.class, int32(lockSwap)); err != nil {
+		return fmt.Errorf("wait for a rebuild: %w", err)
+	}
+	// unnest hands its rows out in order, so every transaction takes the locks ascending.
+	if _, err := t.tx.Exec(ctx, "SELECT count(pg_advisory_xact_lock($1, p)) FROM unnest($2::int4[]) AS p", t.class, partitions(chunks)); err != nil {
+		return fmt.Errorf("lock the partitions: %w", err)
+	}
+	moves := map[*source]int64{}
+	for _, c := range chunks {
+		moves[c.src] = max(moves[c.src], c.next)
+	}
+	cols := arrays(oidText, oidInt4, oidInt8, oidInt8)
+	for src, next := range moves {
+		f := cols.add()
+		f[0].text(src.topic)
+		f[1].int4(src.partition)
+		f[2].int8(src.at)
+		f[3].int8(next)
+	}
+	res, err := t.run(ctx, t.tx, `
+		UPDATE $.checkpoints AS c SET next_offset = k.next, updated_at = now()
+		FROM unnest($1::text[], $2::int4[], $3::int8[], $4::int8[]) AS k(topic, partition, expected, next)
+		WHERE c.topic = k.topic AND c.partition = k.partition AND c.next_offset = k.expected`, cols.params()...)
+	if err != nil {
+		return fmt.Errorf("move the checkpoints: %w", err)
+	}
+	if res.CommandTag.RowsAffected() != int64(len(moves)) {
+		return errLost
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package projections
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// A dropped duplicate is no delivery, yet intake, which knows nothing of earlier requests, opened one:
+// each request's accepted record carries an id with that request's time. Such a ghost is told by the
+// request that the duplicate names; it is taken out of the table, or kept from getting in, whichever
+// fact comes first. The duplicate counts in its place.
+
+// ghostly rows know nothing but that one request was accepted. Whatever was tried is no duplicate.
+func (r *row) ghostly() bool {
+	return r.accepted() && !r.several && r.status == domain.Accepted && r.attempts == 0
+}
+
+func (t *transaction) writeDuplicates(ctx context.Context) error {
+	if len(t.duplicates) > 0 {
+		inserted, err := t.insertDuplicates(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range inserted {
+			f := t.duplicates[d]
+			t.shards.of(d.notificationID, factDay(f), f.userPartition()).duplicates++
+		}
+		if err := t.removeGhosts(ctx, inserted); err != nil {
+			return err
+		}
+	}
+	return t.dropGhosts(ctx)
+}
+
+func duplicateColumns(n int, each func(i int) duplicate) *columns {
+	cols := arrays(oidText, oidText, oidText, oidInt4, oidInt8)
+	for i := range n {
+		d := each(i)
+		f := cols.add()
+		f[0].text(d.notificationID)
+		f[1].text(d.userID)
+		f[2].text(d.request.topic)
+		f[3].int4(d.request.partition)
+		f[4].int8(d.request.offset)
+	}
+	return cols
+}
+
+// insertDuplicates returns those that were not known before: a fact that was written twice counts once.
+func (t *transaction) insertDuplicates(ctx context.Context) ([]duplicate, error) {
+	all := sorted(t.duplicates, compareDuplicates)
+	cols := duplicateColumns(len(all), func(i int) duplicate { return all[i] })
+	more := arrays(oidDate, oidTimestamp)
+	for _, d := range all {
+		f := more.add()
+		f[0].day(factDay(t.duplicates[d]))
+		f[1].int8(t.duplicates[d].ev.GetAtUs() - pgEpochUS)
+	}
+	res, err := t.run(ctx, t.tx, `
+		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", day, at)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::date[], $7::timestamptz[])
+		ON CONFLICT DO NOTHING RETURNING notification_id, user_id, topic, partition, "offset"`, append(cols.params(), more.params()...)...)
+	if err != nil {
+		return nil, err
+	}
+	inserted := make([]duplicate, len(res.Rows))
+	for i, v := range res.Rows {
+		inserted[i] = duplicate{string(v[0]), string(v[1]), position{string(v[2]), readInt4(v[3]), readInt8(v[4])}}
+	}
+	return inserted, nil
+}
+
+func compareDuplicates(a, b duplicate) int {
+	if c := strings.Compare(a.notificationID, b.notificationID); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.userID, b.userID); c != 0 {
+		return c
+	}
+	return a.request.compare(b.request)
+}
+
+// removeGhosts deletes what earlier batches took for deliveries.
+func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) error {
+	if len(dropped) == 0 {
+		return nil
+	}
+	cols := duplicateColumns(len(dropped), func(i int) duplicate { return dropped[i] })
+	res, err := t.run(ctx, t.tx, `
+		DELETE FROM $.deliveries AS d
+		USING unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[]) AS k(notification_id, user_id, topic, partition, "offset")
+		WHERE d.notification_id = k.notification_id AND d.user_id = k.user_id
+		AND d.request_topic = k.topic AND d.request_partition = k.partition AND d.request_offset = k."offset"
+		AND NOT d.several_requests AND d.status = 'accepted' AND d.attempts = 0
+		RETURNING `+rowColumns, cols.params()...)
+	if err != nil {
+		return err
+	}
+	for _, v := range res.Rows {
+		r := readRow(v)
+		i := slices.IndexFunc(dropped, func(d duplicate) bool { return d == duplicate{r.notificationID, r.userID, r.request} })
+		t.count(&r, t.duplicates[dropped[i]].userPartition(), -1)
+	}
+	return nil
+}
+
+// dropGhosts keeps out of this batch what is known to be a duplicate.
+func (t *transaction) dropGhosts(ctx context.Context) error {
+	ghosts := map[duplicate]domain.DeliveryID{}
+	for id, r := range t.rows {
+		if r.ghostly() {
+			ghosts[duplicate{r.notificationID, r.userID, r.request}] = id
+		}
+	}
+	if len(ghosts) == 0 {
+		return nil
+	}
+	suspects := sorted(ghosts, compareDuplicates)
+	cols := duplicateColumns(len(suspects), func(i int) duplicate { return suspects[i] })
+	res, err := t.run(ctx, t.tx, `
+		SELECT k.i FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[]) WITH ORDINALITY AS k(notification_id, user_id, topic, partition, "offset", i)
+		JOIN $.duplicates AS d ON d.notification_id = k.notification_id AND d.user_id = k.user_id
+		AND d.topic = k.topic AND d.partition = k.partition AND d."offset" = k."offset"`, cols.params()...)
+	if err != nil {
+		return err
+	}
+	for _, v := range res.Rows {
+		delete(t.rows, ghosts[suspects[readInt8(v[0])-1]])
+	}
+	return nil
+}

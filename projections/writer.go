@@ -1,0 +1,264 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A writer gathers the chunks of many partitions and writes them in one transaction: the cost of a
+// transaction is shared, and facts of one delivery that lie close together are folded before they reach
+// Postgres. Of one user partition all chunks go to the same writer.
+type writer struct {
+	store  *store
+	log    *slog.Logger
+	limits limits
+	meters *meters
+	// deadLetter keeps a record that Postgres refuses; nil means it is kept.
+	deadLetter func(ctx context.Context, rec *kgo.Record, reason error) error
+
+	in     chan *chunk
+	hurry  chan struct{} // one token: somebody waits for what is gathered
+	down   atomic.Pointer[error]
+	failed chan struct{} // closed when run ended with an error
+}
+
+// limits are when a writer stops gathering.
+type limits struct {
+	facts int
+	wait  time.Duration
+}
+
+func newWriter(s *store, log *slog.Logger, l limits, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) *writer {
+	return &writer{
+		store: s, log: log, limits: l, meters: m, deadLetter: deadLetter,
+		in: make(chan *chunk, 16), hurry: make(chan struct{}, 1), failed: make(chan struct{}),
+	}
+}
+
+// errWriter is what feeds get when their writer ended; the writer's own error ends the role.
+var errWriter = errors.New("the writer has ended")
+
+// put hands a chunk over. It blocks while the writer is behind, which pauses the partition.
+func (w *writer) put(ctx context.Context, c *chunk) error {
+	select {
+	case w.in <- c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.failed:
+		return errWriter
+	}
+}
+
+// hasten makes the writer write what it has.
+func (w *writer) hasten() {
+	select {
+	case w.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends; it leaves nothing half-written. An error is one that only a person can mend.
+func (w *writer) run(ctx context.Context) error {
+	for {
+		chunks := w.gather(ctx)
+		if chunks == nil {
+			return nil
+		}
+		err := w.commit(ctx, chunks)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			close(w.failed)
+			return explain(err)
+		}
+	}
+}
+
+// gather waits for a chunk, then for more until there is enough or it was long enough.
+func (w *writer) gather(ctx context.Context) []*chunk {
+	var chunks []*chunk
+	select {
+	case c := <-w.in:
+		chunks = append(chunks, c)
+	case <-ctx.Done():
+		return nil
+	}
+	timer := time.NewTimer(w.limits.wait)
+	defer timer.Stop()
+	for n := weight(chunks); n < w.limits.facts; {
+		select {
+		case c := <-w.in:
+			chunks, n = append(chunks, c), n+len(c.facts)
+		case <-w.hurry:
+			return w.rest(chunks)
+		case <-timer.C:
+			return chunks
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return chunks
+}
+
+// rest takes what is queued already.
+func (w *writer) rest(chunks []*chunk) []*chunk {
+	for {
+		select {
+		case c := <-w.in:
+			chunks = append(chunks, c)
+		default:
+			return chunks
+		}
+	}
+}
+
+// commit writes chunks, however long Postgres is away. Chunks that are too many for one value that
+// Postgres refuses are halved until it is found.
+func (w *writer) commit(ctx context.Context, chunks []*chunk) error {
+	var pause backoff
+	retriedDay := false
+	for {
+		if chunks = drop(chunks); len(chunks) == 0 {
+			return nil
+		}
+		err := w.try(ctx, chunks)
+		if err == nil {
+			w.up()
+			w.committed(chunks)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if missingDay(err) && !retriedDay {
+			retriedDay = true
+			w.store.forgetDays()
+			continue
+		}
+		switch judge(err) {
+		case lost:
+			if err := w.lookAgain(ctx, chunks); err != nil && judge(err) == stop {
+				return err
+			}
+		case poison:
+			w.up()
+			return w.bisect(ctx, chunks, err)
+		case wait:
+			w.away(err)
+			if err := pause.wait(ctx); err != nil {
+				return err
+			}
+		case stop:
+			return err
+		}
+	}
+}
+
+func (w *writer) try(ctx context.Context, chunks []*chunk) error {
+	start := time.Now()
+	if err := w.store.ensureDays(ctx, daysOf(chunks)); err != nil {
+		return err
+	}
+	if err := w.store.write(ctx, chunks); err != nil {
+		return err
+	}
+	w.meters.transactions.Inc()
+	w.meters.seconds.UpdateDuration(start)
+	return nil
+}
+
+// drop lets go of chunks whose partition is somebody else's.
+func drop(chunks []*chunk) []*chunk {
+	kept := chunks[:0:0]
+	for _, c := range chunks {
+		if c.src.gone() || c.next <= c.src.at {
+			c.done()
+			continue
+		}
+		kept = append(kept, c)
+	}
+	return kept
+}
+
+func (w *writer) committed(chunks []*chunk) {
+	w.meters.facts.Add(weight(chunks))
+	for _, c := range chunks {
+		c.src.at = max(c.src.at, c.next)
+		c.src.moved(c.src.at)
+		c.done()
+	}
+}
+
+// errBehind: the tables know less than this process has read, so that going on would leave a hole.
+var errBehind = errors.New("the checkpoint in postgres went back (a restored backup?): start again to read on from it")
+
+// lookAgain takes up the checkpoints as they are. What is before them is in the tables already.
+func (w *writer) lookAgain(ctx context.Context, chunks []*chunk) error {
+	all, err := w.store.checkpoints(ctx)
+	if err != nil {
+		return err
+	}
+	w.meters.conflicts.Inc()
+	for _, c := range chunks {
+		at, ok := all[c.src.topic][c.src.partition]
+		if !ok || at < c.src.at {
+			return &stopError{fmt.Errorf("%s/%d: %w", c.src.topic, c.src.partition, errBehind)}
+		}
+		if at > c.src.at {
+			w.log.Info("records are in the tables already", "topic", c.src.topic, "partition", c.src.partition, "from", c.src.at, "to", at)
+			c.src.at = at
+			c.src.moved(at)
+		}
+		c.from(at)
+	}
+	return nil
+}
+
+// stopError is an error of our own that only a person can mend.
+type stopError struct{ error }
+
+func (e *stopError) Unwrap() error { return e.error }
+
+// bisect finds what Postgres refuses. Everything else is written.
+func (w *writer) bisect(ctx context.Context, chunks []*chunk, reason error) error {
+	if weight(chunks) > 1 {
+		a, b := split(chunks)
+		if err := w.commit(ctx, a); err != nil {
+			return err
+		}
+		return w.commit(ctx, b)
+	}
+	for _, c := range chunks {
+		for _, f := range c.facts {
+			w.log.Error("postgres refuses a fact, it goes to the dead letters", "topic", f.rec.Topic, "partition", f.rec.Partition, "offset", f.rec.Offset, "error", reason)
+			if err := w.deadLetter(ctx, f.rec, reason); err != nil {
+				return err
+			}
+		}
+		c.facts = nil // only the checkpoint moves
+	}
+	return w.commit(ctx, chunks)
+}
+
+// away and up say each change once.
+func (w *writer) away(err error) {
+	if w.down.Swap(&err) == nil {
+		w.meters.up.Set(0)
+		w.log.Warn("waiting for postgres, deliveries go on without it", "error", err)
+	}
+}
+
+func (w *writer) up() {
+	if w.down.Swap(nil) != nil {
+		w.log.Info("postgres answers again")
+	}
+	w.meters.up.Set(1)
+}
