@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -31,7 +32,6 @@ type Projector struct {
 
 	mu      sync.Mutex
 	checked bool
-	feeds   map[string]map[int32]*feed
 }
 
 // New makes a projector; Run starts it.
@@ -44,7 +44,7 @@ func New(cfg Config) (*Projector, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Projector{cfg: cfg, store: store, meters: newMeters(), feeds: map[string]map[int32]*feed{}}
+	p := &Projector{cfg: cfg, store: store, meters: newMeters()}
 	if p.publisher, err = consumers.NewPublisher(cfg.Kafka, consumers.LingerBulk); err != nil {
 		store.close()
 		return nil, err
@@ -196,7 +196,7 @@ func (p *Projector) awaitSchema(ctx context.Context) error {
 
 // starts says where each partition goes on: at the checkpoint, which the log must still reach.
 func (p *Projector) starts(ctx context.Context, assigned map[string][]int32) (map[string]map[int32]int64, error) {
-	starts, ends, err := p.bounds(ctx, slices.Collect(maps.Keys(assigned)))
+	starts, ends, err := bounds(ctx, p.admin, slices.Collect(maps.Keys(assigned)))
 	if err != nil {
 		return nil, err
 	}
@@ -241,21 +241,25 @@ func (p *Projector) start(ctx context.Context, topic string, id int32, next int6
 	}
 }
 
-// bounds are the log's first and next offsets.
-func (p *Projector) bounds(ctx context.Context, topics []string) (starts, ends kadm.ListedOffsets, err error) {
-	if starts, err = p.admin.ListStartOffsets(ctx, topics...); err == nil {
-		err = starts.Error()
+// bounds are the log's first and next offsets. It waits while Kafka is away.
+func bounds(ctx context.Context, admin *kadm.Client, topics []string) (starts, ends kadm.ListedOffsets, err error) {
+	var pause backoff
+	for {
+		if starts, err = admin.ListStartOffsets(ctx, topics...); err == nil {
+			err = starts.Error()
+		}
+		if err == nil {
+			if ends, err = admin.ListEndOffsets(ctx, topics...); err == nil {
+				err = ends.Error()
+			}
+		}
+		if err == nil {
+			return starts, ends, nil
+		}
+		if consumers.IsFatal(err) || errors.Is(err, kerr.UnknownTopicOrPartition) || pause.wait(ctx) != nil {
+			return nil, nil, fmt.Errorf("ask Kafka where the log starts and ends: %w", err)
+		}
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask Kafka where the log starts: %w", err)
-	}
-	if ends, err = p.admin.ListEndOffsets(ctx, topics...); err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask Kafka where the log ends: %w", err)
-	}
-	return starts, ends, nil
 }
 
 // Open implements [consumers.Handler].
@@ -266,18 +270,12 @@ func (p *Projector) Open(_ context.Context, part *consumers.Partition) (consumer
 		deadLetter: p.writers[0].deadLetter, next: part.Start,
 	}
 	f.src = &source{topic: part.Topic, partition: part.ID, at: part.Start, gone: f.gone.Load, moved: part.Commit}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.feeds[part.Topic] == nil {
-		p.feeds[part.Topic] = map[int32]*feed{}
-	}
-	p.feeds[part.Topic][part.ID] = f
 	return f, nil
 }
 
 // Lag is how many records of the log are not in the tables yet, over all partitions, whoever has them.
 func (p *Projector) Lag(ctx context.Context) (int64, error) {
-	starts, ends, err := p.bounds(ctx, topics())
+	starts, ends, err := bounds(ctx, p.admin, topics())
 	if err != nil {
 		return 0, err
 	}
