@@ -250,7 +250,9 @@ func (l *Loop) start(ctx context.Context, offsets map[string]map[int32]kgo.Offse
 			if at := offset.EpochOffset().Offset; at >= 0 {
 				w.part.Start = at
 			}
-			go w.run()
+			if w.started.CompareAndSwap(false, true) {
+				go w.run()
+			}
 		}
 	}
 	return offsets, nil
@@ -265,7 +267,9 @@ func (l *Loop) ownStarts(ctx context.Context, offsets map[string]map[int32]kgo.O
 	}
 	starts, err := l.cfg.Starts(ctx, assigned)
 	if err != nil {
-		l.fail(&Partition{Topic: l.cfg.Topics[0]}, "find the start of", err)
+		if ctx.Err() == nil { // else the assignment is over before it began
+			l.fail(&Partition{Topic: l.cfg.Topics[0]}, "find the start of", err)
+		}
 		return nil, err
 	}
 	for topic, parts := range offsets {
@@ -314,6 +318,9 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	l.mu.Unlock()
 	for _, w := range going {
 		w.cancel()
+		if w.started.CompareAndSwap(false, true) { // its start was never found: there is nothing to wait for
+			close(w.done)
+		}
 	}
 	for _, w := range going {
 		<-w.done

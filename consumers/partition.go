@@ -59,6 +59,8 @@ type worker struct {
 	cancel context.CancelFunc
 	done   chan struct{} // the goroutine has ended, the feed is closed
 	opened atomic.Bool
+	// started is set once, by who runs the worker or by who gives it up before that.
+	started atomic.Bool
 
 	mu      sync.Mutex
 	queue   []*kgo.Record
