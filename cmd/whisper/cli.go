@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/klivvr/whisper/ops"
+)
+
+// The exit codes.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// cli is the command line: one field a subcommand, in the order of the help.
+type cli struct {
+	Config    string `help:"Read settings from this YAML or JSON file; its keys are the names of flags." placeholder:"FILE" group:"general"`
+	LogFormat string `help:"How to write logs: auto is text on a terminal, JSON elsewhere." enum:"${log_formats}" default:"auto" placeholder:"auto|text|json" group:"general"`
+	LogLevel  string `help:"Least level to log: debug, info, warn or error (default info; warn for dev and the tools)." placeholder:"LEVEL" group:"general"`
+
+	Topics  topicsCmd  `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
+
+	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
+	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
+	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
+	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
+
+	Completion completionCmd `cmd:"" group:"other" help:"Print the completion script of a shell."`
+	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
+}
+
+var groups = []kong.Group{
+	{Key: "everything", Title: "Everything in one process:"},
+	{Key: "roles", Title: "Roles (start more of one to scale it):"},
+	{Key: "setup", Title: "Before the roles start:"},
+	{Key: "people", Title: "Using and watching it:"},
+	{Key: "measure", Title: "Measuring it:"},
+	{Key: "other", Title: "Other:"},
+	{Key: "general", Title: "General:"},
+	{Key: "kafka", Title: "Kafka:"},
+	{Key: "topics", Title: "Topics (the same for every role of a cluster):"},
+	{Key: "postgres", Title: "Postgres:"},
+	{Key: "ops", Title: "Operations:"},
+}
+
+const description = `Whisper delivers notifications: a Kafka record in, a notification on a socket or a phone, its whole story in Postgres.
+
+Every flag is also the environment variable WHISPER_FLAG_NAME and a key of the file given with --config; a flag wins over the environment, that over the file.`
+
+// A command does what a subcommand is for. The context ends at the first signal.
+type command interface {
+	Run(ctx context.Context, p *process) error
+}
+
+// A checker tells what is wrong with its settings before anything is started; every complaint names
+// its setting ("partitions: …").
+type checker interface {
+	Check() error
+}
+
+// process is what a command needs of the outside.
+type process struct {
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	now            func() time.Time
+	model          *kong.Application
+
+	logFormat string
+	logLevel  string // as it was given; empty: the command's own default
+}
+
+// logger is for commands whose default level is not info.
+func (p *process) logger(byDefault slog.Level) *slog.Logger {
+	level, err := ops.ParseLevel(p.logLevel)
+	if err != nil {
+		level = byDefault
+	}
+	return ops.NewLogger(p.stderr, p.logFormat, level, ops.IsTerminal(p.stderr))
+}
+
+// run is the whole program, for main and for tests.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	var c cli
+	settings := newSettings(environ)
+	exited := false
+	parser, err := kong.New(
+		&c,
+		kong.Name("whisper"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { exited = true }), // --help
+		kong.Resolvers(settings),
+		kong.PostBuild(settings.collectErrors),
+		kong.ExplicitGroups(groups),
+		kong.Vars{"log_formats": ops.LogFormats},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "whisper:", err) // the structs above contradict each other
+		return exitError
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	if args[0] == completeCommand {
+		complete(stdout, parser.Model, args[1:])
+		return exitOK
+	}
+	parsed, err := parser.Parse(args)
+	if exited {
+		return exitOK
+	}
+	if err != nil {
+		return report(stderr, settings, commandName(err), badSettings(settings.errs, err))
+	}
+	return start(ctx, parsed, &c, settings, stdout, stderr)
+}
+
+// start checks all settings of the chosen command, then runs it.
+func start(ctx context.Context, parsed *kong.Context, c *cli, settings *settings, stdout, stderr io.Writer) int {
+	node := parsed.Selected()
+	name := node.FullPath()
+	p := &process{
+		stdout: stdout, stderr: stderr, now: time.Now, model: parsed.Model,
+		logFormat: c.LogFormat, logLevel: c.LogLevel,
+	}
+	errs := settings.errs
+	if c.LogLevel != "" {
+		_, err := ops.ParseLevel(c.LogLevel)
+		errs = append(errs, err)
+	}
+	cmd, ok := node.Target.Addr().Interface().(command)
+	if !ok {
+		_, _ = fmt.Fprintf(stderr, "whisper: %s has nothing to run\n", name)
+		return exitError
+	}
+	if c, ok := cmd.(checker); ok {
+		errs = append(errs, c.Check())
+	}
+	if err := badSettings(errs); err != nil {
+		return report(stderr, settings, name, err)
+	}
+	p.log = p.logger(slog.LevelInfo)
+	return report(stderr, settings, name, cmd.Run(ctx, p))
+}
+
+// usageError is a wrong setting; it ends with exit code 2.
+type usageError struct{ errs []error }
+
+func (e *usageError) Error() string { return errors.Join(e.errs...).Error() }
+func (e *usageError) Unwrap() []error { return e.errs }
+
+// badSettings gathers complaints, or is nil.
+func badSettings(errs []error, more ...error) error {
+	var flat []error
+	for _, err := range append(errs, more...) {
+		flat = append(flat, flatten(err)...)
+	}
+	if len(flat) == 0 {
+		return nil
+	}
+	return &usageError{flat}
+}
+
+// flatten takes joined errors apart: one line each.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var flat []error
+	for _, e := range joined.Unwrap() {
+		flat = append(flat, flatten(e)...)
+	}
+	return flat
+}
+
+// report says on w why a command ended and gives the exit code.
+func report(w io.Writer, settings *settings, name string, err error) int {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case !errors.As(err, &usage):
+		_, _ = fmt.Fprintf(w, "%s: %s\n", name, err)
+		return exitError
+	case len(usage.errs) == 1:
+		_, _ = fmt.Fprintf(w, "%s: %s\n", name, settings.explain(usage.errs[0]))
+	default:
+		_, _ = fmt.Fprintf(w, "%s: %d settings are wrong:\n", name, len(usage.errs))
+		for _, e := range usage.errs {
+			_, _ = fmt.Fprintf(w, "  %s\n", settings.explain(e))
+		}
+	}
+	_, _ = fmt.Fprintf(w, "`%s --help` lists the settings.\n", name)
+	return exitUsage
+}
+
+// commandName is the command that a parse error speaks of, as far as parsing came.
+func commandName(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if node := parse.Context.Selected(); node != nil {
+			return node.FullPath()
+		}
+	}
+	return "whisper"
+}
+
+// oneLine keeps what is printed of a record or an error on one line.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+)
+
+// scan reads topics for a person: everything that is there, or what comes from now on.
+type scan struct {
+	client consumers.ClientConfig
+	topics []string
+	// only, where it is set, is the one user id whose partitions are read.
+	only string
+	// since passes over what is older; zero: from the start, or from the end when following.
+	since  time.Time
+	follow bool
+	// started, where it is set, is called when nothing that comes from now on can be missed.
+	started func()
+	// caughtUp, where it is set, is called once everything that was there at the start was handed over.
+	caughtUp func() error
+}
+
+// run hands over records, in order per partition, until it has read everything that was there or, when
+// following, until ctx ends. An error of sink ends it.
+func (s scan) run(ctx context.Context, sink func(*kgo.Record) error) error {
+	cl, err := kgo.NewClient(s.client.Options()...)
+	if err != nil {
+		return fmt.Errorf("kafka client: %w", err)
+	}
+	defer cl.Close()
+	starts, ends, err := s.bounds(ctx, kadm.NewClient(cl))
+	if err != nil {
+		return err
+	}
+	left := map[string]map[int32]int64{} // where a partition is caught up
+	consume := map[string]map[int32]kgo.Offset{}
+	for topic, partitions := range starts {
+		consume[topic], left[topic] = map[int32]kgo.Offset{}, map[int32]int64{}
+		for p, from := range partitions {
+			if end := ends[topic][p]; from < end {
+				left[topic][p] = end
+			} else if !s.follow {
+				continue
+			}
+			consume[topic][p] = kgo.NewOffset().At(from)
+		}
+	}
+	cl.AddConsumePartitions(consume)
+	if s.started != nil {
+		s.started()
+	}
+	return s.poll(ctx, cl, left, sink)
+}
+
+func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int32]int64, sink func(*kgo.Record) error) error {
+	told := false
+	for {
+		if !told && empty(left) {
+			told = true
+			if s.caughtUp != nil {
+				if err := s.caughtUp(); err != nil {
+					return err
+				}
+			}
+			if !s.follow {
+				return nil
+			}
+		}
+		fetches := cl.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var errs []error
+		fetches.EachError(func(topic string, partition int32, err error) {
+			if consumers.IsFatal(err) {
+				errs = append(errs, fmt.Errorf("consume %s/%d: %w", topic, partition, err))
+			}
+		})
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			for _, rec := range p.Records {
+				if len(errs) == 0 {
+					if err := sink(rec); err != nil {
+						errs = append(errs, err)
+					}
+				}
+				if rec.Offset+1 >= left[p.Topic][p.Partition] {
+					delete(left[p.Topic], p.Partition)
+				}
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+}
+
+func empty(left map[string]map[int32]int64) bool {
+	for _, partitions := range left {
+		if len(partitions) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// bounds are, for each partition to read, where to start and where it ends now.
+func (s scan) bounds(ctx context.Context, adm *kadm.Client) (starts, ends map[string]map[int32]int64, err error) {
+	listed, err := adm.ListEndOffsets(ctx, s.topics...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the ends of %v: %w (has `whisper topics apply` been run?)", s.topics, err)
+	}
+	from := listed
+	switch {
+	case !s.since.IsZero():
+		from, err = adm.ListOffsetsAfterMilli(ctx, s.since.UnixMilli(), s.topics...)
+	case !s.follow:
+		from, err = adm.ListStartOffsets(ctx, s.topics...)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the starts of %v: %w", s.topics, err)
+	}
+	return s.pick(from), s.pick(listed), nil
+}
+
+func (s scan) pick(offsets kadm.ListedOffsets) map[string]map[int32]int64 {
+	out := map[string]map[int32]int64{}
+	for topic, partitions := range offsets {
+		out[topic] = map[int32]int64{}
+		for p, o := range partitions {
+			if s.only == "" || p == consumers.PartitionOf(s.only, int32(len(partitions))) {
+				out[topic][p] = o.Offset
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/klivvr/whisper/consumers"
+)
+
+type topicsCmd struct {
+	Plan  topicsPlanCmd  `cmd:"" help:"Show what apply would do."`
+	Apply topicsApplyCmd `cmd:"" help:"Make missing topics and mend their settings; safe to repeat."`
+}
+
+type topicsFlags struct {
+	Kafka kafkaFlags    `embed:"" group:"kafka"`
+	Topic topologyFlags `embed:"" group:"topics"`
+	JSON  bool          `name:"json" help:"Print the plan as JSON."`
+}
+
+func (f topicsFlags) Check() error { return errors.Join(f.Kafka.Check(), f.Topic.Check()) }
+
+type topicsPlanCmd struct {
+	topicsFlags
+}
+
+func (c *topicsPlanCmd) Run(ctx context.Context, p *process) error {
+	return c.do(ctx, p, false)
+}
+
+type topicsApplyCmd struct {
+	topicsFlags
+}
+
+func (c *topicsApplyCmd) Run(ctx context.Context, p *process) error {
+	return c.do(ctx, p, true)
+}
+
+func (f topicsFlags) do(ctx context.Context, p *process, apply bool) error {
+	client, err := f.Kafka.toolClient(ctx, p)
+	if err != nil {
+		return err
+	}
+	adm, err := client.Admin()
+	if err != nil {
+		return err
+	}
+	defer adm.Close()
+	plans, err := consumers.PlanTopics(ctx, adm, f.Topic.topology().Specs())
+	if err != nil {
+		return err
+	}
+	if err := printPlans(p.stdout, plans, f.JSON); err != nil {
+		return err
+	}
+	if !apply {
+		return nil
+	}
+	if err := consumers.ApplyTopics(ctx, adm, plans); err != nil {
+		return err
+	}
+	if !f.JSON {
+		_, _ = fmt.Fprintln(p.stdout, "applied")
+	}
+	return nil
+}
+
+func printPlans(w io.Writer, plans []consumers.TopicPlan, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, plans)
+	}
+	same := 0
+	for _, plan := range plans {
+		switch {
+		case plan.Conflict != "":
+			_, _ = fmt.Fprintf(w, "! %s %s\n", plan.Name, plan.Conflict)
+		case plan.Create != nil:
+			_, _ = fmt.Fprintf(w, "+ %s: %d partitions, replication %d%s\n", plan.Name, plan.Create.Partitions, plan.Create.Replication, settingsText(plan.Create.Configs))
+		case len(plan.Alter) > 0:
+			_, _ = fmt.Fprintf(w, "~ %s%s\n", plan.Name, settingsText(plan.Alter))
+		default:
+			same++
+		}
+	}
+	_, err := fmt.Fprintf(w, "%d of %d topics are as they should be\n", same, len(plans))
+	return err
+}
+
+func settingsText(configs map[string]string) string {
+	text := ""
+	for _, key := range slices.Sorted(maps.Keys(configs)) {
+		text += ", " + key + "=" + configs[key]
+	}
+	return text
+}
+
+// printJSON writes one object to a line: what pipes want.
+func printJSON(w io.Writer, doc any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(doc)
+}

@@ -1,0 +1,222 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Health is the document of /v1/health. Reasons is empty exactly when Status is healthy.
+type Health struct {
+	Status  string   `json:"status"`
+	Reasons []string `json:"reasons"`
+	// QueueDepths are the records of a lane that wait: requests that intake has not committed, and
+	// deliveries that dispatch has not.
+	QueueDepths map[string]int64 `json:"queue_depths"`
+	// DeliveryRatePerSecond and ErrorRate speak of the attempts of the last 5 minutes; both are 0
+	// where no attempt was made, and where the read model does not answer, which is a reason then.
+	DeliveryRatePerSecond float64      `json:"delivery_rate_per_second"`
+	ErrorRate             float64      `json:"error_rate"`
+	ActiveConnections     int64        `json:"active_connections"`
+	Utilization           float64      `json:"utilization"`
+	Nodes                 []NodeHealth `json:"nodes"`
+	At                    time.Time    `json:"at"`
+}
+
+// The values of Health.Status.
+const (
+	StatusHealthy  = "healthy"
+	StatusDegraded = "degraded"
+)
+
+// AttemptWindow is how far back attempts count.
+const AttemptWindow = 5 * time.Minute
+
+// AttemptCounts are the attempts in a span of time.
+type AttemptCounts struct{ Total, Failed int64 }
+
+// HealthConfig of a HealthMonitor.
+type HealthConfig struct {
+	Client consumers.ClientConfig
+	// Attempts counts what was tried since a time, from the read model.
+	Attempts func(ctx context.Context, since time.Time) (AttemptCounts, error)
+	// IntakeGroup and DispatchGroup are the consumer groups whose lag is the queue
+	// (default whisper-intake, whisper-dispatch).
+	IntakeGroup, DispatchGroup string
+	// MaxWait is, a lane each, how old the oldest record may be that dispatch has not settled or parked
+	// (default 5 s, 30 s, 5 min).
+	MaxWait map[domain.Lane]time.Duration
+	// MaxErrorRate and MaxUtilization of a node, as ratios (default 0.05, 0.8).
+	MaxErrorRate, MaxUtilization float64
+	// Interval of measuring for whisper_queue_depth (default 5 s).
+	Interval time.Duration
+	Now      func() time.Time
+	Logger   *slog.Logger
+}
+
+// Validate names every problem of the settings.
+func (c HealthConfig) Validate() error {
+	errs := []error{c.Client.Validate()}
+	for _, lane := range domain.Lanes {
+		if wait, ok := c.MaxWait[lane]; ok && wait <= 0 {
+			errs = append(errs, fmt.Errorf("max-wait-%s: %s is not a positive duration", lane, wait))
+		}
+	}
+	if c.MaxErrorRate < 0 || c.MaxErrorRate > 1 {
+		errs = append(errs, fmt.Errorf("max-error-rate: %g is not between 0 and 1", c.MaxErrorRate))
+	}
+	if c.MaxUtilization < 0 || c.MaxUtilization > 1 {
+		errs = append(errs, fmt.Errorf("max-utilization: %g is not between 0 and 1", c.MaxUtilization))
+	}
+	return errors.Join(errs...)
+}
+
+// DefaultMaxWait is how old the oldest record of a lane may be before the lane counts as late.
+var DefaultMaxWait = map[domain.Lane]time.Duration{domain.High: 5 * time.Second, domain.Normal: 30 * time.Second, domain.Low: 5 * time.Minute}
+
+func (c *HealthConfig) setDefaults() {
+	if c.IntakeGroup == "" {
+		c.IntakeGroup = "whisper-intake"
+	}
+	if c.DispatchGroup == "" {
+		c.DispatchGroup = "whisper-dispatch"
+	}
+	waits := map[domain.Lane]time.Duration{}
+	for _, lane := range domain.Lanes {
+		waits[lane] = DefaultMaxWait[lane]
+		if wait := c.MaxWait[lane]; wait != 0 {
+			waits[lane] = wait
+		}
+	}
+	c.MaxWait = waits
+	if c.MaxErrorRate == 0 {
+		c.MaxErrorRate = 0.05
+	}
+	if c.MaxUtilization == 0 {
+		c.MaxUtilization = 0.8
+	}
+	if c.Interval == 0 {
+		c.Interval = 5 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// HealthMonitor watches the whole system from outside its roles: Kafka's offsets, the nodes' heartbeats
+// and the read model. It costs a handful of small Kafka requests an interval, whatever the traffic.
+type HealthMonitor struct {
+	cfg    HealthConfig
+	adm    *kadm.Client
+	nodes  *nodeWatch
+	depths map[domain.Lane]*metrics.Gauge
+
+	mu   sync.Mutex // one measurement at a time; callers meanwhile share its outcome
+	last Health
+}
+
+// NewHealthMonitor connects; Run makes it work and closes what it opened.
+func NewHealthMonitor(cfg HealthConfig) (*HealthMonitor, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.setDefaults()
+	adm, err := cfg.Client.Admin()
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := newNodeWatch(cfg.Client)
+	if err != nil {
+		adm.Close()
+		return nil, err
+	}
+	m := &HealthMonitor{cfg: cfg, adm: adm, nodes: nodes, depths: map[domain.Lane]*metrics.Gauge{}}
+	for _, lane := range domain.Lanes {
+		m.depths[lane] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_queue_depth{lane=%q}`, lane), nil)
+	}
+	return m, nil
+}
+
+// Run follows the nodes and measures until ctx ends. Kafka or Postgres not answering is a reason in the
+// document, never an error.
+func (m *HealthMonitor) Run(ctx context.Context) error {
+	defer m.adm.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.nodes.run(ctx) })
+	g.Go(func() error {
+		tick := time.NewTicker(m.cfg.Interval)
+		defer tick.Stop()
+		for {
+			m.Health(ctx)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// Ready says whether the nodes' heartbeats have been read.
+func (m *HealthMonitor) Ready() error { return m.nodes.ready() }
+
+// ServeHTTP answers /v1/health: 200 with the document, degraded or not, since the question was answered.
+func (m *HealthMonitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A caller who leaves must not spoil the measurement that others share.
+	answer(w, http.StatusOK, m.Health(context.WithoutCancel(r.Context())))
+}
+
+// Health measures now, or hands out a measurement of the last second, so that many callers cost no
+// more than one.
+func (m *HealthMonitor) Health(ctx context.Context) Health {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.cfg.Now()
+	if age := now.Sub(m.last.At); age >= 0 && age < time.Second {
+		return m.last
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	doc := Health{Reasons: []string{}, QueueDepths: map[string]int64{}, At: now.UTC()}
+	m.lanes(ctx, &doc, now)
+	m.attempts(ctx, &doc, now)
+	m.connections(&doc, now)
+	doc.Status = StatusHealthy
+	if len(doc.Reasons) > 0 {
+		doc.Status = StatusDegraded
+	}
+	m.last = doc
+	return doc
+}
+
+func (m *HealthMonitor) attempts(ctx context.Context, doc *Health, now time.Time) {
+	counts, err := m.cfg.Attempts(ctx, now.Add(-AttemptWindow))
+	if err != nil {
+		m.cfg.Logger.Warn("count attempts", "error", err)
+		doc.Reasons = append(doc.Reasons, "the read model does not answer, so rates are unknown")
+		return
+	}
+	if counts.Total == 0 {
+		return
+	}
+	doc.DeliveryRatePerSecond = float64(counts.Total-counts.Failed) / AttemptWindow.Seconds()
+	doc.ErrorRate = float64(counts.Failed) / float64(counts.Total)
+	if doc.ErrorRate > m.cfg.MaxErrorRate {
+		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)", counts.Failed, counts.Total, 100*doc.ErrorRate))
+	}
+}

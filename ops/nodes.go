@@ -1,0 +1,163 @@
+package ops
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// NodeHealth is one gateway in the health document.
+type NodeHealth struct {
+	Node        string    `json:"node"`
+	Incarnation uint64    `json:"incarnation"`
+	State       string    `json:"state"` // up, draining or silent
+	Connections int64     `json:"connections"`
+	Limit       int64     `json:"limit"`
+	Utilization float64   `json:"utilization"`
+	HeartbeatAt time.Time `json:"heartbeat_at"`
+}
+
+// The values of NodeHealth.State.
+const (
+	NodeUp       = "up"
+	NodeDraining = "draining"
+	NodeSilent   = "silent"
+)
+
+const (
+	// missedHeartbeats make a node silent: one may be late, two may be a broker's election.
+	missedHeartbeats = 3
+	// forgetNode is after how long a silent node is left out: one that never came back, because the
+	// fleet was made smaller by a crash, must not keep the whole system degraded for ever.
+	forgetNode = time.Hour
+	// heartbeatFallback is for a record that names no interval.
+	heartbeatFallback = 2 * time.Second
+)
+
+// connections adds up the nodes that are alive.
+func (m *HealthMonitor) connections(doc *Health, now time.Time) {
+	doc.Nodes = m.nodes.list(now)
+	var limit int64
+	for _, n := range doc.Nodes {
+		if n.State == NodeSilent {
+			doc.Reasons = append(doc.Reasons, fmt.Sprintf("node %s is silent since %s", n.Node, n.HeartbeatAt.Format(time.RFC3339)))
+			continue // its connections are gone, or are counted where they went
+		}
+		doc.ActiveConnections += n.Connections
+		limit += n.Limit
+		if n.Utilization > m.cfg.MaxUtilization {
+			doc.Reasons = append(doc.Reasons, fmt.Sprintf("node %s is %.0f%% full", n.Node, 100*n.Utilization))
+		}
+	}
+	doc.Utilization = ratio(doc.ActiveConnections, limit)
+}
+
+func ratio(n, of int64) float64 {
+	if of == 0 {
+		return 0
+	}
+	return float64(n) / float64(of)
+}
+
+// nodeWatch folds whisper.nodes: the newest heartbeat of each node.
+type nodeWatch struct {
+	reader *consumers.Reader
+
+	mu       sync.Mutex
+	nodes    map[string]*whisperv1.Node
+	caughtUp <-chan struct{}
+}
+
+func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
+	reader, err := consumers.NewReader(c)
+	if err != nil {
+		return nil, err
+	}
+	return &nodeWatch{reader: reader, nodes: map[string]*whisperv1.Node{}}, nil
+}
+
+func (w *nodeWatch) run(ctx context.Context) error {
+	defer w.reader.Close()
+	caughtUp, err := w.reader.Follow(ctx, consumers.TopicNodes, 0, consumers.FromStart, w.fold)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.caughtUp = caughtUp
+	w.mu.Unlock()
+	return w.reader.Run(ctx)
+}
+
+func (w *nodeWatch) ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.caughtUp: // nil blocks: not even asked yet
+		return nil
+	default:
+		return errors.New("reading the nodes' heartbeats")
+	}
+}
+
+// fold keeps the newest start of a node: a late heartbeat of an earlier one is history.
+func (w *nodeWatch) fold(records []*kgo.Record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, rec := range records {
+		name := string(rec.Key)
+		if rec.Value == nil {
+			delete(w.nodes, name)
+			continue
+		}
+		node := &whisperv1.Node{}
+		if err := proto.Unmarshal(rec.Value, node); err != nil {
+			continue // the gateway's and dispatch's to complain about; this is only a view
+		}
+		if old := w.nodes[name]; old.GetIncarnation() <= node.GetIncarnation() {
+			w.nodes[name] = node
+		}
+	}
+}
+
+// list is sorted by name; nodes that are long gone are left out.
+func (w *nodeWatch) list(now time.Time) []NodeHealth {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	nodes := []NodeHealth{}
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		n := w.nodes[name]
+		at := time.UnixMicro(n.GetAtUs()).UTC()
+		interval := cmp.Or(time.Duration(n.GetHeartbeatMs())*time.Millisecond, heartbeatFallback)
+		age := now.Sub(at)
+		if age > forgetNode {
+			continue
+		}
+		state := NodeUp
+		switch {
+		case age > missedHeartbeats*interval:
+			state = NodeSilent
+		case n.GetDraining():
+			state = NodeDraining
+		}
+		nodes = append(nodes, NodeHealth{
+			Node: name, Incarnation: n.GetIncarnation(), State: state,
+			Connections: n.GetConnections(), Limit: n.GetLimit(), Utilization: ratio(n.GetConnections(), n.GetLimit()),
+			HeartbeatAt: at,
+		})
+	}
+	return nodes
+}
