@@ -27,15 +27,22 @@ type cli struct {
 	LogFormat string `help:"How to write logs: auto is text on a terminal, JSON elsewhere." enum:"${log_formats}" default:"auto" placeholder:"auto|text|json" group:"general"`
 	LogLevel  string `help:"Least level to log: debug, info, warn or error (default info; warn for dev and the tools)." placeholder:"LEVEL" group:"general"`
 
-	Topics  topicsCmd  `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
+	Gateway gatewayCmd `cmd:"" group:"roles" help:"Hold clients' sockets."`
+	Push    pushCmd    `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs)."`
+
+	Topics topicsCmd `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
+
+	Migrate migrateCmd `cmd:"" group:"setup" help:"Bring the Postgres schema up to date."`
 
 	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
+	Token       tokenCmd       `cmd:"" group:"people" help:"Print a token for a client's socket."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
 	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
 
-	Completion completionCmd `cmd:"" group:"other" help:"Print the completion script of a shell."`
-	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
+	ApnsSimulator apnsSimulatorCmd `cmd:"" group:"other" help:"Play Apple's push service."`
+	Completion    completionCmd    `cmd:"" group:"other" help:"Print the completion script of a shell."`
+	Version       versionCmd       `cmd:"" group:"other" help:"Print the version."`
 }
 
 var groups = []kong.Group{
@@ -46,6 +53,10 @@ var groups = []kong.Group{
 	{Key: "measure", Title: "Measuring it:"},
 	{Key: "other", Title: "Other:"},
 	{Key: "general", Title: "General:"},
+	{Key: "sockets", Title: "Sockets:"},
+	{Key: "auth", Title: "Tokens of clients:"},
+	{Key: "push", Title: "Push:"},
+	{Key: "apns", Title: "APNs:"},
 	{Key: "kafka", Title: "Kafka:"},
 	{Key: "topics", Title: "Topics (the same for every role of a cluster):"},
 	{Key: "postgres", Title: "Postgres:"},
@@ -156,7 +167,7 @@ func start(ctx context.Context, parsed *kong.Context, c *cli, settings *settings
 // usageError is a wrong setting; it ends with exit code 2.
 type usageError struct{ errs []error }
 
-func (e *usageError) Error() string { return errors.Join(e.errs...).Error() }
+func (e *usageError) Error() string   { return errors.Join(e.errs...).Error() }
 func (e *usageError) Unwrap() []error { return e.errs }
 
 // badSettings gathers complaints, or is nil.

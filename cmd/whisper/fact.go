@@ -166,4 +166,3 @@ func quoted(s string) string {
 	}
 	return s
 }
-

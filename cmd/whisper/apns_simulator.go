@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+)
+
+type apnsSimulatorCmd struct {
+	Addr    string        `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
+	CAFile  string        `name:"ca-file" placeholder:"FILE" help:"Write the certificate here that clients must trust (PEM); what push takes as --apns-ca-file."`
+	Latency time.Duration `placeholder:"DURATION" help:"How long every answer takes."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *apnsSimulatorCmd) Help() string {
+	return `An Apple push service for a machine without Apple: HTTP/2, its checks and its answers, and no devices behind it. Example:
+
+    whisper apns-simulator --ca-file /tmp/apns.pem
+    whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file /tmp/apns.pem …`
+}
+
+func (c *apnsSimulatorCmd) Check() error {
+	var errs []error
+	if _, port, err := net.SplitHostPort(c.Addr); err != nil || port == "" {
+		errs = append(errs, fmt.Errorf("addr: %q is not host:port", c.Addr))
+	}
+	if c.Latency < 0 {
+		errs = append(errs, fmt.Errorf("latency: %s is negative", c.Latency))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *apnsSimulatorCmd) Run(ctx context.Context, p *process) error {
+	return simulator.Run(ctx, simulator.Config{Addr: c.Addr, CAFile: c.CAFile, Latency: c.Latency, Logger: p.log, Now: p.now})
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/klivvr/whisper/gateway"
+)
+
+type gatewayCmd struct {
+	Sockets gatewayFlags `embed:"" group:"sockets"`
+	Auth    authFlags    `embed:"" group:"auth"`
+	Role    roleFlags    `embed:""`
+	Node    string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
+}
+
+// gatewayFlags are shared with dev.
+type gatewayFlags struct {
+	Listen         string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
+	Origins        []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
+	MaxConnections int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
+	MaxPerUser     int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
+	MaxFrame       int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
+	SendBuffer     int           `default:"1048576" placeholder:"BYTES" help:"What may wait to be written to one socket before it counts as too slow (default ${default})."`
+	MaxUnacked     int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
+	PingInterval   time.Duration `default:"25s" placeholder:"DURATION" help:"Between pings to one session (default ${default})."`
+	PongTimeout    time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
+	WriteTimeout   time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
+	Heartbeat      time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
+	ReceiptHold    time.Duration `default:"50ms" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; negative: not at all)."`
+	Drain          time.Duration `default:"5s" placeholder:"DURATION" help:"Bound of a clean stop (default ${default})."`
+}
+
+// config fills what these flags speak of.
+func (f gatewayFlags) config() gateway.Config {
+	return gateway.Config{
+		Addr: f.Listen, Origins: f.Origins, MaxConnections: f.MaxConnections, MaxPerUser: f.MaxPerUser,
+		MaxFrame: f.MaxFrame, SendBuffer: f.SendBuffer, MaxUnacked: f.MaxUnacked,
+		PingInterval: f.PingInterval, PongTimeout: f.PongTimeout, WriteTimeout: f.WriteTimeout,
+		Heartbeat: f.Heartbeat, ReceiptHold: f.ReceiptHold, DrainTimeout: f.Drain,
+	}
+}
+
+// Check finds what the gateway itself can't: it meets an address only when it listens.
+func (f gatewayFlags) Check() error {
+	if _, port, err := net.SplitHostPort(f.Listen); err != nil || port == "" {
+		return fmt.Errorf("listen: %q is not host:port", f.Listen)
+	}
+	return nil
+}
+
+// authFlags fix how tokens are checked.
+type authFlags struct {
+	AuthSecret     string `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
+	AuthPublicKeys string `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
+}
+
+func (f authFlags) config() (gateway.AuthConfig, error) {
+	cfg := gateway.AuthConfig{HMACSecret: []byte(f.AuthSecret)}
+	if f.AuthPublicKeys == "" {
+		return cfg, nil
+	}
+	keys, err := os.ReadFile(f.AuthPublicKeys)
+	if err != nil {
+		return cfg, fmt.Errorf("auth-public-keys: %w", err)
+	}
+	cfg.PublicKeys = keys
+	return cfg, nil
+}
+
+// Help implements kong.HelpProvider.
+func (c *gatewayCmd) Help() string {
+	return `Holds clients' sockets. Each process needs a node name of its own. Example:
+
+    WHISPER_AUTH_SECRET=… whisper gateway --node eu-1 --listen :8080 --kafka kafka:9092`
+}
+
+func (c *gatewayCmd) config() (gateway.Config, error) {
+	cfg := c.Sockets.config()
+	cfg.Node = c.Node
+	if cfg.Node == "" {
+		cfg.Node, _ = os.Hostname() // an empty one is a complaint of the gateway's own
+	}
+	cfg.Partitions, cfg.Replication, cfg.MinISR = c.Role.Topics.Partitions, c.Role.Topics.Replication, c.Role.Topics.MinISR
+	cfg.Kafka = c.Role.client("gateway", nil)
+	var err error
+	cfg.Auth, err = c.Auth.config()
+	return cfg, err
+}
+
+func (c *gatewayCmd) Check() error {
+	cfg, err := c.config()
+	if err != nil {
+		// Without the keys there is nothing to check them by.
+		cfg.Auth.HMACSecret = make([]byte, 32)
+	}
+	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), err, cfg.Validate()))
+}
+
+func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
+	return c.Role.run(ctx, p, "gateway", func(_ context.Context, r role) ([]component, error) {
+		cfg, err := c.config()
+		if err != nil {
+			return nil, err
+		}
+		return gatewayRole(r, cfg)
+	})
+}
+
+// gatewayRole builds a gateway over a process's own parts.
+func gatewayRole(r role, cfg gateway.Config) ([]component, error) {
+	cfg.Kafka, cfg.Now, cfg.Logger = r.client, r.now, r.log
+	g, err := gateway.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return []component{{"gateway", g.Run, g.Ready}}, nil
+}
+
+// distinct drops complaints that two parties made in the same words.
+func distinct(err error) error {
+	seen := map[string]bool{}
+	var errs []error
+	for _, e := range flatten(err) {
+		if !seen[e.Error()] {
+			seen[e.Error()] = true
+			errs = append(errs, e)
+		}
+	}
+	return errors.Join(errs...)
+}
