@@ -158,6 +158,11 @@ func (m *HealthMonitor) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.nodes.run(ctx) })
 	g.Go(func() error {
+		select {
+		case <-m.nodes.read: // before that, everything would look empty
+		case <-ctx.Done():
+			return nil
+		}
 		tick := time.NewTicker(m.cfg.Interval)
 		defer tick.Stop()
 		for {

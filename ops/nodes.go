@@ -48,6 +48,9 @@ const (
 // connections adds up the nodes that are alive.
 func (m *HealthMonitor) connections(doc *Health, now time.Time) {
 	doc.Nodes = m.nodes.list(now)
+	if err := m.nodes.ready(); err != nil {
+		doc.Reasons = append(doc.Reasons, "the nodes are unknown: still "+err.Error())
+	}
 	var limit int64
 	for _, n := range doc.Nodes {
 		if n.State == NodeSilent {
@@ -74,9 +77,10 @@ func ratio(n, of int64) float64 {
 type nodeWatch struct {
 	reader *consumers.Reader
 
-	mu       sync.Mutex
-	nodes    map[string]*whisperv1.Node
-	caughtUp <-chan struct{}
+	read   chan struct{} // closed when everything that was there has been read
+
+	mu    sync.Mutex
+	nodes map[string]*whisperv1.Node
 }
 
 func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
@@ -84,7 +88,7 @@ func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nodeWatch{reader: reader, nodes: map[string]*whisperv1.Node{}}, nil
+	return &nodeWatch{reader: reader, nodes: map[string]*whisperv1.Node{}, read: make(chan struct{})}, nil
 }
 
 func (w *nodeWatch) run(ctx context.Context) error {
@@ -96,17 +100,19 @@ func (w *nodeWatch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	w.caughtUp = caughtUp
-	w.mu.Unlock()
+	go func() {
+		select {
+		case <-caughtUp:
+			close(w.read)
+		case <-ctx.Done():
+		}
+	}()
 	return w.reader.Run(ctx)
 }
 
 func (w *nodeWatch) ready() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	select {
-	case <-w.caughtUp: // nil blocks: not even asked yet
+	case <-w.read:
 		return nil
 	default:
 		return errors.New("reading the nodes' heartbeats")
