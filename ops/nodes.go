@@ -77,7 +77,7 @@ func ratio(n, of int64) float64 {
 type nodeWatch struct {
 	reader *consumers.Reader
 
-	read   chan struct{} // closed when everything that was there has been read
+	read chan struct{} // closed when everything that was there has been read
 
 	mu    sync.Mutex
 	nodes map[string]*whisperv1.Node
