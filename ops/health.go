@@ -54,9 +54,13 @@ type HealthConfig struct {
 	// IntakeGroup and DispatchGroup are the consumer groups whose lag is the queue
 	// (default whisper-intake, whisper-dispatch).
 	IntakeGroup, DispatchGroup string
-	// MaxWait is, a lane each, how old the oldest record may be that dispatch has not settled or parked
-	// (default 5 s, 30 s, 5 min).
+	// MaxWait is, a lane each, how old the oldest record may be that is not dispatched (default 5 s, 30 s,
+	// 5 min).
 	MaxWait map[domain.Lane]time.Duration
+	// HoldBack is how long dispatch may keep a delivery that it has sent on but not settled, with its
+	// offset uncommitted: domain.Policy.HoldBack (default 30 s). From outside the two look the same, so
+	// a delivery counts as late only after both times.
+	HoldBack time.Duration
 	// MaxErrorRate and MaxUtilization of a node, as ratios (default 0.05, 0.8).
 	MaxErrorRate, MaxUtilization float64
 	// Interval of measuring for whisper_queue_depth (default 5 s).
@@ -100,6 +104,9 @@ func (c *HealthConfig) setDefaults() {
 		}
 	}
 	c.MaxWait = waits
+	if c.HoldBack == 0 {
+		c.HoldBack = domain.DefaultPolicy().HoldBack
+	}
 	if c.MaxErrorRate == 0 {
 		c.MaxErrorRate = 0.05
 	}

@@ -17,12 +17,14 @@ import (
 type queue struct {
 	group string
 	topic string
+	// hold is how long a record may be uncommitted though it was worked on.
+	hold time.Duration
 }
 
 func (m *HealthMonitor) queues(lane domain.Lane) []queue {
 	return []queue{
-		{m.cfg.IntakeGroup, consumers.TopicRequests(lane)},
-		{m.cfg.DispatchGroup, consumers.TopicDeliveries(lane)},
+		{m.cfg.IntakeGroup, consumers.TopicRequests(lane), 0},
+		{m.cfg.DispatchGroup, consumers.TopicDeliveries(lane), m.cfg.HoldBack},
 	}
 }
 
@@ -64,36 +66,40 @@ func (m *HealthMonitor) commits(ctx context.Context) (map[string]kadm.OffsetResp
 // lane sums what was not committed. Whether the oldest of it is past the bound is asked from Kafka's time
 // index, without reading a record: the first record within the bound stands behind the commit.
 func (m *HealthMonitor) lane(ctx context.Context, lane domain.Lane, commits map[string]kadm.OffsetResponses, now time.Time) (depth int64, late bool, err error) {
-	queues := m.queues(lane)
-	topics := make([]string, len(queues))
-	for i, q := range queues {
-		topics[i] = q.topic
+	for _, q := range m.queues(lane) {
+		n, old, err := m.measure(ctx, q, commits[q.group], now.Add(-m.cfg.MaxWait[lane]-q.hold))
+		if err != nil {
+			return 0, false, err
+		}
+		depth, late = depth+n, late || old
 	}
-	starts, err := m.adm.ListStartOffsets(ctx, topics...)
+	return depth, late, nil
+}
+
+func (m *HealthMonitor) measure(ctx context.Context, q queue, commits kadm.OffsetResponses, bound time.Time) (depth int64, late bool, err error) {
+	starts, err := m.adm.ListStartOffsets(ctx, q.topic)
 	if err != nil {
 		return 0, false, err
 	}
-	ends, err := m.adm.ListEndOffsets(ctx, topics...)
+	ends, err := m.adm.ListEndOffsets(ctx, q.topic)
 	if err != nil {
 		return 0, false, err
 	}
-	recent, err := m.adm.ListOffsetsAfterMilli(ctx, now.Add(-m.cfg.MaxWait[lane]).UnixMilli(), topics...)
+	recent, err := m.adm.ListOffsetsAfterMilli(ctx, bound.UnixMilli(), q.topic)
 	if err != nil {
 		return 0, false, err
 	}
 	if err := errors.Join(starts.Error(), ends.Error(), recent.Error()); err != nil {
 		return 0, false, err
 	}
-	for _, q := range queues {
-		for partition, end := range ends[q.topic] {
-			next := starts[q.topic][partition].Offset
-			if c, ok := commits[q.group].Lookup(q.topic, partition); ok && c.At > next {
-				next = c.At
-			}
-			depth += max(end.Offset-next, 0)
-			// Records that came after the ends were listed are no reason.
-			late = late || next < min(recent[q.topic][partition].Offset, end.Offset)
+	for partition, end := range ends[q.topic] {
+		next := starts[q.topic][partition].Offset
+		if c, ok := commits.Lookup(q.topic, partition); ok && c.At > next {
+			next = c.At
 		}
+		depth += max(end.Offset-next, 0)
+		// Records that came after the ends were listed are no reason.
+		late = late || next < min(recent[q.topic][partition].Offset, end.Offset)
 	}
 	return depth, late, nil
 }
