@@ -27,8 +27,9 @@ type cli struct {
 	LogFormat string `help:"How to write logs: auto is text on a terminal, JSON elsewhere." enum:"${log_formats}" default:"auto" placeholder:"auto|text|json" group:"general"`
 	LogLevel  string `help:"Least level to log: debug, info, warn or error (default info; warn for dev and the tools)." placeholder:"LEVEL" group:"general"`
 
-	Gateway gatewayCmd `cmd:"" group:"roles" help:"Hold clients' sockets."`
-	Push    pushCmd    `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs)."`
+	Dispatch dispatchCmd `cmd:"" group:"roles" help:"Decide what is sent when, and over which channel."`
+	Gateway  gatewayCmd  `cmd:"" group:"roles" help:"Hold clients' sockets."`
+	Push     pushCmd     `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs)."`
 
 	Topics topicsCmd `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
 
@@ -55,6 +56,7 @@ var groups = []kong.Group{
 	{Key: "general", Title: "General:"},
 	{Key: "sockets", Title: "Sockets:"},
 	{Key: "auth", Title: "Tokens of clients:"},
+	{Key: "policy", Title: "Policy (the same for every dispatch):"},
 	{Key: "push", Title: "Push:"},
 	{Key: "apns", Title: "APNs:"},
 	{Key: "kafka", Title: "Kafka:"},
