@@ -96,12 +96,15 @@ func ownHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	return own
 }
 
+// from is where the record stood, which is also the id of a notification without one.
+func (d deadLetter) from() string { return fmt.Sprintf("%s/%d/%d", d.Topic, d.Partition, d.Position) }
+
 func (d deadLetter) line(w io.Writer) error {
 	mark := " "
 	if d.Redriven {
 		mark = "*"
 	}
-	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s/%d/%d  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"), d.Role, d.Topic, d.Partition, d.Position, oneLine(d.Error))
+	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"), d.Role, d.from(), oneLine(d.Error))
 	return err
 }
 
@@ -183,8 +186,8 @@ func (c *deadlettersShowCmd) Run(ctx context.Context, p *process) error {
 }
 
 func (d deadLetter) print(w io.Writer) error {
-	_, _ = fmt.Fprintf(w, "number     %d\nat         %s\nrole       %s\ncame from  %s/%d/%d\nerror      %s\nkey        %q\n",
-		d.Offset, d.At.Format(time.RFC3339Nano), d.Role, d.Topic, d.Partition, d.Position, oneLine(d.Error), d.record.Key)
+	_, _ = fmt.Fprintf(w, "number     %d\nat         %s\nrole       %s\ncame from  %s\nerror      %s\nkey        %q\n",
+		d.Offset, d.At.Format(time.RFC3339Nano), d.Role, d.from(), oneLine(d.Error), d.record.Key)
 	for _, h := range ownHeaders(d.record) {
 		_, _ = fmt.Fprintf(w, "header     %s: %q\n", h.Key, h.Value)
 	}

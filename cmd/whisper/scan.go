@@ -21,8 +21,6 @@ type scan struct {
 	// since passes over what is older; zero: from the start, or from the end when following.
 	since  time.Time
 	follow bool
-	// started, where it is set, is called when nothing that comes from now on can be missed.
-	started func()
 	// caughtUp, where it is set, is called once everything that was there at the start was handed over.
 	caughtUp func() error
 }
@@ -53,9 +51,6 @@ func (s scan) run(ctx context.Context, sink func(*kgo.Record) error) error {
 		}
 	}
 	cl.AddConsumePartitions(consume)
-	if s.started != nil {
-		s.started()
-	}
 	return s.poll(ctx, cl, left, sink)
 }
 

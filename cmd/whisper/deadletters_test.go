@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// refuse makes a dead letter of a request, as intake does.
+func (b *broker) refuse(t *testing.T, role, value, reason string, partition int32, offset int64) {
+	t.Helper()
+	rec := &kgo.Record{
+		Topic: consumers.TopicRequests(domain.High), Partition: partition, Offset: offset,
+		Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte("00-1")}},
+	}
+	done := make(chan error, 1)
+	consumers.NewDeadLetters(b.publisher, role).Put(t.Context(), rec, errors.New(reason), func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDeadLettersAreListedAndShown(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.refuse(t, "intake", `{"to":`, "is not JSON:\nunexpected end", 2, 17)
+	b.refuse(t, "push", "\xff", "unreadable", 0, 3)
+	got := lines(b.whisper(t, "deadletters", "list"))
+	if len(got) != 2 || !strings.Contains(got[0], "whisper.requests.high/2/17") || !strings.Contains(got[0], "intake") || !strings.HasSuffix(got[0], "is not JSON: unexpected end") {
+		t.Errorf("the list is %q", got)
+	}
+	if strings.Contains(strings.Join(got, ""), `{"to":`) {
+		t.Error("the list shows contents")
+	}
+	if got := lines(b.whisper(t, "deadletters", "list", "--role=push", "--json")); len(got) != 1 || decode[deadLetter](t, got[0]).Offset != 1 {
+		t.Errorf("of the role push: %q", got)
+	}
+	text := b.whisper(t, "deadletters", "show", "0")
+	for _, want := range []string{"came from  whisper.requests.high/2/17", `key        "k"`, `header     traceparent: "00-1"`, `{"to":`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s does not say %s", text, want)
+		}
+	}
+	if doc := decode[deadLetter](t, b.whisper(t, "deadletters", "show", "1", "--json")); doc.Encoding != "base64" || *doc.Value != "/w==" {
+		t.Errorf("%+v", doc)
+	}
+	if got := whisper(t, nil, "deadletters", "show", "9", "--kafka="+b.addr); got.code != exitError || !strings.Contains(got.stderr, "no dead letter has the number 9") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+func TestRedrivePutsBackWhatCameAndMarksProgress(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	for i, value := range []string{"a", "b", "c"} {
+		b.refuse(t, "intake", value, "bad", int32(i), 5)
+	}
+	values := func() []string {
+		t.Helper()
+		var got []string
+		for _, rec := range b.read(t, consumers.TopicRequests(domain.High)) {
+			if string(rec.Key) != "k" || len(rec.Headers) != 1 || rec.Headers[0].Key != "traceparent" {
+				t.Errorf("put back with key %q and headers %v", rec.Key, rec.Headers)
+			}
+			if want := int32(rec.Value[0] - 'a'); rec.Partition != want {
+				t.Errorf("%s came from partition %d and went to %d", rec.Value, want, rec.Partition)
+			}
+			got = append(got, string(rec.Value))
+		}
+		slices.Sort(got)
+		return got
+	}
+	want := func(after string, want ...string) {
+		t.Helper()
+		if got := values(); !slices.Equal(got, want) {
+			t.Errorf("after %s the topic has %q, want %q", after, got, want)
+		}
+	}
+
+	if got := b.whisper(t, "deadletters", "redrive", "--all", "--dry-run"); !strings.Contains(got, "3 would be put back") {
+		t.Errorf("dry run says %s", got)
+	}
+	want("a dry run")
+	b.whisper(t, "deadletters", "redrive", "1")
+	want("one number", "b")
+	b.whisper(t, "deadletters", "redrive", "--all")
+	want("all", "a", "b", "b", "c")
+	b.refuse(t, "intake", "a", "bad again", 0, 6)
+	if got := lines(b.whisper(t, "deadletters", "list")); len(got) != 4 || got[2][0] != '*' || got[3][0] != ' ' {
+		t.Errorf("the marks are %q", got)
+	}
+	b.whisper(t, "deadletters", "redrive", "--all")
+	want("all again: only the new one", "a", "a", "b", "b", "c")
+	if got := b.whisper(t, "deadletters", "redrive", "--all"); !strings.Contains(got, "0 were put back") {
+		t.Errorf("with nothing left it says %s", got)
+	}
+}
+
+func TestRedriveRefusesWhatDoesNotSayWhereItCameFrom(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.write(t, &kgo.Record{Topic: consumers.TopicDeadLetters, Value: []byte("x")})
+	got := whisper(t, nil, "deadletters", "redrive", "0", "--kafka="+b.addr)
+	if got.code != exitError || !strings.Contains(got.stderr, "does not say where it came from") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
