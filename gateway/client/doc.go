@@ -1,0 +1,10 @@
+// Package client receives notifications from a Whisper gateway: it connects, acknowledges, drops what
+// comes twice, and reconnects for as long as it is wanted. It owns no storage: which notifications the
+// person has seen is the caller's to keep.
+//
+// Guarantees: a notification is acknowledged only after Handle returned nil or the channel's receiver took it, so
+// what a crash interrupts comes again; what came again within the last Window notifications is
+// acknowledged and dropped. Order is the server's.
+//
+// One client is one goroutine, no timer at rest, and about 8 KiB: 10,000 fit into one process.
+package client
