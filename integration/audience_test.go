@@ -1,0 +1,166 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/gateway/client"
+)
+
+// audience are connected users who acknowledge what they get and keep count of it.
+type audience struct {
+	t     *testing.T
+	users []string
+
+	mu   sync.Mutex
+	got  map[string]map[string]int // user → notification → how often the client was handed it
+	read bool
+}
+
+// connect connects users u-0…, half of them to each gateway. Reconnecting clients find the other one
+// where theirs is gone only if their address does not answer; a killed gateway comes back at its own.
+func connect(t *testing.T, prefix string, n int) *audience {
+	t.Helper()
+	a := &audience{t: t, got: map[string]map[string]int{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	clients := make([]*client.Client, n)
+	for i := range n {
+		user := fmt.Sprintf("%s-%d", prefix, i)
+		a.users = append(a.users, user)
+		a.got[user] = map[string]int{}
+		c, err := client.Dial(ctx, sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), token(user), client.Options{
+			Window: 20_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
+			Handle: func(_ context.Context, note client.Notification) error {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.got[user][note.ID]++
+				return nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[i] = c
+	}
+	t.Cleanup(func() {
+		cancel()
+		for _, c := range clients {
+			_ = c.Close()
+		}
+	})
+	return a
+}
+
+// count is how many different notifications arrived.
+func (a *audience) count() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, got := range a.got {
+		n += len(got)
+	}
+	return n
+}
+
+// request is a record of whisper.requests.
+type request struct {
+	ID       string         `json:"id"`
+	Category string         `json:"category,omitempty"`
+	To       map[string]any `json:"to"`
+	Content  map[string]any `json:"content"`
+	Channels []string       `json:"channels,omitempty"`
+	TTL      string         `json:"ttl,omitempty"`
+}
+
+func to(users ...string) map[string]any { return map[string]any{"users": users} }
+
+// send produces one request and waits for Kafka to have it.
+func send(t *testing.T, lane string, r request, headers ...kgo.RecordHeader) {
+	t.Helper()
+	if r.Content == nil {
+		r.Content = map[string]any{"title": "Hello", "body": "World"}
+	}
+	value, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &kgo.Record{Topic: "whisper.requests." + lane, Value: value, Headers: headers}
+	if err := sys.kafka.ProduceSync(t.Context(), rec).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flood produces n requests of one user each, at a rate that leaves time for faults in the middle.
+func flood(t *testing.T, prefix string, users []string, n, perSecond int) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	batch := max(1, perSecond/100)
+	var wg sync.WaitGroup
+	for i := 0; i < n; {
+		for range batch {
+			if i == n {
+				break
+			}
+			value := fmt.Appendf(nil, `{"id":"%s-%d","to":{"users":[%q]},"content":{"body":"b"}}`, prefix, i, users[i%len(users)])
+			lane := []string{"high", "normal", "low"}[i%3]
+			wg.Add(1)
+			sys.kafka.Produce(context.Background(), &kgo.Record{Topic: "whisper.requests." + lane, Key: []byte(users[i%len(users)]), Value: value}, func(_ *kgo.Record, err error) {
+				defer wg.Done()
+				if err != nil {
+					t.Errorf("produce: %v", err)
+				}
+			})
+			i++
+		}
+		<-tick.C
+	}
+	wg.Wait()
+}
+
+// eventually waits for a condition; it fails the test after a time that no healthy run needs.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(2 * time.Minute)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// number is the first column of the first row of a query.
+func number(t *testing.T, sql string, args ...any) (n int64) {
+	t.Helper()
+	if err := sys.db.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+// allSettled checks what must hold after any fault: each of n deliveries is in Postgres once, delivered,
+// and every notification adds up.
+func allSettled(t *testing.T, prefix string, n int) {
+	t.Helper()
+	like := prefix + "-%"
+	eventually(t, fmt.Sprintf("%d deliveries of %s are delivered in Postgres", n, prefix), func() bool {
+		var delivered int64
+		err := sys.db.QueryRow(t.Context(), `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status IN ('delivered', 'read')`, like).Scan(&delivered)
+		return err == nil && delivered == int64(n) // Postgres may be away
+	})
+	if all := number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1`, like); all != int64(n) {
+		t.Errorf("%d rows of deliveries, want %d", all, n)
+	}
+	if open := number(t, `SELECT count(*) FROM whisper.conservation`); open != 0 {
+		t.Errorf("%d notifications do not add up", open)
+	}
+}

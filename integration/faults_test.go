@@ -1,0 +1,210 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	inEachFault = 10_000
+	faultUsers  = 200
+	faultRate   = 2_500
+)
+
+func admin() *kadm.Client { return kadm.NewClient(sys.kafka) }
+
+// during floods and does something in the middle of it, then checks that nothing was lost.
+func during(t *testing.T, prefix string, fault func(a *audience)) {
+	t.Helper()
+	a := connect(t, prefix, faultUsers)
+	faulted := make(chan struct{})
+	go func() {
+		defer close(faulted)
+		eventuallyCount(a, inEachFault/5)
+		fault(a)
+	}()
+	flood(t, prefix, a.users, inEachFault, faultRate)
+	<-faulted
+	eventually(t, "everything arrives", func() bool { return a.count() == inEachFault })
+	allSettled(t, prefix, inEachFault)
+}
+
+// eventuallyCount waits until n have arrived, or for as long as that can take.
+func eventuallyCount(a *audience, n int) {
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for a.count() < n {
+		select {
+		case <-deadline:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// TestEachRoleMayBeKilled: SIGKILL in the middle of 10,000 deliveries, then a start. Nothing is lost, each
+// delivery is settled once, every notification adds up.
+func TestEachRoleMayBeKilled(t *testing.T) {
+	for _, name := range []string{"intake", "dispatch", "gateway-1", "project"} {
+		t.Run(name, func(t *testing.T) {
+			during(t, "kill-"+name, func(*audience) {
+				sys.kill(t, name)
+				sys.restart(t, name)
+			})
+		})
+	}
+}
+
+// TestPushMayBeKilled: the same for the role that talks to Apple.
+func TestPushMayBeKilled(t *testing.T) {
+	const n = 2_000
+	users := make([]string, 50)
+	for i := range users {
+		users[i] = fmt.Sprintf("phone-%d", i)
+		profile := fmt.Sprintf(`{"endpoints":{"iphone":{"channel":"apns","token":"%064x","app":"%s"}}}`, i+1, topicOfApp)
+		if err := sys.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "whisper.profiles", Key: []byte(users[i]), Value: []byte(profile)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the profiles are known", func() bool { return endOf(t, "whisper.users") >= int64(len(users)) })
+	before := len(sys.apple.Received())
+	faulted := make(chan struct{})
+	go func() {
+		defer close(faulted)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		deadline := time.After(time.Minute)
+		for len(sys.apple.Received()) < before+n/10 {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				return
+			}
+		}
+		sys.kill(t, "push")
+		sys.restart(t, "push")
+	}()
+	flood(t, "push", users, n, 1_000)
+	<-faulted
+	eventually(t, "Apple took all of them", func() bool {
+		return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE 'push-%' AND status = 'sent' AND settled_at IS NOT NULL`) == n
+	})
+	if open := number(t, `SELECT count(*) FROM whisper.conservation`); open != 0 {
+		t.Errorf("%d notifications do not add up", open)
+	}
+}
+
+// TestPartitionsMove: a second process of each role joins in the middle and the first one leaves.
+func TestPartitionsMove(t *testing.T) {
+	for _, role := range []string{"intake", "dispatch", "project"} {
+		t.Run(role, func(t *testing.T) {
+			second := role + "-b"
+			during(t, "move-"+role, func(*audience) {
+				sys.restart(t, second)
+				sys.stop(t, role)
+			})
+			sys.restart(t, role)
+			sys.stop(t, second)
+		})
+	}
+}
+
+// TestPostgresMayBeAway: notifications arrive without it; the rows catch up.
+func TestPostgresMayBeAway(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	a := connect(t, "pg", faultUsers)
+	if err := sys.cluster.KillPostgres(ctx); err != nil {
+		t.Fatal(err)
+	}
+	flood(t, "pg", a.users, inEachFault, faultRate)
+	eventually(t, "everything arrives without Postgres", func() bool { return a.count() == inEachFault })
+	if sys.proc("project").ready() {
+		t.Error("the projector claims to be ready without Postgres")
+	}
+	if err := sys.cluster.StartPostgres(ctx); err != nil {
+		t.Fatal(err)
+	}
+	sys.db.Reset()
+	allSettled(t, "pg", inEachFault)
+	eventually(t, "the projector is ready again", func() bool { return sys.proc("project").ready() })
+}
+
+// TestTheBrokerMayRestart in the middle.
+func TestTheBrokerMayRestart(t *testing.T) {
+	during(t, "broker", func(*audience) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := sys.cluster.KillKafka(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := sys.cluster.StartKafka(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestZRebuildGivesTheSameRows: after everything above, the read models are built anew beside the old.
+func TestZRebuildGivesTheSameRows(t *testing.T) {
+	tables := map[string]string{
+		"deliveries":    "SELECT delivery_id, notification_id, user_id, lane, category, status, reason, channel, attempts, accepted_at, sent_at, delivered_at, read_at, settled_at FROM whisper.deliveries ORDER BY delivery_id",
+		"attempts":      "SELECT delivery_id, attempt, channel, provider, outcome, reason, at FROM whisper.attempts ORDER BY delivery_id, attempt, at, outcome",
+		"timeline":      `SELECT delivery_id, at, kind, detail, topic, "partition", "offset" FROM whisper.timeline ORDER BY topic, "partition", "offset"`,
+		"notifications": "SELECT * FROM whisper.notifications ORDER BY notification_id",
+	}
+	eventually(t, "the projector has caught up", func() bool { return projectedAll(t) })
+	before := map[string]string{}
+	for name, sql := range tables {
+		before[name] = digest(t, sql)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if out, err := sys.command(ctx, "project", "--rebuild").CombinedOutput(); err != nil {
+		t.Fatalf("whisper project --rebuild: %v\n%s", err, out)
+	}
+	for name, sql := range tables {
+		if after := digest(t, sql); after != before[name] {
+			t.Errorf("%s: rows differ after the rebuild (%s, before %s)", name, after, before[name])
+		}
+	}
+	// And the projector goes on in what was swapped in.
+	a := connect(t, "after", 1)
+	send(t, "high", request{ID: "after-rebuild", To: to(a.users[0])})
+	allSettled(t, "after", 1)
+}
+
+// projectedAll says that everything on the projected topics is in Postgres.
+func projectedAll(t *testing.T) bool {
+	t.Helper()
+	ends, err := admin().ListEndOffsets(t.Context(), "whisper.events", "whisper.deliveries.high", "whisper.deliveries.normal", "whisper.deliveries.low")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := true
+	ends.Each(func(o kadm.ListedOffset) {
+		var next int64
+		err := sys.db.QueryRow(t.Context(), `SELECT next_offset FROM whisper.checkpoints WHERE topic = $1 AND "partition" = $2`, o.Topic, o.Partition).Scan(&next)
+		if err != nil && err != pgx.ErrNoRows {
+			t.Fatal(err)
+		}
+		done = done && next == o.Offset
+	})
+	return done
+}
+
+// digest is a count and a hash of all rows of a query.
+func digest(t *testing.T, sql string) (d string) {
+	t.Helper()
+	err := sys.db.QueryRow(t.Context(), `SELECT count(*) || ' rows, ' || md5(coalesce(string_agg(r::text, E'\n'), '')) FROM (`+sql+`) r`).Scan(&d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}

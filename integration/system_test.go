@@ -1,0 +1,315 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+	"github.com/klivvr/whisper/embedded"
+	"github.com/klivvr/whisper/gateway"
+	"github.com/klivvr/whisper/integration/cluster"
+)
+
+const (
+	partitions = 4
+	secret     = "a secret of the integration tests, 32 bytes at least"
+	topicOfApp = "com.klivvr.app"
+)
+
+// sys is the system under test; TestMain starts it.
+var sys *system
+
+func TestMain(m *testing.M) {
+	embedded.RunIfPostgresHost()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "whisper-integration-")
+	if err != nil {
+		return complain(err)
+	}
+	sys = &system{dir: dir, procs: map[string]*proc{}}
+	defer sys.close()
+	if err := sys.start(ctx); err != nil {
+		return complain(err)
+	}
+	return m.Run()
+}
+
+func complain(err error) int {
+	fmt.Fprintln(os.Stderr, "integration:", err)
+	return 1
+}
+
+// system is one process a role over the cluster.
+type system struct {
+	dir     string
+	binary  string
+	cluster *cluster.Cluster
+	apple   *simulator.Simulator
+	env     []string
+	db      *pgxpool.Pool
+	kafka   *kgo.Client
+
+	mu    sync.Mutex
+	procs map[string]*proc
+}
+
+func (s *system) start(ctx context.Context) error {
+	s.binary = filepath.Join(s.dir, "whisper")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "../cmd/whisper").CombinedOutput(); err != nil {
+		return fmt.Errorf("build whisper: %w\n%s", err, out)
+	}
+	var err error
+	if s.cluster, err = cluster.Start(ctx, cluster.Options{}); err != nil {
+		return err
+	}
+	database, err := s.cluster.NewDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	if s.apple, err = simulator.Start(simulator.Config{Addr: "127.0.0.1:0"}); err != nil {
+		return err
+	}
+	if err := s.credentials(); err != nil {
+		return err
+	}
+	s.env = append(
+		os.Environ(),
+		"WHISPER_KAFKA="+strings.Join(s.cluster.Kafka, ","),
+		fmt.Sprintf("WHISPER_PARTITIONS=%d", partitions),
+		"WHISPER_POSTGRES="+database,
+		"WHISPER_AUTH_SECRET="+secret,
+		"WHISPER_APNS_URL="+s.apple.URL(),
+		"WHISPER_APNS_CA_FILE="+filepath.Join(s.dir, "apple.pem"),
+		"WHISPER_APNS_KEY_FILE="+filepath.Join(s.dir, "key.p8"),
+		"WHISPER_APNS_KEY_ID=ABC123DEFG", "WHISPER_APNS_TEAM_ID=DEF123GHIJ", "WHISPER_APNS_TOPIC="+topicOfApp,
+	)
+	for _, args := range [][]string{{"topics", "apply"}, {"migrate"}} {
+		if out, err := s.command(ctx, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("whisper %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	if s.db, err = pgxpool.New(ctx, database); err != nil {
+		return err
+	}
+	if s.kafka, err = kgo.NewClient(kgo.SeedBrokers(s.cluster.Kafka...), kgo.ProducerLinger(5*time.Millisecond)); err != nil {
+		return err
+	}
+	for _, name := range []string{"intake", "dispatch", "push", "project", "gateway-1", "gateway-2"} {
+		if err := s.up(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *system) credentials() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(s.dir, "key.p8"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600),
+		os.WriteFile(filepath.Join(s.dir, "apple.pem"), s.apple.CAPEM(), 0o600),
+	)
+}
+
+func (s *system) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd.Env = s.env
+	return cmd
+}
+
+// proc is one process; its name is its role and a number.
+type proc struct {
+	name string
+	cmd  *exec.Cmd
+	ops  string
+	addr string // of sockets
+	out  bytes.Buffer
+	done chan struct{}
+	err  error
+}
+
+// up starts a process and waits until it is ready. A gateway keeps its address over restarts.
+func (s *system) up(ctx context.Context, name string) error {
+	role, _, _ := strings.Cut(name, "-")
+	p := &proc{name: name, ops: freeAddr(), done: make(chan struct{})}
+	args := []string{role, "--ops-addr", p.ops, "--log-format", "text", "--log-level", "info"}
+	if role == "gateway" {
+		s.mu.Lock()
+		if old := s.procs[name]; old != nil {
+			p.addr = old.addr
+		} else {
+			p.addr = freeAddr()
+		}
+		s.mu.Unlock()
+		args = append(args, "--node", name, "--listen", p.addr)
+	}
+	p.cmd = exec.Command(s.binary, args...)
+	p.cmd.Env = s.env
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	s.mu.Lock()
+	s.procs[name] = p
+	s.mu.Unlock()
+	return p.await(ctx)
+}
+
+// await waits until the process says that it is ready.
+func (p *proc) await(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if p.ready() {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return fmt.Errorf("%s ended: %w\n%s", p.name, p.err, p.out.String())
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w", p.name, ctx.Err())
+		}
+	}
+}
+
+func (p *proc) ready() bool {
+	resp, err := http.Get("http://" + p.ops + "/readyz") //nolint:noctx // a poll with its own end
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// end signals the process, waits for its end and returns what it ended with.
+func (p *proc) end(sig os.Signal) error {
+	select {
+	case <-p.done:
+		return p.err
+	default:
+	}
+	_ = p.cmd.Process.Signal(sig)
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("%s did not end within 30 s", p.name)
+	}
+	return p.err
+}
+
+func (s *system) proc(name string) *proc {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.procs[name]
+}
+
+// kill is a crash; the process is started again with restart.
+func (s *system) kill(t *testing.T, name string) {
+	t.Helper()
+	_ = s.proc(name).end(syscall.SIGKILL)
+}
+
+// stop is a clean stop, which must end with 0.
+func (s *system) stop(t *testing.T, name string) {
+	t.Helper()
+	if err := s.proc(name).end(syscall.SIGTERM); err != nil {
+		t.Errorf("%s did not stop cleanly: %v\n%s", name, err, tail(s.proc(name).out.String()))
+	}
+}
+
+func (s *system) restart(t *testing.T, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.up(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *system) close() {
+	for _, p := range s.procs {
+		if err := p.end(syscall.SIGTERM); err != nil {
+			fmt.Fprintf(os.Stderr, "integration: %s: %v\n%s\n", p.name, err, tail(p.out.String()))
+		}
+	}
+	if s.kafka != nil {
+		s.kafka.Close()
+	}
+	if s.db != nil {
+		s.db.Close()
+	}
+	if s.apple != nil {
+		s.apple.Close()
+	}
+	if s.cluster != nil {
+		s.cluster.Close()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *system) socketURL(gateway string) string {
+	return "ws://" + s.proc(gateway).addr + "/v1/socket"
+}
+
+func token(user string) string {
+	t, err := gateway.SignToken([]byte(secret), user, 24*time.Hour, time.Now())
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func tail(s string) string {
+	if len(s) > 4000 {
+		return s[len(s)-4000:]
+	}
+	return s
+}
