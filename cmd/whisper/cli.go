@@ -41,6 +41,8 @@ type cli struct {
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
 	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
 
+	Bench benchCmd `cmd:"" group:"measure" help:"Measure Whisper on this machine."`
+
 	ApnsSimulator apnsSimulatorCmd `cmd:"" group:"other" help:"Play Apple's push service."`
 	Completion    completionCmd    `cmd:"" group:"other" help:"Print the completion script of a shell."`
 	Version       versionCmd       `cmd:"" group:"other" help:"Print the version."`

@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/gateway"
+	"github.com/klivvr/whisper/gateway/client"
+)
+
+const benchSecret = "the secret of a benchmark on loopback"
+
+// audience are the connected users of a benchmark. They acknowledge what they get.
+type audience struct {
+	users   int
+	current atomic.Pointer[measurement]
+	clients []*client.Client
+}
+
+// measurement is the load that runs now; ids carry its number, so a straggler of an earlier one is told
+// apart.
+type measurement struct {
+	serial int
+	lat    *latencies
+}
+
+func userName(i int) string { return fmt.Sprintf("bench-%d", i) }
+
+// connectAudience holds users connections to the gateway.
+func connectAudience(ctx context.Context, url string, users int, progress func(done int)) (*audience, error) {
+	a := &audience{users: users, clients: make([]*client.Client, users)}
+	now := time.Now()
+	var done atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(32)
+	for i := range users {
+		g.Go(func() error {
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			token, err := gateway.SignToken([]byte(benchSecret), userName(i), 24*time.Hour, now)
+			if err != nil {
+				return err
+			}
+			c, err := client.Dial(ctx, url, token, client.Options{Window: 16, Handle: a.take})
+			if err != nil {
+				return err
+			}
+			a.clients[i] = c
+			if n := done.Add(1); n%1000 == 0 {
+				progress(int(n))
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		a.close()
+		return nil, fmt.Errorf("connect %d users (is the limit of open files above that?): %w", users, err)
+	}
+	return a, nil
+}
+
+func (a *audience) take(_ context.Context, n client.Notification) error {
+	now := time.Now()
+	var serial, i int
+	if _, err := fmt.Sscanf(n.ID, "b%d-%d", &serial, &i); err != nil {
+		return nil // somebody else's
+	}
+	if m := a.current.Load(); m != nil && m.serial == serial {
+		m.lat.arrive(i, now)
+	}
+	return nil
+}
+
+func (a *audience) close() {
+	for _, c := range a.clients {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
