@@ -1,0 +1,61 @@
+package intake
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// takeProfile hands a profile patch on to the user's partition of whisper.changes, as it came. An empty
+// value forgets the user.
+func (r *Role) takeProfile(ctx context.Context, rc *receipt) error {
+	user := string(rc.rec.Key)
+	outcome := r.metrics.patched
+	err := checkKey("user", user)
+	if len(rc.rec.Value) == 0 {
+		outcome = r.metrics.forgotten
+	} else if err == nil {
+		_, err = domain.ParseProfilePatch(rc.rec.Value)
+	}
+	if err != nil {
+		rc.settled = r.metrics.profilesRefused.Inc
+		rc.refuse(ctx, err)
+		return nil
+	}
+	rc.settled = outcome.Inc
+	rc.write(ctx, 1, func(int) *kgo.Record {
+		rec := &kgo.Record{
+			Topic:     consumers.TopicChanges,
+			Partition: consumers.PartitionOf(user, r.cfg.Partitions),
+			Key:       rc.rec.Key,
+			Headers:   trace(rc.rec),
+			Timestamp: changeTime(rc.rec.Timestamp, r.cfg.Now()),
+		}
+		if len(rc.rec.Value) > 0 {
+			rec.Value = rc.rec.Value
+		}
+		return rec
+	})
+	return nil
+}
+
+// changeTime is when the patch was made, which says how old a push token is. A time that can't be, or
+// that retention would take for a reason to delete the record at once, becomes now.
+func changeTime(made, now time.Time) time.Time {
+	if age := now.Sub(made); age > 24*time.Hour || age < -domain.MaxClockSkew {
+		return now
+	}
+	return made
+}
+
+// checkKey: of profiles the key is the user id, of templates the template id.
+func checkKey(what, key string) error {
+	if err := domain.CheckID(key); err != nil {
+		return &domain.Invalid{Word: domain.WordID, Problems: []string{"the key, which names the " + what + ", " + err.Error()}}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package intake
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// requestsOf takes the requests of one lane.
+func (r *Role) requestsOf(lane domain.Lane) func(context.Context, *receipt) error {
+	in := &requests{Role: r, lane: lane, topic: consumers.TopicDeliveries(lane), metrics: r.metrics.lanes[lane]}
+	return in.take
+}
+
+type requests struct {
+	*Role
+	lane    domain.Lane
+	topic   string
+	metrics laneMetrics
+}
+
+// take turns a request into its deliveries, a cancel, or a dead letter. The error is only about Kafka.
+func (in *requests) take(ctx context.Context, rc *receipt) error {
+	req, err := domain.ParseRequest(rc.rec.Value, contentType(rc.rec))
+	if err != nil {
+		in.refuse(ctx, rc, err)
+		return nil
+	}
+	src := domain.Source{Lane: in.lane, Position: consumers.PositionOf(rc.rec), At: rc.rec.Timestamp}
+	if req.Cancel != "" {
+		return in.cancel(ctx, rc, req, src)
+	}
+	var version int64
+	if req.Template != "" {
+		t, bad, err := in.templates.find(ctx, req.Template)
+		if err != nil {
+			return err
+		}
+		if bad == nil {
+			bad = prefixed(req.Template, t.parsed.CheckVariables(req.Variables))
+		}
+		if bad != nil {
+			in.refuse(ctx, rc, bad)
+			return nil
+		}
+		version = t.version
+	}
+	deliveries, err := req.Deliveries(src, version, in.cfg.Now())
+	if err != nil {
+		in.refuse(ctx, rc, err)
+		return nil
+	}
+	in.deliver(ctx, rc, deliveries)
+	return nil
+}
+
+func prefixed(template string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("template %q: %w", template, err)
+}
+
+// eventHeaders are the kind and the trace; every record that follows shares them.
+func eventHeaders(kind string, rec *kgo.Record) []kgo.RecordHeader {
+	return append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, trace(rec)...)
+}
+
+func (in *requests) deliver(ctx context.Context, rc *receipt, d *domain.Deliveries) {
+	users := d.Users()
+	headers := eventHeaders("delivery_accepted", rc.rec)
+	rc.settled = func() {
+		in.metrics.accepted.Inc()
+		in.metrics.deliveries.Add(len(users))
+		in.metrics.seconds.Update(max(0, in.cfg.Now().Sub(rc.rec.Timestamp).Seconds()))
+	}
+	rc.write(ctx, len(users), func(i int) *kgo.Record {
+		return &kgo.Record{
+			Topic:     in.topic,
+			Partition: consumers.PartitionOf(users[i], in.cfg.Partitions),
+			Key:       []byte(users[i]),
+			Value:     d.Encode(users[i]),
+			Headers:   headers,
+		}
+	})
+}
+
+// cancel asks every partition of the lane, since a cancel does not name the users. It follows the
+// request's deliveries only within its own lane, so that is where upstream sends it.
+func (in *requests) cancel(ctx context.Context, rc *receipt, req *domain.Request, src domain.Source) error {
+	rec, err := consumers.EventRecord(in.topic, 0, req.CancelEvent(src, in.cfg.Now()), trace(rc.rec))
+	if err != nil {
+		return err
+	}
+	rc.settled = in.metrics.cancelled.Inc
+	rc.write(ctx, int(in.cfg.Partitions), func(i int) *kgo.Record {
+		one := *rec
+		one.Partition = int32(i)
+		return &one
+	})
+	return nil
+}
+
+func (in *requests) refuse(ctx context.Context, rc *receipt, reason error) {
+	rc.settled = in.metrics.refused.Inc
+	rc.refuse(ctx, reason)
+}
+
+func contentType(rec *kgo.Record) string {
+	for i := range rec.Headers {
+		if strings.EqualFold(rec.Headers[i].Key, "content-type") {
+			return string(rec.Headers[i].Value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,175 @@
+// Package intake takes what upstream asks for: it validates requests, profile patches and templates,
+// dead-letters what is wrong with the reason, gives each request its id, splits recipient lists and
+// re-keys everything by user. It keeps no state but the templates that it follows, so any number of
+// processes share the work. It must not decide about a delivery: that is dispatch's.
+//
+// What it promises: a record is committed only when everything that follows from it (one delivery a
+// recipient, or a dead letter) is acknowledged by all in-sync replicas. A crash in between hands it out
+// again, and the same deliveries with the same ids are written again; dispatch drops them. No record
+// can stop it or loop it; only Kafka can.
+//
+// What it costs: a request is parsed and encoded once, and each further recipient costs a hash and a
+// copy. It scales by partitions of the request topics; one request never spreads over processes.
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Group is the consumer group of all intake processes.
+const Group = "whisper-intake"
+
+// Config of the role.
+type Config struct {
+	Client consumers.ClientConfig
+	// Partitions of the topics keyed by user id.
+	Partitions int32
+	// CommitInterval is how often offsets are committed (default 1 s).
+	CommitInterval time.Duration
+	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
+	SessionTimeout time.Duration
+	// TemplateWait bounds how long a request waits for a template that was written just before it
+	// (default 2 s). Only what its partition holds waits with it.
+	TemplateWait time.Duration
+	Now          func() time.Time
+	Logger       *slog.Logger
+}
+
+// Validate names every problem of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Partitions < 1 {
+		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", c.Partitions))
+	}
+	if c.TemplateWait < 0 || c.TemplateWait > time.Minute {
+		errs = append(errs, fmt.Errorf("template-wait: %s is not between 0s and 1m", c.TemplateWait))
+	}
+	return errors.Join(append(errs, c.Client.Validate())...)
+}
+
+func (c *Config) setDefaults() {
+	if c.TemplateWait == 0 {
+		c.TemplateWait = 2 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// A partition's bounds are small, since intake has four topics' partitions at once: at 96 of each, all
+// of them backlogged on one process, they come to 150 MB.
+const (
+	bufferedRecords = 1_000
+	bufferedBytes   = 512 << 10
+)
+
+// Role is one intake process.
+type Role struct {
+	cfg       Config
+	loop      *consumers.Loop
+	publisher *consumers.Publisher
+	dead      *consumers.DeadLetters
+	templates *catalogue
+	metrics   *roleMetrics
+}
+
+// New makes the role; Run starts it and closes what New opened.
+func New(cfg Config) (*Role, error) {
+	cfg.setDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Role{cfg: cfg, metrics: newRoleMetrics()}
+	var err error
+	// At once: the way to the socket begins here.
+	if r.publisher, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
+		return nil, err
+	}
+	r.dead = consumers.NewDeadLetters(r.publisher, "intake")
+	if r.templates, err = newCatalogue(cfg); err != nil {
+		r.publisher.Close()
+		return nil, err
+	}
+	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
+		Client:             cfg.Client,
+		Group:              Group,
+		Topics:             topics(),
+		Handler:            r,
+		MaxBufferedRecords: bufferedRecords,
+		MaxBufferedBytes:   bufferedBytes,
+		CommitInterval:     cfg.CommitInterval,
+		SessionTimeout:     cfg.SessionTimeout,
+	})
+	if err != nil {
+		r.publisher.Close()
+		r.templates.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// topics are what the group shares. The templates are among them so that a bad one becomes one dead
+// letter; every process follows them besides.
+func topics() []string {
+	all := []string{consumers.TopicProfiles, consumers.TopicTemplates}
+	for _, lane := range domain.Lanes {
+		all = append(all, consumers.TopicRequests(lane))
+	}
+	return all
+}
+
+// Run takes records until ctx ends, then finishes what it took: no more polling, everything
+// acknowledged, committed, the group left. It takes none before it knows all templates. An error means
+// that Kafka refuses something for good; it ends the process.
+func (r *Role) Run(ctx context.Context) error {
+	defer r.templates.close()
+	defer r.publisher.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.publisher.Run(ctx) })
+	g.Go(func() error { return r.templates.run(ctx) })
+	g.Go(func() error {
+		if err := r.templates.follow(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		return r.loop.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// Ready is nil while requests are taken.
+func (r *Role) Ready() error {
+	if !r.templates.ready.Load() {
+		return errors.New("intake: the templates are still being read")
+	}
+	return r.loop.Ready()
+}
+
+// Open makes the feed of an assigned partition. It restores nothing.
+func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
+	f := &feed{role: r, mark: consumers.NewWatermark(p)}
+	switch p.Topic {
+	case consumers.TopicProfiles:
+		f.take = r.takeProfile
+	case consumers.TopicTemplates:
+		f.take = r.takeTemplate
+	default:
+		lane, err := consumers.LaneOfTopic(p.Topic)
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: %w", p.Topic, err)
+		}
+		f.take = r.requestsOf(lane)
+	}
+	return f, nil
+}

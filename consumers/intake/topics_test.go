@@ -1,0 +1,176 @@
+package intake
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+)
+
+func TestProfilesAreRekeyedByUser(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const patch = `{"locale": "ar-EG",  "endpoints": {"iphone": {"channel": "apns", "token": "t"}}}`
+	profile := func(key, value string) *kgo.Record {
+		rec := &kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Value: []byte(value)}
+		if key != "" {
+			rec.Key = []byte(key)
+		}
+		return rec
+	}
+	old := profile("omar", `{"locale":null}`)
+	old.Timestamp = started.AddDate(-1, 0, 0)
+	b.publish(
+		profile("mona", patch), profile("", patch), profile(strings.Repeat("k", 129), patch), profile("mona", `{"name":"Mona"}`),
+		profile("mona", `[`), &kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Key: []byte("mona")}, old,
+	)
+	b.start(b.config())
+	got := map[string][]string{}
+	for _, rec := range b.read(consumers.TopicChanges, 3) {
+		user := string(rec.Key)
+		if rec.Partition != consumers.PartitionOf(user, partitions) {
+			t.Errorf("%s is on partition %d", user, rec.Partition)
+		}
+		if !rec.Timestamp.Equal(started) {
+			t.Errorf("%s: the time is %s", user, rec.Timestamp)
+		}
+		if len(rec.Headers) != 1 || rec.Headers[0].Key != "traceparent" {
+			t.Errorf("%s: headers are %v", user, headersOf(rec))
+		}
+		got[user] = append(got[user], fmt.Sprintf("%v %s", rec.Value == nil, rec.Value))
+	}
+	if fmt.Sprint(got["mona"]) != fmt.Sprintf("[false %s true ]", patch) || fmt.Sprint(got["omar"]) != `[false {"locale":null}]` {
+		t.Errorf("changes are %v", got)
+	}
+	for i, want := range []deadLetter{
+		{"the key, which names the user, is empty", consumers.TopicProfiles, "1", "1", patch},
+		{"the key, which names the user, has 129 bytes, at most 128 are allowed", consumers.TopicProfiles, "1", "2", patch},
+		{`unknown field "name"; known are locale, timezone, attributes, endpoints, preferences, quiet_hours`, consumers.TopicProfiles, "1", "3", `{"name":"Mona"}`},
+		{"the profile patch is cut off: its JSON ends after 1 bytes, in the middle of a value", consumers.TopicProfiles, "1", "4", "["},
+	} {
+		if got := b.deadLetters(4)[i]; got != want {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+	}
+}
+
+func templateRecord(key, value string) *kgo.Record {
+	rec := &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte(key)}
+	if value != "" {
+		rec.Value = []byte(value)
+	}
+	return rec
+}
+
+func templated(user, id, variables string) *kgo.Record {
+	return request(fmt.Sprintf(`{"to":{"users":[%q]},"template":%q,"variables":%s}`, user, id, variables))
+}
+
+const greeting = `{"default_locale":"en","locales":{"en":{"body":"Hello {{ name }}"}}}`
+
+func TestRequestsNameTemplatesThatExist(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	broken := `{"default_locale":"en","locales":{"en":{"body":"{{ name | upcase }}"}}}`
+	b.publish(templateRecord("greeting", greeting), templateRecord("broken", broken), templateRecord("gone", greeting), templateRecord("gone", ""))
+	b.publish(
+		templated("mona", "greeting", `{"name":"Mona"}`), templated("u", "greeting", `{}`), templated("u", "broken", `{"name":"x"}`),
+		templated("u", "gone", `{"name":"x"}`), templated("u", "never", `{}`),
+	)
+	b.start(b.config())
+	acc := b.events(toHigh, 1)["mona"].GetDeliveryAccepted()
+	if acc.GetTemplate() != "greeting" || string(acc.GetVariables()) != `{"name":"Mona"}` || acc.GetTemplateVersion() != 0 {
+		t.Errorf("accepted %v", acc)
+	}
+	why := "locales.en.body: {{ name | upcase }}: filters (|) are not available in this version"
+	reasons := map[string]deadLetter{}
+	for _, letter := range b.deadLetters(5) {
+		reasons[letter.topic+"/"+letter.offset] = letter
+	}
+	for at, want := range map[string]string{
+		"whisper.templates/1":     why,
+		"whisper.requests.high/1": `template "greeting": variable name is missing`,
+		"whisper.requests.high/2": `template "broken" can't be used: ` + why,
+		"whisper.requests.high/3": `unknown template "gone": whisper.templates has none of that key`,
+		"whisper.requests.high/4": `unknown template "never": whisper.templates has none of that key`,
+	} {
+		if got := reasons[at].reason; got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", at, got, want)
+		}
+	}
+}
+
+func TestTemplateWrittenJustBeforeItsRequestIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start(b.config())
+	for i := range 20 {
+		id := fmt.Sprintf("greeting-%d", i)
+		b.publish(templateRecord(id, greeting))
+		b.publish(templated(id, id, `{"name":"Mona"}`))
+	}
+	events := b.events(toHigh, 20)
+	for i := range 20 {
+		if got := events[fmt.Sprintf("greeting-%d", i)].GetDeliveryAccepted().GetTemplateVersion(); got != int64(i) {
+			t.Errorf("request %d saw version %d", i, got)
+		}
+	}
+}
+
+func TestBadTemplateIsDeadLetteredOnceForAllProcessesAndRestarts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.publish(templateRecord("broken", `{}`), templateRecord("", greeting))
+	_, stop := b.start(b.config())
+	b.start(b.config())
+	b.deadLetters(2)
+	b.eventually("they are committed", func() bool { return b.committed(consumers.TopicTemplates) == 2 })
+	stop()
+	b.start(b.config())
+	b.publish(request("bad"))
+	letters := b.deadLetters(3)
+	if len(letters) != 3 || letters[2].topic != high {
+		t.Errorf("dead letters are %v", letters)
+	}
+	if want := "the key, which names the template, is empty"; letters[1].reason != want {
+		t.Errorf("got %s", letters[1].reason)
+	}
+}
+
+func TestTraceStartsAtTheRecordOnlyWhereThereIsNone(t *testing.T) {
+	t.Parallel()
+	good := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for value, kept := range map[string]bool{
+		good: true, "cc" + good[2:] + "-what": true,
+		"": false, "x": false, good + "-more": false, strings.ToUpper(good): false, "ff" + good[2:]: false,
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01": false, "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01": false,
+	} {
+		rec := &kgo.Record{Topic: high, Partition: 1, Offset: 2, Headers: []kgo.RecordHeader{
+			{Key: "tracestate", Value: []byte("a=b")}, {Key: "traceparent", Value: []byte(value)},
+		}}
+		got := trace(rec)
+		if (string(got[0].Value) == value) != kept || (len(got) == 2) != kept || !isTraceparent(got[0].Value) {
+			t.Errorf("%q gives %s", value, got)
+		}
+		if !kept && fmt.Sprint(trace(rec)) != fmt.Sprint(got) {
+			t.Errorf("%q gives %s, then something else", value, got)
+		}
+	}
+	long := &kgo.Record{Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte(good)}, {Key: "tracestate", Value: []byte(strings.Repeat("x", 513))}}}
+	if got := trace(long); len(got) != 1 {
+		t.Errorf("a tracestate of 513 bytes is carried on: %s", got)
+	}
+}
+
+func TestConfigNamesEveryBadSetting(t *testing.T) {
+	t.Parallel()
+	_, err := New(Config{TemplateWait: time.Hour})
+	want := "partitions: 0 is not a number of partitions, at least 1\ntemplate-wait: 1h0m0s is not between 0s and 1m\nkafka: give at least one broker address (host:port)"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+}

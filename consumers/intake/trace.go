@@ -1,0 +1,78 @@
+package intake
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// W3C trace context. Of upstream's headers only well-formed ones are carried on: they are copied to
+// every recipient's records.
+const (
+	headerTraceparent = "traceparent"
+	headerTracestate  = "tracestate"
+	maxTracestate     = 512 // what the standard asks everybody to carry
+)
+
+// trace is the context that a record's followers carry: its own, or a new one made from the record's
+// place, so that a replay has the same.
+func trace(rec *kgo.Record) []kgo.RecordHeader {
+	var parent, state []byte
+	for i := range rec.Headers {
+		switch h := &rec.Headers[i]; h.Key {
+		case headerTraceparent:
+			parent = h.Value
+		case headerTracestate:
+			state = h.Value
+		}
+	}
+	if !isTraceparent(parent) {
+		return []kgo.RecordHeader{{Key: headerTraceparent, Value: newTraceparent(rec)}}
+	}
+	headers := []kgo.RecordHeader{{Key: headerTraceparent, Value: parent}}
+	if n := len(state); n > 0 && n <= maxTracestate {
+		headers = append(headers, kgo.RecordHeader{Key: headerTracestate, Value: state})
+	}
+	return headers
+}
+
+// newTraceparent hashes the place: 16 bytes of trace id, 8 of span id, sampled.
+func newTraceparent(rec *kgo.Record) []byte {
+	place := make([]byte, 0, len(rec.Topic)+32)
+	place = append(place, rec.Topic...)
+	place = strconv.AppendInt(append(place, '/'), int64(rec.Partition), 10)
+	place = strconv.AppendInt(append(place, '/'), rec.Offset, 10)
+	sum := sha256.Sum256(place)
+	parent := make([]byte, 0, 55)
+	parent = append(parent, "00-"...)
+	parent = append(hex.AppendEncode(parent, sum[:16]), '-')
+	return append(hex.AppendEncode(parent, sum[16:24]), "-01"...)
+}
+
+// isTraceparent: 00-32 hex-16 hex-2 hex in lower case, neither id all zeros. Later versions may be longer.
+func isTraceparent(v []byte) bool {
+	if len(v) < 55 || len(v) > 128 || (len(v) > 55 && (v[55] != '-' || string(v[:2]) == "00")) || string(v[:2]) == "ff" {
+		return false
+	}
+	for i, c := range v[:55] {
+		if i == 2 || i == 35 || i == 52 {
+			if c != '-' {
+				return false
+			}
+		} else if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return !zeros(v[3:35]) && !zeros(v[36:52])
+}
+
+func zeros(v []byte) bool {
+	for _, c := range v {
+		if c != '0' {
+			return false
+		}
+	}
+	return true
+}
