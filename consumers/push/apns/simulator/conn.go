@@ -148,7 +148,7 @@ func (c *conn) frame(f http2.Frame) bool {
 			return false
 		}
 	}
-	return !(c.leaving && len(c.streams) == 0)
+	return !c.leaving || len(c.streams) > 0
 }
 
 func (c *conn) headers(f *http2.MetaHeadersFrame) {
