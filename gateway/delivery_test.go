@@ -122,6 +122,7 @@ func TestAllDevicesGetItAndOneFactTellsIt(t *testing.T) {
 	n.broker.put(domain.High, route(n, "mona", "a"))
 	phone.wantNotification("a")
 	laptop.wantNotification("a")
+	n.wantKinds("a", "delivery_sent")
 	phone.ack("a")
 	laptop.ack("a")
 	laptop.read("a")
@@ -140,6 +141,7 @@ func TestOneUserCantAcknowledgeForAnother(t *testing.T) {
 	mona, omar := n.connect("mona"), n.connect("omar")
 	n.broker.put(domain.High, route(n, "mona", "a"))
 	mona.wantNotification("a")
+	n.wantKinds("a", "delivery_sent")
 	omar.ack("a")
 	omar.wantError(codeUnknownID)
 	omar.read("a") // may be told of an earlier connection, but only ever of his own delivery

@@ -68,6 +68,7 @@ func TestAFrameInPiecesIsOneFrame(t *testing.T) {
 	c := n.connect("mona")
 	n.broker.put(0, route(n, "mona", "a"))
 	c.wantNotification("a")
+	n.wantKinds("a", "delivery_sent")
 	w, err := c.NextWriter(websocket.TextMessage)
 	if err != nil {
 		t.Fatal(err)

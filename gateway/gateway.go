@@ -178,7 +178,7 @@ func (g *Gateway) start(ctx, life context.Context, group *errgroup.Group) error 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(life, cancel)() // what already runs has failed
-	for _, step := range []func(context.Context) error{g.broker.Prepare, g.nodes.claim, g.lanes.follow} {
+	for _, step := range []func(context.Context) error{g.broker.Prepare, g.nodes.claim, g.lanes.follow, g.nodes.announce} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("start gateway %s: %w", g.cfg.Node, err)
 		}

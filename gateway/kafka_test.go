@@ -132,6 +132,7 @@ func TestOnKafka(t *testing.T) {
 	c := first.connect("mona")
 	put(route(first, "mona", "a"), &kgo.Record{Key: []byte("mona"), Value: []byte("\xff")})
 	c.wantNotification("a")
+	wantKinds("a", "delivery_sent")
 	c.ack("a")
 	wantKinds("a", "delivery_sent", "delivery_delivered")
 	eventually(t, "the dead letter", func() bool {
@@ -145,11 +146,11 @@ func TestOnKafka(t *testing.T) {
 	if first.err != nil {
 		t.Fatal(first.err)
 	}
-	presence.mu.Lock()
-	if last := presence.recs[len(presence.recs)-1]; last.Value != nil || string(last.Key) != "mona\x00n1" {
-		t.Errorf("the last presence is %v", last)
-	}
-	presence.mu.Unlock()
+	eventually(t, "presence and its tombstone", func() bool {
+		presence.mu.Lock()
+		defer presence.mu.Unlock()
+		return len(presence.recs) == 2 && presence.recs[1].Value == nil && string(presence.recs[1].Key) == "mona\x00n1"
+	})
 
 	put(old) // while the node is down
 	second := onKafka(t, kafka)

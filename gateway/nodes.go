@@ -53,6 +53,13 @@ func (n *nodes) claim(ctx context.Context) error {
 	own := max(uint64(n.g.cfg.Now().UnixMilli()), n.highest+1)
 	n.g.incarnation.Store(own)
 	n.mu.Unlock()
+	return nil
+}
+
+// announce writes the first heartbeat and waits for it: from then on dispatch knows the incarnation. It comes
+// after lanes.follow because its own record also wakes the reader's pending fetch, which does not ask for
+// partitions that were added meanwhile (up to 5 s).
+func (n *nodes) announce(ctx context.Context) error {
 	done := make(chan error, 1)
 	n.beat(func(err error) { done <- err })
 	select {

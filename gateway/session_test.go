@@ -14,15 +14,26 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
+// holdUp stands in for a writer that a slow socket keeps busy: frames queue up until the test calls write.
+func (s *session) holdUp(t *testing.T) {
+	t.Helper()
+	eventually(t, "the welcome's writer to end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.writing {
+			return false
+		}
+		s.writing = true
+		return true
+	})
+}
+
 func TestLanesLeaveInOrder(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	c := n.connect("mona")
 	s := n.session(c)
-	// The writer is kept busy, so that frames queue up behind it as they would for a slow socket.
-	s.mu.Lock()
-	s.writing = true
-	s.mu.Unlock()
+	s.holdUp(t)
 	n.broker.put(domain.Low, route(n, "mona", "low-1"), route(n, "mona", "low-2"))
 	n.broker.put(domain.Normal, route(n, "mona", "normal"))
 	n.broker.put(domain.High, route(n, "mona", "high-1"), route(n, "mona", "high-2"))
@@ -250,9 +261,7 @@ func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) {
 	n := setup(t)
 	c := n.connect("mona")
 	s := n.session(c)
-	s.mu.Lock()
-	s.writing = true // held up, as by a slow socket
-	s.mu.Unlock()
+	s.holdUp(t)
 	n.broker.put(domain.Normal,
 		route(n, "mona", "short", func(r *whisperv1.Route) { r.ExpiresAtMs = n.clock.now().Add(time.Minute).UnixMilli() }),
 		route(n, "mona", "long"))
