@@ -13,7 +13,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
-	"github.com/testcontainers/testcontainers-go/wait"
+	tclog "github.com/testcontainers/testcontainers-go/log"
 
 	"github.com/klivvr/whisper/integration/cluster/kafka"
 )
@@ -38,6 +38,7 @@ func dockerAnswers(ctx context.Context) bool {
 type inContainer struct {
 	name, addr, port string
 	c                *testcontainers.DockerContainer
+	ping             func(ctx context.Context, addr string) error
 }
 
 func (i *inContainer) String() string  { return i.name + " in a container at 127.0.0.1:" + i.port }
@@ -47,7 +48,27 @@ func (i *inContainer) Start(ctx context.Context) error {
 	if err := i.c.Start(ctx); err != nil {
 		return fmt.Errorf("cluster: start %s: %w", i, err)
 	}
-	return nil
+	return i.ready(ctx)
+}
+
+// ready waits for an answer at the address that tests will use. The library's own waits look at the
+// container's log, which a restart does not clear, or at an address that it guesses.
+func (i *inContainer) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := i.ping(ctx, i.addr)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("cluster: %s is up and can't be reached from here: %w", i, err)
+		}
+	}
 }
 
 func (i *inContainer) Stop(ctx context.Context) error { return i.stop(ctx, 30*time.Second) }
@@ -64,31 +85,32 @@ func (i *inContainer) Close() {
 	_ = i.c.Terminate(context.Background(), testcontainers.StopTimeout(0))
 }
 
-func startContainer(ctx context.Context, image, port, inside string, opts ...testcontainers.ContainerCustomizer) (c *testcontainers.DockerContainer, err error) {
+// run makes and starts the container, and leaves none behind when that fails.
+func (i *inContainer) run(ctx context.Context, image, inside string, opts ...testcontainers.ContainerCustomizer) (err error) {
 	defer func() {
 		// The library panics on some broken Docker set-ups.
 		if r := recover(); r != nil {
 			err = fmt.Errorf("cluster: run %s: %v", image, r)
 		}
+		if err != nil && i.c != nil {
+			i.Close()
+		}
 	}()
+	tclog.SetDefault(tclog.NewNoopLogger()) // it logs every step; errors say enough
 	p, err := network.ParsePort(inside + "/tcp")
 	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
+		return fmt.Errorf("cluster: %w", err)
 	}
 	opts = append(opts,
 		testcontainers.WithExposedPorts(inside+"/tcp"),
 		testcontainers.WithHostConfigModifier(func(hc *container.HostConfig) {
-			hc.PortBindings = network.PortMap{p: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: port}}}
+			hc.PortBindings = network.PortMap{p: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: i.port}}}
 		}),
 	)
-	c, err = testcontainers.Run(ctx, image, opts...)
-	if err != nil {
-		if c != nil {
-			_ = c.Terminate(context.WithoutCancel(ctx))
-		}
-		return nil, fmt.Errorf("cluster: run %s: %w", image, err)
+	if i.c, err = testcontainers.Run(ctx, image, opts...); err != nil {
+		return fmt.Errorf("cluster: run %s: %w", image, err)
 	}
-	return c, nil
+	return i.ready(ctx)
 }
 
 func startKafkaContainer(ctx context.Context, o Options) (part, error) {
@@ -110,13 +132,8 @@ func startKafkaContainer(ctx context.Context, o Options) (part, error) {
 	for k, v := range kafka.Settings(o.KafkaSettings) {
 		env[kafka.EnvName(k)] = v
 	}
-	c, err := startContainer(ctx, "apache/kafka-native:"+kafka.Version, port, "9092",
-		testcontainers.WithEnv(env),
-		testcontainers.WithWaitStrategyAndDeadline(time.Minute, wait.ForLog("Kafka Server started")))
-	if err != nil {
-		return nil, err
-	}
-	return &inContainer{name: "Apache Kafka " + kafka.Version, addr: "127.0.0.1:" + port, port: port, c: c}, nil
+	i := &inContainer{name: "Apache Kafka " + kafka.Version, addr: "127.0.0.1:" + port, port: port, ping: pingKafka}
+	return i, i.run(ctx, "apache/kafka-native:"+kafka.Version, "9092", testcontainers.WithEnv(env))
 }
 
 func startPostgresContainer(ctx context.Context) (part, error) {
@@ -124,22 +141,16 @@ func startPostgresContainer(ctx context.Context) (part, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := startContainer(ctx, postgresImage, port, "5432",
+	i := &inContainer{
+		name: postgresImage, port: port, ping: pingPostgres,
+		addr: "postgres://whisper:whisper@127.0.0.1:" + port + "/whisper?sslmode=disable",
+	}
+	return i, i.run(ctx, postgresImage, "5432",
 		testcontainers.WithEnv(map[string]string{
 			"POSTGRES_USER": "whisper", "POSTGRES_PASSWORD": "whisper", "POSTGRES_DB": "whisper",
+			"POSTGRES_INITDB_ARGS": "--locale=C --encoding=UTF8",
 		}),
-		testcontainers.WithCmd("postgres", "-c", "fsync=off", "-c", "max_connections=200"),
-		// It starts twice: once to make the database, without the network.
-		testcontainers.WithWaitStrategyAndDeadline(time.Minute,
-			wait.ForListeningPort("5432/tcp"),
-			wait.ForExec([]string{"pg_isready", "-h", "127.0.0.1", "-U", "whisper"})))
-	if err != nil {
-		return nil, err
-	}
-	return &inContainer{
-		name: postgresImage, port: port, c: c,
-		addr: "postgres://whisper:whisper@127.0.0.1:" + port + "/whisper?sslmode=disable",
-	}, nil
+		testcontainers.WithCmd("postgres", "-c", "fsync=off", "-c", "max_connections=200"))
 }
 
 func freePort(ctx context.Context) (string, error) {
