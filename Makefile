@@ -45,6 +45,14 @@ generate: ## Everything that go:generate makes, offline
 image: build ## The container image, from bin/whisper alone
 	docker build -t $(IMAGE) .
 
+.PHONY: up
+up: ## Everything in containers on this machine, as deployed; needs docker compose
+	$(MAKE) --no-print-directory image IMAGE=whisper:dev
+	@key=.whisper/compose/apns-key.p8; if [ ! -e $$key ]; then \
+		mkdir -p .whisper/compose && openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out $$key && chmod 644 $$key; \
+	fi
+	docker compose up --detach
+
 .PHONY: clean
 clean: ## Remove what build made; state folders stay
 	rm -rf bin
