@@ -43,14 +43,14 @@ const (
 // AttemptWindow is how far back attempts count.
 const AttemptWindow = 5 * time.Minute
 
-// AttemptCounts are the attempts in a span of time.
-type AttemptCounts struct{ Total, Failed int64 }
+// AttemptCounts are the attempts in a span of time: taken by a socket or a provider, or failed.
+type AttemptCounts struct{ OK, Failed int64 }
 
 // HealthConfig of a HealthMonitor.
 type HealthConfig struct {
 	Client consumers.ClientConfig
-	// Attempts counts what was tried since a time, from the read model.
-	Attempts func(ctx context.Context, since time.Time) (AttemptCounts, error)
+	// Attempts counts what was tried within the last window, from the read model.
+	Attempts func(ctx context.Context, window time.Duration) (AttemptCounts, error)
 	// IntakeGroup and DispatchGroup are the consumer groups whose lag is the queue
 	// (default whisper-intake, whisper-dispatch).
 	IntakeGroup, DispatchGroup string
@@ -206,7 +206,7 @@ func (m *HealthMonitor) Health(ctx context.Context) Health {
 	defer cancel()
 	doc := Health{Reasons: []string{}, QueueDepths: map[string]int64{}, At: now.UTC()}
 	m.lanes(ctx, &doc, now)
-	m.attempts(ctx, &doc, now)
+	m.attempts(ctx, &doc)
 	m.connections(&doc, now)
 	doc.Status = StatusHealthy
 	if len(doc.Reasons) > 0 {
@@ -216,19 +216,17 @@ func (m *HealthMonitor) Health(ctx context.Context) Health {
 	return doc
 }
 
-func (m *HealthMonitor) attempts(ctx context.Context, doc *Health, now time.Time) {
-	counts, err := m.cfg.Attempts(ctx, now.Add(-AttemptWindow))
+func (m *HealthMonitor) attempts(ctx context.Context, doc *Health) {
+	counts, err := m.cfg.Attempts(ctx, AttemptWindow)
 	if err != nil {
 		m.cfg.Logger.Warn("count attempts", "error", err)
 		doc.Reasons = append(doc.Reasons, "the read model does not answer, so rates are unknown")
 		return
 	}
-	if counts.Total == 0 {
-		return
-	}
-	doc.DeliveryRatePerSecond = float64(counts.Total-counts.Failed) / AttemptWindow.Seconds()
-	doc.ErrorRate = float64(counts.Failed) / float64(counts.Total)
+	total := counts.OK + counts.Failed
+	doc.DeliveryRatePerSecond = float64(counts.OK) / AttemptWindow.Seconds()
+	doc.ErrorRate = ratio(counts.Failed, total)
 	if doc.ErrorRate > m.cfg.MaxErrorRate {
-		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)", counts.Failed, counts.Total, 100*doc.ErrorRate))
+		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)", counts.Failed, total, 100*doc.ErrorRate))
 	}
 }

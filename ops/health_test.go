@@ -54,9 +54,9 @@ func (f *fixture) monitor(t *testing.T) *ops.HealthMonitor {
 	t.Helper()
 	m, err := ops.NewHealthMonitor(ops.HealthConfig{
 		Client: f.client,
-		Attempts: func(_ context.Context, since time.Time) (ops.AttemptCounts, error) {
-			if !since.Equal(noon.Add(-5 * time.Minute)) {
-				t.Errorf("attempts are counted since %s", since)
+		Attempts: func(_ context.Context, window time.Duration) (ops.AttemptCounts, error) {
+			if window != 5*time.Minute {
+				t.Errorf("attempts are counted over %s", window)
 			}
 			return f.attempts, f.failing
 		},
@@ -140,7 +140,7 @@ func TestAnIdleSystemIsHealthy(t *testing.T) {
 	f := setup(t)
 	f.heartbeat(t, &whisperv1.Node{Node: "a", Incarnation: 1, Connections: 30, Limit: 100}, time.Second)
 	f.heartbeat(t, &whisperv1.Node{Node: "b", Incarnation: 7, Connections: 10, Limit: 300, Draining: true}, time.Second)
-	f.attempts = ops.AttemptCounts{Total: 300, Failed: 15}
+	f.attempts = ops.AttemptCounts{OK: 285, Failed: 15}
 	doc := f.monitor(t).Health(t.Context())
 	wantReasons(t, doc)
 	if doc.ActiveConnections != 40 || doc.Utilization != 0.1 || doc.ErrorRate != 0.05 || doc.DeliveryRatePerSecond != 0.95 {
@@ -167,7 +167,7 @@ func TestWhatDegrades(t *testing.T) {
 		want  []string
 	}{
 		"more than a twentieth of the attempts failed": {
-			func(_ *testing.T, f *fixture) { f.attempts = ops.AttemptCounts{Total: 100, Failed: 6} },
+			func(_ *testing.T, f *fixture) { f.attempts = ops.AttemptCounts{OK: 94, Failed: 6} },
 			[]string{"6 of 100 attempts"},
 		},
 		"the read model does not answer": {
@@ -266,7 +266,7 @@ func TestHealthAnswersWithoutKafka(t *testing.T) {
 	f := setup(t)
 	m, err := ops.NewHealthMonitor(ops.HealthConfig{
 		Client:   consumers.ClientConfig{Brokers: []string{"127.0.0.1:1"}},
-		Attempts: func(context.Context, time.Time) (ops.AttemptCounts, error) { return f.attempts, nil },
+		Attempts: func(context.Context, time.Duration) (ops.AttemptCounts, error) { return f.attempts, nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,17 +27,21 @@ type cli struct {
 	LogFormat string `help:"How to write logs: auto is text on a terminal, JSON elsewhere." enum:"${log_formats}" default:"auto" placeholder:"auto|text|json" group:"general"`
 	LogLevel  string `help:"Least level to log: debug, info, warn or error (default info; warn for dev and the tools)." placeholder:"LEVEL" group:"general"`
 
+	Intake   intakeCmd   `cmd:"" group:"roles" help:"Take requests and profiles from upstream."`
 	Dispatch dispatchCmd `cmd:"" group:"roles" help:"Decide what is sent when, and over which channel."`
 	Gateway  gatewayCmd  `cmd:"" group:"roles" help:"Hold clients' sockets."`
 	Push     pushCmd     `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs)."`
+	Project  projectCmd  `cmd:"" group:"roles" help:"Fold facts into Postgres, and answer /v1/health."`
 
 	Topics topicsCmd `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
 
 	Migrate migrateCmd `cmd:"" group:"setup" help:"Bring the Postgres schema up to date."`
 
 	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
+	Listen      listenCmd      `cmd:"" group:"people" help:"Connect as a user and print what arrives."`
 	Token       tokenCmd       `cmd:"" group:"people" help:"Print a token for a client's socket."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
+	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
 	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
 
@@ -61,6 +65,8 @@ var groups = []kong.Group{
 	{Key: "policy", Title: "Policy (the same for every dispatch):"},
 	{Key: "push", Title: "Push:"},
 	{Key: "apns", Title: "APNs:"},
+	{Key: "project", Title: "Projections:"},
+	{Key: "health", Title: "What /v1/health calls degraded:"},
 	{Key: "kafka", Title: "Kafka:"},
 	{Key: "topics", Title: "Topics (the same for every role of a cluster):"},
 	{Key: "postgres", Title: "Postgres:"},

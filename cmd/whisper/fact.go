@@ -166,3 +166,10 @@ func quoted(s string) string {
 	}
 	return s
 }
+
+// object is JSON's object, or nothing where it is none.
+func object(raw json.RawMessage) map[string]any {
+	fields := map[string]any{}
+	_ = json.Unmarshal(raw, &fields) // what is no object has no fields
+	return fields
+}
