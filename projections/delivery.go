@@ -7,9 +7,6 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// channelSocket is the one channel where being sent is not the end: an acknowledgement is awaited.
-const channelSocket = "socket"
-
 // A row is one delivery as the table `deliveries` keeps it. Times are Unix microseconds, 0: not yet.
 // It holds what the facts said, so that merging two rows loses nothing; what analysts read beside that
 // (reason, settled_at) is derived.
@@ -76,7 +73,7 @@ func rowOf(f fact) (r row, ok bool) {
 	case *whisperv1.Event_DeliverySent:
 		r.tried(k.DeliverySent.GetAttempt(), k.DeliverySent.GetChannel())
 		r.sentAt = at
-		if r.channel != channelSocket {
+		if r.channel != domain.ChannelSocket { // a socket's answer is only half: its acknowledgement is awaited
 			r.pushedAt = at
 		}
 	case *whisperv1.Event_DeliveryDelivered:

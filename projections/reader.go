@@ -1,0 +1,215 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/migrations"
+)
+
+// Reader asks the served tables what the command line and the health page show. It writes nothing; any
+// user with the role whisper_analyst will do.
+type Reader struct{ pool *pgxpool.Pool }
+
+// OpenReader connects lazily: a Postgres that is away shows at the first question. The caller closes it.
+func OpenReader(ctx context.Context, url string) (*Reader, error) {
+	cfg, err := poolConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = "whisper read"
+	// A result may change its type identity when a rebuild is swapped in; plain statements don't care.
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return &Reader{pool: pool}, nil
+}
+
+// Close ends its connections.
+func (r *Reader) Close() { r.pool.Close() }
+
+// Filter chooses deliveries; what is empty does not matter.
+type Filter struct {
+	NotificationID string
+	UserID         string
+	Status         string // a name of domain.Statuses
+	Since          time.Time
+	Limit          int // default 100; the latest first
+}
+
+// Delivery is a row of `deliveries`. Empty texts and nil times are nulls.
+type Delivery struct {
+	DeliveryID     string     `json:"delivery_id"`
+	NotificationID string     `json:"notification_id"`
+	UserID         string     `json:"user_id"`
+	Lane           string     `json:"lane"`
+	Category       string     `json:"category,omitempty"`
+	Status         string     `json:"status"`
+	Reason         string     `json:"reason,omitempty"`
+	Channel        string     `json:"channel,omitempty"`
+	Attempts       int        `json:"attempts"`
+	AcceptedAt     time.Time  `json:"accepted_at"`
+	SentAt         *time.Time `json:"sent_at,omitempty"`
+	DeliveredAt    *time.Time `json:"delivered_at,omitempty"`
+	ReadAt         *time.Time `json:"read_at,omitempty"`
+	SettledAt      *time.Time `json:"settled_at,omitempty"`
+}
+
+// Deliveries are the latest that match.
+func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
+	var where []string
+	var args []any
+	add := func(condition string, value any) {
+		args = append(args, value)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	if f.NotificationID != "" {
+		add("notification_id = $%d", f.NotificationID)
+	}
+	if f.UserID != "" {
+		add("user_id = $%d", f.UserID)
+	}
+	if f.Status != "" {
+		if _, err := domain.ParseStatus(f.Status); err != nil {
+			return nil, err
+		}
+		add("status = $%d::text::"+migrations.Schema+".delivery_status", f.Status)
+	}
+	if !f.Since.IsZero() {
+		add("accepted_at >= $%d", f.Since)
+		add("day >= $%d::date", f.Since.UTC().Format(time.DateOnly))
+	}
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	args = append(args, f.Limit)
+	sql := `SELECT delivery_id::text, notification_id, user_id, lane, coalesce(category, ''), status::text, coalesce(reason, ''), coalesce(channel, ''),
+		attempts, accepted_at, sent_at, delivered_at, read_at, settled_at FROM whisper.deliveries`
+	if len(where) > 0 {
+		sql += " WHERE " + strings.Join(where, " AND ")
+	}
+	return collect[Delivery](ctx, r, "deliveries", sql+fmt.Sprintf(" ORDER BY accepted_at DESC, delivery_id LIMIT $%d", len(args)), args...)
+}
+
+// Attempt is a row of `attempts`.
+type Attempt struct {
+	DeliveryID string    `json:"delivery_id"`
+	Attempt    int       `json:"attempt"`
+	Target     string    `json:"target,omitempty"`
+	Channel    string    `json:"channel"`
+	Provider   string    `json:"provider,omitempty"`
+	Outcome    string    `json:"outcome"`
+	Reason     string    `json:"reason,omitempty"`
+	Status     int       `json:"status,omitempty"`
+	LatencyMS  *float64  `json:"latency_ms,omitempty"`
+	At         time.Time `json:"at"`
+}
+
+// Attempts are the tries of one delivery, in order.
+func (r *Reader) Attempts(ctx context.Context, id domain.DeliveryID) ([]Attempt, error) {
+	return collect[Attempt](ctx, r, "attempts", `
+		SELECT delivery_id::text, attempt, target, channel, provider, outcome, coalesce(reason, ''), coalesce(status, 0), latency_ms, at
+		FROM whisper.attempts WHERE delivery_id = $1::text::uuid AND day = $2::text::date ORDER BY attempt, at, target`, id.String(), dayTime(dayOf(id)).Format(time.DateOnly))
+}
+
+// Fact is a row of `timeline`.
+type Fact struct {
+	DeliveryID  string          `json:"delivery_id"`
+	At          time.Time       `json:"at"`
+	Kind        string          `json:"kind"`
+	Detail      json.RawMessage `json:"detail"`
+	Topic       string          `json:"topic"`
+	Partition   int32           `json:"partition"`
+	Offset      int64           `json:"offset"`
+	Cause       string          `json:"cause,omitempty"`
+	Traceparent string          `json:"traceparent,omitempty"`
+}
+
+// Timeline are the facts of one delivery, by the time that their writers gave them.
+func (r *Reader) Timeline(ctx context.Context, id domain.DeliveryID) ([]Fact, error) {
+	return collect[Fact](ctx, r, "timeline", `
+		SELECT delivery_id::text, at, kind, detail, topic, partition, "offset", coalesce(cause, ''), coalesce(traceparent, '')
+		FROM whisper.timeline WHERE delivery_id = $1::text::uuid AND day = $2::text::date
+		ORDER BY at, topic, partition, "offset"`, id.String(), dayTime(dayOf(id)).Format(time.DateOnly))
+}
+
+// StatusCount is how many deliveries stand at a status.
+type StatusCount struct {
+	Status string `json:"status"`
+	Count  int64  `json:"count"`
+}
+
+// StatusCounts counts all deliveries that are kept, from the minutes' counts: it reads no delivery.
+func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
+	return collect[StatusCount](ctx, r, "status counts", `
+		SELECT status::text, sum(count)::bigint FROM whisper.delivery_stat_shards GROUP BY status HAVING sum(count) <> 0 ORDER BY status`)
+}
+
+// Health is how the attempts of a window went.
+type Health struct {
+	// OK were taken (sent or delivered).
+	OK int64 `json:"ok"`
+	// Failed were refused or never answered. A session that was gone and an attempt whose time was over
+	// are neither: nothing is broken.
+	Failed int64 `json:"failed"`
+	// DeliveriesPerSecond is OK over the window.
+	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
+}
+
+// ErrorRate is the failed part of all that succeeded or failed; 0 where there was nothing.
+func (h Health) ErrorRate() float64 {
+	if h.OK+h.Failed == 0 {
+		return 0
+	}
+	return float64(h.Failed) / float64(h.OK+h.Failed)
+}
+
+// Health counts the attempts that were answered within a window up to now, by Postgres's clock.
+func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, error) {
+	var h Health
+	err := r.pool.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE outcome IN ('sent', 'delivered')),
+			count(*) FILTER (WHERE outcome NOT IN ('sent', 'delivered', 'unreachable', 'expired'))
+		FROM whisper.attempts WHERE at > now() - $1::float8 * interval '1 second'`, window.Seconds()).Scan(&h.OK, &h.Failed)
+	if err != nil {
+		return h, fmt.Errorf("read attempts: %w", explain(err))
+	}
+	h.DeliveriesPerSecond = float64(h.OK) / window.Seconds()
+	return h, nil
+}
+
+// Unbalanced is a row of `conservation`: a notification that does not add up.
+type Unbalanced struct {
+	NotificationID string     `json:"notification_id"`
+	Recipients     int64      `json:"recipients"`
+	Counted        int64      `json:"counted"`
+	Duplicates     int64      `json:"duplicates"`
+	AcceptedAt     *time.Time `json:"accepted_at,omitempty"`
+}
+
+// Conservation is empty, always, once projectors have caught up.
+func (r *Reader) Conservation(ctx context.Context) ([]Unbalanced, error) {
+	return collect[Unbalanced](ctx, r, "conservation", `
+		SELECT notification_id, recipients::bigint, counted::bigint, duplicates::bigint, accepted_at FROM whisper.conservation ORDER BY notification_id`)
+}
+
+func collect[T any](ctx context.Context, r *Reader, what, sql string, args ...any) ([]T, error) {
+	rows, err := r.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, explain(err))
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, explain(err))
+	}
+	return all, nil
+}
