@@ -202,15 +202,50 @@ func ApplyTopics(ctx context.Context, adm *kadm.Client, plans []TopicPlan) error
 		return err
 	}
 	var errs []error
+	var made []TopicSpec
 	for _, p := range plans {
 		switch {
 		case p.Create != nil:
 			errs = append(errs, createTopic(ctx, adm, *p.Create))
+			made = append(made, *p.Create)
 		case len(p.Alter) > 0:
 			errs = append(errs, alterTopic(ctx, adm, p))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return awaitTopics(ctx, adm, made)
+}
+
+// awaitTopics waits until brokers tell of the topics that were just made: whoever starts next must find them.
+func awaitTopics(ctx context.Context, adm *kadm.Client, made []TopicSpec) error {
+	if len(made) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		plans, err := PlanTopics(ctx, adm, made)
+		if err == nil && len(missing(plans)) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the topics %s were made but brokers do not tell of them: %w", strings.Join(missing(plans), ", "), errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// missing are the topics that are still to be made.
+func missing(plans []TopicPlan) (names []string) {
+	for _, p := range plans {
+		if p.Create != nil {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 func conflicts(plans []TopicPlan) error {
@@ -262,14 +297,8 @@ func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology) ([]TopicPlan
 	if err := conflicts(plans); err != nil {
 		return plans, err
 	}
-	var missing []string
-	for _, p := range plans {
-		if p.Create != nil {
-			missing = append(missing, p.Name)
-		}
-	}
-	if len(missing) > 0 {
-		return plans, fmt.Errorf("%d topics are missing (%s): run `whisper topics apply`", len(missing), strings.Join(missing, ", "))
+	if names := missing(plans); len(names) > 0 {
+		return plans, fmt.Errorf("%d topics are missing (%s): run `whisper topics apply`", len(names), strings.Join(names, ", "))
 	}
 	return plans, nil
 }
