@@ -30,6 +30,8 @@ type SpineConfig struct {
 	// Hold are the rates to try, ascending, for the highest that holds for HoldFor.
 	Hold    []int
 	HoldFor time.Duration
+	// Profiles, where set, is a folder that gets a CPU profile of each role from each rate that is held.
+	Profiles string
 	// Out takes progress.
 	Out io.Writer
 }
@@ -150,18 +152,19 @@ func (s *spine) start(ctx context.Context) error {
 		s.cfg.Kafka = []string{s.broker.Addr()}
 	}
 	s.client = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
-	topology := consumers.Topology{Partitions: s.cfg.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 24 * time.Hour}
+	topology := consumers.Topology{Partitions: s.cfg.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour}
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}
 	sockets := freeAddr()
 	env := []string{
 		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions), "WHISPER_AUTH_SECRET=" + benchSecret,
+		fmt.Sprintf("WHISPER_PPROF=%v", s.cfg.Profiles != ""),
 	}
 	for _, args := range [][]string{
 		{"intake"},
 		{"dispatch"},
-		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(s.cfg.Users + 100)},
+		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.cfg.Users)},
 	} {
 		p, err := startRole(ctx, env, args[0], args...)
 		if err != nil {
@@ -271,6 +274,8 @@ func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
 	if err != nil {
 		return r, err
 	}
+	profiled := s.profile(ctx, rate)
+	defer profiled()
 	var backlog []int
 	begin := time.Now()
 	lat, err := s.measure(ctx, rate, s.cfg.HoldFor, func(b int) { backlog = append(backlog, b) })

@@ -25,6 +25,7 @@ type benchSpineCmd struct {
 	Runs       int           `default:"3" placeholder:"N" help:"Runs of each rate; the medians are reported (default ${default})."`
 	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Rates to try to hold, ascending, up to the first that grows a backlog (default ${default})."`
 	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must hold (default ${default})."`
+	Profiles   string        `placeholder:"FOLDER" help:"Keep a CPU profile of each role from each rate that is held."`
 	JSON       bool          `help:"Print the report as JSON."`
 }
 
@@ -38,7 +39,7 @@ func (c *benchSpineCmd) Help() string {
 func (c *benchSpineCmd) config(out io.Writer) bench.SpineConfig {
 	return bench.SpineConfig{
 		Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rates: c.Rates, Duration: c.Duration, Runs: c.Runs,
-		Hold: c.Hold, HoldFor: c.HoldFor, Out: out,
+		Hold: c.Hold, HoldFor: c.HoldFor, Profiles: c.Profiles, Out: out,
 	}
 }
 
