@@ -69,7 +69,7 @@ func request(value string) *kgo.Record { return &kgo.Record{Topic: high, Value: 
 
 func (b *bench) config() Config {
 	return Config{
-		Client: b.client, Partitions: partitions, TemplateWait: 10 * time.Second, CommitInterval: 20 * time.Millisecond,
+		Client: b.client, Partitions: partitions, TemplateWait: 10 * time.Second, CommitInterval: 20 * time.Millisecond, SessionTimeout: 6 * time.Second,
 		Now: func() time.Time { return started },
 	}
 }
