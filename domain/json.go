@@ -235,9 +235,10 @@ func checkNested(raw, path string, depth int, p *problems) {
 			p.add(WordDuplicateField, "%s has %s twice", cut(path), cited(name))
 		}
 		seen[name] = true
-		if v[0] == '{' || v[0] == '[' {
+		switch v[0] {
+		case '{', '[':
 			checkNested(v, path+"."+name, depth+1, p)
-		} else if v[0] == '"' {
+		case '"':
 			if _, err := jsonText(v); err != nil {
 				p.add(WordMalformed, "%s %v", cut(path+"."+name), err)
 			}

@@ -120,21 +120,29 @@ func TestParseProfilePatchSaysWhatIsWrong(t *testing.T) {
 		{"unknown field", `{"name":"Mona"}`, "unknown_field", `unknown field "name"; known are locale, timezone, attributes, endpoints, preferences, quiet_hours`},
 		{"twice", `{"locale":"ar","locale":null}`, "duplicate_field", `locale is there twice`},
 		{"twice inside", `{"attributes":{"a":1,"a":2}}`, "duplicate_field", `attributes has "a" twice`},
-		{"types", `{"locale":1,"timezone":[],"attributes":"x","endpoints":[],"preferences":true,"quiet_hours":"22:00"}`, "wrong_type",
+		{
+			"types", `{"locale":1,"timezone":[],"attributes":"x","endpoints":[],"preferences":true,"quiet_hours":"22:00"}`, "wrong_type",
 			`locale must be a string, not a number; timezone must be a string, not a list; attributes must be an object, not a string; endpoints must be an object, not a list; ` +
-				`preferences must be an object, not true; quiet_hours must be an object, not a string`},
+				`preferences must be an object, not true; quiet_hours must be an object, not a string`,
+		},
 		{"locale", `{"locale":"ar_EG"}`, "profile", `locale "ar_EG" is not a BCP 47 locale such as "ar-EG"`},
 		{"timezone", `{"timezone":"Africa/Cario"}`, "profile", `timezone "Africa/Cario" is not a time zone of the IANA database such as "Africa/Cairo"`},
 		{"endpoint's fields", `{"endpoints":{"a":{"channel":"apns","token":"t","os":"ios"}}}`, "unknown_field", `unknown field "os" in endpoints.a; known are channel, token, app`},
-		{"endpoint's parts", `{"endpoints":{"a":{},"b":{"channel":"socket","token":"t"},"c":7,"":null}}`, "profile",
+		{
+			"endpoint's parts", `{"endpoints":{"a":{},"b":{"channel":"socket","token":"t"},"c":7,"":null}}`, "profile",
 			`endpoints.a has no channel: apns, fcm, webpush, email, sms, webhook; endpoints.a has no token; ` +
-				`endpoints.b: unknown channel "socket" for an endpoint; known are apns, fcm, webpush, email, sms, webhook; endpoints.c must be an object, not a number; the name of endpoint "" is empty`},
+				`endpoints.b: unknown channel "socket" for an endpoint; known are apns, fcm, webpush, email, sms, webhook; endpoints.c must be an object, not a number; the name of endpoint "" is empty`,
+		},
 		{"token", `{"endpoints":{"a":{"channel":"apns","token":"` + strings.Repeat("t", 4097) + `"}}}`, "too_large", `endpoints.a.token has 4097 bytes, at most 4096 are allowed`},
-		{"preferences", `{"preferences":{"Marketing":{},"a":{"apns":1,"fax":true},"b":false}}`, "category",
+		{
+			"preferences", `{"preferences":{"Marketing":{},"a":{"apns":1,"fax":true},"b":false}}`, "category",
 			`preferences: category "Marketing" has a character that is not allowed: lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card; ` +
-				`preferences.a.apns must be true or false, not a number; preferences.a: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; preferences.b must be an object, not false`},
-		{"quiet hours", `{"quiet_hours":{"from":"24:00","to":7,"days":[]}}`, "time",
-			`quiet_hours.from "24:00" is not a time of day such as "22:00"; quiet_hours.to must be a string, not a number; unknown field "days" in quiet_hours; known are from, to`},
+				`preferences.a.apns must be true or false, not a number; preferences.a: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; preferences.b must be an object, not false`,
+		},
+		{
+			"quiet hours", `{"quiet_hours":{"from":"24:00","to":7,"days":[]}}`, "time",
+			`quiet_hours.from "24:00" is not a time of day such as "22:00"; quiet_hours.to must be a string, not a number; unknown field "days" in quiet_hours; known are from, to`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -160,9 +160,11 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"duplicate", "", `{"id":"a",` + to + `,"i\u0064":"b",` + say + `}`, "duplicate_field", `id is there twice`},
 		{"duplicate inside", "", `{"to":{"users":["a"],"users":["b"]},` + say + `}`, "duplicate_field", `to.users is there twice`},
 		{"duplicate in data", "", `{` + to + `,"content":{"body":"b","data":{"x":{"y":1,"y":2}}}}`, "duplicate_field", `content.data.x has "y" twice`},
-		{"wrong types", "", `{"id":1,"to":[],"content":"x","channels":"socket","ttl":5,"send_at":1,"category":true}`, "wrong_type",
+		{
+			"wrong types", "", `{"id":1,"to":[],"content":"x","channels":"socket","ttl":5,"send_at":1,"category":true}`, "wrong_type",
 			`id must be a string, not a number; to must be an object, not a list; content must be an object, not a string; channels must be a list of strings, not a string; ` +
-				`ttl must be a duration such as "90s", "15m" or "24h", not a number; send_at must be a time such as "2026-11-23T09:00:00Z", not a number; category must be a string, not true`},
+				`ttl must be a duration such as "90s", "15m" or "24h", not a number; send_at must be a time such as "2026-11-23T09:00:00Z", not a number; category must be a string, not true`,
+		},
 		{"wrong item", "", `{"to":{"users":["a",{},"b"]},` + say + `}`, "wrong_type", `to.users[1] must be a string, not an object`},
 		{"data a list", "", `{` + to + `,"content":{"data":[1]}}`, "wrong_type", `content.data must be an object, not a list`},
 		{"variables a string", "", `{` + to + `,"template":"t","variables":"x"}`, "wrong_type", `variables must be an object, not a string`},
@@ -198,10 +200,12 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"cancel with more", "", `{"cancel":"x",` + to + `}`, "command", `cancel stands alone: leave out to`},
 		{"two commands", "", `{"cancel":"x","resume":"x"}`, "command", `cancel and resume are given together: one command a record`},
 		{"cancel of nothing", "", `{"cancel":""}`, "id", `cancel is empty`},
-		{"all at once", "", `{"id":"","ttl":"-1s","x":1,"channels":["fax"]}`, "unknown_field",
+		{
+			"all at once", "", `{"id":"","ttl":"-1s","x":1,"channels":["fax"]}`, "unknown_field",
 			`unknown field "x"; known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, cancel, pause, resume, retract; id is empty; ` +
 				`there is no audience: give "to": {"users": [1 to 10000 user ids]}; there is nothing to say: give a template or a content; ` +
-				`channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; ttl is -1s: it must be positive`},
+				`channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; ttl is -1s: it must be positive`,
+		},
 		{"not protobuf", "application/x-protobuf", `{"to":{}}`, "malformed", `the request is not a whisper.v1.Request in Protobuf: cannot parse invalid wire-format data`},
 	}
 	for _, tt := range tests {

@@ -28,7 +28,7 @@ type feed struct {
 // Handle takes records until the partition is about to go.
 func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 	for _, rec := range records {
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil // the rest is handed out again
 		}
 		f.mark.Take(rec.Offset)
@@ -38,6 +38,9 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 	}
 	return nil
 }
+
+// ended: the partition is about to go, which is nobody's error.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // Close waits until all that was written is acknowledged.
 func (f *feed) Close(ctx context.Context) error {
@@ -99,7 +102,7 @@ func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record
 	r.left.Store(int64(n))
 	done := r.done
 	for i := range n {
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return
 		}
 		r.feed.owe(1)

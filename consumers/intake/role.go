@@ -69,7 +69,7 @@ func (c *Config) setDefaults() {
 }
 
 // A partition's bounds are small, since intake has four topics' partitions at once: at 96 of each, all
-// of them backlogged on one process, they come to 150 MB.
+// of them backlogged on one process, they come to 190 MB and the fetches that overshoot.
 const (
 	bufferedRecords = 1_000
 	bufferedBytes   = 512 << 10

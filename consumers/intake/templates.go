@@ -75,7 +75,7 @@ func (c *catalogue) run(ctx context.Context) error { return c.reader.Run(ctx) }
 func (c *catalogue) follow(ctx context.Context) error {
 	caughtUp, err := c.reader.Follow(ctx, consumers.TopicTemplates, 0, consumers.FromStart, c.read)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return nil
 		}
 		return fmt.Errorf("follow the templates: %w", err)
