@@ -102,14 +102,18 @@ func TestParseTemplateSaysWhatIsWrong(t *testing.T) {
 		{"locale twice", `{"default_locale":"en","locales":{"en":{"body":"b"},"EN":{"body":"b"}}}`, "duplicate_field", `locales.en is there twice`},
 		{"no text", `{"default_locale":"en","locales":{"en":{"url":"x"}}}`, "template", `locales.en is empty: give a title, a body or data`},
 		{"unknown text", `{"default_locale":"en","locales":{"en":{"subject":"x"}}}`, "unknown_field", `unknown field "subject" in locales.en; known are title, body, url, image, data`},
-		{"types", `{"default_locale":1,"locales":{"en":{"title":1,"data":[]},"ar":"x"}}`, "wrong_type",
-			`default_locale must be a string, not a number; locales.en.title must be a string, not a number; locales.en.data must be an object, not a list; locales.ar must be an object, not a string`},
+		{
+			"types", `{"default_locale":1,"locales":{"en":{"title":1,"data":[]},"ar":"x"}}`, "wrong_type",
+			`default_locale must be a string, not a number; locales.en.title must be a string, not a number; locales.en.data must be an object, not a list; locales.ar must be an object, not a string`,
+		},
 		{"filter", body("{{ amount | upcase }}"), "unavailable", `locales.en.body: {{ amount | upcase }}: filters (|) are not available in this version`},
 		{"tag", body("{{ a }}{% if b %}"), "unavailable", `locales.en.body: tags ({% … %}) are not available in this version, only placeholders such as {{ amount }}`},
 		{"open", body("Hello {{ name"), "template", `locales.en.body: a placeholder is not closed: {{ without }}`},
-		{"no path", body("{{ }} {{ a b }} {{ 1a }} {{ a..b }}"), "template",
+		{
+			"no path", body("{{ }} {{ a b }} {{ 1a }} {{ a..b }}"), "template",
 			`locales.en.body: {{  }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a b }} is not a path such as amount, user.locale or user.attributes.name; ` +
-				`locales.en.body: {{ 1a }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a..b }} is not a path such as amount, user.locale or user.attributes.name`},
+				`locales.en.body: {{ 1a }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a..b }} is not a path such as amount, user.locale or user.attributes.name`,
+		},
 		{"user", body("{{ user.token }}"), "template", `locales.en.body: {{ user.token }} is not known: of the user there are user.locale and user.attributes.NAME`},
 		{"too long", body(strings.Repeat("x", 4097)), "template", `locales.en.body has 4097 bytes, at most 4096 are allowed`},
 	} {
