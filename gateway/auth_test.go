@@ -91,6 +91,19 @@ func get(t *testing.T, n *node, header http.Header) *http.Response {
 	return resp
 }
 
+func TestATokenOfAThousandYearsIsAccepted(t *testing.T) {
+	t.Parallel()
+	n := setup(t, func(c *Config, _ *fakeBroker) { c.PongTimeout = 20 * time.Millisecond })
+	exp := jwt.NewNumericDate(time.Date(3026, 1, 1, 0, 0, 0, 0, time.UTC)) // over what 64 bits of nanoseconds hold
+	c := n.dial("", bearer(sign(t, jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{Subject: "mona", ExpiresAt: exp})))
+	if f := c.frame(); f["type"] != "welcome" {
+		t.Fatalf("got %v", f)
+	}
+	n.timekeeper.tick(n.clock.now().UnixNano())
+	n.broker.put(0, route(n, "mona", "a"))
+	c.wantNotification("a")
+}
+
 func TestBrowsersSendTheTokenAsASubprotocol(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
@@ -112,7 +125,7 @@ func TestOrigins(t *testing.T) {
 	t.Parallel()
 	strict := setup(t)
 	listed := setup(t, func(c *Config, _ *fakeBroker) { c.Origins = []string{"https://app.example.com"} })
-	any := setup(t, func(c *Config, _ *fakeBroker) { c.Origins = []string{"*"} })
+	open := setup(t, func(c *Config, _ *fakeBroker) { c.Origins = []string{"*"} })
 	for _, c := range []struct {
 		n      *node
 		origin string
@@ -122,7 +135,7 @@ func TestOrigins(t *testing.T) {
 		{strict, "https://evil.example.com", false},
 		{listed, "https://app.example.com", true},
 		{listed, "https://app.example.com.evil.com", false},
-		{any, "https://evil.example.com", true},
+		{open, "https://evil.example.com", true},
 	} {
 		header := bearer(c.n.token("mona", time.Hour))
 		header.Set("Origin", c.origin)

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"fmt"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -169,4 +171,54 @@ func BenchmarkFloor(b *testing.B) {
 	spent := cpu() - began
 	b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "cpu-µs/delivery")
 	b.ReportMetric(float64(b.N)/spent.Seconds(), "deliveries/cpu-s")
+}
+
+// BenchmarkConnect opens connections (token verified, presence published, welcome read) and holds them
+// all: CPU of both sides for one, and the memory that it keeps, the client's descriptor included.
+func BenchmarkConnect(b *testing.B) {
+	n := setup(b, func(c *Config, _ *fakeBroker) { c.MaxConnections = b.N })
+	handshakes := make([][]byte, b.N)
+	for i := range handshakes {
+		handshakes[i] = fmt.Appendf(nil, "GET /v1/socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %s\r\n\r\n", n.token(fmt.Sprint("user-", i), time.Hour))
+	}
+	conns := make([]net.Conn, 0, b.N)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	before, buf := inUse(), make([]byte, 4096)
+	b.ResetTimer()
+	began := cpu()
+	for i := range b.N {
+		c, err := net.Dial("tcp", n.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		conns = append(conns, c)
+		if _, err := c.Write(handshakes[i]); err != nil {
+			b.Fatal(err)
+		}
+		for got := 0; !bytes.Contains(buf[:got], []byte("ping_seconds")); {
+			m, err := c.Read(buf[got:])
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += m
+		}
+	}
+	spent := cpu() - began
+	b.StopTimer()
+	b.ReportMetric(float64(spent.Microseconds())/float64(b.N), "cpu-µs/connect")
+	b.ReportMetric(float64(inUse()-before)/float64(b.N), "B/connection")
+}
+
+// inUse is what the process keeps: live heap and stacks.
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }

@@ -103,7 +103,7 @@ func (g *Gateway) Addr() net.Addr {
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.broker.Close()
 	defer g.state.Store(stopped)
-	listener, err := g.listen()
+	listener, err := g.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,11 +141,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, group.Wait())
 }
 
-func (g *Gateway) listen() (net.Listener, error) {
+func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 	listener := g.cfg.Listener
 	if listener == nil && g.cfg.Addr != "" {
 		var err error
-		if listener, err = net.Listen("tcp", g.cfg.Addr); err != nil {
+		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", g.cfg.Addr); err != nil {
 			return nil, fmt.Errorf("listen for sockets: %w", err)
 		}
 	}

@@ -303,10 +303,3 @@ func (p *progress) committed(next int64) {
 	defer p.mu.Unlock()
 	p.written = next
 }
-
-// idle says whether everything that was taken is settled.
-func (p *progress) idle() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.open) == 0
-}

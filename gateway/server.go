@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -22,11 +23,12 @@ func (g *Gateway) Handler() http.Handler {
 
 func newUpgrader() *websocket.Upgrader {
 	return &websocket.Upgrader{
-		ReadBufferSize:  256, // an acknowledgement; longer frames are read past the buffer
-		WriteBufferSize: 256,
-		WriteBufferPool: writeBufferPool{}, // its writer is never used: frames go to the socket whole
-		Subprotocols:    []string{subprotocol},
-		CheckOrigin:     func(*http.Request) bool { return true }, // checked before, with our own answer
+		HandshakeTimeout: 10 * time.Second,
+		ReadBufferSize:   256, // an acknowledgement; longer frames are read past the buffer
+		WriteBufferSize:  256,
+		WriteBufferPool:  writeBufferPool{}, // its writer is never used: frames go to the socket whole
+		Subprotocols:     []string{subprotocol},
+		CheckOrigin:      func(*http.Request) bool { return true }, // checked before, with our own answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			http.Error(w, reason.Error(), status)
 		},

@@ -24,6 +24,9 @@ const (
 // closeLinger is how long a closed session waits for the peer to read the close frame and hang up.
 const closeLinger = time.Second
 
+// longestSession bounds a session whose token never really expires.
+const longestSession = 365 * 24 * time.Hour
+
 // session is one socket. Frames are queued from any goroutine without blocking; a goroutine writes while
 // there is something to write, another reads for as long as the socket lives and frees everything.
 type session struct {
@@ -79,6 +82,9 @@ func (q *fifo) pop() *outgoing {
 }
 
 func newSession(g *Gateway, conn *websocket.Conn, user string, expires time.Time, auto bool) *session {
+	if latest := g.cfg.Now().Add(longestSession); expires.After(latest) {
+		expires = latest // also keeps nanoseconds within 64 bits
+	}
 	s := &session{g: g, conn: conn, net: conn.NetConn(), id: randomID(), user: user, expires: expires, auto: auto}
 	s.alarm.index = -1
 	s.heard.Store(g.cfg.Now().UnixNano())
