@@ -173,7 +173,7 @@ func BenchmarkFloor(b *testing.B) {
 	b.ReportMetric(float64(b.N)/spent.Seconds(), "deliveries/cpu-s")
 }
 
-// BenchmarkConnect opens connections (token verified, presence published, welcome read) and holds them
+// BenchmarkConnect (run it with -benchtime 5000x: each takes two descriptors) opens connections (token verified, presence published, welcome read) and holds them
 // all: CPU of both sides for one, and the memory that it keeps, the client's descriptor included.
 func BenchmarkConnect(b *testing.B) {
 	n := setup(b, func(c *Config, _ *fakeBroker) { c.MaxConnections = b.N })

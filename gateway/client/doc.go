@@ -6,5 +6,5 @@
 // what a crash interrupts comes again; what came again within the last Window notifications is
 // acknowledged and dropped. Order is the server's.
 //
-// One client is one goroutine, no timer at rest, and about 8 KiB: 10,000 fit into one process.
+// One client is one goroutine, no timer at rest, and about 9 KiB: 10,000 fit into one process.
 package client
