@@ -3,11 +3,6 @@ package push_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -521,21 +516,17 @@ func TestValidate(t *testing.T) {
 func TestThroughAPNs(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	p8, public, err := simulator.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sim, err := simulator.Start(simulator.Config{Key: &key.PublicKey})
+	sim, err := simulator.Start(simulator.Config{Key: public})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(sim.Close)
 	provider, err := apns.New(apns.Config{
-		KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), KeyID: "K", TeamID: "T",
+		KeyPEM: p8, KeyID: "K", TeamID: "T",
 		BaseURL: sim.URL(), RootCAs: sim.RootCAs(), Metrics: f.set,
 	})
 	if err != nil {

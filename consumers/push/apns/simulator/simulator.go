@@ -37,8 +37,13 @@ type Config struct {
 	Key           *ecdsa.PublicKey
 	// Topics that may be pushed to; empty: all.
 	Topics []string
+	// Hosts are further names and addresses that clients know it by, for its certificate.
+	Hosts []string
 	// CAFile, where it is set, gets the certificate that clients must trust, in PEM.
 	CAFile string
+	// KeyFile, where it is set, gets a signing key for clients, as Apple's .p8 is; one that is there
+	// already is kept. Key is then its public half.
+	KeyFile string
 	// Latency of every answer (default 0). An [Answer] may add to it.
 	Latency time.Duration
 	// Remember is how many of the last accepted pushes are kept (default 1,000).
@@ -109,9 +114,18 @@ func Start(cfg Config) (*Simulator, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	pair, ca, err := certificates(cfg.Addr, cfg.Now())
+	host, _, err := net.SplitHostPort(cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("apns simulator: its address: %w", err)
+	}
+	pair, ca, err := certificates(append(cfg.Hosts, host), cfg.Now())
 	if err != nil {
 		return nil, err
+	}
+	if cfg.KeyFile != "" {
+		if cfg.Key, err = keyFile(cfg.KeyFile); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.CAFile != "" {
 		if err := os.WriteFile(cfg.CAFile, ca, 0o600); err != nil {

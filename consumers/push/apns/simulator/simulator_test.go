@@ -327,12 +327,32 @@ func TestOneStreamUntilTrusted(t *testing.T) {
 	}
 }
 
-func TestKeepsItsCertificateForOthers(t *testing.T) {
+func TestKeepsWhatOtherProcessesNeed(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	f := setup(t, func(c *simulator.Config) { c.CAFile = file })
-	if b, err := os.ReadFile(file); err != nil || string(b) != string(f.CAPEM()) {
+	dir := t.TempDir()
+	ca, key := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "key.p8")
+	files := func(c *simulator.Config) { c.CAFile, c.KeyFile, c.Hosts = ca, key, []string{"apns-simulator"} }
+	f := setup(t, files)
+	if b, err := os.ReadFile(ca); err != nil || string(b) != string(f.CAPEM()) {
 		t.Errorf("%v", err)
+	}
+	if r := f.do(f.request(device, payload)); r.Reason != "InvalidProviderToken" {
+		t.Errorf("the key is not the file's: %+v", r)
+	}
+	first, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup(t, files)
+	if second, err := os.ReadFile(key); err != nil || string(first) != string(second) {
+		t.Errorf("a restart changed the key: %v", err)
+	}
+	if err := os.WriteFile(key, []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := simulator.Start(simulator.Config{KeyFile: key}); err == nil {
+		s.Close()
+		t.Error("took a file that is no key")
 	}
 }
 
