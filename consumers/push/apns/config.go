@@ -132,9 +132,9 @@ func (r *resolved) resolveServer() error {
 	if r.RootCAFile != "" {
 		pem, err := os.ReadFile(r.RootCAFile)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("apns-root-ca-file: %w", err))
+			errs = append(errs, fmt.Errorf("apns-ca-file: %w", err))
 		} else if r.roots = x509.NewCertPool(); !r.roots.AppendCertsFromPEM(pem) {
-			errs = append(errs, errors.New("apns-root-ca-file: has no certificate in PEM"))
+			errs = append(errs, errors.New("apns-ca-file: has no certificate in PEM"))
 		}
 	}
 	return errors.Join(errs...)

@@ -349,7 +349,7 @@ func TestValidateNamesEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, name := range []string{"apns-key-file", "apns-key-id", "apns-team-id", "apns-topic", "apns-environment", "apns-connections", "apns-streams", "apns-request-timeout", "apns-root-ca-file"} {
+	for _, name := range []string{"apns-key-file", "apns-key-id", "apns-team-id", "apns-topic", "apns-environment", "apns-connections", "apns-streams", "apns-request-timeout", "apns-ca-file"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in:\n%v", name, err)
 		}

@@ -148,7 +148,7 @@ func (c *conn) frame(f http2.Frame) bool {
 			return false
 		}
 	}
-	return !c.leaving || len(c.streams) > 0
+	return true
 }
 
 func (c *conn) headers(f *http2.MetaHeadersFrame) {
@@ -231,9 +231,6 @@ func (c *conn) later(delay time.Duration, f func()) {
 		delete(c.timers, t)
 		f()
 		_ = c.bw.Flush() // a dead connection ends its reader too
-		if c.leaving && len(c.streams) == 0 {
-			c.cut()
-		}
 	})
 	c.timers[t] = struct{}{}
 }
@@ -280,9 +277,15 @@ func (c *conn) give(id uint32, r *request, a Answer, got Received) {
 	}
 }
 
+// linger is how long a client has to close after a GOAWAY; what it sends meanwhile is refused unread.
+const linger = time.Second
+
 // leave says GOAWAY; streams after last were not looked at.
 func (c *conn) leave(last uint32) {
-	c.leaving = true
+	if !c.leaving {
+		c.leaving = true
+		c.later(linger, c.part)
+	}
 	_ = c.fr.WriteGoAway(last, http2.ErrCodeNo, []byte(`{"reason":"Shutdown"}`))
 	for id := range c.streams {
 		if id > last {
@@ -291,13 +294,21 @@ func (c *conn) leave(last uint32) {
 	}
 }
 
-func (c *conn) goAway() {
-	c.locked(func() { c.leave(c.last) })
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// part ends the connection once everything that was taken is answered.
+func (c *conn) part() {
 	if len(c.streams) == 0 {
 		c.cut()
+		return
 	}
+	c.later(linger, c.part)
+}
+
+func (c *conn) goAway() {
+	c.locked(func() {
+		if c.timers != nil { // it has not ended meanwhile
+			c.leave(c.last)
+		}
+	})
 }
 
 func (c *conn) locked(f func()) {
