@@ -12,8 +12,6 @@ import (
 // hundred thousands of values of a transaction, for want of knowing the types beforehand.
 
 const (
-	oidBool      = 16
-	oidBytea     = 17
 	oidInt8      = 20
 	oidInt4      = 23
 	oidText      = 25
@@ -45,15 +43,6 @@ func (f *field) float(v float64) {
 func (f *field) uuid(id domain.DeliveryID) { f.length(16); *f = append(*f, id[:]...) }
 func (f *field) day(d int32)               { f.int4(d - pgEpochDays) }
 
-func (f *field) flag(v bool) {
-	f.length(1)
-	if v {
-		*f = append(*f, 1)
-	} else {
-		*f = append(*f, 0)
-	}
-}
-
 // time appends Unix microseconds; 0 is null.
 func (f *field) time(us int64) {
 	if us == 0 {
@@ -70,14 +59,6 @@ func (f *field) optional(s string) {
 		return
 	}
 	f.text(s)
-}
-
-func (f *field) ints(vs []int64) {
-	f.length(20 + 12*len(vs))
-	f.arrayHeader(oidInt8, len(vs))
-	for _, v := range vs {
-		f.int8(v)
-	}
 }
 
 func (f *field) arrayHeader(elem uint32, n int) {
@@ -175,5 +156,3 @@ func readTime(b []byte) int64 {
 	}
 	return readInt8(b) + pgEpochUS
 }
-
-func readFlag(b []byte) bool { return len(b) == 1 && b[0] == 1 }

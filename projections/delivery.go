@@ -17,9 +17,9 @@ type row struct {
 	lane           whisperv1.Lane // never unspecified
 	status         domain.Status
 
-	// From the accepted record; request.topic is empty until it was read.
+	// From the accepted record; request.topic is empty until it was read. Requests of one millisecond
+	// share the id; this is the least of them.
 	request  position
-	several  bool // requests of one millisecond share the id; request is the least of them
 	category string
 
 	// The last attempt that was answered.
@@ -125,16 +125,8 @@ func (r *row) merge(o row) {
 }
 
 func (r *row) mergeRequest(o row) {
-	switch {
-	case !o.accepted():
-	case !r.accepted():
-		r.request, r.several, r.category = o.request, o.several, o.category
-	default:
-		c := o.request.compare(r.request)
-		r.several = r.several || o.several || c != 0
-		if c < 0 {
-			r.request, r.category = o.request, o.category
-		}
+	if o.accepted() && (!r.accepted() || o.request.compare(r.request) < 0) {
+		r.request, r.category = o.request, o.category
 	}
 }
 

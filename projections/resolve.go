@@ -138,8 +138,14 @@ func (t *transaction) takeEarly(ctx context.Context) error {
 		all = append(all, recipient{t.rows[id].notificationID, t.rows[id].userID})
 	}
 	res, err := t.run(ctx, t.tx, `
-		DELETE FROM $.early_facts AS e USING unnest($1::text[], $2::text[]) AS k(notification_id, user_id)
-		WHERE e.notification_id = k.notification_id AND e.user_id = k.user_id
+		WITH found AS MATERIALIZED (
+			SELECT e.at_row FROM unnest($1::text[], $2::text[]) AS k(notification_id, user_id)
+			CROSS JOIN LATERAL (
+				SELECT ctid AS at_row FROM $.early_facts AS e
+				WHERE e.notification_id = k.notification_id AND e.user_id = k.user_id OFFSET 0
+			) AS e
+		)
+		DELETE FROM $.early_facts AS e USING found WHERE e.ctid = found.at_row
 		RETURNING e.topic, e.partition, e."offset", e.event, e.traceparent`, recipientColumns(all).params()...)
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 // a rebuilt schema takes the name, is in no prepared result.
 const rowColumns = `d.delivery_id, d.notification_id, d.user_id, d.lane, d.category, d.status::text, d.channel, d.attempts,
 	d.sent_at, d.delivered_at, d.read_at, d.pushed_at, d.ended_at, d.noted_status::text, d.noted_at, d.note,
-	d.request_topic, d.request_partition, d.request_offset, d.several_requests`
+	d.request_topic, d.request_partition, d.request_offset`
 
 func readRow(v [][]byte) row {
 	r := row{
@@ -27,7 +27,6 @@ func readRow(v [][]byte) row {
 		pushedAt:       readTime(v[11]),
 		endedAt:        readTime(v[12]),
 		request:        position{string(v[16]), readInt4(v[17]), readInt8(v[18])},
-		several:        readFlag(v[19]),
 	}
 	// What the table holds was written from these; a lane or status that does not parse can't be there.
 	lane, _ := domain.ParseLane(string(v[3]))
@@ -40,14 +39,15 @@ func readRow(v [][]byte) row {
 	return r
 }
 
-// writeDeliveries merges the batch's rows into the table: what is new by COPY, what changed by one
-// UPDATE a day, what stays not at all. Counts move by the difference.
+// writeDeliveries merges the batch's rows into the table: what is new by COPY, what changed by an
+// UNNEST upsert, what stays not at all. Counts move by the difference.
 func (t *transaction) writeDeliveries(ctx context.Context) error {
 	byDay := map[int32][]*foldedRow{}
 	for id, r := range t.rows {
 		byDay[dayOf(id)] = append(byDay[dayOf(id)], r)
 	}
-	added := newCopy(24, 256*len(t.rows))
+	added := newCopy(len(deliveryTypes), 256*len(t.rows))
+	changed := arrays(deliveryTypes...)
 	for _, day := range sorted(byDay, func(a, b int32) int { return int(a - b) }) {
 		rows := byDay[day]
 		slices.SortFunc(rows, func(a, b *foldedRow) int { return a.id.Compare(b.id) })
@@ -55,14 +55,12 @@ func (t *transaction) writeDeliveries(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		changed := arrays(oidUUID, oidText, oidText, oidText, oidText, oidText, oidInt4,
-			oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp,
-			oidText, oidTimestamp, oidText, oidText, oidInt4, oidInt8, oidBool)
 		for _, r := range rows {
 			old, known := olds[r.id]
 			if !known {
 				t.count(&r.row, r.partition, 1)
-				addRow(added.add(), &r.row, day)
+				f := added.add()
+				addRow(func(int) *field { return f }, &r.row, day)
 				continue
 			}
 			merged := old
@@ -72,18 +70,28 @@ func (t *transaction) writeDeliveries(ctx context.Context) error {
 			}
 			t.count(&old, r.partition, -1)
 			t.count(&merged, r.partition, 1)
-			changeRow(changed.add(), &merged)
+			f := changed.add()
+			addRow(func(i int) *field { return &f[i] }, &merged, day)
 		}
-		if err := t.update(ctx, day, changed); err != nil {
-			return err
-		}
+	}
+	if err := t.change(ctx, changed); err != nil {
+		return err
 	}
 	if added.rows == 0 {
 		return nil
 	}
-	return t.copy(ctx, t.tx, `deliveries (delivery_id, day, notification_id, user_id, lane, category, status, reason, channel, attempts,
-		accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status, noted_at, note,
-		request_topic, request_partition, request_offset, several_requests)`, added)
+	return t.copy(ctx, t.tx, "deliveries ("+deliveryColumns+")", added)
+}
+
+const deliveryColumns = `delivery_id, day, notification_id, user_id, lane, category, status, reason, channel, attempts,
+	accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status, noted_at, note,
+	request_topic, request_partition, request_offset`
+
+// deliveryTypes are those of deliveryColumns; a status goes as its text.
+var deliveryTypes = []uint32{
+	oidUUID, oidDate, oidText, oidText, oidText, oidText, oidText, oidText, oidText, oidInt4,
+	oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidText, oidTimestamp, oidText,
+	oidText, oidInt4, oidInt8,
 }
 
 // load reads the rows of one day that the table has already.
@@ -95,8 +103,7 @@ func (t *transaction) load(ctx context.Context, day int32, rows []*foldedRow) (m
 	var d field
 	d.day(day)
 	res, err := t.run(ctx, t.tx, `
-		SELECT `+rowColumns+` FROM unnest($1::uuid[]) AS k(id)
-		JOIN $.deliveries AS d ON d.delivery_id = k.id AND d.day = $2::date`, ids.params()[0], d[4:])
+		SELECT `+rowColumns+` FROM $.deliveries AS d WHERE d.delivery_id = ANY ($1::uuid[]) AND d.day = $2::date`, ids.params()[0], d[4:])
 	if err != nil {
 		return nil, err
 	}
@@ -108,91 +115,62 @@ func (t *transaction) load(ctx context.Context, day int32, rows []*foldedRow) (m
 	return olds, nil
 }
 
-func (t *transaction) update(ctx context.Context, day int32, changed *columns) error {
+// change writes merged rows over those that are there. An upsert, not an UPDATE … FROM: it finds rows by
+// the key whatever the planner thinks of the table.
+func (t *transaction) change(ctx context.Context, changed *columns) error {
 	if changed.rows == 0 {
 		return nil
 	}
-	var d field
-	d.day(day)
 	_, err := t.run(ctx, t.tx, `
-		UPDATE $.deliveries AS d SET
-			lane = k.lane, category = k.category, status = k.status::$.delivery_status, reason = k.reason, channel = k.channel, attempts = k.attempts,
-			sent_at = k.sent_at, delivered_at = k.delivered_at, read_at = k.read_at, settled_at = k.settled_at, pushed_at = k.pushed_at, ended_at = k.ended_at,
-			noted_status = k.noted_status::$.delivery_status, noted_at = k.noted_at, note = k.note,
-			request_topic = k.request_topic, request_partition = k.request_partition, request_offset = k.request_offset, several_requests = k.several
-		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[],
-			$8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
-			$14::text[], $15::timestamptz[], $16::text[], $17::text[], $18::int4[], $19::int8[], $20::bool[])
-			AS k(id, lane, category, status, reason, channel, attempts, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at,
-			noted_status, noted_at, note, request_topic, request_partition, request_offset, several)
-		WHERE d.delivery_id = k.id AND d.day = $21::date`, append(changed.params(), d[4:])...)
+		INSERT INTO $.deliveries AS d (`+deliveryColumns+`)
+		SELECT delivery_id, day, notification_id, user_id, lane, category, status::$.delivery_status, reason, channel, attempts,
+			accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status::$.delivery_status, noted_at, note,
+			request_topic, request_partition, request_offset
+		FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int4[],
+			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
+			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[]) AS k(`+deliveryColumns+`)
+		ON CONFLICT (delivery_id, day) DO UPDATE SET
+			lane = EXCLUDED.lane, category = EXCLUDED.category, status = EXCLUDED.status, reason = EXCLUDED.reason,
+			channel = EXCLUDED.channel, attempts = EXCLUDED.attempts, sent_at = EXCLUDED.sent_at, delivered_at = EXCLUDED.delivered_at,
+			read_at = EXCLUDED.read_at, settled_at = EXCLUDED.settled_at, pushed_at = EXCLUDED.pushed_at, ended_at = EXCLUDED.ended_at,
+			noted_status = EXCLUDED.noted_status, noted_at = EXCLUDED.noted_at, note = EXCLUDED.note,
+			request_topic = EXCLUDED.request_topic, request_partition = EXCLUDED.request_partition, request_offset = EXCLUDED.request_offset`, changed.params()...)
 	return err
 }
 
-func addRow(f *field, r *row, day int32) {
-	f.uuid(r.id)
-	f.day(day)
-	f.text(r.notificationID)
-	f.text(r.userID)
-	f.text(domain.LaneOf(r.lane).String())
-	category(f, r)
-	f.text(r.status.String())
-	f.optional(r.reason())
-	f.optional(r.channel)
-	f.int4(r.attempts)
-	f.int8(r.id.Time().UnixMicro() - pgEpochUS)
-	for _, at := range [...]int64{r.sentAt, r.deliveredAt, r.readAt, r.settledAt(), r.pushedAt, r.endedAt} {
-		f.time(at)
-	}
-	notedStatus(f, r)
-	f.time(r.noted.at)
-	f.optional(r.noted.reason)
-	acceptedBy(f, f, f, r)
-	f.flag(r.several)
-}
-
-func changeRow(f []field, r *row) {
-	f[0].uuid(r.id)
-	f[1].text(domain.LaneOf(r.lane).String())
-	category(&f[2], r)
-	f[3].text(r.status.String())
-	f[4].optional(r.reason())
-	f[5].optional(r.channel)
-	f[6].int4(r.attempts)
-	for i, at := range [...]int64{r.sentAt, r.deliveredAt, r.readAt, r.settledAt(), r.pushedAt, r.endedAt} {
-		f[7+i].time(at)
-	}
-	notedStatus(&f[13], r)
-	f[14].time(r.noted.at)
-	f[15].optional(r.noted.reason)
-	acceptedBy(&f[16], &f[17], &f[18], r)
-	f[19].flag(r.several)
-}
-
-func category(f *field, r *row) {
+// addRow appends a row's columns; column gives the place for each, by its index in deliveryColumns.
+func addRow(column func(i int) *field, r *row, day int32) {
+	column(0).uuid(r.id)
+	column(1).day(day)
+	column(2).text(r.notificationID)
+	column(3).text(r.userID)
+	column(4).text(domain.LaneOf(r.lane).String())
 	if r.accepted() {
-		f.text(r.category)
+		column(5).text(r.category)
 	} else {
-		f.null()
+		column(5).null()
 	}
-}
-
-func notedStatus(f *field, r *row) {
+	column(6).text(r.status.String())
+	column(7).optional(r.reason())
+	column(8).optional(r.channel)
+	column(9).int4(r.attempts)
+	for i, at := range [...]int64{r.id.Time().UnixMicro(), r.sentAt, r.deliveredAt, r.readAt, r.settledAt(), r.pushedAt, r.endedAt} {
+		column(10 + i).time(at)
+	}
 	if r.noted.known {
-		f.text(r.noted.status.String())
+		column(17).text(r.noted.status.String())
 	} else {
-		f.null()
+		column(17).null()
 	}
-}
-
-func acceptedBy(topic, partition, offset *field, r *row) {
-	if !r.accepted() {
-		topic.null()
-		partition.null()
-		offset.null()
-		return
+	column(18).time(r.noted.at)
+	column(19).optional(r.noted.reason)
+	if r.accepted() {
+		column(20).text(r.request.topic)
+		column(21).int4(r.request.partition)
+		column(22).int8(r.request.offset)
+	} else {
+		column(20).null()
+		column(21).null()
+		column(22).null()
 	}
-	topic.text(r.request.topic)
-	partition.int4(r.request.partition)
-	offset.int8(r.request.offset)
 }

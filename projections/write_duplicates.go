@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/klivvr/whisper/domain"
@@ -11,11 +10,12 @@ import (
 // A dropped duplicate is no delivery, yet intake, which knows nothing of earlier requests, opened one:
 // each request's accepted record carries an id with that request's time. Such a ghost is told by the
 // request that the duplicate names; it is taken out of the table, or kept from getting in, whichever
-// fact comes first. The duplicate counts in its place.
+// fact comes first. The duplicate counts in its place. (A repeated request of the same millisecond has the
+// first one's id: then there is one delivery, which stays.)
 
 // ghostly rows know nothing but that one request was accepted. Whatever was tried is no duplicate.
 func (r *row) ghostly() bool {
-	return r.accepted() && !r.several && r.status == domain.Accepted && r.attempts == 0
+	return r.accepted() && r.status == domain.Accepted && r.attempts == 0
 }
 
 func (t *transaction) writeDuplicates(ctx context.Context) error {
@@ -53,15 +53,16 @@ func duplicateColumns(n int, each func(i int) duplicate) *columns {
 func (t *transaction) insertDuplicates(ctx context.Context) ([]duplicate, error) {
 	all := sorted(t.duplicates, compareDuplicates)
 	cols := duplicateColumns(len(all), func(i int) duplicate { return all[i] })
-	more := arrays(oidDate, oidTimestamp)
+	more := arrays(oidUUID, oidDate, oidTimestamp)
 	for _, d := range all {
 		f := more.add()
-		f[0].day(factDay(t.duplicates[d]))
-		f[1].int8(t.duplicates[d].ev.GetAtUs() - pgEpochUS)
+		f[0].uuid(t.duplicates[d].id)
+		f[1].day(factDay(t.duplicates[d]))
+		f[2].int8(t.duplicates[d].ev.GetAtUs() - pgEpochUS)
 	}
 	res, err := t.run(ctx, t.tx, `
-		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", day, at)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::date[], $7::timestamptz[])
+		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", delivery_id, day, at)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[], $7::date[], $8::timestamptz[])
 		ON CONFLICT DO NOTHING RETURNING notification_id, user_id, topic, partition, "offset"`, append(cols.params(), more.params()...)...)
 	if err != nil {
 		return nil, err
@@ -88,21 +89,38 @@ func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) err
 	if len(dropped) == 0 {
 		return nil
 	}
-	cols := duplicateColumns(len(dropped), func(i int) duplicate { return dropped[i] })
+	cols, firsts := duplicateColumns(len(dropped), func(i int) duplicate { return dropped[i] }), arrays(oidUUID)
+	for _, d := range dropped {
+		firsts.add()[0].uuid(t.duplicates[d].id)
+	}
 	res, err := t.run(ctx, t.tx, `
-		DELETE FROM $.deliveries AS d
-		USING unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[]) AS k(notification_id, user_id, topic, partition, "offset")
-		WHERE d.notification_id = k.notification_id AND d.user_id = k.user_id
-		AND d.request_topic = k.topic AND d.request_partition = k.partition AND d.request_offset = k."offset"
-		AND NOT d.several_requests AND d.status = 'accepted' AND d.attempts = 0
-		RETURNING `+rowColumns, cols.params()...)
+		SELECT d.* FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[]) AS k(notification_id, user_id, topic, partition, "offset", first)
+		CROSS JOIN LATERAL (
+			SELECT `+rowColumns+` FROM $.deliveries AS d
+			WHERE d.notification_id = k.notification_id AND d.user_id = k.user_id
+			AND d.request_topic = k.topic AND d.request_partition = k.partition AND d.request_offset = k."offset"
+			AND d.delivery_id <> k.first AND d.status = 'accepted' AND d.attempts = 0 OFFSET 0
+		) AS d`, append(cols.params(), firsts.params()...)...)
 	if err != nil {
 		return err
 	}
+	byDay := map[int32]*columns{}
 	for _, v := range res.Rows {
 		r := readRow(v)
-		i := slices.IndexFunc(dropped, func(d duplicate) bool { return d == duplicate{r.notificationID, r.userID, r.request} })
-		t.count(&r, t.duplicates[dropped[i]].userPartition(), -1)
+		f := t.duplicates[duplicate{r.notificationID, r.userID, r.request}]
+		t.count(&r, f.userPartition(), -1)
+		day := dayOf(r.id)
+		if byDay[day] == nil {
+			byDay[day] = arrays(oidUUID)
+		}
+		byDay[day].add()[0].uuid(r.id)
+	}
+	for day, ids := range byDay {
+		var d field
+		d.day(day)
+		if _, err := t.run(ctx, t.tx, "DELETE FROM $.deliveries WHERE delivery_id = ANY ($1::uuid[]) AND day = $2::date", ids.params()[0], d[4:]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -119,11 +137,17 @@ func (t *transaction) dropGhosts(ctx context.Context) error {
 		return nil
 	}
 	suspects := sorted(ghosts, compareDuplicates)
-	cols := duplicateColumns(len(suspects), func(i int) duplicate { return suspects[i] })
+	cols, ids := duplicateColumns(len(suspects), func(i int) duplicate { return suspects[i] }), arrays(oidUUID)
+	for _, d := range suspects {
+		ids.add()[0].uuid(ghosts[d])
+	}
 	res, err := t.run(ctx, t.tx, `
-		SELECT k.i FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[]) WITH ORDINALITY AS k(notification_id, user_id, topic, partition, "offset", i)
-		JOIN $.duplicates AS d ON d.notification_id = k.notification_id AND d.user_id = k.user_id
-		AND d.topic = k.topic AND d.partition = k.partition AND d."offset" = k."offset"`, cols.params()...)
+		SELECT k.i FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[])
+			WITH ORDINALITY AS k(notification_id, user_id, topic, partition, "offset", id, i)
+		WHERE EXISTS (
+			SELECT FROM $.duplicates AS d WHERE d.notification_id = k.notification_id AND d.user_id = k.user_id
+			AND d.topic = k.topic AND d.partition = k.partition AND d."offset" = k."offset" AND d.delivery_id <> k.id OFFSET 0
+		)`, append(cols.params(), ids.params()...)...)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,6 @@ CREATE TABLE deliveries (
     request_topic     text,
     request_partition integer,
     request_offset    bigint,
-    several_requests  boolean         NOT NULL DEFAULT false,
     PRIMARY KEY (delivery_id, day)
 ) PARTITION BY RANGE (day);
 CREATE INDEX deliveries_user ON deliveries (user_id, accepted_at);
@@ -105,10 +104,9 @@ COMMENT ON COLUMN deliveries.ended_at IS 'When it was first called failed, suppr
 COMMENT ON COLUMN deliveries.noted_status IS 'Highest status below sent that any fact claimed (feeds reason).';
 COMMENT ON COLUMN deliveries.noted_at IS 'Time of the last fact that claimed noted_status.';
 COMMENT ON COLUMN deliveries.note IS 'Reason that that fact gave.';
-COMMENT ON COLUMN deliveries.request_topic IS 'Topic of the request record; null until the accepted record was read.';
+COMMENT ON COLUMN deliveries.request_topic IS 'Topic of the request record; null until the accepted record was read. Of several requests of one millisecond, the first by position.';
 COMMENT ON COLUMN deliveries.request_partition IS 'Partition of the request record.';
 COMMENT ON COLUMN deliveries.request_offset IS 'Offset of the request record.';
-COMMENT ON COLUMN deliveries.several_requests IS 'Several requests of the same millisecond share this delivery id; the one named is the first by position.';
 
 CREATE TABLE attempts (
     delivery_id uuid        NOT NULL,
@@ -232,6 +230,7 @@ CREATE TABLE duplicates (
     topic           text        NOT NULL,
     partition       integer     NOT NULL,
     "offset"        bigint      NOT NULL,
+    delivery_id     uuid        NOT NULL,
     day             date        NOT NULL,
     at              timestamptz NOT NULL,
     PRIMARY KEY (notification_id, user_id, topic, partition, "offset")
@@ -243,6 +242,7 @@ COMMENT ON COLUMN duplicates.user_id IS 'The recipient.';
 COMMENT ON COLUMN duplicates.topic IS 'Where the dropped request stands: topic.';
 COMMENT ON COLUMN duplicates.partition IS 'Where the dropped request stands: partition.';
 COMMENT ON COLUMN duplicates."offset" IS 'Where the dropped request stands: offset.';
+COMMENT ON COLUMN duplicates.delivery_id IS 'The delivery that existed already.';
 COMMENT ON COLUMN duplicates.day IS 'UTC day of at; old ones are deleted by it.';
 COMMENT ON COLUMN duplicates.at IS 'When it was dropped.';
 

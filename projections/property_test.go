@@ -1,0 +1,159 @@
+package projections
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/migrations"
+)
+
+// drawFacts is what may be said about one delivery, and about a repeated request for it.
+func drawFacts(t *rapid.T, i int) []*whisperv1.Event {
+	s := tell(fmt.Sprintf("n-%d", i%2), fmt.Sprintf("user-%d", i), now, int64(i%2))
+	s.recipients = 2
+	facts := []*whisperv1.Event{s.accepted()}
+	ms := func(label string) time.Duration {
+		return time.Duration(rapid.IntRange(1, 5000).Draw(t, label)) * time.Millisecond
+	}
+	tried := false
+	for j := range rapid.IntRange(0, 7).Draw(t, "facts") {
+		switch rapid.IntRange(0, 8).Draw(t, "kind") {
+		case 0:
+			facts = append(facts, s.deferred(ms("deferred"), rapid.SampledFrom([]string{"away", "retry", "unacknowledged"}).Draw(t, "why")))
+		case 1:
+			tried = true
+			facts = append(facts, s.sent(ms("sent"), int32(1+j), rapid.SampledFrom([]string{domain.ChannelSocket, domain.ChannelAPNs}).Draw(t, "channel")))
+		case 2:
+			tried = true
+			facts = append(facts, s.delivered(ms("delivered"), int32(1+j/2)))
+		case 3:
+			facts = append(facts, s.read(ms("read")))
+		case 4:
+			if tried {
+				facts = append(facts, timelessly(s.read(ms("late read"))))
+			}
+		case 5:
+			tried = true
+			facts = append(facts, s.attemptFailed(ms("failed"), int32(1+j/2), rapid.SampledFrom([]whisperv1.FailureClass{
+				whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN, whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP,
+			}).Draw(t, "class"), "ServiceUnavailable"))
+		case 6:
+			facts = append(facts, s.expired(ms("expired"), "unacknowledged"))
+		case 7:
+			facts = append(facts, s.failed(ms("gave up"), "exhausted"))
+		case 8:
+			n := rapid.IntRange(0, 2).Draw(t, "again") // 0: within the same millisecond
+			again := tell(s.notification, s.user, now.Add(time.Duration(n)*time.Second), int64(10+2*n+i%2))
+			again.recipients = 2
+			facts = append(facts, again.accepted(), again.duplicate(s, ms("dropped")))
+		}
+	}
+	return facts
+}
+
+func TestAnyOrderAndDuplicationGivesTheSameRows(t *testing.T) {
+	t.Parallel()
+	straight, shuffled := newFolder(t), newFolder(t)
+	rapid.Check(t, func(t *rapid.T) {
+		var facts []*whisperv1.Event
+		for i := range rapid.IntRange(1, 4).Draw(t, "deliveries") {
+			facts = append(facts, drawFacts(t, i)...)
+		}
+		straight.empty(t)
+		straight.write(t, facts)
+		want := straight.dump()
+
+		var mixed []*whisperv1.Event
+		for _, ev := range facts {
+			for range rapid.IntRange(1, 2).Draw(t, "copies") {
+				mixed = append(mixed, ev)
+			}
+		}
+		mixed = rapid.Permutation(mixed).Draw(t, "order")
+		shuffled.empty(t)
+		for len(mixed) > 0 {
+			n := rapid.IntRange(1, len(mixed)).Draw(t, "batch")
+			shuffled.write(t, mixed[:n])
+			mixed = mixed[n:]
+		}
+		if got := shuffled.dump(); !slices.Equal(got, want) {
+			t.Fatalf("rows differ:%s", differences(got, want))
+		}
+	})
+}
+
+func differences(got, want []string) string {
+	out := ""
+	for _, r := range got {
+		if !slices.Contains(want, r) {
+			out += "\n  got  " + r
+		}
+	}
+	for _, r := range want {
+		if !slices.Contains(got, r) {
+			out += "\n  want " + r
+		}
+	}
+	return out
+}
+
+// A folder writes batches straight into a schema of its own.
+type folder struct {
+	t   *testing.T
+	db  string
+	st  *store
+	src *source
+}
+
+func newFolder(t *testing.T) *folder {
+	db := database(t)
+	st, err := openStore(db, migrations.Schema, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.close)
+	if err := st.begin(t.Context(), "whisper.events", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	return &folder{t: t, db: db, st: st, src: &source{topic: "whisper.events"}}
+}
+
+func (f *folder) empty(t *rapid.T) {
+	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards"} {
+		if _, err := f.st.pool.Exec(f.t.Context(), "DELETE FROM whisper."+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (f *folder) write(t *rapid.T, events []*whisperv1.Event) {
+	c := &chunk{src: f.src, next: f.src.at}
+	for _, ev := range events {
+		rec := record(ev)
+		rec.Offset, rec.Partition = c.next, 0
+		c.next++
+		fa, err := decode(rec, now, 24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.facts = append(c.facts, fa)
+	}
+	if err := f.st.ensureDays(f.t.Context(), daysOf([]*chunk{c})); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.st.write(f.t.Context(), []*chunk{c}); err != nil {
+		t.Fatal(err)
+	}
+	f.src.at = c.next
+}
+
+// dump leaves out the timeline, where each record has its row.
+func (f *folder) dump() []string {
+	return dump(f.t, f.db, "whisper", "deliveries", "attempts", "notification_requests", "notification_shards", "delivery_stat_shards")
+}
