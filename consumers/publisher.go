@@ -50,8 +50,7 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(linger),
 		kgo.ProducerBatchMaxBytesFn(maxBatchBytes),
-		kgo.MaxBufferedRecords(100_000),
-		kgo.MaxBufferedBytes(128<<20),
+		kgo.MaxBufferedRecords(2*maxBuffered), // Publish waits earlier
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 	)...)
 	if err != nil {
@@ -60,11 +59,24 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	return &Publisher{cl: cl, failed: make(chan struct{})}, nil
 }
 
+// What may be handed over and not be acknowledged yet.
+const (
+	maxBuffered      = 100_000
+	maxBufferedBytes = 128 << 20
+)
+
 // Publish hands the record over and returns; it blocks only while the buffer is full. done, where it
-// is given, is called once from another goroutine, with nil when all in-sync replicas have it. It must
-// not block. An error means that the record is not known to be written: the source must not be
-// committed, and [Publisher.Run] returns it, which ends the process.
-func (p *Publisher) Publish(_ context.Context, rec *kgo.Record, done func(error)) {
+// is given, is called once, usually from another goroutine, with nil when all in-sync replicas have it.
+// It must not block. An error means that the record is not known to be written: the source must not be
+// committed. Unless it is that ctx ended while the buffer was full, [Publisher.Run] returns it, which
+// ends the process.
+func (p *Publisher) Publish(ctx context.Context, rec *kgo.Record, done func(error)) {
+	if err := p.awaitRoom(ctx); err != nil {
+		if done != nil {
+			done(err)
+		}
+		return
+	}
 	// Not the caller's context: at shutdown what was decided is still written, and Flush bounds the wait.
 	p.cl.Produce(context.Background(), rec, func(r *kgo.Record, err error) {
 		if err != nil {
@@ -75,6 +87,19 @@ func (p *Publisher) Publish(_ context.Context, rec *kgo.Record, done func(error)
 			done(err)
 		}
 	})
+}
+
+// awaitRoom waits while the buffer is full: Kafka is away, or slower than we are. The client would wait
+// as well, but not end with ctx without giving up records that it has taken.
+func (p *Publisher) awaitRoom(ctx context.Context) error {
+	for p.cl.BufferedProduceRecords() >= maxBuffered || p.cl.BufferedProduceBytes() >= maxBufferedBytes {
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("no room for a record while kafka does not take any: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // PublishSync writes the records and waits for all of them; the error is the first one's.

@@ -17,9 +17,6 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// PushChannels are the channels that have a push role.
-var PushChannels = []string{"apns"}
-
 // Topology is how Whisper's topics are laid out on a cluster.
 type Topology struct {
 	// Partitions of every topic keyed by user id. It can't change after creation: partition p of all of
@@ -82,7 +79,7 @@ func (t Topology) Specs() []TopicSpec {
 	for _, lane := range domain.Lanes {
 		add(TopicRequests(lane), t.Partitions, kept)
 		add(TopicDeliveries(lane), t.Partitions, kept)
-		for _, channel := range PushChannels {
+		for _, channel := range domain.PushChannels {
 			add(TopicPush(channel, lane), t.Partitions, kept)
 		}
 	}

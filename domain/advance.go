@@ -2,6 +2,7 @@ package domain
 
 import (
 	"container/heap"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,7 +136,7 @@ func (s *State) sendPush(d *delivery, channel string) bool {
 	profile := s.profile(d.user())
 	d.waiting = d.waiting[:0]
 	for _, e := range profile.GetEndpoints() {
-		if channel != ChannelPush && e.GetChannel() != channel {
+		if channel != ChannelPush && e.GetChannel() != channel || !slices.Contains(PushChannels, e.GetChannel()) {
 			continue
 		}
 		d.attempt++

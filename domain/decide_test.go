@@ -300,6 +300,10 @@ func TestDecisions(t *testing.T) {
 		"a push to nobody we know is suppressed and says why": {
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"suppressed unknown_user", "settle 7"}},
 		},
+		"an endpoint of a channel without a push role is passed over": {
+			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":{"channel":"fcm","token":"t","app":"a"}}}`), At: t0, Offset: 1}, []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, pushOnly), []string{"suppressed no_endpoint", "settle 7"}},
+		},
 		"an answer that does not come is waited for in the timers": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
