@@ -30,7 +30,7 @@ func startRole(ctx context.Context, env []string, name string, args ...string) (
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	p := &process{name: name, ops: freeAddr(), done: make(chan struct{})}
-	p.cmd = exec.Command(self, append(args, "--ops-addr", p.ops, "--log-level", "warn")...)
+	p.cmd = exec.Command(self, append(args, "--ops-addr", p.ops, "--log-level", "warn")...) //nolint:noctx // it is stopped, not killed
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = childAttributes()
@@ -108,7 +108,7 @@ func cpuOf(pid int) (time.Duration, error) {
 const clockTicks = 100
 
 func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
 	if err != nil {
 		return "127.0.0.1:0"
 	}

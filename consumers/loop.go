@@ -171,7 +171,7 @@ func (l *Loop) poll(ctx context.Context) error {
 	for {
 		fetches := l.cl.PollRecords(ctx, 10_000)
 		if ctx.Err() != nil || fetches.IsClientClosed() {
-			return nil
+			return nil //nolint:nilerr // a stop is not an error
 		}
 		if err := fatalFetch(fetches, l.cfg.Client); err != nil {
 			return err

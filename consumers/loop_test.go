@@ -262,7 +262,9 @@ func TestReaderCatchesUpAndGoesOn(t *testing.T) {
 	go func() { done <- reader.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		reader.Close()
 	})
 	var mu sync.Mutex

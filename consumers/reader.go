@@ -92,7 +92,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	for {
 		fetches := r.cl.PollRecords(ctx, 10_000)
 		if ctx.Err() != nil || fetches.IsClientClosed() {
-			return nil
+			return nil //nolint:nilerr // a stop is not an error
 		}
 		if err := fatalFetch(fetches, r.cfg); err != nil {
 			return err

@@ -269,8 +269,10 @@ func TestDecisions(t *testing.T) {
 		"a provider that asks for time is given it": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
-			{1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
-				[]string{"deferred retry", "park", "settle 7"}},
+			{
+				1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
+				[]string{"deferred retry", "park", "settle 7"},
+			},
 			{60, domain.TimePassed{}, nil},
 			{61, domain.TimePassed{}, []string{"push pay #2 to phone"}},
 			{62, pushed("pay", "mona", "phone", 2), []string{"unpark"}},
@@ -279,8 +281,10 @@ func TestDecisions(t *testing.T) {
 			{0, n1, nil},
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to phone"}},
-			{1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
-				[]string{"deferred retry", "park", "settle 7"}},
+			{
+				1, failed("pay", "mona", &whisperv1.AttemptFailed{Attempt: 1, Channel: "apns", Endpoint: "phone", Class: retry, RetryAfterMs: 60_000}),
+				[]string{"deferred retry", "park", "settle 7"},
+			},
 			{2, here("mona", "n1", "s1", 1), []string{"route pay #2 to n1"}},
 			{3, acked("pay", "mona"), []string{"unpark"}},
 		},

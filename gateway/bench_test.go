@@ -109,7 +109,7 @@ func echo(c *websocket.Conn, auto bool) {
 // BenchmarkFloor is the same exchange without a gateway: one write of 256 B a frame, one read of an
 // acknowledgement, over as many loopback connections.
 func BenchmarkFloor(b *testing.B) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func BenchmarkFloor(b *testing.B) {
 	inFlight := make(chan struct{}, 1000)
 	var servers []net.Conn
 	for range conns {
-		c, err := net.Dial("tcp", ln.Addr().String())
+		c, err := net.Dial("tcp", ln.Addr().String()) //nolint:noctx // loopback
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -192,7 +192,7 @@ func BenchmarkConnect(b *testing.B) {
 	b.ResetTimer()
 	began := cpu()
 	for i := range b.N {
-		c, err := net.Dial("tcp", n.Addr().String())
+		c, err := net.Dial("tcp", n.Addr().String()) //nolint:noctx // loopback
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -18,9 +18,8 @@ type audience struct {
 	t     *testing.T
 	users []string
 
-	mu   sync.Mutex
-	got  map[string]map[string]int // user → notification → how often the client was handed it
-	read bool
+	mu  sync.Mutex
+	got map[string]map[string]int // user → notification → how often the client was handed it
 }
 
 // connect connects users u-0…, half of them to each gateway. Reconnecting clients find the other one

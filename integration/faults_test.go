@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -191,7 +192,7 @@ func projectedAll(t *testing.T) bool {
 	ends.Each(func(o kadm.ListedOffset) {
 		var next int64
 		err := sys.db.QueryRow(t.Context(), `SELECT next_offset FROM whisper.checkpoints WHERE topic = $1 AND "partition" = $2`, o.Topic, o.Partition).Scan(&next)
-		if err != nil && err != pgx.ErrNoRows {
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			t.Fatal(err)
 		}
 		done = done && next == o.Offset

@@ -174,7 +174,7 @@ func (s *system) up(ctx context.Context, name string) error {
 		s.mu.Unlock()
 		args = append(args, "--node", name, "--listen", p.addr)
 	}
-	p.cmd = exec.Command(s.binary, args...)
+	p.cmd = exec.Command(s.binary, args...) //nolint:noctx // tests end it by signals
 	p.cmd.Env = s.env
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -219,7 +219,7 @@ func (r *rebuild) read(ctx context.Context) error {
 	for {
 		fetches := r.client.PollRecords(ctx, 10_000)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is not an error
 		}
 		for _, e := range fetches.Errors() {
 			if consumers.IsFatal(e.Err) {
@@ -234,7 +234,7 @@ func (r *rebuild) read(ctx context.Context) error {
 		})
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, errWriter) {
-				return nil // whoever ended it says why
+				return nil //nolint:nilerr // whoever ended it says why
 			}
 			return err
 		}

@@ -73,7 +73,7 @@ func (w *writer) run(ctx context.Context) error {
 		}
 		err := w.commit(ctx, chunks)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is not an error
 		}
 		if err != nil {
 			close(w.failed)

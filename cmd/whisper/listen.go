@@ -140,7 +140,7 @@ func (c *listenCmd) receive(ctx context.Context, conn *client.Client, out *print
 		}
 	}
 	if ctx.Err() != nil || errors.Is(conn.Err(), client.ErrClosed) {
-		return nil
+		return nil //nolint:nilerr // a stop is not an error
 	}
 	return conn.Err()
 }

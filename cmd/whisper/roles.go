@@ -111,7 +111,7 @@ func stage(server *ops.Server, doing string) {
 // unlessStopped drops an error that only says that the process was told to stop meanwhile.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // a stop is not an error
 	}
 	return err
 }

@@ -70,7 +70,7 @@ func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int3
 		}
 		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is not an error
 		}
 		var errs []error
 		fetches.EachError(func(topic string, partition int32, err error) {

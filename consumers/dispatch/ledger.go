@@ -63,6 +63,3 @@ func (l *ledger) advance(seen []domain.SeenDelivery) (_ []domain.SeenDelivery, n
 	}
 	return seen, next, events
 }
-
-// open is how many records hold the commit back, settled ones behind the oldest included.
-func (l *ledger) open() int { return len(l.entries) - l.head }

@@ -110,10 +110,3 @@ func (m *mailbox) take(q, n int) []item {
 	}
 	return all
 }
-
-// waiting says whether a queue has something.
-func (m *mailbox) waiting(q int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.queue[q]) > 0
-}

@@ -29,7 +29,6 @@ type setup struct {
 
 	mu      sync.Mutex
 	records map[string][]*kgo.Record
-	now     time.Time
 }
 
 func newSetup(t *testing.T) *setup {

@@ -31,7 +31,6 @@ type world struct {
 	told     map[string]uint64          // what dispatch was told of nodes
 	routes   []routed
 	pushes   []*whisperv1.Push
-	acks     []*whisperv1.Event
 	serial   uint64
 	requests int64
 	asked    map[string]int // notification/user → how often

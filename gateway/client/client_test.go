@@ -37,7 +37,7 @@ func serve(t *testing.T, scripts ...func(*peer)) *server {
 	t.Helper()
 	s := &server{t: t, scripts: scripts}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.accept))
-	t.Cleanup(s.Server.Close)
+	t.Cleanup(s.Close)
 	return s
 }
 

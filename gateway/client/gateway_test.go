@@ -78,7 +78,7 @@ func TestAgainstTheGateway(t *testing.T) {
 // start runs a gateway; stop drains it.
 func start(t *testing.T, kafka consumers.ClientConfig, addr string) (address string, stop func()) {
 	t.Helper()
-	ln, err := net.Listen("tcp", addr)
+	ln, err := net.Listen("tcp", addr) //nolint:noctx // loopback
 	if err != nil {
 		t.Fatal(err)
 	}
