@@ -59,13 +59,13 @@ func TestBadTokensAreToldByTheCloseCode(t *testing.T) {
 			if reason := n.dial("", header).wantClose(c.code); reason == "" || strings.Contains(reason, "eyJ") {
 				t.Errorf("the reason is %q", reason)
 			}
-			resp := get(t, n, header) //nolint:bodyclose // get closes it
+			resp := get(t, n, header)
 			if resp.StatusCode != http.StatusUnauthorized {
 				t.Errorf("without an upgrade: HTTP %d, want 401", resp.StatusCode)
 			}
 		})
 	}
-	if resp := get(t, n, bearer(good)); resp.StatusCode != http.StatusUpgradeRequired { //nolint:bodyclose // get closes it
+	if resp := get(t, n, bearer(good)); resp.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("a good token without an upgrade: HTTP %d, want 426", resp.StatusCode)
 	}
 	if len(n.broker.presences(t)) > 0 {
@@ -108,7 +108,7 @@ func TestBrowsersSendTheTokenAsASubprotocol(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	dialer := websocket.Dialer{Subprotocols: []string{"whisper.v1", "bearer." + n.token("mona", time.Hour)}}
-	conn, _, err := dialer.Dial(n.url, nil) //nolint:bodyclose // an upgraded response has none
+	conn, _, err := dialer.Dial(n.url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
