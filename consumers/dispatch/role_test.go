@@ -22,7 +22,7 @@ const partitions = 4
 
 // setup is a fake broker with all topics, one live node, and everything that dispatch writes, as it comes.
 type setup struct {
-	t      *testing.T
+	t      testing.TB
 	client consumers.ClientConfig
 	pub    *consumers.Publisher
 	adm    *kadm.Client
@@ -31,7 +31,7 @@ type setup struct {
 	records map[string][]*kgo.Record
 }
 
-func newSetup(t *testing.T) *setup {
+func newSetup(t testing.TB) *setup {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
