@@ -93,7 +93,7 @@ func get(t *testing.T, n *node, header http.Header) *http.Response {
 
 func TestATokenOfAThousandYearsIsAccepted(t *testing.T) {
 	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.PongTimeout = 20 * time.Millisecond })
+	n := setup(t)
 	exp := jwt.NewNumericDate(time.Date(3026, 1, 1, 0, 0, 0, 0, time.UTC)) // over what 64 bits of nanoseconds hold
 	c := n.dial("", bearer(sign(t, jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{Subject: "mona", ExpiresAt: exp})))
 	if f := c.frame(); f["type"] != "welcome" {

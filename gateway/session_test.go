@@ -195,9 +195,10 @@ func TestAFullNodeRefusesBeforeTheUpgrade(t *testing.T) {
 
 func TestATokenThatExpiresClosesTheSession(t *testing.T) {
 	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.PongTimeout = 50 * time.Millisecond })
+	n := setup(t)
 	long, short := n.connect("mona"), n.dial("", bearer(n.token("omar", time.Minute)))
 	n.clock.advance(2 * time.Minute)
+	n.timekeeper.tick(n.clock.now().UnixNano())
 	short.wantClose(closeExpired)
 	n.broker.put(domain.High, route(n, "mona", "a"))
 	long.wantNotification("a")
@@ -205,16 +206,8 @@ func TestATokenThatExpiresClosesTheSession(t *testing.T) {
 
 func TestPings(t *testing.T) {
 	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) {
-		c.PingInterval, c.PongTimeout = 60*time.Millisecond, 60*time.Millisecond
-	})
+	n := setup(t)
 	alive, dead := n.connect("mona"), n.connect("omar")
-	pings := make(chan struct{}, 1000)
-	answer := alive.PingHandler()
-	alive.SetPingHandler(func(payload string) error {
-		pings <- struct{}{}
-		return answer(payload)
-	})
 	go func() { // reading is what answers pings
 		for {
 			if _, _, err := alive.ReadMessage(); err != nil {
@@ -222,17 +215,19 @@ func TestPings(t *testing.T) {
 			}
 		}
 	}()
+	s, silent := n.session(alive), n.session(dead)
+	for range 3 {
+		n.clock.advance(n.cfg.PingInterval)
+		pinged := n.clock.now().UnixNano()
+		n.timekeeper.tick(pinged)
+		eventually(t, "the pong", func() bool { return s.heard.Load() >= pinged })
+		n.clock.advance(n.cfg.PongTimeout)
+		n.timekeeper.tick(n.clock.now().UnixNano())
+	}
 	eventually(t, "the silent one to be cut off", func() bool { return n.connections.Load() == 1 })
-	for range 5 {
-		<-pings
-	}
-	if n.connections.Load() != 1 {
-		t.Error("one that answers was cut off")
-	}
-	if n.metrics.closes[closeGone].Get() != 1 {
+	if silent.code != closeGone || n.metrics.closes[closeGone].Get() != 1 || s.deaf() {
 		t.Errorf("%d closes 1006", n.metrics.closes[closeGone].Get())
 	}
-	dead.Close()
 }
 
 func TestAClientMayPing(t *testing.T) {
