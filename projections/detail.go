@@ -22,8 +22,8 @@ func kindName(f fact) string {
 	return "unknown"
 }
 
-// object builds a JSON object without reflection: protojson took a third of the projector's CPU. Names
-// are those of the .proto, numbers are numbers, and what is empty is left out.
+// object builds a JSON object without reflection, once a fact. Unlike protojson's, its names are those of
+// the .proto and its 64-bit numbers are numbers, which is what SQL wants. What is empty is left out.
 type object struct {
 	b     []byte
 	empty bool

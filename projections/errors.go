@@ -93,3 +93,6 @@ func (b *backoff) wait(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// ended says that a clean stop was asked for; what failed because of it is no error.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }

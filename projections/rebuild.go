@@ -218,8 +218,8 @@ func (r *rebuild) movedTo(topic string, partition int32) func(int64) {
 func (r *rebuild) read(ctx context.Context) error {
 	for {
 		fetches := r.client.PollRecords(ctx, 10_000)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // a stop is not an error
+		if ended(ctx) {
+			return nil
 		}
 		for _, e := range fetches.Errors() {
 			if consumers.IsFatal(e.Err) {
@@ -232,10 +232,11 @@ func (r *rebuild) read(ctx context.Context) error {
 				err = r.feeds[p.Topic][p.Partition].Handle(ctx, p.Records)
 			}
 		})
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, errWriter) {
-				return nil //nolint:nilerr // whoever ended it says why
-			}
+		switch {
+		case err == nil:
+		case ended(ctx), errors.Is(err, errWriter):
+			return nil // whoever ended it says why
+		default:
 			return err
 		}
 	}

@@ -41,7 +41,7 @@ func openStore(url, schema string, conns int32) (*store, error) {
 	cfg.MaxConns = conns
 	// Every statement of a transaction looks up keys that it brings along. A plan made while a table was
 	// small would read the table instead, and go on doing so when it has grown (a join with UNNEST that was
-	// planned so took 20 s where it takes 0.1); and planning anew for each array of ten thousand keys costs
+	// planned so took 20 s where it takes 0.2); and planning anew for each array of ten thousand keys costs
 	// more than it can gain. So the statements leave no choice, by LATERAL … OFFSET 0, ANY and ON CONFLICT.
 	for name, value := range map[string]string{
 		"application_name":            "whisper project",

@@ -71,11 +71,7 @@ func (w *writer) run(ctx context.Context) error {
 		if chunks == nil {
 			return nil
 		}
-		err := w.commit(ctx, chunks)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // a stop is not an error
-		}
-		if err != nil {
+		if err := w.commit(ctx, chunks); err != nil && !ended(ctx) {
 			close(w.failed)
 			return explain(err)
 		}
