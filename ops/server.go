@@ -93,7 +93,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 // Addr is where it listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Handle adds a route; before Run.
+// Handle adds a route, also while it runs.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
 // Component is asked at each /readyz from now on: nil is ready, an error says what is missing. A name

@@ -27,6 +27,8 @@ type cli struct {
 	LogFormat string `help:"How to write logs: auto is text on a terminal, JSON elsewhere." enum:"${log_formats}" default:"auto" placeholder:"auto|text|json" group:"general"`
 	LogLevel  string `help:"Least level to log: debug, info, warn or error (default info; warn for dev and the tools)." placeholder:"LEVEL" group:"general"`
 
+	Dev devCmd `cmd:"" group:"everything" help:"Run everything in one process, with nothing installed."`
+
 	Intake   intakeCmd   `cmd:"" group:"roles" help:"Take requests and profiles from upstream."`
 	Dispatch dispatchCmd `cmd:"" group:"roles" help:"Decide what is sent when, and over which channel."`
 	Gateway  gatewayCmd  `cmd:"" group:"roles" help:"Hold clients' sockets."`
@@ -60,6 +62,7 @@ var groups = []kong.Group{
 	{Key: "measure", Title: "Measuring it:"},
 	{Key: "other", Title: "Other:"},
 	{Key: "general", Title: "General:"},
+	{Key: "dev", Title: "Embedded servers:"},
 	{Key: "sockets", Title: "Sockets:"},
 	{Key: "auth", Title: "Tokens of clients:"},
 	{Key: "policy", Title: "Policy (the same for every dispatch):"},

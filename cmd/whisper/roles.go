@@ -124,7 +124,7 @@ func (r role) checkTopics(ctx context.Context) error {
 	defer adm.Close()
 	plans, err := consumers.CheckTopics(ctx, adm, r.topology)
 	if err != nil {
-		return err
+		return oneConflict(err)
 	}
 	for _, plan := range plans {
 		if len(plan.Alter) > 0 {
@@ -134,16 +134,39 @@ func (r role) checkTopics(ctx context.Context) error {
 	return nil
 }
 
+// oneConflict is the first of several complaints: a cluster with other partitions has them everywhere.
+func oneConflict(err error) error {
+	all := flatten(err)
+	if len(all) < 2 {
+		return err
+	}
+	return fmt.Errorf("%w (and %d more topics alike)", all[0], len(all)-1)
+}
+
 // runAll runs components until ctx ends or one of them fails, which stops the others; it returns when all
 // have drained. The process counts as ready while all of them say so, and never while it drains.
 func runAll(ctx context.Context, server *ops.Server, components ...component) error {
-	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for _, c := range components {
 		ready := c.ready
 		if ready == nil {
 			ready = func() error { return nil }
 		}
 		server.Component(c.name, ready)
+	}
+	server.Component(startComponent, func() error {
+		if ctx.Err() != nil {
+			return errors.New("draining")
+		}
+		return nil
+	})
+	return runComponents(ctx, components)
+}
+
+func runComponents(ctx context.Context, components []component) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range components {
 		g.Go(func() error {
 			err := c.run(ctx)
 			switch {
@@ -155,11 +178,5 @@ func runAll(ctx context.Context, server *ops.Server, components ...component) er
 			return nil
 		})
 	}
-	server.Component(startComponent, func() error {
-		if ctx.Err() != nil {
-			return errors.New("draining")
-		}
-		return nil
-	})
 	return g.Wait()
 }

@@ -1,0 +1,13 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/klivvr/whisper/embedded"
+)
+
+func TestMain(m *testing.M) {
+	embedded.RunIfPostgresHost() // this binary is also the host of an embedded Postgres
+	os.Exit(m.Run())
+}

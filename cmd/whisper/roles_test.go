@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+func TestARoleRefusesAClusterOfOtherPartitions(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	got := whisper(t, nil, "intake", "--kafka="+b.addr, "--partitions=5", "--ops-addr=127.0.0.1:0", "--log-level=error")
+	if got.code != exitError || strings.Count(got.stderr, "\n") != 1 || !strings.Contains(got.stderr, "start with --partitions 3") || !strings.Contains(got.stderr, "more topics alike") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+func TestARoleSaysThatTopicsAreMissing(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	got := whisper(t, nil, "dispatch", "--kafka="+cluster.ListenAddrs()[0], "--ops-addr=127.0.0.1:0", "--log-level=error")
+	if got.code != exitError || !strings.Contains(got.stderr, "run `whisper topics apply`") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+func TestWrongCredentialsStopARoleWithASentence(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "whisper", "right"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	got := whisper(t, []string{"WHISPER_KAFKA_SASL_PASSWORD=wrong"}, "dispatch", "--kafka="+cluster.ListenAddrs()[0],
+		"--kafka-sasl-mechanism=PLAIN", "--kafka-sasl-user=whisper", "--ops-addr=127.0.0.1:0", "--log-level=error")
+	if got.code != exitError || !strings.Contains(got.stderr, "check kafka-sasl-user, kafka-sasl-password") || strings.Contains(got.stderr, "wrong") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+// A role lives from the first moment, is ready when it is, and ends cleanly.
+func TestTheLifeOfARole(t *testing.T) {
+	t.Parallel()
+	// A broker that is not there yet: its address is taken, and let go, so that nobody has it.
+	ops := freeAddress(t)
+	kafka := freeAddress(t)
+	_, stderr, stop := background(t, nil, "intake", "--kafka="+kafka, "--partitions=3", "--ops-addr="+ops, "--log-format=json")
+	probe := func(path string) (int, string) {
+		status, body, err := get(t.Context(), "http://"+ops+path)
+		if err != nil {
+			return 0, ""
+		}
+		return status, string(body)
+	}
+	eventually(t, "it says that it waits for kafka", func() bool {
+		_, body := probe("/readyz")
+		return strings.Contains(body, "waiting for kafka") && strings.Contains(stderr.String(), `"msg":"waiting for kafka"`)
+	})
+	if status, _ := probe("/livez"); status != http.StatusOK {
+		t.Errorf("while it waits /livez answers %d", status)
+	}
+	startBroker(t, kfake.ListenFn(listenOn(kafka)))
+	eventually(t, "it is ready", func() bool { status, _ := probe("/readyz"); return status == http.StatusOK })
+	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitOK {
+		t.Errorf("the probe's exit code is %d: %s", got.code, got.stderr)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitError {
+		t.Errorf("of a process that is gone the probe's exit code is %d", got.code)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func listenOn(addr string) func(network, _ string) (net.Listener, error) {
+	return func(network, _ string) (net.Listener, error) {
+		return new(net.ListenConfig).Listen(context.Background(), network, addr)
+	}
+}
