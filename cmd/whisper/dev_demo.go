@@ -222,12 +222,21 @@ func (s *scene) epilogue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("\nAll deliveries so far:")
-	for _, c := range counts {
-		s.say(" %d %s", c.Count, c.Status)
-	}
-	s.say("\n")
+	s.say("\nAll deliveries so far: %s\n", countsText(counts))
 	return nil
+}
+
+// countsText is in the order of statuses.
+func countsText(counts []projections.StatusCount) string {
+	var parts []string
+	for _, status := range domain.Statuses {
+		for _, c := range counts {
+			if c.Status == status.String() {
+				parts = append(parts, fmt.Sprintf("%d %s", c.Count, c.Status))
+			}
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // settled waits for the three deliveries to be told in Postgres, and is mona's.

@@ -66,7 +66,7 @@ func TestDevPlaysTheSceneAndKeepsItsState(t *testing.T) {
 		`(omar's socket): normal "Salary:`,
 		`(lina's iPhone), by APNs: "Refund:`,
 		`(delivery_accepted)`, `(delivery_delivered)`, `(delivery_read)`,
-		`All deliveries so far: (1 sent 1 delivered 1 read)`,
+		`All deliveries so far: (1 sent, 1 delivered, 1 read)`,
 	} {
 		first.find(t, pattern)
 	}
@@ -102,7 +102,7 @@ func TestToolsWorkOnARunningSystem(t *testing.T) {
 	}
 	eventually(t, "mona hears it", func() bool { return strings.Contains(heard.String(), `"title":"Hello"`) })
 	n := decode[line](t, lines(heard.String())[1])
-	if n.Type != "notification" || n.arrived.ID != "n-1" || n.Lane != "high" || n.ReceivedAt.Before(n.At) {
+	if n.Type != "notification" || n.ID != "n-1" || n.Lane != "high" || n.ReceivedAt.Before(n.At) {
 		t.Errorf("heard %s", heard)
 	}
 

@@ -56,18 +56,14 @@ func (c *listenCmd) sign(now time.Time) (string, error) {
 	return gateway.SignToken([]byte(cmp.Or(c.AuthSecret, devSecret)), c.User, time.Hour, now)
 }
 
-// line is what --json prints: the frames of the public contract, and when this end saw them.
+// line is what --json prints: the frames of the public contract, and when this end saw a notification.
 type line struct {
 	Type    string `json:"type"`
 	Session string `json:"session,omitempty"`
 	ID      string `json:"id,omitempty"`
 	Error   string `json:"error,omitempty"`
-	*arrived
-}
-
-type arrived struct {
-	client.Notification
-	ReceivedAt time.Time `json:"received_at"`
+	*client.Notification
+	ReceivedAt time.Time `json:"received_at,omitzero"`
 }
 
 // printer writes lines from several callbacks.
@@ -128,7 +124,7 @@ func (c *listenCmd) receive(ctx context.Context, conn *client.Client, out *print
 	seen := 0
 	for n := range conn.Notifications() {
 		now := out.now()
-		doc := line{Type: "notification", ID: n.ID, arrived: &arrived{n, now.UTC()}}
+		doc := line{Type: "notification", ID: n.ID, Notification: &n, ReceivedAt: now.UTC()}
 		out.print(doc, fmt.Sprintf("%-6s %s  %s (%.1f ms)", n.Lane, n.ID, oneLine(n.Title+": "+n.Body), float64(now.Sub(n.At).Microseconds())/1000))
 		if c.Read {
 			if err := conn.Read(n.ID); err != nil {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // result is what one command line came to.
@@ -18,7 +20,9 @@ type result struct {
 func whisper(t *testing.T, env []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), args, env, &stdout, &stderr)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a command that waits for ever fails its test
+	defer cancel()
+	code := run(ctx, args, env, &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
 }
 
