@@ -196,8 +196,9 @@ func TestWhatOnlyAPersonCanMendEndsTheRole(t *testing.T) {
 	}
 	runFails(t, with(func(u *url.URL) { u.User = url.UserPassword("whisper", "wrong") }), "refuses the credentials", "postgres-url")
 	runFails(t, with(func(u *url.URL) { u.Path = "/nowhere" }), "database does not exist")
-	execSQL(t, server.URL(), "CREATE DATABASE projections_bare")
-	runFails(t, with(func(u *url.URL) { u.Path = "/projections_bare" }), "run `whisper migrate`")
+	bare := fmt.Sprintf("bare_%d", databases.Add(1))
+	execSQL(t, server.URL(), "CREATE DATABASE "+bare)
+	runFails(t, with(func(u *url.URL) { u.Path = "/" + bare }), "run `whisper migrate`")
 }
 
 func TestTablesAheadOfTheLogStopTheRole(t *testing.T) {
