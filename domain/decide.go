@@ -227,6 +227,7 @@ func (s *State) park(d *delivery) {
 		Sent:        d.sent,
 		Traceparent: d.trace.Parent,
 		Tracestate:  d.trace.State,
+		Offset:      d.source.Offset,
 	}
 	for _, w := range d.waiting {
 		p.Waiting = append(p.Waiting, &whisperv1.Waiting{Attempt: w.attempt, Node: w.node, Incarnation: w.incarnation, Endpoint: w.endpoint})

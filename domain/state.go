@@ -175,12 +175,14 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		sent:    p.GetSent(),
 		index:   -1,
 	}
+	d.source = LaneOffset{Lane: d.lane(), Offset: p.GetOffset()}
 	d.request = FingerprintRequest(d.acc.GetRequest())
 	for _, w := range p.GetWaiting() {
 		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
 	}
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
+	slices.SortFunc(s.byUser[d.user()], compareArrival)
 	s.schedule(d, time.UnixMilli(p.GetDueMs()))
 	if p.GetDueMs() == 0 {
 		s.schedule(d, d.expires())
@@ -267,8 +269,13 @@ func (s *State) sorted(match func(*delivery) bool) []*delivery {
 			all = append(all, d)
 		}
 	}
-	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Or(a.id.Compare(b.id), 0) })
+	slices.SortFunc(all, compareArrival)
 	return all
+}
+
+// compareArrival orders a lane's deliveries as they came; lanes by their rank.
+func compareArrival(a, b *delivery) int {
+	return cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset))
 }
 
 func (s *State) schedule(d *delivery, at time.Time) {

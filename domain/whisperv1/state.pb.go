@@ -269,8 +269,11 @@ type Parked struct {
 	// Attempts whose answer is still to come.
 	Waiting []*Waiting `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// The trace context of its request.
-	Traceparent   string `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
-	Tracestate    string `protobuf:"bytes,10,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	Traceparent string `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Tracestate  string `protobuf:"bytes,10,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	// Where it stood in its lane's whisper.deliveries: the order among a user's deliveries, which the time
+	// of the request does not tell within a millisecond.
+	Offset        int64 `protobuf:"varint,11,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +376,13 @@ func (x *Parked) GetTracestate() string {
 		return x.Tracestate
 	}
 	return ""
+}
+
+func (x *Parked) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
 }
 
 type Waiting struct {
@@ -530,7 +540,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xc0\x02\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xd8\x02\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -544,7 +554,8 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"tracestate\x18\n" +
 	" \x01(\tR\n" +
-	"tracestate\"u\n" +
+	"tracestate\x12\x16\n" +
+	"\x06offset\x18\v \x01(\x03R\x06offset\"u\n" +
 	"\aWaiting\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
