@@ -13,6 +13,8 @@ import (
 type apnsSimulatorCmd struct {
 	Addr    string        `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
 	CAFile  string        `name:"ca-file" placeholder:"FILE" help:"Write the certificate here that clients must trust (PEM); what push takes as --apns-ca-file."`
+	KeyFile string        `name:"key-file" placeholder:"FILE" help:"Make a signing key here, or use the one that is there (.p8); what push takes as --apns-key-file."`
+	Hosts   []string      `placeholder:"NAME" help:"More names that clients know it by, for its certificate."`
 	Latency time.Duration `placeholder:"DURATION" help:"How long every answer takes."`
 }
 
@@ -20,8 +22,8 @@ type apnsSimulatorCmd struct {
 func (c *apnsSimulatorCmd) Help() string {
 	return `An Apple push service for a machine without Apple: HTTP/2, its checks and its answers, and no devices behind it. Example:
 
-    whisper apns-simulator --ca-file /tmp/apns.pem
-    whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file /tmp/apns.pem …`
+    whisper apns-simulator --ca-file ca.pem --key-file key.p8
+    whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file ca.pem --apns-key-file key.p8 --apns-key-id SIMULATOR1 --apns-team-id SIMULATOR2`
 }
 
 func (c *apnsSimulatorCmd) Check() error {
@@ -36,5 +38,5 @@ func (c *apnsSimulatorCmd) Check() error {
 }
 
 func (c *apnsSimulatorCmd) Run(ctx context.Context, p *process) error {
-	return simulator.Run(ctx, simulator.Config{Addr: c.Addr, CAFile: c.CAFile, Latency: c.Latency, Logger: p.log, Now: p.now})
+	return simulator.Run(ctx, simulator.Config{Addr: c.Addr, Hosts: c.Hosts, CAFile: c.CAFile, KeyFile: c.KeyFile, Latency: c.Latency, Logger: p.log, Now: p.now})
 }

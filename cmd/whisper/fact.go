@@ -49,18 +49,18 @@ func (f fact) compare(g fact) int { return cmp.Compare(f.event.GetAtUs(), g.even
 
 // factDoc is the JSON form of a fact.
 type factDoc struct {
-	At             time.Time           `json:"at"`
-	Kind           string              `json:"kind"`
-	DeliveryID     string              `json:"delivery_id,omitempty"`
-	NotificationID string              `json:"notification_id"`
-	UserID         string              `json:"user_id,omitempty"`
-	Lane           string              `json:"lane"`
-	Detail         map[string]any      `json:"detail"`
-	Cause          *whisperv1.Position `json:"cause,omitempty"`
-	Topic          string              `json:"topic"`
-	Partition      int32               `json:"partition"`
-	Offset         int64               `json:"offset"`
-	Traceparent    string              `json:"traceparent,omitempty"`
+	At             time.Time      `json:"at"`
+	Kind           string         `json:"kind"`
+	DeliveryID     string         `json:"delivery_id,omitempty"`
+	NotificationID string         `json:"notification_id"`
+	UserID         string         `json:"user_id,omitempty"`
+	Lane           string         `json:"lane"`
+	Detail         map[string]any `json:"detail"`
+	Cause          string         `json:"cause,omitempty"`
+	Topic          string         `json:"topic"`
+	Partition      int32          `json:"partition"`
+	Offset         int64          `json:"offset"`
+	Traceparent    string         `json:"traceparent,omitempty"`
 }
 
 func (f fact) doc(contents bool) (factDoc, error) {
@@ -70,7 +70,7 @@ func (f fact) doc(contents bool) (factDoc, error) {
 	}
 	doc := factDoc{
 		At: f.at(), Kind: cmp.Or(domain.KindOf(f.event), "unknown"), NotificationID: f.event.GetNotificationId(),
-		UserID: f.event.GetUserId(), Lane: domain.LaneOf(f.event.GetLane()).String(), Detail: detail, Cause: f.event.GetCause(),
+		UserID: f.event.GetUserId(), Lane: domain.LaneOf(f.event.GetLane()).String(), Detail: detail, Cause: positionText(f.event.GetCause()),
 		Topic: f.record.Topic, Partition: f.record.Partition, Offset: f.record.Offset, Traceparent: f.traceparent(),
 	}
 	if len(f.event.GetDeliveryId()) > 0 {
@@ -118,10 +118,21 @@ func (f fact) detail(contents bool) (map[string]any, error) {
 	if len(variables) > 0 {
 		detail["variables"] = json.RawMessage(variables)
 	}
+	if r, ok := kind.(interface{ GetRequest() *whisperv1.Position }); ok && r.GetRequest() != nil {
+		detail["request"] = positionText(r.GetRequest())
+	}
 	if inner, ok := detail["content"].(map[string]any); ok && len(data) > 0 {
 		inner["data"] = json.RawMessage(data)
 	}
 	return detail, nil
+}
+
+// positionText is topic/partition/offset, as Postgres has it too.
+func positionText(p *whisperv1.Position) string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d/%d", p.GetTopic(), p.GetPartition(), p.GetOffset())
 }
 
 // print writes one line.
@@ -149,6 +160,12 @@ func pairs(prefix string, object map[string]any) string {
 			if v != "" {
 				fmt.Fprintf(&b, " %s%s=%s", prefix, key, quoted(v))
 			}
+		case []any:
+			words := make([]string, len(v))
+			for i, word := range v {
+				words[i] = fmt.Sprint(word)
+			}
+			fmt.Fprintf(&b, " %s%s=%s", prefix, key, quoted(strings.Join(words, ",")))
 		case json.RawMessage:
 			fmt.Fprintf(&b, " %s%s=%s", prefix, key, quoted(string(v)))
 		default:

@@ -187,6 +187,9 @@ func TestEventsTellAStoryInOrderOfTime(t *testing.T) {
 			t.Errorf("%s does not say %s", got[2], want)
 		}
 	}
+	if !strings.Contains(got[0], " channels=socket ") {
+		t.Errorf("%s does not list its channels", got[0])
+	}
 	delivery := decode[factDoc](t, lines(b.whisper(t, "events", "--notification=n-1", "--json"))[0]).DeliveryID
 	tests := map[string]struct {
 		args []string

@@ -116,6 +116,7 @@ func (c *listenCmd) Run(ctx context.Context, p *process) error {
 		return unlessStopped(ctx, err)
 	}
 	err = c.receive(ctx, conn, out)
+	stop() // what ends now was meant to
 	_ = conn.Close()
 	return errors.Join(err, out.err)
 }
