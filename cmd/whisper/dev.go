@@ -91,7 +91,7 @@ func (c *devCmd) Run(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	server, err := ops.Listen(ctx, c.Ops.config(log))
+	server, err := c.listenOps(ctx, log)
 	if err != nil {
 		_ = sockets.Close()
 		return err
@@ -137,6 +137,25 @@ func listenSockets(ctx context.Context, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("sockets: %w; choose another address with --listen", err)
 	}
 	return l, nil
+}
+
+func (c *devCmd) listenOps(ctx context.Context, log *slog.Logger) (*ops.Server, error) {
+	if err := c.postgresPort(ctx); err != nil {
+		return nil, err
+	}
+	return ops.Listen(ctx, c.Ops.config(log))
+}
+
+// postgresPort looks whether the port is free, since Postgres itself comes last and finds out late.
+func (c *devCmd) postgresPort(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.PostgresListen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("postgres: %s is in use: stop what listens there (another `whisper dev`?), or choose another address (--postgres-listen)", c.PostgresListen)
+	}
+	if err != nil {
+		return fmt.Errorf("postgres: %w; choose another address with --postgres-listen", err)
+	}
+	return l.Close()
 }
 
 // run starts the servers that others need, then all roles, and ends them the other way round. Postgres

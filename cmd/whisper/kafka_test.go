@@ -26,9 +26,9 @@ type broker struct {
 
 const testPartitions = 3
 
-func startBroker(t *testing.T, opts ...kfake.Opt) *broker {
+func startBroker(t *testing.T) *broker {
 	t.Helper()
-	cluster, err := kfake.NewCluster(append(opts, kfake.NumBrokers(1))...)
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)
 	}

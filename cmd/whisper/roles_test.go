@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -58,7 +60,8 @@ func TestWrongCredentialsStopARoleWithASentence(t *testing.T) {
 // A role lives from the first moment, is ready when it is, and ends cleanly.
 func TestTheLifeOfARole(t *testing.T) {
 	t.Parallel()
-	// A broker that is not there yet: its address is taken, and let go, so that nobody has it.
+	b := startBroker(t)
+	// Nobody listens where the role looks for kafka, until a door is opened there.
 	ops := freeAddress(t)
 	kafka := freeAddress(t)
 	_, stderr, stop := background(t, nil, "intake", "--kafka="+kafka, "--partitions=3", "--ops-addr="+ops, "--log-format=json")
@@ -76,7 +79,7 @@ func TestTheLifeOfARole(t *testing.T) {
 	if status, _ := probe("/livez"); status != http.StatusOK {
 		t.Errorf("while it waits /livez answers %d", status)
 	}
-	startBroker(t, kfake.ListenFn(listenOn(kafka)))
+	openDoor(t, kafka, b.addr)
 	eventually(t, "it is ready", func() bool { status, _ := probe("/readyz"); return status == http.StatusOK })
 	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitOK {
 		t.Errorf("the probe's exit code is %d: %s", got.code, got.stderr)
@@ -99,8 +102,49 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func listenOn(addr string) func(network, _ string) (net.Listener, error) {
-	return func(network, _ string) (net.Listener, error) {
-		return new(net.ListenConfig).Listen(context.Background(), network, addr)
+// openDoor hands on every connection to one address to another, until the test is over.
+func openDoor(t *testing.T, from, to string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", from)
+	if err != nil {
+		t.Fatal(err)
 	}
+	var open sync.WaitGroup
+	t.Cleanup(func() {
+		_ = l.Close()
+		open.Wait()
+	})
+	ctx := t.Context()
+	open.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() { handOn(ctx, in, to) })
+		}
+	})
+}
+
+// handOn returns when either end has hung up, or ctx has ended.
+func handOn(ctx context.Context, in net.Conn, to string) {
+	defer func() { _ = in.Close() }()
+	out, err := new(net.Dialer).DialContext(ctx, "tcp", to)
+	if err != nil {
+		return
+	}
+	closeBoth := func() {
+		_ = in.Close()
+		_ = out.Close()
+	}
+	defer closeBoth()
+	defer context.AfterFunc(ctx, closeBoth)()
+	var back sync.WaitGroup
+	back.Go(func() {
+		_, _ = io.Copy(in, out)
+		closeBoth()
+	})
+	_, _ = io.Copy(out, in)
+	closeBoth()
+	back.Wait()
 }
