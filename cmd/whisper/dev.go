@@ -122,7 +122,7 @@ func (c *devCmd) folder(part string) string {
 
 // inUse names the flag that chooses another address, where that is what went wrong.
 func inUse(err error, flag string) error {
-	if err != nil && strings.Contains(err.Error(), "is in use") {
+	if err != nil && strings.Contains(err.Error(), "is in use:") {
 		return fmt.Errorf("%w (%s)", err, flag)
 	}
 	return err
@@ -148,7 +148,11 @@ func (c *devCmd) listenOps(ctx context.Context, log *slog.Logger) (*ops.Server, 
 
 // postgresPort looks whether the port is free, since Postgres itself comes last and finds out late.
 func (c *devCmd) postgresPort(ctx context.Context) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.PostgresListen)
+	var l net.Listener
+	err := afterAKilledOne(ctx, func() (err error) {
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", c.PostgresListen)
+		return err
+	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("postgres: %s is in use: stop what listens there (another `whisper dev`?), or choose another address (--postgres-listen)", c.PostgresListen)
 	}
@@ -156,6 +160,22 @@ func (c *devCmd) postgresPort(ctx context.Context) error {
 		return fmt.Errorf("postgres: %w; choose another address with --postgres-listen", err)
 	}
 	return l.Close()
+}
+
+// afterAKilledOne tries again for a moment: the Postgres of a `whisper dev` that was killed is still
+// stopping, cleanly, when somebody quick starts the next.
+func afterAKilledOne(ctx context.Context, try func() error) error {
+	for deadline := time.Now().Add(3 * time.Second); ; {
+		err := try()
+		if err == nil || time.Now().After(deadline) || !errors.Is(err, syscall.EADDRINUSE) && !strings.Contains(err.Error(), "is in use") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // run starts the servers that others need, then all roles, and ends them the other way round. Postgres
@@ -233,7 +253,11 @@ func (d *dev) readModels() component {
 	return component{name: "postgres", ready: state.ready, run: func(ctx context.Context) error {
 		_, portText, _ := net.SplitHostPort(d.cmd.PostgresListen) // checked
 		port, _ := strconv.Atoi(portText)
-		pg, err := embedded.StartPostgres(ctx, embedded.PostgresConfig{Port: port, DataDir: d.cmd.folder("postgres"), Logger: d.role.log})
+		var pg *embedded.Postgres
+		err := afterAKilledOne(ctx, func() (err error) {
+			pg, err = embedded.StartPostgres(ctx, embedded.PostgresConfig{Port: port, DataDir: d.cmd.folder("postgres"), Logger: d.role.log})
+			return err
+		})
 		if err != nil {
 			return unlessStopped(ctx, inUse(err, "--postgres-listen"))
 		}
