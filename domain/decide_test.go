@@ -232,12 +232,21 @@ func TestDecisions(t *testing.T) {
 			{1, bounce("pay", "mona", 1, 1), []string{"deferred away", "park", "settle 7"}},
 			{2, here("mona", "n1", "s2", 1), []string{"route pay #2 to n1"}},
 		},
-		"a user who leaves before acknowledging is no longer waited for at that node": {
+		"an acknowledgement that was on its way when the user left still counts": {
 			{0, n1, nil},
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, here("mona", "n1", "s1", 1), nil},
 			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
-			{1, gone("mona", "n1"), []string{"push pay #2 to phone"}},
+			{1, gone("mona", "n1"), nil},
+			{1, acked("pay", "mona"), []string{"settle 7"}},
+		},
+		"a user who leaves before acknowledging is not waited for much longer": {
+			{0, n1, nil},
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{1, gone("mona", "n1"), nil},
+			{2, domain.TimePassed{}, []string{"push pay #2 to phone"}},
 		},
 		"a dead node's users are routed anew": {
 			{0, n1, nil},

@@ -197,7 +197,7 @@ func (s *State) presenceSeen(in PresenceSeen) {
 		} else {
 			s.presence[in.User] = places
 		}
-		s.unreachable(s.byUser[in.User], gone.node, gone.incarnation)
+		s.left(in.User, gone.node, gone.incarnation)
 		return
 	}
 	now := presence{
@@ -271,6 +271,20 @@ func (s *State) nodeSeen(in NodeSeen) {
 			if p.node == in.Node && p.incarnation == in.Incarnation {
 				s.wake(user, p)
 			}
+		}
+	}
+}
+
+// left: the user closed the last session on a node. An acknowledgement may be on its way, since it goes
+// over another topic than presence; only when it does not come soon is the next channel tried.
+func (s *State) left(user, node string, incarnation uint64) {
+	for _, d := range s.byUser[user] {
+		if d.phase != whisperv1.Phase_PHASE_SENDING || s.channelOf(d) != ChannelSocket {
+			continue
+		}
+		others := slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node != node || w.incarnation != incarnation })
+		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
+			s.schedule(d, soon)
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 type Policy struct {
 	// AckTimeout is how long a client has to acknowledge before the next channel is tried.
 	AckTimeout time.Duration
+	// AckGrace is how long after a user left the acknowledgement of what was sent may still come.
+	AckGrace time.Duration
 	// HoldBack is how long a delivery may wait in memory only, holding its offset back; after it, the
 	// delivery is parked. It bounds what a restart replays.
 	HoldBack time.Duration
@@ -30,6 +32,7 @@ type Policy struct {
 func DefaultPolicy() Policy {
 	return Policy{
 		AckTimeout: 10 * time.Second,
+		AckGrace:   time.Second,
 		HoldBack:   30 * time.Second,
 		Retry:      Backoff{Base: 2 * time.Second, Cap: 15 * time.Minute, Tries: 8},
 		Resend:     Backoff{Base: 30 * time.Second, Cap: 15 * time.Minute},
