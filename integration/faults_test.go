@@ -63,9 +63,8 @@ func TestEachRoleMayBeKilled(t *testing.T) {
 	}
 }
 
-// TestPushMayBeKilled: the same for the role that talks to Apple.
-func TestPushMayBeKilled(t *testing.T) {
-	const n = 2_000
+// TestPushMayBeKilledOrMove: the same for the role that talks to Apple, killed, and then shared.
+func TestPushMayBeKilledOrMove(t *testing.T) {
 	users := make([]string, 50)
 	for i := range users {
 		users[i] = fmt.Sprintf("phone-%d", i)
@@ -75,27 +74,46 @@ func TestPushMayBeKilled(t *testing.T) {
 		}
 	}
 	eventually(t, "the profiles are known", func() bool { return endOf(t, "whisper.users") >= int64(len(users)) })
-	before := len(sys.apple.Received())
+	t.Run("killed", func(t *testing.T) {
+		duringPushes(t, "push-kill", users, func() {
+			sys.kill(t, "push")
+			sys.restart(t, "push")
+		})
+	})
+	t.Run("moved", func(t *testing.T) {
+		duringPushes(t, "push-move", users, func() {
+			sys.restart(t, "push-b")
+			sys.stop(t, "push")
+		})
+		sys.restart(t, "push")
+		sys.stop(t, "push-b")
+	})
+}
+
+// duringPushes asks for notifications of users with phones and does something when Apple has taken some.
+func duringPushes(t *testing.T, prefix string, users []string, fault func()) {
+	t.Helper()
+	const n = 2_000
+	before := sys.apple.Counts().Accepted
 	faulted := make(chan struct{})
 	go func() {
 		defer close(faulted)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		deadline := time.After(time.Minute)
-		for len(sys.apple.Received()) < before+n/10 {
+		for sys.apple.Counts().Accepted < before+n/10 {
 			select {
 			case <-tick.C:
 			case <-deadline:
 				return
 			}
 		}
-		sys.kill(t, "push")
-		sys.restart(t, "push")
+		fault()
 	}()
-	flood(t, "push", users, n, 1_000)
+	flood(t, prefix, users, n, 1_000)
 	<-faulted
 	eventually(t, "Apple took all of them", func() bool {
-		return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE 'push-%' AND status = 'sent' AND settled_at IS NOT NULL`) == n
+		return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = 'sent' AND settled_at IS NOT NULL`, prefix+"-%") == n
 	})
 	if open := number(t, `SELECT count(*) FROM whisper.conservation`); open != 0 {
 		t.Errorf("%d notifications do not add up", open)

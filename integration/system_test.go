@@ -261,7 +261,7 @@ func (s *system) restart(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.up(ctx, name); err != nil {
-		t.Fatal(err)
+		t.Error(err) // not Fatal: faults happen on a goroutine of their own
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"syscall"
 
 	"github.com/klivvr/whisper/embedded"
+
+	// An image from scratch has no certificates of its own, and Apple's must be checked.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 func main() {
