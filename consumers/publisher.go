@@ -32,14 +32,16 @@ const LingerBulk = 5 * time.Millisecond
 // tried again without end while Kafka is away. The caller sets each record's topic and partition.
 // All methods may be called from any goroutine.
 type Publisher struct {
-	cl     *kgo.Client
+	cl    *kgo.Client
+	quiet *quiet // nil: gathers always
+
 	mu     sync.Mutex
 	err    error
 	failed chan struct{}
 }
 
-// NewPublisher makes one. Linger 0 sends at once, for the way to the socket; [LingerBulk] gathers.
-// The caller closes it.
+// NewPublisher makes one. Linger 0 is for the way to the socket: it sends at once, and gathers for
+// [lingerBusy] only while records come faster than that; [LingerBulk] always gathers. The caller closes it.
 func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -48,7 +50,7 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 		c.Options(),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(linger),
+		kgo.ProducerLinger(max(linger, lingerBusy)),
 		kgo.ProducerBatchMaxBytesFn(maxBatchBytes),
 		kgo.MaxBufferedRecords(2*maxBuffered), // Publish waits earlier
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
@@ -56,7 +58,11 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
 	}
-	return &Publisher{cl: cl, failed: make(chan struct{})}, nil
+	p := &Publisher{cl: cl, failed: make(chan struct{})}
+	if linger == 0 {
+		p.quiet = &quiet{}
+	}
+	return p, nil
 }
 
 // What may be handed over and not be acknowledged yet.
@@ -87,6 +93,9 @@ func (p *Publisher) Publish(ctx context.Context, rec *kgo.Record, done func(erro
 			done(err)
 		}
 	})
+	if p.quiet != nil && p.quiet.record(time.Now()) {
+		go func() { _ = p.cl.Flush(context.Background()) }() // it ends the linger; only Close ends it with an error
+	}
 }
 
 // awaitRoom waits while the buffer is full: Kafka is away, or slower than we are. The client would wait
