@@ -19,6 +19,7 @@ const (
 	TopicTimers      = "whisper.timers"
 	TopicSeen        = "whisper.seen"
 	TopicEvents      = "whisper.events"
+	TopicRevocations = "whisper.revocations"
 	TopicDeadLetters = "whisper.deadletters"
 )
 

@@ -92,6 +92,7 @@ func (t Topology) Specs() []TopicSpec {
 	}
 	add(TopicTemplates, 1, compacted())
 	add(TopicNodes, 1, compacted())
+	add(TopicRevocations, 1, compacted()) // every gateway reads all of it
 	add(TopicDeadLetters, 1, with(deleted(30*24*time.Hour), "max.message.bytes", strconv.Itoa(maxDeadLetterBytes)))
 	for i := range specs {
 		specs[i].Fixed = !strings.HasPrefix(specs[i].Name, requestsPrefix) && specs[i].Name != TopicProfiles

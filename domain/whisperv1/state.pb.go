@@ -518,6 +518,79 @@ func (x *Seen) GetAcceptedMs() []uint64 {
 	return nil
 }
 
+// Revocation is a record of whisper.revocations: tokens of a user that count no more. Its key is the user
+// id; for one session, user id, 0x00, session, so that compaction keeps both. A null value lifts it.
+type Revocation struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Empty: every session of the user. Otherwise the session of a welcome frame, or the claim `sid`.
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// Unix microseconds: tokens issued before this (their claim `iat`) are refused.
+	BeforeUs int64 `protobuf:"varint,3,opt,name=before_us,json=beforeUs,proto3" json:"before_us,omitempty"`
+	// For people; no gateway tells it to a client.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Revocation) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Revocation) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Revocation) GetBeforeUs() int64 {
+	if x != nil {
+		return x.BeforeUs
+	}
+	return 0
+}
+
+func (x *Revocation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_whisper_v1_state_proto protoreflect.FileDescriptor
 
 const file_whisper_v1_state_proto_rawDesc = "" +
@@ -565,7 +638,13 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
 	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
-	"acceptedMs*i\n" +
+	"acceptedMs\"t\n" +
+	"\n" +
+	"Revocation\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x1b\n" +
+	"\tbefore_us\x18\x03 \x01(\x03R\bbeforeUs\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason*i\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPHASE_SCHEDULED\x10\x01\x12\x0e\n" +
@@ -587,19 +666,20 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_whisper_v1_state_proto_goTypes = []any{
-	(Phase)(0),       // 0: whisper.v1.Phase
-	(*Profile)(nil),  // 1: whisper.v1.Profile
-	(*Endpoint)(nil), // 2: whisper.v1.Endpoint
-	(*Parked)(nil),   // 3: whisper.v1.Parked
-	(*Waiting)(nil),  // 4: whisper.v1.Waiting
-	(*Seen)(nil),     // 5: whisper.v1.Seen
-	(*Event)(nil),    // 6: whisper.v1.Event
+	(Phase)(0),         // 0: whisper.v1.Phase
+	(*Profile)(nil),    // 1: whisper.v1.Profile
+	(*Endpoint)(nil),   // 2: whisper.v1.Endpoint
+	(*Parked)(nil),     // 3: whisper.v1.Parked
+	(*Waiting)(nil),    // 4: whisper.v1.Waiting
+	(*Seen)(nil),       // 5: whisper.v1.Seen
+	(*Revocation)(nil), // 6: whisper.v1.Revocation
+	(*Event)(nil),      // 7: whisper.v1.Event
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	2, // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	6, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	7, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0, // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
 	4, // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	4, // [4:4] is the sub-list for method output_type
@@ -621,7 +701,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
