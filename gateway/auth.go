@@ -1,35 +1,54 @@
 package gateway
 
 import (
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
+	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/klivvr/whisper/domain"
 )
 
-// AuthConfig fixes which keys, and with them which algorithms, are accepted; a token can't choose.
+// AuthConfig fixes which keys, and with them which algorithms, are accepted; a token can't choose. At least
+// one of HMACSecret, PublicKeys and JWKS is required.
 type AuthConfig struct {
-	// HMACSecret checks HS256, HS384 and HS512; at least 32 bytes, the size of the shortest hash.
-	HMACSecret []byte
+	// HMACSecret checks HS256; from 48 bytes on also HS384, from 64 on HS512 (a key shorter than the hash
+	// weakens it, RFC 7518 §3.2). At least 32 bytes. PreviousHMACSecret is accepted beside it, for a rotation.
+	HMACSecret         []byte
+	PreviousHMACSecret []byte
 	// PublicKeys are PEM blocks (PUBLIC KEY), one after the other: RSA checks RS256, P-256 ES256, Ed25519
 	// EdDSA. With several of a kind, any may have signed, so that keys can be rotated.
 	PublicKeys []byte
+	// JWKS is a file or an http(s) URL with a JSON Web Key Set (RFC 7517). It is read at the start, every
+	// JWKSRefresh (5 minutes), and once when a token names a key that is not in it, at most every 5 s.
+	// While it can't be read the last good set goes on; a gateway that never had one is not ready.
+	JWKS        string
+	JWKSRefresh time.Duration
+	// Algorithms narrows what is accepted; empty: all that the keys are for.
+	Algorithms []string
+	// Audiences, one of which a token's aud must name, and Issuer, which its iss must be. Empty: not looked at.
+	Audiences []string
+	Issuer    string
+	// Leeway for clocks that differ (10 s; negative: none; at most 5 minutes). A session ends that much
+	// after its token's exp.
+	Leeway time.Duration
 }
 
-const minSecretBytes = 32
+const (
+	minSecretBytes = 32
+	defaultLeeway  = 10 * time.Second
+	maxLeeway      = 5 * time.Minute
+)
 
-// Validate names every problem of the settings.
+// Validate names every problem of the settings. It reads a JWKS that is a file, not one behind a URL.
 func (c AuthConfig) Validate() error {
 	_, err := newVerifier(c, time.Now)
 	return err
@@ -39,104 +58,228 @@ var (
 	errNoToken      = errors.New("no token: send Authorization: Bearer JWT, or the subprotocols whisper.v1, bearer.JWT")
 	errBadToken     = errors.New("the token is not valid")
 	errTokenExpired = errors.New("the token has expired")
+	errRevoked      = errors.New("the token has been revoked")
+	errUnknownKey   = errors.New("the token names a key that is not known") // never leaves verify
 )
 
-// verifier checks tokens. It is immutable, for any goroutine.
+// grant is what a token allows.
+type grant struct {
+	user    string
+	expires time.Time // the claim exp
+	until   time.Time // when the session must end: exp and the leeway
+	login   login
+}
+
+// login is what a revocation is held against.
+type login struct {
+	issuedUS int64  // the claim iat; 0: it has none, so every revocation covers it
+	sid      uint64 // hash of the claim sid, the login at the identity provider; 0: none
+}
+
+var sidSeed = maphash.MakeSeed()
+
+func hashSID(sid string) uint64 {
+	if sid == "" {
+		return 0
+	}
+	return maphash.String(sidSeed, sid) | 1
+}
+
+// verifier checks tokens, from any goroutine. Beside the key set, which renews itself, it is immutable.
 type verifier struct {
-	parser *jwt.Parser
-	secret []byte
-	keys   map[string]jwt.VerificationKeySet // by algorithm
+	now     func() time.Time
+	parser  *jwt.Parser
+	leeway  time.Duration
+	fixed   map[string]jwt.VerificationKeySet // by algorithm: of the configuration
+	jwks    *jwks                             // nil: none
+	revoked *revocations                      // nil: none
 }
 
 func newVerifier(c AuthConfig, now func() time.Time) (*verifier, error) {
-	v := &verifier{secret: c.HMACSecret, keys: map[string]jwt.VerificationKeySet{}}
-	var errs []error
-	var methods []string
-	if len(c.HMACSecret) > 0 {
-		methods = append(methods, "HS256", "HS384", "HS512")
-		if len(c.HMACSecret) < minSecretBytes {
-			errs = append(errs, fmt.Errorf("auth-secret: has %d bytes, at least %d are needed", len(c.HMACSecret), minSecretBytes))
-		}
+	v := &verifier{now: now, leeway: c.Leeway, fixed: map[string]jwt.VerificationKeySet{}}
+	orDefault(&v.leeway, defaultLeeway)
+	v.leeway = max(v.leeway, 0)
+	errs := []error{v.addSecrets(c), v.addKeys(c.PublicKeys), v.addSet(c), c.validateClaims()}
+	methods, err := v.methods(c)
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
-	if err := v.addKeys(c.PublicKeys); err != nil {
-		errs = append(errs, fmt.Errorf("auth-public-keys: %w", err))
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithTimeFunc(now), jwt.WithLeeway(v.leeway),
+		jwt.WithIssuedAt(), // one from the future would escape revocation
 	}
-	for alg := range v.keys {
-		methods = append(methods, alg)
+	if len(c.Audiences) > 0 {
+		options = append(options, jwt.WithAudience(c.Audiences...))
 	}
-	if len(methods) == 0 && len(errs) == 0 {
-		errs = append(errs, errors.New("auth-secret, auth-public-keys: give at least one of them"))
+	if c.Issuer != "" {
+		options = append(options, jwt.WithIssuer(c.Issuer))
 	}
-	v.parser = jwt.NewParser(jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithTimeFunc(now))
-	return v, errors.Join(errs...)
+	v.parser = jwt.NewParser(options...)
+	return v, nil
 }
 
-func (v *verifier) addKeys(rest []byte) error {
-	for n := 1; len(strings.TrimSpace(string(rest))) > 0; n++ {
-		block, more := pem.Decode(rest)
-		if block == nil {
-			return fmt.Errorf("block %d is not PEM", n)
+func (c AuthConfig) validateClaims() error {
+	var errs []error
+	if slices.Contains(c.Audiences, "") {
+		errs = append(errs, errors.New("auth-audience: an empty one would match nothing"))
+	}
+	if c.Leeway > maxLeeway {
+		errs = append(errs, fmt.Errorf("auth-leeway: %s is no small leeway, at most %s", c.Leeway, maxLeeway))
+	}
+	return errors.Join(errs...)
+}
+
+// methods are the algorithms that there are keys for, as far as the configuration names them.
+func (v *verifier) methods(c AuthConfig) ([]string, error) {
+	wanted := c.Algorithms
+	have := map[string]bool{}
+	for alg := range v.fixed {
+		have[alg] = true
+	}
+	if v.jwks != nil {
+		for _, alg := range keyAlgorithms {
+			have[alg] = true
 		}
-		rest = more
-		key, err := x509.ParsePKIXPublicKey(block.Bytes)
-		if err != nil {
-			return fmt.Errorf("block %d (%s) is not a public key: %w", n, block.Type, err)
+	}
+	if len(have) == 0 && len(c.HMACSecret) == 0 && len(c.PublicKeys) == 0 {
+		return nil, errors.New("auth-secret, auth-public-keys, auth-jwks: give at least one of them")
+	}
+	var methods []string
+	var errs []error
+	for alg := range have {
+		if len(wanted) == 0 || slices.Contains(wanted, alg) {
+			methods = append(methods, alg)
 		}
-		alg, err := algorithmOf(key)
-		if err != nil {
-			return fmt.Errorf("block %d: %w", n, err)
+	}
+	for _, alg := range wanted {
+		if !have[alg] {
+			errs = append(errs, fmt.Errorf("auth-algorithms: no key given is for %q", alg))
 		}
-		set := v.keys[alg]
-		set.Keys = append(set.Keys, key)
-		v.keys[alg] = set
+	}
+	return methods, errors.Join(errs...)
+}
+
+// attach gives the verifier what only a running gateway has.
+func (v *verifier) attach(r *revocations, log *slog.Logger, set *metrics.Set) {
+	v.revoked = r
+	if v.jwks != nil {
+		v.jwks.attach(log, set)
+	}
+}
+
+// run keeps the key set fresh until ctx ends.
+func (v *verifier) run(ctx context.Context) error {
+	if v.jwks == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return v.jwks.run(ctx)
+}
+
+// ready is nil once there is a key set to check by.
+func (v *verifier) ready() error {
+	if v.jwks != nil {
+		return v.jwks.ready()
 	}
 	return nil
 }
 
-func algorithmOf(key any) (string, error) {
-	switch k := key.(type) {
-	case *rsa.PublicKey:
-		if k.N.BitLen() < 2048 {
-			return "", fmt.Errorf("an RSA key of %d bits is too short, at least 2048", k.N.BitLen())
-		}
-		return "RS256", nil
-	case *ecdsa.PublicKey:
-		if k.Curve != elliptic.P256() {
-			return "", fmt.Errorf("the curve %s is not supported, only P-256", k.Curve.Params().Name)
-		}
-		return "ES256", nil
-	case ed25519.PublicKey:
-		return "EdDSA", nil
-	default:
-		return "", fmt.Errorf("a key of type %T is not supported: RSA, P-256 or Ed25519", key)
+// await waits until ready.
+func (v *verifier) await(ctx context.Context) error {
+	if v.jwks == nil {
+		return nil
 	}
+	return v.jwks.await(ctx)
 }
 
-// verify says whose token it is and until when. The error is one of the three above, with nothing of the
-// token in it.
-func (v *verifier) verify(token string) (user string, expires time.Time, err error) {
-	if token == "" {
-		return "", time.Time{}, errNoToken
+// renewWait bounds how long a connect waits for a key set that may know its key.
+const renewWait = 3 * time.Second
+
+// verify says what a token allows. The error is one of the above, with nothing of the token in it. It may
+// wait for the key set to be read again, for renewWait at most.
+func (v *verifier) verify(ctx context.Context, token string) (grant, error) {
+	g, err := v.check(token)
+	if !errors.Is(err, errUnknownKey) {
+		return g, err
 	}
-	var claims jwt.RegisteredClaims
-	if _, err := v.parser.ParseWithClaims(token, &claims, v.key); err != nil {
-		if errors.Is(err, jwt.ErrTokenExpired) {
-			return "", time.Time{}, errTokenExpired
-		}
-		return "", time.Time{}, errBadToken
+	ctx, cancel := context.WithTimeout(ctx, renewWait)
+	defer cancel()
+	if v.jwks.renew(ctx) {
+		g, err = v.check(token)
+	}
+	if errors.Is(err, errUnknownKey) {
+		err = errBadToken
+	}
+	return g, err
+}
+
+type tokenClaims struct {
+	jwt.RegisteredClaims
+	SID string `json:"sid,omitempty"`
+}
+
+// check is verify with the keys at hand. errUnknownKey: another look at the key set may help.
+func (v *verifier) check(token string) (grant, error) {
+	if token == "" {
+		return grant{}, errNoToken
+	}
+	var claims tokenClaims
+	parsed, err := v.parser.ParseWithClaims(token, &claims, v.key)
+	switch {
+	case err == nil:
+	case errors.Is(err, jwt.ErrTokenExpired): // told only of a good signature
+		return grant{}, errTokenExpired
+	case v.unknownKey(parsed):
+		return grant{}, errUnknownKey
+	default:
+		return grant{}, errBadToken
 	}
 	if domain.CheckID(claims.Subject) != nil {
-		return "", time.Time{}, errBadToken
+		return grant{}, errBadToken
 	}
-	return claims.Subject, claims.ExpiresAt.Time, nil
+	g := grant{user: claims.Subject, expires: claims.ExpiresAt.Time, until: claims.ExpiresAt.Add(v.leeway)}
+	g.login.sid = hashSID(claims.SID)
+	if claims.IssuedAt != nil {
+		g.login.issuedUS = claims.IssuedAt.UnixMicro()
+	}
+	if v.revoked.covers(g.user, g.login) {
+		return grant{}, errRevoked
+	}
+	return g, nil
 }
 
-// key picks by the algorithm, which the parser has already held against the list.
+// key picks by the algorithm, which the parser has already held against the list, and by the key's name.
 func (v *verifier) key(t *jwt.Token) (any, error) {
-	if set, ok := v.keys[t.Method.Alg()]; ok {
-		return set, nil
+	alg := t.Method.Alg()
+	fixed := v.fixed[alg]
+	if v.jwks == nil || isHMAC(alg) {
+		return fixed, nil
 	}
-	return v.secret, nil
+	if found, ok := v.jwks.find(kidOf(t), alg); ok {
+		if kidOf(t) == "" { // then nothing says which of all it is
+			found.Keys = append(slices.Clip(found.Keys), fixed.Keys...)
+		}
+		return found, nil
+	}
+	if len(fixed.Keys) == 0 {
+		return nil, errUnknownKey
+	}
+	return fixed, nil
+}
+
+// unknownKey says that a token names a key that the set does not have.
+func (v *verifier) unknownKey(t *jwt.Token) bool {
+	if v.jwks == nil || t == nil || t.Method == nil || isHMAC(t.Method.Alg()) || !slices.Contains(keyAlgorithms, t.Method.Alg()) {
+		return false
+	}
+	kid := kidOf(t)
+	return kid != "" && !v.jwks.knows(kid)
+}
+
+func kidOf(t *jwt.Token) string {
+	kid, _ := t.Header["kid"].(string)
+	return kid
 }
 
 const (

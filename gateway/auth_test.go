@@ -202,9 +202,9 @@ func TestPublicKeys(t *testing.T) {
 		{jwt.SigningMethodHS256, publicPEM(t, &rsaKey.PublicKey), false},
 		{jwt.SigningMethodHS256, []byte{}, false},
 	} {
-		user, _, err := v.verify(sign(t, c.method, c.key, claims("mona", time.Hour)))
-		if (err == nil) != c.ok || c.ok && user != "mona" {
-			t.Errorf("%s: user %q, error %v", c.method.Alg(), user, err)
+		got, err := v.verify(t.Context(), sign(t, c.method, c.key, claims("mona", time.Hour)))
+		if (err == nil) != c.ok || c.ok && got.user != "mona" {
+			t.Errorf("%s: user %q, error %v", c.method.Alg(), got.user, err)
 		}
 	}
 }
@@ -219,7 +219,7 @@ func TestAuthConfigNamesEveryProblem(t *testing.T) {
 		cfg  AuthConfig
 		want string
 	}{
-		{AuthConfig{}, "auth-secret, auth-public-keys: give at least one"},
+		{AuthConfig{}, "auth-secret, auth-public-keys, auth-jwks: give at least one"},
 		{AuthConfig{HMACSecret: []byte("short")}, "has 5 bytes, at least 32"},
 		{AuthConfig{PublicKeys: []byte("no pem")}, "block 1 is not PEM"},
 		{AuthConfig{PublicKeys: publicPEM(t, &small.PublicKey)}, "1024 bits is too short"},

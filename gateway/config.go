@@ -38,6 +38,9 @@ type Config struct {
 	Origins []string
 	// Auth is how tokens are checked.
 	Auth AuthConfig
+	// TLSCert and TLSKey are PEM files; with them the listener speaks TLS (1.2 and 1.3). They are read
+	// again when they change, within a second of the next handshake.
+	TLSCert, TLSKey string
 
 	// MaxConnections on this node (50,000) and of one user on this node (20).
 	MaxConnections int
@@ -77,7 +80,8 @@ var topicPart = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
 
 // Validate names every problem of the settings.
 func (c Config) Validate() error {
-	errs := []error{c.validateNode(), c.Kafka.Validate(), c.Auth.Validate()}
+	_, certErr := newCertificate(c.TLSCert, c.TLSKey, time.Now)
+	errs := []error{c.validateNode(), c.Kafka.Validate(), c.Auth.Validate(), certErr}
 	positive := func(name string, ok bool) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s: must be greater than 0", name))

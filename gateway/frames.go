@@ -105,10 +105,11 @@ func (e *frameError) wire() wireFrame {
 	}{"error", e.code, e.text})
 }
 
-// clientFrame is any frame that a client sends; both kinds have the same shape.
+// clientFrame is any frame that a client sends: ack and read have ids, refresh has a token.
 type clientFrame struct {
-	Type string   `json:"type"`
-	IDs  []string `json:"ids"`
+	Type  string   `json:"type"`
+	IDs   []string `json:"ids"`
+	Token string   `json:"token"`
 }
 
 // decodeFrame reads a client's text frame. Unknown fields are passed over, so that a newer client can
@@ -122,8 +123,10 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 		return f, jsonError(err)
 	}
 	switch {
+	case f.Type == "refresh":
+		return f, nil // an empty token is answered as any bad one
 	case f.Type != "ack" && f.Type != "read":
-		return f, &frameError{codeUnknownType, fmt.Sprintf("unknown type %q: ack or read", cut(f.Type)), false}
+		return f, &frameError{codeUnknownType, fmt.Sprintf("unknown type %q: ack, read or refresh", cut(f.Type)), false}
 	case len(f.IDs) == 0:
 		return f, &frameError{codeBadIDs, f.Type + ": ids must name at least one notification", false}
 	}
@@ -137,7 +140,9 @@ func jsonError(err error) *frameError {
 	}
 	switch wrong.Field {
 	case "type":
-		return &frameError{codeUnknownType, "type must be a string: ack or read", false}
+		return &frameError{codeUnknownType, "type must be a string: ack, read or refresh", false}
+	case "token":
+		return &frameError{codeBadToken, "token must be a string", false}
 	case "":
 		return &frameError{codeBadFrame, "a frame is a JSON object, this is a JSON " + wrong.Value, false}
 	default:

@@ -25,18 +25,20 @@ const (
 
 // Gateway is one node. Make it with New, then Run it once.
 type Gateway struct {
-	cfg        Config
-	broker     broker
-	verifier   *verifier
-	upgrader   *websocket.Upgrader
-	metrics    *instruments
-	stamp      *stamper
-	hub        *hub
-	presence   *presence
-	nodes      *nodes
-	lanes      *lanes
-	receipts   *receipts
-	timekeeper *timekeeper
+	cfg         Config
+	broker      broker
+	verifier    *verifier
+	certificate *certificate // nil: no TLS
+	upgrader    *websocket.Upgrader
+	metrics     *instruments
+	stamp       *stamper
+	hub         *hub
+	presence    *presence
+	nodes       *nodes
+	lanes       *lanes
+	receipts    *receipts
+	timekeeper  *timekeeper
+	revocations *revocations
 
 	state       atomic.Int32
 	incarnation atomic.Uint64
@@ -62,8 +64,15 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, upgrader: newUpgrader()}
+	certificate, err := newCertificate(cfg.TLSCert, cfg.TLSKey, cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, certificate: certificate, upgrader: newUpgrader()}
 	g.metrics = newInstruments(cfg.Metrics)
+	g.revocations = newRevocations(g)
+	verifier.attach(g.revocations, cfg.Logger, cfg.Metrics)
+	certificate.attach(cfg.Logger, cfg.Metrics)
 	g.stamp = &stamper{now: cfg.Now}
 	g.presence = newPresence(g)
 	g.hub = newHub(g.stamp, cfg.MaxPerUser, g.presence.changed)
@@ -78,6 +87,9 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 func (g *Gateway) Ready() error {
 	switch g.state.Load() {
 	case starting:
+		if err := g.verifier.ready(); err != nil {
+			return fmt.Errorf("the gateway is starting: it %w", err)
+		}
 		return errors.New("the gateway is starting: it waits for kafka")
 	case serving:
 		return nil
@@ -120,7 +132,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	reading, stopReading := context.WithCancel(life)
 	defer stopReading()
 	for _, run := range []func(context.Context) error{
-		g.presence.run, g.receipts.run, g.timekeeper.run, g.lanes.run,
+		g.presence.run, g.receipts.run, g.timekeeper.run, g.lanes.run, g.verifier.run,
 	} {
 		group.Go(func() error { return run(life) })
 	}
@@ -154,7 +166,7 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 		addr := listener.Addr()
 		g.listening.Store(&addr)
 	}
-	return listener, nil
+	return g.certificate.wrap(listener), nil
 }
 
 func (g *Gateway) newServer() *http.Server {
@@ -181,7 +193,9 @@ func (g *Gateway) start(ctx, life context.Context, group *errgroup.Group) error 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(life, cancel)() // what already runs has failed
-	for _, step := range []func(context.Context) error{g.broker.Prepare, g.nodes.claim, g.lanes.follow, g.nodes.announce} {
+	for _, step := range []func(context.Context) error{
+		g.verifier.await, g.broker.Prepare, g.nodes.claim, g.lanes.follow, g.revocations.follow, g.nodes.announce, g.revocations.await,
+	} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("start gateway %s: %w", g.cfg.Node, err)
 		}

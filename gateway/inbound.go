@@ -81,12 +81,17 @@ func (s *session) answer(bad *frameError) bool {
 }
 
 func (s *session) handle(f clientFrame) *frameError {
-	if f.Type == "read" {
+	switch f.Type {
+	case "refresh":
+		s.g.metrics.refreshes.Inc()
+		return s.refresh(f.Token)
+	case "read":
 		s.g.metrics.reads.Inc()
 		return s.reads(f.IDs)
+	default:
+		s.g.metrics.acks.Inc()
+		return s.acks(f.IDs)
 	}
-	s.g.metrics.acks.Inc()
-	return s.acks(f.IDs)
 }
 
 // acks settles those that this session was sent and names one of those that it was not.

@@ -97,7 +97,7 @@ func TestOnKafka(t *testing.T) {
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
 		kfake.SeedTopics(4, consumers.TopicEvents, consumers.TopicPresence),
-		kfake.SeedTopics(1, consumers.TopicNodes, consumers.TopicDeadLetters),
+		kfake.SeedTopics(1, consumers.TopicNodes, consumers.TopicDeadLetters, consumers.TopicRevocations),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ type instruments struct {
 	highUtilization          *metrics.Counter
 
 	acks, reads, badFrames *metrics.Counter
+	refreshes              *metrics.Counter
 	framesOut, writes      *metrics.Counter
 	bytesOut               *metrics.Counter
 	full, notReady         *metrics.Counter
@@ -45,6 +46,7 @@ func newInstruments(set *metrics.Set) *instruments {
 		highUtilization: set.GetOrCreateCounter(`whisper_gateway_high_utilization_total`),
 		acks:            set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="ack"}`),
 		reads:           set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="read"}`),
+		refreshes:       set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="refresh"}`),
 		badFrames:       set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="bad"}`),
 		framesOut:       set.GetOrCreateCounter(`whisper_gateway_frames_out_total`),
 		writes:          set.GetOrCreateCounter(`whisper_gateway_writes_total`),

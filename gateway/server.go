@@ -49,7 +49,7 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if upgrade && !g.admit(w) {
 		return
 	}
-	user, expires, err := g.verifier.verify(tokenOf(r))
+	grant, err := g.verifier.verify(r.Context(), tokenOf(r))
 	switch {
 	case !upgrade && err != nil:
 		g.metrics.unauthorized.Inc()
@@ -66,7 +66,7 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 		g.release() // the upgrader has answered
 		return
 	}
-	s := newSession(g, conn, user, expires, r.URL.Query().Get("ack") == "auto")
+	s := newSession(g, conn, grant, r.URL.Query().Get("ack") == "auto")
 	// The handler returns and the reader goes on alone, so that nothing of net/http is kept.
 	defer func() { go s.read() }()
 	if err != nil {
@@ -88,6 +88,10 @@ func (g *Gateway) open(s *session) {
 		return
 	}
 	g.timekeeper.add(s)
+	if s.revoked() { // while it was let in
+		s.close(closeUnauthorized, errRevoked.Error(), false)
+		return
+	}
 	if !g.serving() { // drain may have passed by between admit and add
 		s.close(closeRestarting, "the node is restarting", false)
 	}

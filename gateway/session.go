@@ -34,9 +34,11 @@ type session struct {
 	conn    *websocket.Conn // for reading; writes go to net, whole frames at a time
 	net     net.Conn
 	id      string
-	user    string // empty: refused, lives only to be told why
-	auto    bool   // taken by the socket counts as delivered
-	expires time.Time
+	user    string    // empty: refused, lives only to be told why
+	auto    bool      // taken by the socket counts as delivered
+	expires time.Time // the timekeeper's lock guards it
+
+	refreshing atomic.Bool // a refresh waits for the key set
 
 	heard atomic.Int64 // Unix nanoseconds of the last frame or pong
 	alarm alarm        // the timekeeper's
@@ -52,6 +54,7 @@ type session struct {
 	parted   bool      // goodbye is written, or can't be
 	readDone bool      // the reader has ended: the writer closes the socket
 	code     int
+	login    login
 }
 
 // outgoing is a queued frame; d is nil for control frames.
@@ -81,11 +84,12 @@ func (q *fifo) pop() *outgoing {
 	return o
 }
 
-func newSession(g *Gateway, conn *websocket.Conn, user string, expires time.Time, auto bool) *session {
+func newSession(g *Gateway, conn *websocket.Conn, grant grant, auto bool) *session {
+	expires := grant.until
 	if latest := g.cfg.Now().Add(longestSession); expires.After(latest) {
 		expires = latest // also keeps nanoseconds within 64 bits
 	}
-	s := &session{g: g, conn: conn, net: conn.NetConn(), id: randomID(), user: user, expires: expires, auto: auto}
+	s := &session{g: g, conn: conn, net: conn.NetConn(), id: randomID(), user: grant.user, login: grant.login, expires: expires, auto: auto}
 	s.alarm.index = -1
 	s.heard.Store(g.cfg.Now().UnixNano())
 	return s

@@ -31,6 +31,7 @@ type fakeBroker struct {
 	dead      []string
 	sinks     map[string]map[int32]func([]*kgo.Record)
 	past      []*kgo.Record // what whisper.nodes holds before the start
+	revoked   []*kgo.Record // and whisper.revocations
 	offsets   [3]int64
 	committed map[int32]int64
 	started   map[int32]int64 // where Follow began
@@ -94,9 +95,12 @@ func (b *fakeBroker) Follow(_ context.Context, topic string, partition int32, fr
 	}
 	b.sinks[topic][partition] = sink
 	past := b.past
-	if topic == consumers.TopicNodes {
+	switch topic {
+	case consumers.TopicNodes:
 		b.past = nil
-	} else {
+	case consumers.TopicRevocations:
+		past = b.revoked
+	default:
 		past = nil
 		b.started[partition] = from
 	}

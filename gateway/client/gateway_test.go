@@ -26,7 +26,7 @@ func TestAgainstTheGateway(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicDeadLetters),
+		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicDeadLetters, consumers.TopicRevocations),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,368 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	defaultJWKSRefresh = 5 * time.Minute
+	// renewPause bounds what strangers with invented key names can ask of the identity provider.
+	renewPause = 5 * time.Second
+	// fetchTimeout bounds one reading of the set, retryFirst the pause after the first that fails.
+	fetchTimeout = 5 * time.Second
+	retryFirst   = time.Second
+	maxJWKSBytes = 1 << 20
+	// maxSetKeys bounds a set, and maxNameless how many of its keys are tried on a token that names none:
+	// each try costs as much as a connect.
+	maxSetKeys  = 64
+	maxNameless = 4
+)
+
+// keySet is a JWKS as it was read once; immutable.
+type keySet struct {
+	named    map[kidAlg]jwt.VerificationKeySet
+	kids     map[string]bool
+	nameless map[string]jwt.VerificationKeySet // by algorithm: all, for tokens without a kid
+	keys     int
+	skipped  int // of a kind, use or algorithm that is not ours
+}
+
+type kidAlg struct{ kid, alg string }
+
+// jwks keeps the last good set of a file or URL and renews it. The library reads keys; fetching is ours, since
+// its peers replace a good set by an empty one, fail a whole set for one key of a new kind, or fetch once a waiter.
+type jwks struct {
+	source string
+	url    bool
+	every  time.Duration
+	now    func() time.Time
+	client *http.Client
+	log    *slog.Logger
+	good   atomic.Pointer[keySet]
+
+	renewed, failed *metrics.Counter
+
+	mu    sync.Mutex
+	tried time.Time     // when the last reading began
+	busy  bool          // it still goes on
+	done  chan struct{} // closed when it, or the next one, is over
+	err   error         // of the last
+	ask   chan struct{}
+}
+
+func (v *verifier) addSet(c AuthConfig) error {
+	if c.JWKS == "" {
+		return nil
+	}
+	if c.JWKSRefresh < 0 {
+		return fmt.Errorf("auth-jwks-refresh: %s is negative", c.JWKSRefresh)
+	}
+	j := &jwks{source: c.JWKS, every: c.JWKSRefresh, now: v.now, done: make(chan struct{}), ask: make(chan struct{}, 1)}
+	orDefault(&j.every, defaultJWKSRefresh)
+	v.jwks = j
+	j.attach(slog.New(slog.DiscardHandler), metrics.NewSet())
+	if u, err := url.Parse(c.JWKS); err == nil && strings.Contains(c.JWKS, "://") {
+		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("auth-jwks: %q is neither a file nor an http(s) URL", u.Redacted())
+		}
+		j.url = true
+		j.client = newJWKSClient()
+		return nil
+	}
+	// A file is there from the start or never.
+	if err := j.read(context.Background()); err != nil {
+		return fmt.Errorf("auth-jwks: %w", err)
+	}
+	return nil
+}
+
+func newJWKSClient() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true // minutes pass between two requests
+	return &http.Client{
+		Timeout:   fetchTimeout,
+		Transport: transport,
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			switch {
+			case len(via) >= 3:
+				return errors.New("more than 3 redirects")
+			case via[0].URL.Scheme == "https" && req.URL.Scheme != "https":
+				return errors.New("a redirect away from https")
+			}
+			return nil
+		},
+	}
+}
+
+func (j *jwks) attach(log *slog.Logger, set *metrics.Set) {
+	j.log = log
+	j.renewed = set.GetOrCreateCounter(`whisper_gateway_jwks_refreshes_total{outcome="ok"}`)
+	j.failed = set.GetOrCreateCounter(`whisper_gateway_jwks_refreshes_total{outcome="failed"}`)
+	set.GetOrCreateGauge(`whisper_gateway_jwks_keys`, func() float64 {
+		if s := j.good.Load(); s != nil {
+			return float64(s.keys)
+		}
+		return 0
+	})
+}
+
+// run reads the set at once and again whenever it is due or asked for, until ctx ends.
+func (j *jwks) run(ctx context.Context) error {
+	retry := retryFirst
+	for {
+		wait := j.every - rand.N(j.every/10+1) // so that gateways started together do not ask together
+		if err := j.round(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			wait = min(retry/2+rand.N(retry/2+1), j.every)
+			retry = min(retry*2, time.Minute)
+		} else {
+			retry = retryFirst
+		}
+		if err := j.pause(ctx, wait); err != nil {
+			return nil //nolint:nilerr // a stop is not an error
+		}
+	}
+}
+
+// pause waits, or less if a token asks for a key that is not known and the last reading is long enough ago.
+func (j *jwks) pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-j.ask:
+			j.mu.Lock()
+			due := j.due()
+			j.mu.Unlock()
+			if due {
+				return nil
+			}
+		}
+	}
+}
+
+func (j *jwks) due() bool { return j.now().Sub(j.tried) >= renewPause }
+
+// round reads once and tells those who wait. A failure is logged when it begins and when it is over, not
+// with every try.
+func (j *jwks) round(ctx context.Context) error {
+	j.mu.Lock()
+	j.tried, j.busy = j.now(), true
+	before := j.err
+	j.mu.Unlock()
+	err := j.read(ctx)
+	j.mu.Lock()
+	j.busy, j.err = false, err
+	close(j.done)
+	j.done = make(chan struct{})
+	j.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		j.failed.Inc()
+		if before == nil {
+			j.log.Warn("key set can't be read; the last good one goes on", "keys", j.count(), "error", err)
+		}
+	default:
+		j.renewed.Inc()
+		if before != nil {
+			j.log.Info("key set is read again", "keys", j.count())
+		}
+	}
+	return err
+}
+
+func (j *jwks) count() int {
+	if s := j.good.Load(); s != nil {
+		return s.keys
+	}
+	return 0
+}
+
+// renew has the set read again, unless that was tried just now, and waits for it. false: not tried, or ctx ended.
+func (j *jwks) renew(ctx context.Context) bool {
+	j.mu.Lock()
+	if !j.busy && !j.due() {
+		j.mu.Unlock()
+		return false
+	}
+	done := j.done
+	j.mu.Unlock()
+	select {
+	case j.ask <- struct{}{}:
+	default: // is asked already
+	}
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (j *jwks) ready() error {
+	if j.good.Load() != nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return fmt.Errorf("waits for the key set of auth-jwks: %w", j.err)
+	}
+	return errors.New("waits for the key set of auth-jwks")
+}
+
+// await waits for the first good set, while run runs.
+func (j *jwks) await(ctx context.Context) error {
+	for {
+		j.mu.Lock()
+		done := j.done
+		j.mu.Unlock()
+		if j.good.Load() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-done:
+		}
+	}
+}
+
+// read replaces the set if what is read is one.
+func (j *jwks) read(ctx context.Context) error {
+	var raw []byte
+	var err error
+	if j.url {
+		raw, err = j.fetch(ctx)
+	} else {
+		raw, err = os.ReadFile(j.source)
+	}
+	if err != nil {
+		return err
+	}
+	set, err := parseKeySet(raw)
+	if err != nil {
+		return err
+	}
+	j.good.Store(set)
+	return nil
+}
+
+func (j *jwks) fetch(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, j.source, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the key set: %w", err)
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := j.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the key set: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask for the key set: the answer is HTTP %d", resp.StatusCode)
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxJWKSBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the key set: %w", err)
+	}
+	if len(raw) > maxJWKSBytes {
+		return nil, fmt.Errorf("read the key set: it has more than %d bytes", maxJWKSBytes)
+	}
+	return raw, nil
+}
+
+// find is the key of that name and algorithm; without a name, all of the algorithm unless they are many.
+func (j *jwks) find(kid, alg string) (jwt.VerificationKeySet, bool) {
+	s := j.good.Load()
+	if s == nil {
+		return jwt.VerificationKeySet{}, false
+	}
+	if kid == "" {
+		set, ok := s.nameless[alg]
+		return set, ok && len(set.Keys) <= maxNameless
+	}
+	set, ok := s.named[kidAlg{kid, alg}]
+	return set, ok
+}
+
+func (j *jwks) knows(kid string) bool {
+	s := j.good.Load()
+	return s != nil && s.kids[kid]
+}
+
+// parseKeySet keeps the keys that tokens can be checked by and passes over the others, as RFC 7517 §5
+// wants. A set that has none is an error: it never takes a good one's place.
+func parseKeySet(raw []byte) (*keySet, error) {
+	var doc struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return nil, fmt.Errorf("the key set is not JSON: %w", err)
+	}
+	s := &keySet{named: map[kidAlg]jwt.VerificationKeySet{}, kids: map[string]bool{}, nameless: map[string]jwt.VerificationKeySet{}}
+	for _, one := range doc.Keys {
+		var key jose.JSONWebKey
+		if err := key.UnmarshalJSON(one); err != nil {
+			s.skipped++
+			continue
+		}
+		if !s.add(key) {
+			s.skipped++
+		}
+	}
+	switch {
+	case s.keys == 0:
+		return nil, fmt.Errorf("the key set has no key that can check RS256, ES256 or EdDSA (%d others)", s.skipped)
+	case s.keys > maxSetKeys:
+		return nil, fmt.Errorf("the key set has %d keys, at most %d", s.keys, maxSetKeys)
+	}
+	return s, nil
+}
+
+func (s *keySet) add(key jose.JSONWebKey) bool {
+	alg, err := algorithmOf(key.Key)
+	if err != nil || !key.Valid() || key.Use != "" && key.Use != "sig" {
+		return false // also private and symmetric keys, which have no place in such a set
+	}
+	if key.Algorithm != "" && key.Algorithm != alg && (alg != "EdDSA" || key.Algorithm != "Ed25519") {
+		return false
+	}
+	s.keys++
+	all := s.nameless[alg]
+	all.Keys = append(all.Keys, key.Key)
+	s.nameless[alg] = all
+	if key.KeyID != "" {
+		named := s.named[kidAlg{key.KeyID, alg}]
+		named.Keys = append(named.Keys, key.Key)
+		s.named[kidAlg{key.KeyID, alg}] = named
+		s.kids[key.KeyID] = true
+	}
+	return true
+}
