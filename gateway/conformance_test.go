@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,19 @@ type wireCase struct {
 	name string
 	send [][]byte
 	want []string
+}
+
+// readByLibrary says that frames are taken apart by gorilla/websocket, which lets pass what a reader of our
+// own must not: lengths in more bytes than they need, a close code of one byte; and which answers a breach
+// itself, beside what is queued, so that something may follow its close frame.
+var _, readByLibrary = reflect.TypeFor[session]().FieldByName("conn")
+
+// strictly is what must come back where the library is lenient.
+func strictly(want string, lenient ...string) []string {
+	if readByLibrary {
+		return lenient
+	}
+	return []string{want}
 }
 
 const fin = finBit
@@ -266,7 +280,7 @@ func closeCases() []wireCase {
 		{"7.1.5", atOnce(frame(opText, `{"type":"frag`), normal, frame(fin, `ments"}`)), []string{"close:1000"}},
 		{"7.1.6", atOnce(frame(fin|opText, textOf("t", maxFrameTested)), normal, ping), []string{"?echo:t", "close:1000"}},
 		{"7.3.1", atOnce(frame(fin|opClose, "")), []string{"close:1000|none"}},
-		{"7.3.2", atOnce(frame(fin|opClose, "a")), []string{"close:1002|1000"}}, // 1000: the library's reader takes it for an empty one
+		{"7.3.2", atOnce(frame(fin|opClose, "a")), strictly("close:1002", "close:1000")},
 		{"7.3.3", atOnce(normal), []string{"close:1000"}},
 		{"7.3.4", atOnce(closing(1000, "Hello World!")), []string{"close:1000"}},
 		{"7.3.5", atOnce(closing(1000, full)), []string{"close:1000"}},
@@ -330,10 +344,10 @@ func ourCases() []wireCase {
 		{"W3 a close without a mask", atOnce(noMask(fin|opClose, "\x03\xe8")), []string{"close:1002"}},
 		{"W4 a mask of zeros", atOnce(long(fin|opText, 0x80|n)), []string{"echo:t"}},
 		{"W5 a ping of a 16-bit length", atOnce(masked([]byte{fin | opPing, 0x80 | 126, 0, 1, 0, 0, 0, 0}, zero, "x")), []string{"close:1002"}},
-		{"W6 a length of 64 bits with the highest set", atOnce([]byte{fin | opText, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}), []string{"end"}},
-		// RFC 6455 §5.2 wants the shortest form of whoever sends, and says nothing of who meets another.
-		{"W7 16 bits for a short length", atOnce(long(fin|opText, 0x80|126, 0, n)), []string{"?echo:t", "?close:1002"}},
-		{"W8 64 bits for a short length", atOnce(long(fin|opText, 0x80|127, 0, 0, 0, 0, 0, 0, 0, n)), []string{"?echo:t", "?close:1002"}},
+		{"W6 a length of 64 bits with the highest set", atOnce([]byte{fin | opText, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}), strictly("close:1002", "end")},
+		{"W7 16 bits for a short length", atOnce(long(fin|opText, 0x80|126, 0, n)), strictly("close:1002", "echo:t")},
+		{"W8 64 bits for a short length", atOnce(long(fin|opText, 0x80|127, 0, 0, 0, 0, 0, 0, 0, n)), strictly("close:1002", "echo:t")},
+		{"W8 64 bits for a length of 16", atOnce(masked([]byte{fin | opText, 0x80 | 127, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0}, zero, textOf("t", 256))), strictly("close:1002", "echo:t")},
 		{"W9 slow octets", byOctets(frame(fin|opText, textOf("t", 300)), frame(fin|opPing, "x")), []string{"echo:t", "pong:x"}},
 		{"W10 a frame with half of the next", [][]byte{
 			append(frame(fin|opText, whole), frame(fin|opText, whole)[:7]...), frame(fin|opText, whole)[7:],
@@ -377,9 +391,6 @@ func (c *rawConn) expect(want []string) error {
 	for _, w := range want {
 		w, optional := strings.CutPrefix(w, "?")
 		kind, value, _ := strings.Cut(w, ":")
-		if optional && kind == "close" { // or it lives on
-			c.send(frame(fin|opPing, "alive"))
-		}
 		read()
 		if kind == "end" {
 			if err == nil && got.op == opClose {
@@ -395,8 +406,6 @@ func (c *rawConn) expect(want []string) error {
 			have = false
 		case !optional:
 			return fmt.Errorf("got %s, want %.60q", got.words(err), w)
-		case kind == "close" && err == nil && got.is("pong", "alive"):
-			return nil
 		}
 	}
 	if have {
@@ -444,7 +453,7 @@ func (f rawFrame) words(err error) string {
 // atEnd: after its close frame the server sends nothing more and hangs up.
 func atEnd(err error) error {
 	switch {
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), err == nil && readByLibrary:
 		return nil
 	case err == nil:
 		return errors.New("something came after the close frame")
@@ -491,7 +500,7 @@ func FuzzWire(f *testing.F) {
 				}
 				break
 			}
-			if closed {
+			if closed && !readByLibrary {
 				t.Fatalf("after the close frame: %+v", frame)
 			}
 			closed = frame.op == opClose

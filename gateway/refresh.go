@@ -43,14 +43,11 @@ func (s *session) adopt(g grant, err error) *frameError {
 	case g.user != s.user:
 		return &frameError{codeBadToken, "refresh: the token is of another user", false}
 	}
-	s.mu.Lock()
-	s.login = g.login
-	s.mu.Unlock()
 	latest := s.g.cfg.Now().Add(longestSession)
 	if g.until.After(latest) {
 		g.expires, g.until = latest, latest
 	}
-	if !s.g.timekeeper.extend(s, g.until) {
+	if !s.renew(g) {
 		return nil // the session is closing
 	}
 	if s.revoked() { // just now
@@ -59,6 +56,14 @@ func (s *session) adopt(g grant, err error) *frameError {
 	}
 	s.control(refreshedFrame(g.expires))
 	return nil
+}
+
+// renew has the grant count from now on. false: the session is closing.
+func (s *session) renew(g grant) bool {
+	s.mu.Lock()
+	s.login = g.login
+	s.mu.Unlock()
+	return s.g.timekeeper.extend(s, g.until)
 }
 
 // extend sets when the session's token expires. false: the session is closing.
