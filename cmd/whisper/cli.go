@@ -42,6 +42,7 @@ type cli struct {
 	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
 	Listen      listenCmd      `cmd:"" group:"people" help:"Connect as a user and print what arrives."`
 	Token       tokenCmd       `cmd:"" group:"people" help:"Print a token for a client's socket."`
+	Revoke      revokeCmd      `cmd:"" group:"people" help:"Close a user's sockets, and refuse the tokens that opened them."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
 	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`

@@ -14,6 +14,7 @@ import (
 type gatewayCmd struct {
 	Sockets gatewayFlags `embed:"" group:"sockets"`
 	Auth    authFlags    `embed:"" group:"auth"`
+	TLS     tlsFlags     `embed:"" group:"sockets"`
 	Role    roleFlags    `embed:""`
 	Node    string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
 }
@@ -55,12 +56,23 @@ func (f gatewayFlags) Check() error {
 
 // authFlags fix how tokens are checked.
 type authFlags struct {
-	AuthSecret     string `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
-	AuthPublicKeys string `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
+	AuthSecret         string        `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
+	AuthSecretPrevious string        `placeholder:"SECRET" help:"The secret before it, accepted beside it while tokens that it signed are about."`
+	AuthPublicKeys     string        `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
+	AuthJWKS           string        `name:"auth-jwks" placeholder:"FILE|URL" help:"Public keys as a JSON Web Key Set; read again regularly, and when a token names a key that is not in it."`
+	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Between two readings of the key set (default ${default})."`
+	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept these only (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that the keys are for."`
+	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must name one of these."`
+	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
+	AuthLeeway         time.Duration `default:"10s" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; negative: not at all)."`
 }
 
 func (f authFlags) config() (gateway.AuthConfig, error) {
-	cfg := gateway.AuthConfig{HMACSecret: []byte(f.AuthSecret)}
+	cfg := gateway.AuthConfig{
+		HMACSecret: []byte(f.AuthSecret), PreviousHMACSecret: []byte(f.AuthSecretPrevious),
+		JWKS: f.AuthJWKS, JWKSRefresh: f.AuthJWKSRefresh, Algorithms: f.AuthAlgorithms,
+		Audiences: f.AuthAudience, Issuer: f.AuthIssuer, Leeway: f.AuthLeeway,
+	}
 	if f.AuthPublicKeys == "" {
 		return cfg, nil
 	}
@@ -70,6 +82,12 @@ func (f authFlags) config() (gateway.AuthConfig, error) {
 	}
 	cfg.PublicKeys = keys
 	return cfg, nil
+}
+
+// tlsFlags have the sockets speak TLS.
+type tlsFlags struct {
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate of the sockets' address (PEM, with its chain); read again when it changes. Without it the sockets speak plain HTTP, for a proxy before them."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key (PEM)."`
 }
 
 // Help implements kong.HelpProvider.
@@ -87,6 +105,7 @@ func (c *gatewayCmd) config() (gateway.Config, error) {
 	}
 	cfg.Partitions, cfg.Replication, cfg.MinISR = c.Role.Topics.Partitions, c.Role.Topics.Replication, c.Role.Topics.MinISR
 	cfg.Kafka = c.Role.client("gateway", nil)
+	cfg.TLSCert, cfg.TLSKey = c.TLS.TLSCert, c.TLS.TLSKey
 	var err error
 	cfg.Auth, err = c.Auth.config()
 	return cfg, err
