@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -274,41 +273,5 @@ func TestTokensAreNeverLogged(t *testing.T) {
 	}
 	if strings.Contains(all.String(), string(secret)) {
 		t.Error("the secret is in the logs")
-	}
-}
-
-func BenchmarkVerify(b *testing.B) {
-	issued := jwt.RegisteredClaims{Subject: "user-1", IssuedAt: jwt.NewNumericDate(time.Now()), ExpiresAt: jwt.NewNumericDate(time.Now().Add(24 * time.Hour))}
-	hmac, err := jwt.NewWithClaims(jwt.SigningMethodHS256, issued).SignedString(secret)
-	if err != nil {
-		b.Fatal(err)
-	}
-	run := func(name, token string, v *verifier) {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := v.verify(context.Background(), token); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-	v, err := newVerifier(AuthConfig{HMACSecret: secret}, time.Now)
-	if err != nil {
-		b.Fatal(err)
-	}
-	run("HS256", hmac, v)
-	for _, alg := range []string{"EdDSA", "ES256", "RS256"} {
-		key := newKey(b, "1", alg)
-		set, err := parseKeySet(keySetJSON(b, key))
-		if err != nil {
-			b.Fatal(err)
-		}
-		v, err := newVerifier(AuthConfig{JWKS: "http://127.0.0.1:1/"}, time.Now)
-		if err != nil {
-			b.Fatal(err)
-		}
-		v.jwks.good.Store(set)
-		run(alg, tokenBy(b, key, "1", issued), v)
 	}
 }

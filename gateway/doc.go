@@ -13,6 +13,9 @@
 //     that was decided before a session opened has a smaller at_us than that session's presence.
 //   - `high` frames leave before `normal` before `low`: off Kafka, and on each socket, where at most one
 //     write of 16 KiB is under way when an alert comes.
+//   - A session never outlives its token, or the last one it was refreshed with, by more than the leeway; a
+//     revocation closes every session that it covers, also one that is just being opened. Which algorithms
+//     count is fixed by the keys configured. No token is logged or sent back.
 //   - One session costs the others nothing: writes never block anything but their own session, which is
 //     closed when it falls behind.
 //
@@ -25,10 +28,10 @@
 //
 // # Close codes
 //
-// 4001 unauthorized, 4002 token expired (at the door, or while connected), 4003 bad frame (binary, too
-// big, not JSON), 4004 too slow, 4005 too many connections for this user, 1012 node restarting. A frame
-// that is JSON but can't be used (unknown type, unknown id, ids missing) is answered with an error frame
-// and the session stays open; before 4003 an error frame says what was wrong. Who does not answer a ping
-// is cut off without a close frame, since nobody listens. A full, starting or draining node answers 503
-// with Retry-After before the upgrade.
+// 4001 unauthorized (at the door, or while connected: revoked), 4002 token expired (the same), 4003 bad
+// frame (binary, too big, not JSON), 4004 too slow, 4005 too many connections for this user, 1012 node
+// restarting. A frame that is JSON but can't be used (unknown type, unknown id, ids missing, a bad token) is
+// answered with an error frame and the session stays open; before 4003 an error frame says what was wrong.
+// Who does not answer a ping is cut off without a close frame, since nobody listens. A full, starting or
+// draining node answers 503 with Retry-After before the upgrade.
 package gateway

@@ -130,7 +130,7 @@ func (j *jwks) run(ctx context.Context) error {
 		wait := j.every - rand.N(j.every/10+1) // so that gateways started together do not ask together
 		if err := j.round(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // a stop is not an error
 			}
 			wait = min(retry/2+rand.N(retry/2+1), j.every)
 			retry = min(retry*2, time.Minute)

@@ -42,6 +42,11 @@ func (n *node) raw(t testing.TB, user string) *rawConn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n.rawWith(t, token)
+}
+
+func (n *node) rawWith(t testing.TB, token string) *rawConn {
+	t.Helper()
 	c := dialRaw(t, n.Addr().String())
 	c.send(fmt.Appendf(nil, "GET /v1/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer %s\r\n\r\n", token))
