@@ -22,6 +22,7 @@ type revocations struct {
 	g        *Gateway
 	caughtUp <-chan struct{}
 	closed   *metrics.Counter
+	bad      *metrics.Counter
 
 	mu    sync.RWMutex
 	users map[string]*revoked
@@ -37,6 +38,7 @@ func newRevocations(g *Gateway) *revocations {
 	r := &revocations{
 		g:      g,
 		closed: g.cfg.Metrics.GetOrCreateCounter(`whisper_gateway_revoked_sessions_total`),
+		bad:    g.cfg.Metrics.GetOrCreateCounter(`whisper_gateway_bad_revocations_total`),
 		users:  map[string]*revoked{},
 	}
 	g.cfg.Metrics.GetOrCreateGauge(`whisper_gateway_revocations`, func() float64 {
@@ -84,9 +86,11 @@ func (r *revocations) seen(records []*kgo.Record) {
 		}
 		var rev whisperv1.Revocation
 		if err := proto.Unmarshal(rec.Value, &rev); err != nil || rev.GetUserId() != user || rev.GetSession() != session || rev.GetBeforeUs() <= 0 {
-			// Nobody is let in for it, and nobody can be thrown out: a person must look.
-			r.g.cfg.Logger.Error("revocation can't be used", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
-			r.g.broker.DeadLetter(rec, errBadRevocation, func(error) {})
+			// Somebody meant to throw a user out: a person must look. No dead letter, since the record stays where
+			// it is and every gateway meets it at every start.
+			r.bad.Inc()
+			r.g.cfg.Logger.Error("revocation can't be used: user_id and session must be those of the key, before_us a time",
+				"topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
 			continue
 		}
 		r.put(&rev)
@@ -162,8 +166,6 @@ func RevocationRecord(rev *whisperv1.Revocation) (*kgo.Record, error) {
 	}
 	return &kgo.Record{Topic: consumers.TopicRevocations, Key: []byte(key), Value: mustMarshal(rev)}, nil
 }
-
-var errBadRevocation = errors.New("not a revocation: user_id and session must be those of the key, before_us a time")
 
 func checkRevocation(rev *whisperv1.Revocation) error {
 	var errs []error

@@ -106,10 +106,8 @@ func TestRevocationsAreKnownFromTheStart(t *testing.T) {
 	n.login(n.tokenOf("omar", "", now.Add(-time.Second), time.Hour))
 	n.login(n.tokenOf("lina", "", now.Add(-time.Second), time.Hour))
 	n.dial("", bearer(n.tokenOf("adam", "login-1", now.Add(-time.Second), time.Hour))).wantClose(closeUnauthorized)
-	n.broker.mu.Lock()
-	defer n.broker.mu.Unlock()
-	if len(n.broker.dead) != 2 {
-		t.Errorf("dead letters: %q", n.broker.dead)
+	if got := n.revocations.bad.Get(); got != 2 {
+		t.Errorf("%d records could not be used, want 2", got)
 	}
 }
 

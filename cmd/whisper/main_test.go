@@ -9,5 +9,6 @@ import (
 
 func TestMain(m *testing.M) {
 	embedded.RunIfPostgresHost() // this binary is also the host of an embedded Postgres
+	runIfProgram()
 	os.Exit(m.Run())
 }
