@@ -205,9 +205,8 @@ func (v *verifier) verify(ctx context.Context, token string) (grant, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewWait)
 	defer cancel()
-	if v.jwks.renew(ctx) {
-		g, err = v.check(token)
-	}
+	v.jwks.renew(ctx)
+	g, err = v.check(token) // also where it was not: another's reading may just have ended
 	if errors.Is(err, errUnknownKey) {
 		err = errBadToken
 	}

@@ -202,12 +202,12 @@ func (j *jwks) count() int {
 	return 0
 }
 
-// renew has the set read again, unless that was tried just now, and waits for it. false: not tried, or ctx ended.
-func (j *jwks) renew(ctx context.Context) bool {
+// renew has the set read again, unless that was tried just now, and waits for it or for ctx.
+func (j *jwks) renew(ctx context.Context) {
 	j.mu.Lock()
 	if !j.busy && !j.due() {
 		j.mu.Unlock()
-		return false
+		return
 	}
 	done := j.done
 	j.mu.Unlock()
@@ -217,9 +217,7 @@ func (j *jwks) renew(ctx context.Context) bool {
 	}
 	select {
 	case <-done:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

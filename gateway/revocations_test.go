@@ -130,6 +130,17 @@ func TestNobodySlipsThroughARevocation(t *testing.T) {
 	eventually(t, "all to be freed", func() bool { return n.connections.Load() == 0 })
 }
 
+// What comes between the check of a token and the session's place in the hub is met after it.
+func TestARevocationBetweenCheckAndOpen(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	n := prepare(t, func(_ *Config, b *fakeBroker) { b.revoked = []*kgo.Record{revocation(t, "mona", "", now)} })
+	n.verifier.revoked = nil // as if the token had been checked before
+	n.start()
+	n.dial("", bearer(n.tokenOf("mona", "", now.Add(-time.Minute), time.Hour))).wantClose(closeUnauthorized)
+	eventually(t, "it to be freed", func() bool { return n.connections.Load() == 0 })
+}
+
 func TestRevocationRecordsAreChecked(t *testing.T) {
 	t.Parallel()
 	for want, rev := range map[string]*whisperv1.Revocation{

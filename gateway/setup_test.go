@@ -252,6 +252,13 @@ func config() Config {
 
 func setup(t testing.TB, change ...func(*Config, *fakeBroker)) *node {
 	t.Helper()
+	n := prepare(t, change...)
+	n.start()
+	return n
+}
+
+func prepare(t testing.TB, change ...func(*Config, *fakeBroker)) *node {
+	t.Helper()
 	n := &node{t: t, broker: newFakeBroker(), clock: &clock{}, ended: make(chan struct{})}
 	cfg := config()
 	cfg.Now = n.clock.now
@@ -266,19 +273,23 @@ func setup(t testing.TB, change ...func(*Config, *fakeBroker)) *node {
 		t.Fatal(err)
 	}
 	n.Gateway = g
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	go func() {
 		defer close(n.ended)
-		n.err = g.Run(ctx)
+		n.err = n.Run(ctx)
 	}()
-	t.Cleanup(func() {
+	n.t.Cleanup(func() {
 		stop()
 		<-n.ended
 	})
-	eventually(t, "ready", func() bool { return g.Ready() == nil && g.Addr() != nil })
-	n.url = "ws://" + g.Addr().String() + "/v1/socket"
-	return n
+	eventually(n.t, "ready", func() bool { return n.Ready() == nil && n.Addr() != nil })
+	n.url = "ws://" + n.Addr().String() + "/v1/socket"
 }
 
 // eventually waits for a condition; it fails the test after a time that no healthy run needs.
