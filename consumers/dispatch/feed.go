@@ -30,7 +30,9 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 			items = append(items, f.decode(rec))
 		}
 		records = records[n:]
-		f.part.mail.put(ctx, f.queue, items)
+		if !f.part.mail.put(ctx, f.queue, items) {
+			return nil // the partition goes; the rest is handed out again
+		}
 	}
 	return nil
 }

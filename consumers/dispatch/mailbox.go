@@ -62,21 +62,22 @@ func (m *mailbox) tell(in ...domain.Input) {
 	m.signal()
 }
 
-// put adds items of a topic, waiting for room; it gives up when ctx ends.
-func (m *mailbox) put(ctx context.Context, q int, items []item) {
+// put adds items of a topic, waiting for room. It gives up when ctx ends and says so: nothing may be put
+// after that, or the commit would pass what is missing.
+func (m *mailbox) put(ctx context.Context, q int, items []item) (ok bool) {
 	for {
 		m.mu.Lock()
 		if len(m.queue[q]) < queueBound {
 			m.queue[q] = append(m.queue[q], items...)
 			m.mu.Unlock()
 			m.signal()
-			return
+			return true
 		}
 		m.mu.Unlock()
 		select {
 		case <-m.space[q]:
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }
