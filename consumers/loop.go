@@ -334,8 +334,15 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	gone := map[string][]int32{}
 	for _, w := range going {
 		delete(l.workers[w.part.Topic], w.part.ID)
+		gone[w.part.Topic] = append(gone[w.part.Topic], w.part.ID)
+	}
+	// The client keeps a pause across assignments: a partition that went while it was paused would never be
+	// fetched again if it came back.
+	if len(gone) > 0 {
+		l.cl.ResumeFetchPartitions(gone)
 	}
 }
 

@@ -18,12 +18,19 @@ import (
 // kafka is a fake broker with the topics, and a client config to it.
 func kafka(t *testing.T, partitions int32, topics ...string) consumers.ClientConfig {
 	t.Helper()
+	_, client := fakeKafka(t, partitions, topics...)
+	return client
+}
+
+// fakeKafka is kafka for tests that also play the broker's part.
+func fakeKafka(t *testing.T, partitions int32, topics ...string) (*kfake.Cluster, consumers.ClientConfig) {
+	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, topics...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	return consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}
+	return cluster, consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}
 }
 
 func publish(t *testing.T, c consumers.ClientConfig, recs ...*kgo.Record) {
