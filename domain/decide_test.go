@@ -479,3 +479,33 @@ func BenchmarkDecide(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
 }
+
+// restarted is a state as after a restart that lost everything but what is given.
+func restarted(t *testing.T, facts ...domain.FactSeen) *domain.State {
+	t.Helper()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	for _, f := range facts {
+		s.Decide(f, at(1))
+	}
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, at(1))
+	s.Decide(here("mona", "n1", "s1", 1), at(1))
+	return s
+}
+
+// TestAReplayedDeliveryIsSentWithItsContent: a socket took it before a restart and the user connects anew
+// before acknowledging. What comes again must say the same; an empty frame would also make the client drop
+// the full one.
+func TestAReplayedDeliveryIsSentWithItsContent(t *testing.T) {
+	t.Parallel()
+	s := restarted(t, socketSent("pay", "mona", 1))
+	if out := s.Decide(arrived("pay", "mona", 7, given{}), at(2)); len(out) != 0 {
+		t.Fatalf("a socket has it: %v", out)
+	}
+	out := s.Decide(here("mona", "n1", "s2", 1), at(3))
+	if len(out) != 1 {
+		t.Fatalf("a new session: %v", out)
+	}
+	if frame := string(out[0].(domain.RouteTo).Route.GetFrame()); !strings.Contains(frame, `"body":"B"`) {
+		t.Errorf("sent again without its content: %s", frame)
+	}
+}

@@ -229,6 +229,9 @@ func (s *State) wake(user string, opened presence) {
 			s.sendFromSocket(d)
 		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket:
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
+			if !s.render(d) { // after a restart it may not be rendered yet
+				continue
+			}
 			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.node == opened.node })
 			s.sendSocket(d, []presence{opened}, opened.latest)
 			d.waiting = append(d.waiting, others...)
