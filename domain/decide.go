@@ -72,7 +72,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		}
 		d.attempt, d.sent = r.attempt, r.socketSent
 		if r.socketSent && !d.expired(s.now) {
-			d.phase = whisperv1.Phase_PHASE_SENDING
+			d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
 			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.policy.AckTimeout))
 			return
 		}

@@ -509,3 +509,20 @@ func TestAReplayedDeliveryIsSentWithItsContent(t *testing.T) {
 		t.Errorf("sent again without its content: %s", frame)
 	}
 }
+
+// TestAReplayedDeliveryStandsAtTheSocket, also where the socket is not the first channel: the time to
+// acknowledge counts, and a new session gets it.
+func TestAReplayedDeliveryStandsAtTheSocket(t *testing.T) {
+	t.Parallel()
+	for _, in := range []domain.Input{here("mona", "n1", "s2", 1), domain.TimePassed{}} {
+		s := restarted(t, socketSent("pay", "mona", 1))
+		s.Decide(arrived("pay", "mona", 7, given{channels: []string{"push", "socket"}}), at(2))
+		out := s.Decide(in, at(12))
+		if len(out) == 0 {
+			t.Fatalf("%T: nothing follows", in)
+		}
+		if got := said(out[0]); got != "route pay #2 to n1/s2" && got != "deferred unacknowledged" {
+			t.Errorf("%T: %s", in, got)
+		}
+	}
+}
