@@ -50,7 +50,11 @@ func (s *State) arrive(in DeliveryArrived) {
 	request := FingerprintRequest(acc.GetRequest())
 
 	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
-	if first, ok := s.seen.lookup(id.Hash()); ok {
+	first, ours := s.seen.lookup(id.Hash())
+	if held := s.deliveries[id.Hash()]; held != nil { // also for longer than the window
+		first, ours = held.remembered(), true
+	}
+	if ours {
 		if first.Request != request {
 			s.duplicate(in, first.ID())
 			s.put(Settle{Source: in.Source})

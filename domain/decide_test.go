@@ -526,3 +526,29 @@ func TestAReplayedDeliveryStandsAtTheSocket(t *testing.T) {
 		}
 	}
 }
+
+// TestADeliveryThatOutlivesTheWindowIsStillOurs: scheduled for longer than ids are remembered and asked for
+// again meanwhile, it is one delivery all the same.
+func TestADeliveryThatOutlivesTheWindowIsStillOurs(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(here("mona", "n1", "s1", 1), t0)
+	days := func(n int) time.Time { return t0.Add(time.Duration(n) * 24 * time.Hour) }
+	s.Decide(arrived("pay", "mona", 7, given{sendAt: days(3), ttl: 4 * 24 * time.Hour}), t0)
+	s.Decide(domain.TimePassed{}, days(2))
+	var got []string
+	for _, o := range s.Decide(arrived("pay", "mona", 8, given{}), days(2)) {
+		got = append(got, said(o))
+	}
+	if want := []string{"duplicate_dropped", "settle 8"}; !slices.Equal(got, want) {
+		t.Errorf("asked again: %q, want %q", got, want)
+	}
+	var routes []string
+	for _, o := range s.Decide(domain.TimePassed{}, days(3)) {
+		routes = append(routes, said(o))
+	}
+	if want := []string{"route pay #1 to n1"}; !slices.Equal(routes, want) {
+		t.Errorf("its time has come: %q, want %q", routes, want)
+	}
+}
