@@ -552,3 +552,30 @@ func TestADeliveryThatOutlivesTheWindowIsStillOurs(t *testing.T) {
 		t.Errorf("its time has come: %q, want %q", routes, want)
 	}
 }
+
+// TestAnswersToAParkedDeliveryOutliveARestart: facts about a parked delivery are let go once they are
+// folded, so what they told must be in its record.
+func TestAnswersToAParkedDeliveryOutliveARestart(t *testing.T) {
+	t.Parallel()
+	drop := whisperv1.FailureClass_FAILURE_CLASS_DROP
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(endpoint("mona", "ipad", "phone"), t0)
+	s.Decide(arrived("pay", "mona", 7, given{}), t0)
+	var parked *whisperv1.Parked
+	keep := func(out []domain.Output) {
+		for _, o := range out {
+			if p, ok := o.(domain.Park); ok {
+				parked = proto.CloneOf(p.Parked)
+			}
+		}
+	}
+	keep(s.Decide(domain.TimePassed{}, at(30)))
+	keep(s.Decide(pushFailed("pay", "mona", "ipad", 1, drop), at(31)))
+
+	s = domain.NewState(0, domain.DefaultPolicy())
+	s.RestoreParked(parked)
+	out := s.Decide(pushFailed("pay", "mona", "phone", 2, drop), at(32))
+	if len(out) == 0 || said(out[0]) != "deferred away" {
+		t.Errorf("after the last answer: %v", out)
+	}
+}

@@ -79,6 +79,16 @@ func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
 	d.waiting = slices.Delete(d.waiting, i, i+1)
 	if len(d.waiting) == 0 {
 		s.settle(d)
+		return
+	}
+	s.parkAgain(d)
+}
+
+// parkAgain writes a parked delivery's answers so far: their facts are let go with this one, and after a
+// restart nobody would tell of them again.
+func (s *State) parkAgain(d *delivery) {
+	if d.parked {
+		s.park(d)
 	}
 }
 
@@ -102,7 +112,9 @@ func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.Att
 	}
 	if len(d.waiting) == 0 {
 		s.allAnswered(d)
+		return
 	}
+	s.parkAgain(d)
 }
 
 // worthAnother: an unknown outcome counts, since every channel that exists now can take the same attempt
