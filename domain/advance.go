@@ -67,9 +67,10 @@ func (s *State) failed(d *delivery, reason string) {
 func (s *State) await(d *delivery) {
 	d.waiting = d.waiting[:0]
 	if len(s.live(d.user())) > 0 {
-		// Back to the socket: its acknowledgement may have been lost with the frame.
+		// Back to the socket: its acknowledgement may have been lost with the frame. The attempts say how
+		// often that was; the tries are those of one channel and begin anew with each.
 		d.step = d.socketStep()
-		s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.tries)), ReasonUnacknowledged)
+		s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.attempt-1)), ReasonUnacknowledged)
 		return
 	}
 	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()

@@ -579,3 +579,26 @@ func TestAnswersToAParkedDeliveryOutliveARestart(t *testing.T) {
 		t.Errorf("after the last answer: %v", out)
 	}
 }
+
+// TestResendingSlowsDown: who is connected and never acknowledges is not sent it every half minute for a
+// day, whichever channels could be tried in between.
+func TestResendingSlowsDown(t *testing.T) {
+	t.Parallel()
+	for _, channels := range [][]string{{"socket"}, {"socket", "push"}} {
+		s := domain.NewState(0, domain.DefaultPolicy())
+		s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+		s.Decide(here("mona", "n1", "s1", 1), t0)
+		s.Decide(arrived("pay", "mona", 7, given{channels: channels, ttl: 24 * time.Hour}), t0)
+		routes := 1
+		for now := t0; now.Before(t0.Add(24 * time.Hour)); now = now.Add(time.Second) {
+			for _, o := range s.Decide(domain.TimePassed{}, now) {
+				if _, ok := o.(domain.RouteTo); ok {
+					routes++
+				}
+			}
+		}
+		if routes > 200 { // 15 minutes apart it is 96 to 192
+			t.Errorf("%v: sent %d times in a day", channels, routes)
+		}
+	}
+}
