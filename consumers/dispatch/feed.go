@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
@@ -88,9 +89,13 @@ func (f *feed) decodeDelivery(rec *kgo.Record) item {
 	}
 }
 
+// traceOf passes over what is not text: a parked delivery could not be encoded with it, now or ever.
 func traceOf(rec *kgo.Record) domain.Trace {
 	var t domain.Trace
 	for i := range rec.Headers {
+		if !utf8.Valid(rec.Headers[i].Value) {
+			continue
+		}
 		switch rec.Headers[i].Key {
 		case "traceparent":
 			t.Parent = string(rec.Headers[i].Value)

@@ -348,6 +348,32 @@ func TestARecordThatIsNoDeliveryIsADeadLetterAndTheLaneGoesOn(t *testing.T) {
 	s.eventually("a dead letter", func() bool { return len(s.of(consumers.TopicDeadLetters)) == 1 })
 }
 
+// TestATraceThatIsNotTextStopsNothing: headers are bytes, and a parked delivery keeps its trace as text.
+func TestATraceThatIsNotTextStopsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.start()
+	now := time.Now()
+	id := domain.NewDeliveryID(now, domain.HashDelivery("odd", "mona"))
+	rec, err := consumers.EventRecord(consumers.TopicDeliveries(domain.High), consumers.PartitionOf("mona", partitions), &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: "odd", UserId: "mona",
+		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
+			Channels: []string{domain.ChannelSocket}, Content: &whisperv1.Content{Body: "B"},
+			AcceptedAtMs: now.UnixMilli(), ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Request: &whisperv1.Position{Topic: "r", Offset: 1},
+		}},
+	}, []kgo.RecordHeader{
+		{Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")},
+		{Key: "tracestate", Value: []byte("vendor=\xff\xfe")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.pub.PublishSync(t.Context(), rec); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("it is parked", func() bool { return len(s.of(consumers.TopicTimers)) == 1 })
+}
+
 func TestTwoProcessesShareThePartitions(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)

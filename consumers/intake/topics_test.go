@@ -164,6 +164,10 @@ func TestTraceStartsAtTheRecordOnlyWhereThereIsNone(t *testing.T) {
 	if got := trace(long); len(got) != 1 {
 		t.Errorf("a tracestate of 513 bytes is carried on: %s", got)
 	}
+	binary := &kgo.Record{Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte(good)}, {Key: "tracestate", Value: []byte("a=\xff")}}}
+	if got := trace(binary); len(got) != 1 {
+		t.Errorf("a tracestate that is not text is carried on: %s", got)
+	}
 }
 
 func TestConfigNamesEveryBadSetting(t *testing.T) {

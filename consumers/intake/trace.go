@@ -32,7 +32,7 @@ func trace(rec *kgo.Record) []kgo.RecordHeader {
 		return []kgo.RecordHeader{{Key: headerTraceparent, Value: newTraceparent(rec)}}
 	}
 	headers := []kgo.RecordHeader{{Key: headerTraceparent, Value: parent}}
-	if n := len(state); n > 0 && n <= maxTracestate {
+	if n := len(state); n > 0 && n <= maxTracestate && printable(state) {
 		headers = append(headers, kgo.RecordHeader{Key: headerTracestate, Value: state})
 	}
 	return headers
@@ -66,6 +66,16 @@ func isTraceparent(v []byte) bool {
 		}
 	}
 	return !zeros(v[3:35]) && !zeros(v[36:52])
+}
+
+// printable: all that the standard allows in a tracestate, but for tabs.
+func printable(v []byte) bool {
+	for _, c := range v {
+		if c < 0x20 || c > 0x7e {
+			return false
+		}
+	}
+	return true
 }
 
 func zeros(v []byte) bool {
