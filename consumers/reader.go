@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,14 +26,30 @@ type Reader struct {
 
 	mu        sync.Mutex
 	following map[string]map[int32]*followed
+	// For Unfollow, which waits until Run has handed over what it had polled before.
+	running   bool
+	turn      int64 // polls handed over so far
+	turned    *sync.Cond
+	waiting   int                // who waits for a turn
+	interrupt context.CancelFunc // ends the poll that runs
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	probes sync.WaitGroup
 }
 
 type followed struct {
-	sink     func([]*kgo.Record)
-	end      int64 // caught up when the position reaches it
-	next     int64
-	caughtUp chan struct{}
+	topic     string
+	partition int32
+	sink      func([]*kgo.Record)
+	end       int64 // caught up when the position reaches it
+	next      atomic.Int64
+	gone      chan struct{} // closed by Unfollow
+	once      sync.Once
+	caughtUp  chan struct{}
 }
+
+func (f *followed) done() { f.once.Do(func() { close(f.caughtUp) }) }
 
 // NewReader makes one; Run must run for records to come. The caller closes it.
 func NewReader(c ClientConfig) (*Reader, error) {
@@ -48,14 +64,18 @@ func NewReader(c ClientConfig) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)
 	}
-	return &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}}, nil
+	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}}
+	r.turned = sync.NewCond(&r.mu)
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r, nil
 }
 
 // Follow hands the records of a partition to sink, in order, from an offset, FromStart or FromEnd, until
-// Unfollow. sink is called by Run and holds up every partition of this reader while it runs.
-// caughtUp is closed when everything that was there at the time of the call has been handed over.
+// Unfollow. sink is called by Run and holds up every partition of this reader while it runs; it must not
+// call Unfollow. caughtUp is closed when everything that was there at the time of the call has been handed
+// over. A partition is followed once at a time. While Kafka is away, Follow waits for it until ctx ends.
 func (r *Reader) Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{}, error) {
-	start, end, err := r.bounds(ctx, topic, partition)
+	start, end, err := r.Bounds(ctx, topic, partition)
 	if err != nil {
 		return nil, err
 	}
@@ -65,40 +85,87 @@ func (r *Reader) Follow(ctx context.Context, topic string, partition int32, from
 	case from < start: // FromStart, or retention was faster
 		from = start
 	}
-	f := &followed{sink: sink, end: end, next: from, caughtUp: make(chan struct{})}
-	if from >= end {
-		close(f.caughtUp)
-	}
+	f := &followed{topic: topic, partition: partition, sink: sink, end: end, gone: make(chan struct{}), caughtUp: make(chan struct{})}
+	f.next.Store(from)
 	r.mu.Lock()
 	if r.following[topic] == nil {
 		r.following[topic] = map[int32]*followed{}
 	}
 	r.following[topic][partition] = f
 	r.mu.Unlock()
+	if from >= end {
+		f.done()
+	} else {
+		r.probes.Go(func() { r.probe(f) })
+	}
 	r.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}})
 	return f.caughtUp, nil
 }
 
-// Unfollow stops; sink may be called once more at most while it returns.
+// Unfollow stops. When it returns, sink is not running and is not called again.
 func (r *Reader) Unfollow(topic string, partition int32) {
 	r.mu.Lock()
+	if f := r.following[topic][partition]; f != nil {
+		close(f.gone)
+	}
 	delete(r.following[topic], partition)
 	r.mu.Unlock()
 	r.cl.RemoveConsumePartitions(map[string][]int32{topic: {partition}})
+	// Run may hold records that it polled before. If the partition is followed anew they must not be taken
+	// for its first ones.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting++
+	if r.interrupt != nil {
+		r.interrupt()
+	}
+	for turn := r.turn; r.running && r.turn == turn; {
+		r.turned.Wait()
+	}
+	r.waiting--
 }
 
 // Run hands records to the sinks until ctx ends; it returns an error only if trying again can't help.
 func (r *Reader) Run(ctx context.Context) error {
+	defer r.ended()
 	for {
-		fetches := r.cl.PollRecords(ctx, 10_000)
+		poll, cancel := r.nextPoll(ctx)
+		fetches := r.cl.PollRecords(poll, 10_000)
+		interrupted := poll.Err() != nil
+		cancel()
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
-		if err := fatalFetch(fetches, r.cfg); err != nil {
-			return err
+		if !interrupted || !errors.Is(fetches.Err0(), context.Canceled) {
+			if err := fatalFetch(fetches, r.cfg); err != nil {
+				return err
+			}
 		}
 		fetches.EachPartition(r.hand)
+		r.mu.Lock()
+		r.turn++
+		r.turned.Broadcast()
+		r.mu.Unlock()
 	}
+}
+
+// nextPoll is the context of the next poll, which Unfollow may cut short.
+func (r *Reader) nextPoll(ctx context.Context) (context.Context, context.CancelFunc) {
+	poll, cancel := context.WithCancel(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running, r.interrupt = true, cancel
+	if r.waiting > 0 {
+		cancel()
+	}
+	return poll, cancel
+}
+
+func (r *Reader) ended() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = false
+	r.turned.Broadcast()
 }
 
 // fatalFetch is the first error that ends a consumer; the others are logged and the client goes on.
@@ -126,35 +193,16 @@ func (r *Reader) hand(p kgo.FetchTopicPartition) {
 		return
 	}
 	f.sink(p.Records)
-	before := f.next
-	f.next = p.Records[len(p.Records)-1].Offset + 1
-	if before < f.end && f.next >= f.end {
-		close(f.caughtUp)
+	next := p.Records[len(p.Records)-1].Offset + 1
+	f.next.Store(next)
+	if next >= f.end {
+		f.done()
 	}
-}
-
-// bounds are the first offset that there is and the one that comes next.
-func (r *Reader) bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	starts, err := r.adm.ListStartOffsets(ctx, topic)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find the start of %s: %w", topic, err)
-	}
-	ends, err := r.adm.ListEndOffsets(ctx, topic)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find the end of %s: %w", topic, err)
-	}
-	s, ok := starts.Lookup(topic, partition)
-	e, ok2 := ends.Lookup(topic, partition)
-	if !ok || !ok2 {
-		return 0, 0, fmt.Errorf("%s/%d: no such partition; run `whisper topics apply`", topic, partition)
-	}
-	if err := errors.Join(s.Err, e.Err); err != nil {
-		return 0, 0, fmt.Errorf("find the ends of %s/%d: %w", topic, partition, err)
-	}
-	return s.Offset, e.Offset, nil
 }
 
 // Close ends the client.
-func (r *Reader) Close() { r.cl.Close() }
+func (r *Reader) Close() {
+	r.cancel()
+	r.cl.Close()
+	r.probes.Wait()
+}

@@ -18,7 +18,7 @@ import (
 
 // restore folds the partition's changelogs into its state: users, the window, what is parked, presence.
 // Feedback (whisper.events) and profile changes come through the group from their committed offsets.
-func (p *partition) restore(ctx context.Context) error {
+func (p *partition) restore(ctx context.Context) (err error) {
 	begin := time.Now()
 	if err := p.bounds(ctx); err != nil {
 		return err
@@ -36,25 +36,30 @@ func (p *partition) restore(ctx context.Context) error {
 		{consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }, false},
 		{consumers.TopicPresence, p.presence, true},
 	}
-	caughtUp := make([]<-chan struct{}, len(topics))
-	for i, t := range topics {
+	caughtUp := make([]<-chan struct{}, 0, len(topics))
+	defer func() { // also when the partition went meanwhile: it may come back, and can't be followed twice
+		if err != nil {
+			for _, t := range topics[:len(caughtUp)] {
+				p.role.reader.Unfollow(t.name, p.id)
+			}
+		}
+	}()
+	for _, t := range topics {
 		c, err := p.role.reader.Follow(ctx, t.name, p.id, consumers.FromStart, t.sink)
 		if err != nil {
 			return err
 		}
-		caughtUp[i] = c
+		caughtUp = append(caughtUp, c)
 	}
 	for i, t := range topics {
 		select {
 		case <-caughtUp[i]:
 		case <-ctx.Done():
+			return ctx.Err()
 		}
-		if !t.stay || ctx.Err() != nil {
-			p.role.reader.Unfollow(t.name, p.id)
+		if !t.stay {
+			p.role.reader.Unfollow(t.name, p.id) // its sink shares memory with what follows
 		}
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
 	}
 	if bad != nil {
 		return bad
@@ -74,33 +79,19 @@ func (p *partition) restore(ctx context.Context) error {
 
 // bounds finds out what of the group's topics is a replay: everything that is there now.
 func (p *partition) bounds(ctx context.Context) error {
-	names := []string{consumers.TopicEvents}
-	for _, lane := range domain.Lanes {
-		names = append(names, consumers.TopicDeliveries(lane))
-	}
-	starts, err := p.role.adm.ListStartOffsets(ctx, names...)
+	start, end, err := p.role.reader.Bounds(ctx, consumers.TopicEvents, p.id)
 	if err != nil {
-		return fmt.Errorf("find the starts: %w", err)
+		return err
 	}
-	ends, err := p.role.adm.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("find the ends: %w", err)
-	}
-	start, _ := starts.Lookup(consumers.TopicEvents, p.id)
-	end, ok := ends.Lookup(consumers.TopicEvents, p.id)
-	if !ok || start.Err != nil || end.Err != nil {
-		return fmt.Errorf("find the ends of %s/%d: %w", consumers.TopicEvents, p.id, firstError(firstError(start.Err, end.Err), errNoPartition))
-	}
-	p.eventsStart = max(p.sources[queueEvents].Start, start.Offset)
-	p.eventsNext, p.eventsEnd = p.eventsStart, end.Offset
+	p.eventsStart = max(p.sources[queueEvents].Start, start)
+	p.eventsNext, p.eventsEnd = p.eventsStart, end
 	for lane := range p.laneEnds {
-		end, ok := ends.Lookup(consumers.TopicDeliveries(domain.Lane(lane)), p.id)
-		if !ok || end.Err != nil {
-			return fmt.Errorf("find the end of %s/%d: %w", consumers.TopicDeliveries(domain.Lane(lane)), p.id, firstError(end.Err, errNoPartition))
+		start, end, err := p.role.reader.Bounds(ctx, consumers.TopicDeliveries(domain.Lane(lane)), p.id)
+		if err != nil {
+			return err
 		}
-		start, _ := starts.Lookup(consumers.TopicDeliveries(domain.Lane(lane)), p.id)
-		p.laneStarts[lane] = max(p.sources[queueHigh+lane].Start, start.Offset)
-		p.laneEnds[lane] = end.Offset
+		p.laneStarts[lane] = max(p.sources[queueHigh+lane].Start, start)
+		p.laneEnds[lane] = end
 	}
 	return nil
 }
@@ -166,8 +157,6 @@ func (p *partition) presence(recs []*kgo.Record) {
 	}
 	p.mail.tell(inputs...)
 }
-
-var errNoPartition = fmt.Errorf("no such partition; run `whisper topics apply`")
 
 func firstError(first, second error) error {
 	if first != nil {

@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/consumers"
@@ -80,7 +79,6 @@ type Role struct {
 	direct  *consumers.Publisher // at once: the way to the socket
 	bulk    *consumers.Publisher // gathered: facts and changelogs
 	dead    *consumers.DeadLetters
-	adm     *kadm.Client
 	tables  *tables
 	metrics *roleMetrics
 
@@ -105,9 +103,6 @@ func New(cfg Config) (*Role, error) {
 		return nil, err
 	}
 	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {
-		return nil, err
-	}
-	if r.adm, err = cfg.Client.Admin(); err != nil {
 		return nil, err
 	}
 	r.dead = consumers.NewDeadLetters(r.bulk, "dispatch")
@@ -142,7 +137,6 @@ func (r *Role) Run(ctx context.Context) error {
 		r.direct.Close()
 		r.bulk.Close()
 		r.reader.Close()
-		r.adm.Close()
 	}()
 	// The reader and the publishers outlive the loop: its handover needs them.
 	support, stop := context.WithCancel(context.WithoutCancel(ctx))

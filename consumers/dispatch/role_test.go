@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
@@ -22,10 +25,11 @@ const partitions = 4
 
 // setup is a fake broker with all topics, one live node, and everything that dispatch writes, as it comes.
 type setup struct {
-	t      testing.TB
-	client consumers.ClientConfig
-	pub    *consumers.Publisher
-	adm    *kadm.Client
+	t       testing.TB
+	cluster *kfake.Cluster
+	client  consumers.ClientConfig
+	pub     *consumers.Publisher
+	adm     *kadm.Client
 
 	mu      sync.Mutex
 	records map[string][]*kgo.Record
@@ -38,7 +42,7 @@ func newSetup(t testing.TB) *setup {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	s := &setup{t: t, client: consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}, records: map[string][]*kgo.Record{}}
+	s := &setup{t: t, cluster: cluster, client: consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}, records: map[string][]*kgo.Record{}}
 	topology := consumers.Topology{Partitions: partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 24 * time.Hour}
 	specs := append(topology.Specs(), topology.NodeSpec("n1"))
 	if err := consumers.EnsureTopics(t.Context(), s.client, specs...); err != nil {
@@ -167,6 +171,13 @@ func (s *setup) ack(routes []*kgo.Record) {
 
 func (s *setup) start() (stop func()) {
 	s.t.Helper()
+	role, stop := s.run()
+	s.eventually("dispatch is ready", func() bool { return role.Ready() == nil })
+	return stop
+}
+
+func (s *setup) run() (role *dispatch.Role, stop func()) {
+	s.t.Helper()
 	role, err := dispatch.New(dispatch.Config{Client: s.client, CommitInterval: 20 * time.Millisecond})
 	if err != nil {
 		s.t.Fatal(err)
@@ -181,8 +192,7 @@ func (s *setup) start() (stop func()) {
 		}
 	})
 	s.t.Cleanup(stop)
-	s.eventually("dispatch is ready", func() bool { return role.Ready() == nil })
-	return stop
+	return role, stop
 }
 
 func (s *setup) eventually(what string, ok func() bool) {
@@ -392,4 +402,75 @@ func TestTwoProcessesShareThePartitions(t *testing.T) {
 	stop() // its partitions move in the middle of what is in flight
 	s.ack(s.of(node))
 	s.eventually("everything is let go", func() bool { return s.lag(consumers.TopicDeliveries(domain.High)) == 0 })
+}
+
+// TestAPartitionThatGoesWhileItIsRestoredCanComeBack: what it followed so far is let go with it.
+func TestAPartitionThatGoesWhileItIsRestoredCanComeBack(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.connect("mona", "s1", 1)
+	for p := range int32(partitions) { // the changelogs have something to read
+		s.publish(&kgo.Record{Topic: consumers.TopicUsers, Partition: p, Key: []byte("u")}, &whisperv1.Profile{})
+	}
+	var stuck atomic.Bool
+	stuck.Store(true)
+	s.cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		s.cluster.KeepControl()
+		asked := req.(*kmsg.ListOffsetsRequest)
+		if !stuck.Load() || len(asked.Topics) == 0 || asked.Topics[0].Topic != consumers.TopicTimers {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		st := kmsg.NewListOffsetsResponseTopic()
+		st.Topic = consumers.TopicTimers
+		for _, p := range asked.Topics[0].Partitions {
+			sp := kmsg.NewListOffsetsResponseTopicPartition()
+			sp.Partition, sp.ErrorCode = p.Partition, kerr.CoordinatorNotAvailable.Code
+			st.Partitions = append(st.Partitions, sp)
+		}
+		resp.Topics = append(resp.Topics, st)
+		return resp, nil, true
+	})
+	owners := func() map[string]int {
+		described, err := s.adm.DescribeGroups(t.Context(), dispatch.Group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owned := map[string]int{}
+		for _, m := range described[dispatch.Group].Members {
+			if a, ok := m.Assigned.AsConsumer(); ok {
+				for _, topic := range a.Topics {
+					owned[m.MemberID] += len(topic.Partitions)
+				}
+			}
+		}
+		return owned
+	}
+	first, _ := s.run()
+	s.eventually("all are assigned", func() bool { o := owners(); return len(o) == 1 && total(o) == partitions })
+	_, stopSecond := s.run()
+	s.eventually("half of them move", func() bool {
+		o := owners()
+		for _, n := range o {
+			if n != partitions/2 {
+				return false
+			}
+		}
+		return len(o) == 2
+	})
+	stopSecond()
+	s.eventually("they come back", func() bool { o := owners(); return len(o) == 1 && total(o) == partitions })
+	stuck.Store(false)
+	s.eventually("everything is restored", func() bool { return first.Ready() == nil })
+	for i := range 20 {
+		s.ask(domain.High, fmt.Sprint("u", i), "x")
+	}
+	s.eventually("all partitions decide", func() bool { return len(s.of(consumers.TopicTimers)) == 20 })
+}
+
+func total(owned map[string]int) (n int) {
+	for _, k := range owned {
+		n += k
+	}
+	return n
 }

@@ -1,0 +1,168 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Bounds are the first offset that there is of a partition and the one that comes next. It asks again
+// until Kafka answers or ctx ends; an error before that is one that waiting can't help.
+func (r *Reader) Bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
+	const earliest, latest = -2, -1
+	err = r.persist(ctx, "find the ends of", topic, partition, func(ctx context.Context) error {
+		var err error
+		if start, err = r.offset(ctx, topic, partition, earliest); err != nil {
+			return err
+		}
+		end, err = r.offset(ctx, topic, partition, latest)
+		return err
+	})
+	return start, end, err
+}
+
+// offset asks for this one partition only: with all of them in every answer, a restore of n partitions
+// would cost n².
+func (r *Reader) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.Timestamp = partition, which
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic, t.Partitions = topic, append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	resp, err := req.RequestWith(ctx, r.cl)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if t.Topic == topic && p.Partition == partition {
+				return p.Offset, kerr.ErrorForCode(p.ErrorCode)
+			}
+		}
+	}
+	return 0, kerr.UnknownTopicOrPartition
+}
+
+// persist repeats what needs Kafka until it succeeds, can't, or ctx ends.
+func (r *Reader) persist(ctx context.Context, doing, topic string, partition int32, do func(context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := do(attempt)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			return fmt.Errorf("%s/%d: no such partition; run `whisper topics apply`", topic, partition)
+		case ctx.Err() != nil, IsFatal(err), errors.Is(err, kgo.ErrClientClosed):
+			return fmt.Errorf("%s %s/%d: %w", doing, topic, partition, err)
+		}
+		r.cfg.logger().Warn("kafka does not say where a partition stands", "topic", topic, "partition", partition, "error", err, "next_try", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// probeEvery is how long a partition may stand still before its end before it is looked at closely.
+const probeEvery = time.Second
+
+// probe ends the wait for records that do not exist: the last offsets of a partition may hold none, after a
+// compaction or at the end of a transaction, and a consumer is never told. It lasts until f has caught up.
+func (r *Reader) probe(f *followed) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for last := f.next.Load(); ; {
+		select {
+		case <-f.caughtUp:
+			return
+		case <-f.gone:
+			return
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		next := f.next.Load()
+		if next != last {
+			last = next
+			continue
+		}
+		empty, err := r.emptyUpTo(r.ctx, f.topic, f.partition, next, f.end)
+		if err != nil && r.ctx.Err() == nil {
+			r.cfg.logger().Warn("look for the last record", "topic", f.topic, "partition", f.partition, "error", err)
+		}
+		if empty {
+			f.done()
+			return
+		}
+	}
+}
+
+// emptyUpTo says that there is no record in [from, end), which must be below the high watermark.
+func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, from, end int64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	topics, err := r.adm.ListTopics(ctx, topic)
+	if err != nil {
+		return false, err
+	}
+	t := topics[topic]
+	p, ok := t.Partitions[partition]
+	if err := errors.Join(t.Err, p.Err); err != nil || !ok {
+		return false, err
+	}
+	for from < end {
+		rp, err := r.fetch(ctx, topic, t.ID, p.Leader, partition, from)
+		if err != nil {
+			return false, err
+		}
+		if errors.Is(kerr.ErrorForCode(rp.ErrorCode), kerr.OffsetOutOfRange) && from < rp.LogStartOffset {
+			from = rp.LogStartOffset // retention was faster
+			continue
+		}
+		got, next := kgo.ProcessFetchPartition(
+			kgo.ProcessFetchPartitionOpts{Topic: topic, Partition: partition, Offset: from}, rp, kgo.DefaultDecompressor(), nil)
+		switch {
+		case got.Err != nil:
+			return false, got.Err
+		case len(got.Records) > 0:
+			return got.Records[0].Offset >= end, nil
+		case next <= from: // nothing at all comes after
+			return got.HighWatermark >= end, nil
+		}
+		from = next
+	}
+	return true, nil
+}
+
+func (r *Reader) fetch(ctx context.Context, topic string, id [16]byte, leader, partition int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID, req.MinBytes, req.MaxBytes = -1, 0, 1<<20
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = partition, from, 1, -1 // the first batch comes whatever its size
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.TopicID, t.Partitions = topic, id, append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	raw, err := r.cl.Broker(int(leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	resp, ok := raw.(*kmsg.FetchResponse)
+	if !ok || kerr.ErrorForCode(resp.ErrorCode) != nil {
+		return nil, fmt.Errorf("fetch at %d: %w", from, kerr.ErrorForCode(resp.ErrorCode))
+	}
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			return &resp.Topics[i].Partitions[j], nil
+		}
+	}
+	return nil, errors.New("the broker's answer names no partition")
+}

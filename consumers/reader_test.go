@@ -1,0 +1,158 @@
+package consumers_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/klivvr/whisper/consumers"
+)
+
+func runReader(t *testing.T, client consumers.ClientConfig) *consumers.Reader {
+	t.Helper()
+	reader, err := consumers.NewReader(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- reader.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		reader.Close()
+	})
+	return reader
+}
+
+func await(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("waited in vain: %s", what)
+	}
+}
+
+// TestReaderCatchesUpWhereTheLastOffsetsHoldNoRecord: a transaction ends with a marker that no reader sees.
+// Upstream may write templates so; and compaction may leave the same hole.
+func TestReaderCatchesUpWhereTheLastOffsetsHoldNoRecord(t *testing.T) {
+	t.Parallel()
+	client := kafka(t, 1, "a")
+	cl, err := kgo.NewClient(kgo.SeedBrokers(client.Brokers...), kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), records("a", 0, 3)...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	reader := runReader(t, client)
+	for _, from := range []int64{consumers.FromStart, 3} { // at 3 stands the marker alone
+		var n atomic.Int64
+		caughtUp, err := reader.Follow(t.Context(), "a", 0, from, func(recs []*kgo.Record) { n.Add(int64(len(recs))) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "it caught up", caughtUp)
+		if want := max(0, 3-max(0, from)); n.Load() != want {
+			t.Errorf("from %d: %d records, want %d", from, n.Load(), want)
+		}
+		reader.Unfollow("a", 0)
+	}
+}
+
+// TestAfterUnfollowNothingIsHandedOver: what the sink touches is the caller's alone again, and a partition
+// that is followed anew starts where it was told.
+func TestAfterUnfollowNothingIsHandedOver(t *testing.T) {
+	t.Parallel()
+	client := kafka(t, 1, "a")
+	publish(t, client, records("a", 0, 10)...)
+	reader := runReader(t, client)
+	// The sink is held in the middle of a later fetch.
+	entered, hold := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	handed, calls := 0, 0
+	caughtUp, err := reader.Follow(t.Context(), "a", 0, consumers.FromStart, func(recs []*kgo.Record) {
+		if calls++; calls == 2 {
+			close(entered)
+			<-hold
+		}
+		handed += len(recs) // a data race, if the test reads it too early
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it caught up", caughtUp)
+	publish(t, client, records("a", 0, 5)...)
+	await(t, "the second call", entered)
+	unfollowed := make(chan struct{})
+	go func() { reader.Unfollow("a", 0); close(unfollowed) }()
+	select {
+	case <-unfollowed:
+		t.Fatal("Unfollow returned while the sink was running")
+	case <-time.After(50 * time.Millisecond):
+	}
+	release()
+	await(t, "Unfollow", unfollowed)
+	if handed != 15 {
+		t.Errorf("%d records, want 15", handed)
+	}
+	again := 0
+	caughtUp, err = reader.Follow(t.Context(), "a", 0, consumers.FromStart, func(recs []*kgo.Record) { again += len(recs) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it caught up again", caughtUp)
+	reader.Unfollow("a", 0)
+	if again != 15 {
+		t.Errorf("%d records the second time, want 15", again)
+	}
+}
+
+// TestFollowWaitsForKafka: a broker that can't say where a partition begins is asked again.
+func TestFollowWaitsForKafka(t *testing.T) {
+	t.Parallel()
+	cluster, client := fakeKafka(t, 1, "a")
+	publish(t, client, records("a", 0, 3)...)
+	var asked atomic.Int64
+	cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if asked.Add(1) > 3 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, topic := range req.(*kmsg.ListOffsetsRequest).Topics {
+			st := kmsg.NewListOffsetsResponseTopic()
+			st.Topic = topic.Topic
+			for _, p := range topic.Partitions {
+				sp := kmsg.NewListOffsetsResponseTopicPartition()
+				sp.Partition, sp.ErrorCode = p.Partition, kerr.CoordinatorNotAvailable.Code
+				st.Partitions = append(st.Partitions, sp)
+			}
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp, nil, true
+	})
+	reader := runReader(t, client)
+	caughtUp, err := reader.Follow(t.Context(), "a", 0, consumers.FromStart, func([]*kgo.Record) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it caught up", caughtUp)
+}
