@@ -200,8 +200,8 @@ func (s *State) presenceSeen(in PresenceSeen) {
 	places := s.presence[in.User]
 	i := slices.IndexFunc(places, func(p presence) bool { return p.node == in.Node })
 	if in.Presence.GetSessions() <= 0 {
-		if i < 0 {
-			return
+		if i < 0 || in.Incarnation != 0 && in.Incarnation != places[i].incarnation {
+			return // an earlier start's last words
 		}
 		gone := places[i]
 		if places = slices.Delete(places, i, i+1); len(places) == 0 {
@@ -215,6 +215,9 @@ func (s *State) presenceSeen(in PresenceSeen) {
 	now := presence{
 		node: in.Node, incarnation: in.Presence.GetIncarnation(), latest: in.Presence.GetLatestSession(),
 		sessions: in.Presence.GetSessions(), atUS: in.Presence.GetAtUs(),
+	}
+	if now.incarnation < s.nodes[now.node] || i >= 0 && now.incarnation < places[i].incarnation {
+		return // of a start that is over
 	}
 	opened := true
 	if i < 0 {
@@ -274,6 +277,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 	if in.Incarnation == 0 {
 		return
 	}
+	s.forgetPresence(in.Node, in.Incarnation)
 	// Presence may have been read before the heartbeat that makes it count.
 	woken := map[string]bool{}
 	for _, d := range s.sorted(s.wakeable) {
@@ -300,6 +304,22 @@ func (s *State) left(user, node string, incarnation uint64) {
 		others := slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node != node || w.incarnation != incarnation })
 		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
 			s.schedule(d, soon)
+		}
+	}
+}
+
+// forgetPresence drops what earlier starts of a node held: it can't come true again. It walks all users,
+// once each time that a node starts.
+func (s *State) forgetPresence(node string, lives uint64) {
+	for user, places := range s.presence {
+		i := slices.IndexFunc(places, func(p presence) bool { return p.node == node && p.incarnation < lives })
+		if i < 0 {
+			continue
+		}
+		if places = slices.Delete(places, i, i+1); len(places) == 0 {
+			delete(s.presence, user)
+		} else {
+			s.presence[user] = places
 		}
 	}
 }

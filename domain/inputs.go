@@ -44,11 +44,13 @@ type (
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
 	}
-	// PresenceSeen is what a node holds of a user now; nil: nothing any more.
+	// PresenceSeen is what a node holds of a user now; nil: nothing any more. Incarnation is the start of
+	// the node that says nil, 0 where it is not known.
 	PresenceSeen struct {
-		User     string
-		Node     string
-		Presence *whisperv1.Presence
+		User        string
+		Node        string
+		Incarnation uint64
+		Presence    *whisperv1.Presence
 	}
 	// NodeSeen is the state of a node: the incarnation that lives, or 0 for a dead one.
 	NodeSeen struct {

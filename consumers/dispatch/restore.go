@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -145,7 +146,7 @@ func (p *partition) presence(recs []*kgo.Record) {
 		if !ok {
 			continue
 		}
-		in := domain.PresenceSeen{User: string(user), Node: string(node)}
+		in := domain.PresenceSeen{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
 		if rec.Value != nil {
 			in.Presence = &whisperv1.Presence{}
 			if err := proto.Unmarshal(rec.Value, in.Presence); err != nil {
@@ -156,6 +157,18 @@ func (p *partition) presence(recs []*kgo.Record) {
 		inputs = append(inputs, in)
 	}
 	p.mail.tell(inputs...)
+}
+
+// incarnationOf is the header that gateways write on presence, since a tombstone has no value to tell whose
+// it is; 0 where it is missing.
+func incarnationOf(rec *kgo.Record) uint64 {
+	for i := range rec.Headers {
+		if rec.Headers[i].Key == "incarnation" {
+			n, _ := strconv.ParseUint(string(rec.Headers[i].Value), 10, 64) // 0, not known, on an error
+			return n
+		}
+	}
+	return 0
 }
 
 func firstError(first, second error) error {

@@ -384,6 +384,21 @@ func TestATraceThatIsNotTextStopsNothing(t *testing.T) {
 	s.eventually("it is parked", func() bool { return len(s.of(consumers.TopicTimers)) == 1 })
 }
 
+// TestALateTombstoneOfAnEarlierStartIsPassedOver: the gateway's header tells whose it is.
+func TestALateTombstoneOfAnEarlierStartIsPassedOver(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.heartbeat(2)
+	s.connect("mona", "s1", 2)
+	s.publish(&kgo.Record{
+		Topic: consumers.TopicPresence, Partition: consumers.PartitionOf("mona", partitions), Key: []byte("mona\x00n1"),
+		Headers: []kgo.RecordHeader{{Key: "incarnation", Value: []byte("1")}},
+	}, nil)
+	s.start()
+	s.ask(domain.High, "mona", "x")
+	s.eventually("it is routed", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+}
+
 func TestTwoProcessesShareThePartitions(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
