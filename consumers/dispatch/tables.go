@@ -25,6 +25,7 @@ type tables struct {
 	nodes     map[string]*nodeState
 	templates map[string]domain.TemplateSeen
 	parts     map[*partition]bool
+	looked    time.Time     // when watch last looked
 	live      bool          // heartbeats are read as they come, no longer from the past
 	restored  chan struct{} // both topics are read up to our start
 }
@@ -142,24 +143,39 @@ func (t *tables) bury(node string) {
 	}
 }
 
+// watchEvery is how often silence is looked for.
+const watchEvery = 200 * time.Millisecond
+
 // watch declares silent nodes dead until ctx ends.
 func (t *tables) watch(ctx context.Context) error {
-	tick := time.NewTicker(200 * time.Millisecond)
+	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			t.mu.Lock()
-			now := t.now()
-			for node, n := range t.nodes {
-				if n.alive && !now.Before(n.deadline) {
-					t.log.Warn("node is silent, its users are routed anew", "node", node, "incarnation", n.incarnation)
-					t.bury(node)
-				}
-			}
-			t.mu.Unlock()
+			t.look()
+		}
+	}
+}
+
+// look judges the nodes. Time in which this process did not run counts for nobody: heartbeats may lie there
+// unread.
+func (t *tables) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	late := now.Sub(t.looked) - watchEvery
+	if t.looked.IsZero() || late < watchEvery {
+		late = 0 // what a ticker may be off
+	}
+	t.looked = now
+	for node, n := range t.nodes {
+		n.deadline = n.deadline.Add(late)
+		if n.alive && !now.Before(n.deadline) {
+			t.log.Warn("node is silent, its users are routed anew", "node", node, "incarnation", n.incarnation)
+			t.bury(node)
 		}
 	}
 }
