@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -33,8 +34,9 @@ const LingerBulk = 20 * time.Millisecond
 // tried again without end while Kafka is away. The caller sets each record's topic and partition.
 // All methods may be called from any goroutine.
 type Publisher struct {
-	cl    *kgo.Client
-	quiet *quiet // nil: gathers always
+	cl      *kgo.Client
+	quiet   *quiet // nil: gathers always
+	flushes atomic.Int32
 
 	mu     sync.Mutex
 	err    error
@@ -95,8 +97,21 @@ func (p *Publisher) Publish(ctx context.Context, rec *kgo.Record, done func(erro
 		}
 	})
 	if p.quiet != nil && p.quiet.record(time.Now()) {
-		go func() { _ = p.cl.Flush(context.Background()) }() // it ends the linger; only Close ends it with an error
+		p.endLinger()
 	}
+}
+
+// endLinger sends what lingers. While a flush runs nothing lingers at all, so one at a time would do; the
+// second is for a record that meets the end of the first. With Kafka away there are never more.
+func (p *Publisher) endLinger() {
+	if p.flushes.Add(1) > 2 {
+		p.flushes.Add(-1)
+		return
+	}
+	go func() {
+		_ = p.cl.Flush(context.Background()) // only Close ends it with an error
+		p.flushes.Add(-1)
+	}()
 }
 
 // awaitRoom waits while the buffer is full: Kafka is away, or slower than we are. The client would wait
