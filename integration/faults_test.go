@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/integration/cluster"
 )
 
 const (
@@ -135,8 +137,17 @@ func TestPartitionsMove(t *testing.T) {
 	}
 }
 
+// ours skips a test that has to kill a server which the environment gave us.
+func ours(t *testing.T) {
+	t.Helper()
+	if sys.cluster.Kind == cluster.KindAddress {
+		t.Skip("the cluster is not the test's to kill")
+	}
+}
+
 // TestPostgresMayBeAway: notifications arrive without it; the rows catch up.
 func TestPostgresMayBeAway(t *testing.T) {
+	ours(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	a := connect(t, "pg", faultUsers)
@@ -158,6 +169,7 @@ func TestPostgresMayBeAway(t *testing.T) {
 
 // TestTheBrokerMayRestart in the middle.
 func TestTheBrokerMayRestart(t *testing.T) {
+	ours(t)
 	during(t, "broker", func(*audience) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
