@@ -38,7 +38,12 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 }
 
 func (s *State) begin(now time.Time, cause *whisperv1.Position) {
-	s.out, s.now, s.cause = s.out[:0], now, cause
+	// What was written is not kept alive, least of all after a burst.
+	clear(s.out)
+	if s.out = s.out[:0]; cap(s.out) > 16*DueSlice {
+		s.out = nil
+	}
+	s.now, s.cause = now, cause
 }
 
 func (s *State) put(o Output) { s.out = append(s.out, o) }
@@ -131,9 +136,13 @@ func (s *State) expire(d *delivery) {
 	s.settle(d)
 }
 
-// timePassed looks at everything that is due.
+// DueSlice is how many deliveries one TimePassed looks at. More may be due at once (a campaign, the end of
+// an outage): [State.NextDue] is then still in the past, and what is more urgent gets its turn between.
+const DueSlice = 256
+
+// timePassed looks at what is due, a slice at a time.
 func (s *State) timePassed() {
-	for len(s.due) > 0 && !s.due[0].due.After(s.now) {
+	for n := 0; n < DueSlice && len(s.due) > 0 && !s.due[0].due.After(s.now); n++ {
 		d := s.due[0]
 		if d.expired(s.now) {
 			s.expire(d)

@@ -649,3 +649,37 @@ func TestPresenceOfDeadIncarnationsIsForgotten(t *testing.T) {
 		t.Errorf("%d users after the next start, want 1", n)
 	}
 }
+
+// TestWhatIsDueComesInSlices: a campaign whose time has come must not hold up an alert, and is not kept in
+// memory once it is written.
+func TestWhatIsDueComesInSlices(t *testing.T) {
+	t.Parallel()
+	const total = 5_000
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(here("mona", "n1", "s1", 1), t0)
+	for i := range total {
+		s.Decide(arrived(fmt.Sprint("c-", i), "mona", int64(i), given{sendAt: at(60)}), t0)
+	}
+	var got []string
+	for range total {
+		out := s.Decide(domain.TimePassed{}, at(60))
+		if len(out) > 2*domain.DueSlice {
+			t.Fatalf("%d outputs at once", len(out))
+		}
+		for _, o := range out {
+			got = append(got, said(o))
+		}
+		if due, ok := s.NextDue(); !ok || due.After(at(60)) {
+			break
+		}
+	}
+	if len(got) != total {
+		t.Fatalf("%d routes, want %d", len(got), total)
+	}
+	for i, route := range got {
+		if want := fmt.Sprintf("route c-%d #1 to n1", i); route != want {
+			t.Fatalf("%s, want %s: their order is lost", route, want)
+		}
+	}
+}

@@ -312,8 +312,11 @@ func (d *delivery) remembered() SeenDelivery {
 // dueHeap orders deliveries by when they are to be looked at.
 type dueHeap []*delivery
 
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	return cmp.Or(h[i].due.Compare(h[j].due), compareArrival(h[i], h[j])) < 0
+}
+
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j

@@ -122,7 +122,7 @@ func (p *partition) run() {
 // idle is how long the loop may sleep if nothing arrives.
 func (p *partition) idle() time.Duration {
 	at, ok := p.state.NextDue()
-	if !ok {
+	if !ok || p.eventsNext < p.eventsEnd { // nothing is done about what is due before the feedback is read
 		return time.Minute
 	}
 	return max(at.Sub(p.role.cfg.Now()), 0)
