@@ -107,6 +107,9 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 		s.failed(d, err.Error())
 		return
 	}
+	if d.phase != whisperv1.Phase_PHASE_SENDING || d.sending.IsZero() {
+		d.sending = s.now
+	}
 	d.attempt++
 	d.phase = whisperv1.Phase_PHASE_SENDING
 	d.waiting = d.waiting[:0]
@@ -123,7 +126,13 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 			Frame:          frame,
 		}})
 	}
-	s.schedule(d, s.now.Add(s.policy.AckTimeout))
+	// A new session has its time to acknowledge, but who connects again and again is on a bad network: that
+	// must neither keep the next channel from its turn nor the offset from being let go.
+	last := d.sending.Add(s.policy.AckTimeout + s.policy.HoldBack)
+	if at := s.now.Add(s.policy.AckTimeout); at.Before(last) {
+		last = at
+	}
+	s.schedule(d, last)
 }
 
 // sendFromSocket sends to all the user's sessions, whatever d waited for.

@@ -683,3 +683,23 @@ func TestWhatIsDueComesInSlices(t *testing.T) {
 		}
 	}
 }
+
+// TestReconnectingDoesNotPutThePhoneOff: who connects again and again and never acknowledges is on a bad
+// network; the time to acknowledge does not begin anew each time for ever.
+func TestReconnectingDoesNotPutThePhoneOff(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(endpoint("mona", "phone"), t0)
+	s.Decide(here("mona", "n1", "s", 1), t0)
+	s.Decide(arrived("pay", "mona", 7, given{}), t0)
+	for i := 5; i <= 60; i += 5 {
+		for _, o := range s.Decide(domain.TimePassed{}, at(i)) {
+			if _, ok := o.(domain.PushTo); ok {
+				return
+			}
+		}
+		s.Decide(here("mona", "n1", fmt.Sprint("s", i), 1), at(i))
+	}
+	t.Error("the phone was not tried in a minute")
+}

@@ -112,7 +112,9 @@ type delivery struct {
 	retryAfter time.Duration
 	lastReason string
 	pushFailed bool // no endpoint will take it
-	bounces    int
+	// When the attempts over the socket began that follow one another since.
+	sending time.Time
+	bounces int
 
 	content *whisperv1.Content // rendered once
 	due     time.Time          // what it waits for comes to an end
