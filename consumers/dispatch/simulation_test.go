@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,11 @@ var (
 	simUsers = []string{"mona", "omar", "nour"}
 	simNodes = []string{"n1", "n2"}
 	simTTL   = 10 * time.Minute
+	// By the length of the notification's id.
+	simChannels = [][]string{{domain.ChannelSocket, domain.ChannelPush}, {domain.ChannelPush, domain.ChannelSocket}, {domain.ChannelPush}, {domain.ChannelSocket}}
 )
+
+func simID(n int) string { return "pay" + strings.Repeat("-", n) }
 
 func newWorld(t *rapid.T) *world {
 	w := &world{
@@ -153,6 +158,9 @@ func (w *world) write(outputs []domain.Output) {
 			if w.ended[string(o.Route.GetDeliveryId())] {
 				w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", o.Route)
 			}
+			if !strings.Contains(string(o.Route.GetFrame()), `"body":"b"`) {
+				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
+			}
 			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
 		case domain.PushTo:
 			if o.Push.GetExpiresAtMs() <= w.now.UnixMilli() {
@@ -160,6 +168,9 @@ func (w *world) write(outputs []domain.Output) {
 			}
 			if w.ended[string(o.Push.GetDeliveryId())] {
 				w.t.Fatalf("pushed again, though the facts said before the restart that it ended: %v", o.Push)
+			}
+			if o.Push.GetContent().GetBody() != "b" {
+				w.t.Fatalf("pushed without its content: %v", o.Push)
 			}
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
@@ -243,7 +254,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
-			Channels: []string{domain.ChannelSocket, domain.ChannelPush}, Content: &whisperv1.Content{Body: "b"},
+			Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
 			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(simTTL).UnixMilli(),
 			Request: &whisperv1.Position{Topic: "r", Offset: w.requests}, Recipients: 1,
 		}},
@@ -253,7 +264,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 func (w *world) setPresence(node, user string, connected bool) {
 	w.serial++
 	key := user + "\x00" + node
-	in := domain.PresenceSeen{User: user, Node: node}
+	in := domain.PresenceSeen{User: user, Node: node, Incarnation: w.alive[node]}
 	if connected {
 		w.sessions[node][user] = true
 		in.Presence = &whisperv1.Presence{
@@ -427,10 +438,10 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 		user := rapid.SampledFrom(simUsers)
 		node := rapid.SampledFrom(simNodes)
 		lane := rapid.IntRange(0, 2)
-		t.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"ask": func(t *rapid.T) {
 				id := rapid.IntRange(0, 4).Draw(t, "notification")
-				w.ask(id%3, fmt.Sprint("pay-", id), user.Draw(t, "user"), false)
+				w.ask(id%3, simID(id), user.Draw(t, "user"), false)
 			},
 			"intake repeats itself": func(t *rapid.T) {
 				l := lane.Draw(t, "lane")
@@ -441,7 +452,7 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 			"cancel": func(t *rapid.T) {
 				id := rapid.IntRange(0, 4).Draw(t, "notification")
 				w.lanes[id%3] = append(w.lanes[id%3], &whisperv1.Event{
-					NotificationId: fmt.Sprint("pay-", id), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
+					NotificationId: simID(id), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
 				})
 			},
 			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },
@@ -494,7 +505,10 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 					w.restore()
 				}
 			},
-		})
+		}
+		for range 6 { // what goes wrong takes a while to come about, and one Repeat has 30 steps
+			t.Repeat(actions)
+		}
 		w.settleAll()
 		w.check()
 	})
