@@ -144,10 +144,22 @@ func (l *Loop) Run(ctx context.Context) error {
 	cancel()
 	committer.Wait()
 	l.release(l.all(), true)
-	l.cl.CloseAllowingRebalance()
+	l.leave()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(err, l.err)
+}
+
+// leave takes its leave of the group, so that others need not wait for the session to end. With Kafka away
+// the client alone would try that for half a minute, dial by dial.
+func (l *Loop) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
+	defer cancel()
+	l.cl.AllowRebalance()
+	if err := l.cl.LeaveGroupContext(ctx); err != nil {
+		l.cfg.Client.logger().Warn("leave the group", "group", l.cfg.Group, "error", err)
+	}
+	l.cl.Close()
 }
 
 // Ready is nil once the group was joined and every assigned partition is open.

@@ -287,11 +287,13 @@ func TestReaderCatchesUpAndGoesOn(t *testing.T) {
 	}
 	publish(t, client, records("a", 0, 5)...)
 	eventually(t, "what came later", func() bool { return count() == 65 })
-	caughtUp, err = reader.Follow(ctx, "empty", 0, consumers.FromStart, func([]*kgo.Record) {})
+	caughtUp, err = reader.Follow(ctx, "empty", 0, consumers.FromStart, func(recs []*kgo.Record) { mu.Lock(); defer mu.Unlock(); n += len(recs) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-caughtUp
+	publish(t, client, records("empty", 0, 1)...)
+	eventually(t, "the first record", func() bool { return count() == 66 })
 	if _, err := reader.Follow(ctx, "a", 7, consumers.FromStart, func([]*kgo.Record) {}); err == nil {
 		t.Error("a partition that does not exist can be followed")
 	}

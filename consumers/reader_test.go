@@ -110,8 +110,8 @@ func TestAfterUnfollowNothingIsHandedOver(t *testing.T) {
 	}
 	release()
 	await(t, "Unfollow", unfollowed)
-	if handed != 15 {
-		t.Errorf("%d records, want 15", handed)
+	if handed <= 10 || handed > 15 { // how many of the later ones the fetch brought is Kafka's
+		t.Errorf("%d records, want 11 to 15", handed)
 	}
 	again := 0
 	caughtUp, err = reader.Follow(t.Context(), "a", 0, consumers.FromStart, func(recs []*kgo.Record) { again += len(recs) })
