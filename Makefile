@@ -4,6 +4,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE   ?= whisper:$(VERSION)
+# Never from the cache: integration builds the binary that it tests, which the cache does not see.
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE    ?= $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 # What `make check` compares the protos with: main, or on main itself the commit before.
@@ -21,7 +22,7 @@ build: ## bin/whisper, static: time zones are inside
 
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
-	$(GO) test $(RACE) ./...
+	$(GO) test -count=1 $(RACE) ./...
 
 .PHONY: check
 check: ## What CI runs: formatting, module, protos, lint, vulnerabilities, tests under the race detector
