@@ -45,6 +45,19 @@ type Config struct {
 	// MaxConnections on this node (50,000) and of one user on this node (20).
 	MaxConnections int
 	MaxPerUser     int
+	// MaxPerAddress bounds the connections from one IPv4 address or IPv6 /64 (0: no bound, since behind a
+	// proxy all of them come from one).
+	MaxPerAddress int
+	// AdmitRate is how many connections are let in a second (2,000); who comes above it is told when to come
+	// again.
+	AdmitRate int
+	// HandshakeTimeout bounds the time until a client's request is whole (10 s).
+	HandshakeTimeout time.Duration
+	// MaxFrameRate bounds the frames a second of one client (100, and as many at once); acknowledging
+	// what it was sent does not count.
+	MaxFrameRate int
+	// Unpolled gives each connection a goroutine also where an epoll could read them all.
+	Unpolled bool
 	// MaxFrame bounds a client's frame in bytes (16 KiB).
 	MaxFrame int
 	// SendBuffer bounds what waits to be written to one session, in bytes (1 MiB).
@@ -63,7 +76,7 @@ type Config struct {
 	// ReceiptHold is how long a delivery_sent waits for the acknowledgement, to be one fact with it
 	// (50 ms; negative: not at all). It delays what dispatch and analysts learn of unacknowledged ones.
 	ReceiptHold time.Duration
-	// DrainTimeout bounds the clean stop (5 s).
+	// DrainTimeout bounds the clean stop (30 s); clients are asked to leave over half of it.
 	DrainTimeout time.Duration
 
 	// Now is the clock (time.Now).
@@ -92,6 +105,10 @@ func (c Config) Validate() error {
 	positive("replication", c.Replication >= 0)
 	positive("max-connections", c.MaxConnections >= 0)
 	positive("max-per-user", c.MaxPerUser >= 0)
+	positive("max-per-address", c.MaxPerAddress >= 0)
+	positive("admit-rate", c.AdmitRate >= 0)
+	positive("max-frame-rate", c.MaxFrameRate >= 0 && c.MaxFrameRate <= 1_000_000)
+	positive("handshake-timeout", c.HandshakeTimeout >= 0)
 	positive("send-buffer", c.SendBuffer >= 0)
 	positive("max-unacked", c.MaxUnacked >= 0)
 	positive("ping-interval", c.PingInterval >= 0)
@@ -127,6 +144,9 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.Replication, 1)
 	orDefault(&c.MaxConnections, 50_000)
 	orDefault(&c.MaxPerUser, 20)
+	orDefault(&c.AdmitRate, 2_000)
+	orDefault(&c.HandshakeTimeout, 10*time.Second)
+	orDefault(&c.MaxFrameRate, 100)
 	orDefault(&c.MaxFrame, 16<<10)
 	orDefault(&c.SendBuffer, 1<<20)
 	orDefault(&c.MaxUnacked, 10_000)
@@ -135,7 +155,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.WriteTimeout, 10*time.Second)
 	orDefault(&c.Heartbeat, 2*time.Second)
 	orDefault(&c.ReceiptHold, 50*time.Millisecond)
-	orDefault(&c.DrainTimeout, 5*time.Second)
+	orDefault(&c.DrainTimeout, 30*time.Second)
 	orDefault(&c.Metrics, metrics.GetDefaultSet())
 	if c.Now == nil {
 		c.Now = time.Now

@@ -100,8 +100,6 @@ func framingCases() (cases []wireCase) {
 	return cases
 }
 
-const opBinary = 0x2
-
 func pingCases() []wireCase {
 	ping := func(payload string) []byte { return frame(fin|opPing, payload) }
 	var ten [][]byte

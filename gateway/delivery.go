@@ -35,6 +35,7 @@ type delivery struct {
 	told      bool  // the outcome is published
 	delivered bool
 	read      bool
+	returned  bool // handed back
 }
 
 func (d *delivery) event(atUS int64) *whisperv1.Event {
@@ -180,7 +181,26 @@ func (d *delivery) fail(class whisperv1.FailureClass, reason string, atUS int64)
 		Incarnation: d.incarnation,
 		LatencyUs:   max(0, atUS-d.takenUS),
 	}}
+	if d.told {
+		d.g.broker.Fact(ev, d.trace, nil)
+		return
+	}
 	d.outcome(ev)
+}
+
+// handedBack: the node is going, and a session that had it has left without acknowledging it, so that it is
+// sent again where the user is next.
+func (d *delivery) handedBack() {
+	if d.g.superseded() {
+		return // somebody else answers for the node
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.delivered || d.returned || d.pending > 0 || d.told && d.sentUS == 0 {
+		return
+	}
+	d.returned = true
+	d.fail(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, "the node drains and it was not acknowledged", d.g.hub.bounceUS(d.user))
 }
 
 // bounce: nobody here can take it.

@@ -9,10 +9,13 @@ import (
 	"unicode/utf8"
 )
 
-// Close codes of the public contract; 1002, 1006 and 1012 are the WebSocket protocol's own.
+// Close codes of the public contract; those below 4000 are the WebSocket protocol's own.
 const (
+	closeNormal       = 1000
 	closeProtocol     = 1002
+	closeNoStatus     = 1005 // never on the wire: a close frame without a code
 	closeGone         = 1006 // never on the wire: the connection ended without a close frame
+	closeNotUTF8      = 1007
 	closeRestarting   = 1012
 	closeUnauthorized = 4001
 	closeExpired      = 4002
@@ -80,11 +83,12 @@ func reconnectFrame(after time.Duration) wireFrame {
 	}{"reconnect", after.Milliseconds()})
 }
 
-// Codes of error frames. With badJSON, binary and tooBig the session is closed afterwards (4003).
+// Codes of error frames. With badJSON, binary, tooBig and tooFast the session is closed afterwards (4003).
 const (
 	codeBadJSON     = "bad_json"
 	codeBinary      = "binary"
 	codeTooBig      = "too_big"
+	codeTooFast     = "too_fast"
 	codeBadFrame    = "bad_frame"
 	codeUnknownType = "unknown_type"
 	codeBadIDs      = "bad_ids"

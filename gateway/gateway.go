@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
-	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -29,7 +26,6 @@ type Gateway struct {
 	broker      broker
 	verifier    *verifier
 	certificate *certificate // nil: no TLS
-	upgrader    *websocket.Upgrader
 	metrics     *instruments
 	stamp       *stamper
 	hub         *hub
@@ -39,6 +35,12 @@ type Gateway struct {
 	receipts    *receipts
 	timekeeper  *timekeeper
 	revocations *revocations
+	flusher     *flusher
+	pollers     []*poller
+	turn        atomic.Uint32 // whose turn it is to take a connection
+	admission   *admission
+	addresses   *addresses
+	limit       int64 // of connections: MaxConnections, or what the file limit leaves
 
 	state       atomic.Int32
 	incarnation atomic.Uint64
@@ -68,7 +70,7 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, certificate: certificate, upgrader: newUpgrader()}
+	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, certificate: certificate}
 	g.metrics = newInstruments(cfg.Metrics)
 	g.revocations = newRevocations(g)
 	verifier.attach(g.revocations, cfg.Logger, cfg.Metrics)
@@ -79,7 +81,11 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.nodes = newNodes(g)
 	g.lanes = newLanes(g)
 	g.receipts = newReceipts(cfg.ReceiptHold, cfg.Now)
-	g.timekeeper = &timekeeper{g: g}
+	g.timekeeper = newTimekeeper(g)
+	g.flusher = newFlusher()
+	g.admission = newAdmission(cfg.AdmitRate, cfg.Now())
+	g.addresses = newAddresses(cfg.MaxPerAddress)
+	g.limit = int64(cfg.MaxConnections)
 	return g, nil
 }
 
@@ -120,6 +126,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.fitFiles(fileLimit())
+	stopEngine, err := g.startEngine(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopEngine()
 	// Everything outlives ctx until the drain is over.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -131,9 +143,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	reading, stopReading := context.WithCancel(life)
 	defer stopReading()
-	for _, run := range []func(context.Context) error{
-		g.presence.run, g.receipts.run, g.timekeeper.run, g.lanes.run, g.verifier.run,
-	} {
+	for _, run := range []func(context.Context) error{g.presence.run, g.receipts.run, g.lanes.run, g.verifier.run} {
 		group.Go(func() error { return run(life) })
 	}
 	group.Go(func() error { return g.broker.Run(reading) })
@@ -148,9 +158,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if ctx.Err() != nil && g.state.Load() == starting {
 		err = nil // told to stop before it was up
 	}
-	g.abandon()
 	end()
 	_ = server.Close()
+	g.abandon(context.WithoutCancel(ctx))
 	return errors.Join(err, group.Wait())
 }
 
@@ -158,7 +168,8 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 	listener := g.cfg.Listener
 	if listener == nil && g.cfg.Addr != "" {
 		var err error
-		if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", g.cfg.Addr); err != nil {
+		// No keep-alive of TCP: pings do that, and tell more.
+		if listener, err = (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", g.cfg.Addr); err != nil {
 			return nil, fmt.Errorf("listen for sockets: %w", err)
 		}
 	}
@@ -172,8 +183,8 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 func (g *Gateway) newServer() *http.Server {
 	return &http.Server{
 		Handler:           g.Handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       30 * time.Second,
+		ReadHeaderTimeout: g.cfg.HandshakeTimeout,
+		IdleTimeout:       g.cfg.HandshakeTimeout,
 		MaxHeaderBytes:    16 << 10,
 		// What clients do wrong before the upgrade is theirs; Serve returns what is ours.
 		ErrorLog: slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug),
@@ -205,57 +216,4 @@ func (g *Gateway) start(ctx, life context.Context, group *errgroup.Group) error 
 	g.state.Store(serving)
 	g.cfg.Logger.Info("gateway is ready", "node", g.cfg.Node, "incarnation", g.incarnation.Load())
 	return nil
-}
-
-// drain stops in order: let nobody in, tell everybody that nobody is here, ask the clients to go
-// elsewhere, take their last acknowledgements, close, write what is left, commit.
-func (g *Gateway) drain(ctx context.Context, server *http.Server, stopReading func()) error {
-	began := time.Now()
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(g.cfg.DrainTimeout))
-	defer cancel()
-	g.state.Store(draining)
-	_ = server.Close() // the listener; sockets are not its any more
-	g.nodes.draining.Store(true)
-	g.nodes.beat(nil)
-	g.presence.retiring.Store(true)
-	g.hub.touchAll()
-	window := g.cfg.DrainTimeout / 2
-	g.hub.each(func(s *session) { s.control(reconnectFrame(time.Duration(rand.Int64N(int64(window) + 1)))) })
-	g.emptied(ctx, began.Add(window))
-
-	stopReading()
-	g.lanes.stop()
-	g.hub.each(func(s *session) { s.close(closeRestarting, "the node is restarting", true) })
-	g.emptied(ctx, began.Add(g.cfg.DrainTimeout*3/4))
-	g.receipts.flush()
-	g.presence.publish()
-	err := g.broker.Flush(ctx)
-	if err == nil {
-		err = g.lanes.commit(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("drain within %s: %w", g.cfg.DrainTimeout, err)
-	}
-	return nil
-}
-
-// emptied waits until no connection is left, at most until a time.
-func (g *Gateway) emptied(ctx context.Context, until time.Time) {
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for g.connections.Load() > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// abandon cuts the sockets that are still there, after a drain or an error.
-func (g *Gateway) abandon() {
-	g.state.Store(stopped)
-	g.hub.each(func(s *session) { s.close(closeRestarting, "the node is restarting", false) })
 }

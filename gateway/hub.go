@@ -150,15 +150,3 @@ func (h *hub) each(f func(*session)) {
 		}
 	}
 }
-
-// touchAll makes every presence be published again.
-func (h *hub) touchAll() {
-	for i := range h.shards {
-		sh := &h.shards[i]
-		sh.mu.Lock()
-		for _, u := range sh.users {
-			h.touch(u)
-		}
-		sh.mu.Unlock()
-	}
-}

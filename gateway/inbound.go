@@ -3,64 +3,77 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"sync"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// read is the session's reader: it handles what the client sends until the socket ends, and frees the
-// session.
-func (s *session) read() {
-	defer s.readEnded()
-	s.conn.SetPongHandler(func(string) error { s.alive(); return nil })
-	s.conn.SetPingHandler(func(payload string) error {
-		s.alive()
-		s.control(encodeFrame(opPong, []byte(payload)))
-		return nil
-	})
-	s.conn.SetCloseHandler(s.peerClosed)
+// received takes what the socket had; one goroutine at a time calls it. b may be changed and is not kept.
+func (s *session) received(b []byte) {
+	now := s.g.cfg.Now().UnixNano()
+	if s.deaf() {
+		return // read only so that the peer gets the close frame: closing over unread bytes would reset it
+	}
+	b = s.in.begin(b)
 	for {
-		kind, r, err := s.conn.NextReader()
-		if err != nil {
-			s.readFailed(err)
+		f, n, bad := s.in.next(b)
+		if bad == nil && n == 0 {
+			break
+		}
+		if bad != nil {
+			s.breached(bad)
+			s.in = frameReader{}
 			return
 		}
-		s.alive()
-		if !s.frame(kind, r) {
-			s.discard()
+		b = b[n:]
+		s.heard.Store(now)
+		if !s.inFrame(f, now) {
+			s.in = frameReader{}
 			return
 		}
 	}
+	s.in.end(b)
 }
 
-func (s *session) alive() { s.heard.Store(s.g.cfg.Now().UnixNano()) }
+// deaf: who was refused, broke the protocol or said goodbye is not listened to any more. In every other
+// close the acknowledgements that were on their way still count.
+func (s *session) deaf() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing && (s.user == "" || s.deafened || s.code == closeBadFrame || s.code == closeProtocol || s.code == closeNotUTF8)
+}
 
-// frame handles one data frame; false: the session is closing and nothing more is to be read.
-func (s *session) frame(kind int, r io.Reader) bool {
-	if s.deaf() {
+func (s *session) breached(bad *breach) {
+	if bad.frame != nil {
+		s.answer(bad.frame)
+		return
+	}
+	s.g.metrics.badFrames.Inc()
+	s.close(bad.code, bad.text, false)
+}
+
+// inFrame handles one frame; false: nothing more is to be read.
+func (s *session) inFrame(f inFrame, now int64) bool {
+	// Fragments are bounded by the size of what they make up, as long as there is something in them.
+	free := f.op == opContinuation && len(f.payload) > 0
+	if !free && !s.pace.allow(now, s.g.cfg.MaxFrameRate) {
+		return s.answer(&frameError{codeTooFast, fmt.Sprintf("more than %d frames a second", s.g.cfg.MaxFrameRate), true})
+	}
+	switch f.op {
+	case opText:
+		return s.text(f.payload)
+	case opPing:
+		s.control(encodeFrame(opPong, f.payload))
+	case opClose:
+		s.peerClosed(closeCodeOf(f.payload))
 		return false
 	}
-	if kind != websocket.TextMessage {
-		return s.answer(&frameError{codeBinary, "frames are JSON text, this one is binary", true})
-	}
-	buf := readBuffers.Get().(*[]byte)
-	defer putReadBuffer(buf)
-	var err error
-	*buf, err = readFrame(r, (*buf)[:0], s.g.cfg.MaxFrame)
-	if err != nil {
-		if errors.Is(err, errTooBig) {
-			return s.answer(&frameError{codeTooBig, fmt.Sprintf("a frame has at most %d bytes", s.g.cfg.MaxFrame), true})
-		}
-		s.readFailed(err)
-		return false
-	}
-	f, bad := decodeFrame(*buf)
+	return true
+}
+
+func (s *session) text(payload []byte) bool {
+	f, bad := decodeFrame(payload)
 	if bad == nil {
 		bad = s.handle(f)
 	}
@@ -112,7 +125,8 @@ func (s *session) acks(ids []string) *frameError {
 	return &frameError{codeUnknownID, fmt.Sprintf("ack: %d of %d ids were never sent to this session, like %q", strangers, len(ids), cut(unknown)), false}
 }
 
-// acknowledge finds the delivery of an id and moves it from the unacknowledged to the recent.
+// acknowledge finds the delivery of an id and moves it from the unacknowledged to the recent. What was
+// sent may be acknowledged at any speed.
 func (s *session) acknowledge(id string) *delivery {
 	if len(id) > domain.MaxIDBytes {
 		return nil
@@ -122,7 +136,11 @@ func (s *session) acknowledge(id string) *delivery {
 	defer s.mu.Unlock()
 	if d := s.unacked[hash]; d != nil {
 		delete(s.unacked, hash)
+		if len(s.unacked) == 0 {
+			s.unacked = nil // a map keeps its room otherwise
+		}
 		s.recent.add(d)
+		s.pace.refund(s.g.cfg.MaxFrameRate)
 		return d
 	}
 	return s.recent.find(hash)
@@ -157,87 +175,29 @@ func (g *Gateway) readElsewhere(user, notification string) {
 	}, nil, nil)
 }
 
-// deaf: who was refused or sent a bad frame is not listened to any more. In every other close the
-// acknowledgements that were on their way still count.
-func (s *session) deaf() bool {
+// peerClosed answers the client's close frame with its own code. If that is itself the answer to ours, there
+// is nothing more to wait for.
+func (s *session) peerClosed(code int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing && (s.user == "" || s.code == closeBadFrame)
-}
-
-// peerClosed answers the client's close frame with its own code.
-func (s *session) peerClosed(code int, _ string) error {
-	reply := code
-	if code == websocket.CloseNoStatusReceived {
-		reply = websocket.CloseNormalClosure
-	}
-	s.part(code, closeFrame(reply, ""), false)
-	return nil
-}
-
-// readFailed tells a breach of the protocol, which the reader's library has already answered, from a
-// connection that ended.
-func (s *session) readFailed(err error) {
-	var ended *websocket.CloseError
-	var network net.Error
-	if errors.As(err, &ended) || errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-		s.part(closeGone, nil, false)
-		return
-	}
-	s.part(closeProtocol, nil, false)
-	s.hangUp()
-	s.discard()
-}
-
-// discard reads on without looking, so that the peer gets the close frame: closing a socket with
-// unread bytes would reset it. The writer sets the deadline once the close frame is out.
-func (s *session) discard() {
-	_, _ = io.Copy(io.Discard, s.net)
-}
-
-// readEnded closes the socket, or leaves that to the writer if it is still at work on the last words.
-func (s *session) readEnded() {
-	s.part(closeGone, nil, false)
-	s.mu.Lock()
-	s.readDone = true
-	writing := s.writing
-	if writing {
-		_ = s.net.SetWriteDeadline(time.Now().Add(closeLinger))
+	s.deafened = true
+	if s.closing && s.parted && s.writer == idle && !s.freed {
+		s.link.cut()
 	}
 	s.mu.Unlock()
-	if !writing {
-		_ = s.net.Close()
+	s.handBack()
+	reply := code
+	if code == closeNoStatus {
+		reply = closeNormal
 	}
-	s.g.release()
+	s.part(code, closeFrame(reply, ""), false)
 }
 
-var errTooBig = errors.New("the frame is too big")
-
-// readBuffers hold a frame while it is read and handled; nothing is held between frames.
-var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
-
-func putReadBuffer(buf *[]byte) {
-	if cap(*buf) <= 4096 {
-		readBuffers.Put(buf)
+// lastOf bounds a token's end, which also keeps nanoseconds within 64 bits.
+func lastOf(expires, now time.Time) int64 {
+	if latest := now.Add(longestSession); expires.After(latest) {
+		expires = latest
 	}
+	return expires.UnixNano()
 }
 
-// readFrame reads all of r, growing with what came, so that a client that trickles a large frame
-// holds no more memory than it sent.
-func readFrame(r io.Reader, buf []byte, limit int) ([]byte, error) {
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		switch {
-		case len(buf) > limit:
-			return buf, errTooBig
-		case errors.Is(err, io.EOF):
-			return buf, nil
-		case err != nil:
-			return buf, err
-		}
-	}
-}
+var errNotUpgrade = errors.New("this is a WebSocket: connect with the headers of an upgrade")

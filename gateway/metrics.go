@@ -27,6 +27,7 @@ type instruments struct {
 	framesOut, writes      *metrics.Counter
 	bytesOut               *metrics.Counter
 	full, notReady         *metrics.Counter
+	paced, addressFull     *metrics.Counter
 	unauthorized           *metrics.Counter
 	closes                 map[int]*metrics.Counter
 	closesOther            *metrics.Counter
@@ -53,6 +54,8 @@ func newInstruments(set *metrics.Set) *instruments {
 		bytesOut:        set.GetOrCreateCounter(`whisper_gateway_written_bytes_total`),
 		full:            set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="full"}`),
 		notReady:        set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="not_ready"}`),
+		paced:           set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="paced"}`),
+		addressFull:     set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="address"}`),
 		unauthorized:    set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="unauthorized"}`),
 		closes:          map[int]*metrics.Counter{},
 		closesOther:     set.GetOrCreateCounter(`whisper_gateway_closes_total{code="other"}`),
@@ -61,7 +64,7 @@ func newInstruments(set *metrics.Set) *instruments {
 		expired:         set.GetOrCreateCounter(`whisper_delivery_attempts_total{channel="socket",outcome="expired"}`),
 	}
 	for _, code := range []int{
-		1000, 1001, closeProtocol, closeGone, closeRestarting,
+		closeNormal, 1001, closeProtocol, closeNoStatus, closeGone, closeNotUTF8, closeRestarting,
 		closeUnauthorized, closeExpired, closeBadFrame, closeTooSlow, closeTooMany,
 	} {
 		in.closes[code] = set.GetOrCreateCounter(`whisper_gateway_closes_total{code="` + strconv.Itoa(code) + `"}`)

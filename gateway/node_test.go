@@ -195,7 +195,7 @@ func TestDrain(t *testing.T) {
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("the drain took %s", took)
 	}
-	n.wantKinds("unacked", "delivery_sent")
+	n.wantKinds("unacked", "attempt_failed")
 	last := map[string][]byte{}
 	for _, rec := range n.broker.published(consumers.TopicPresence) {
 		last[string(rec.Key)] = rec.Value

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -23,8 +22,7 @@ const presencePace = 5 * time.Millisecond
 // presence publishes what the hub knows of each user: the last state wins, and none is skipped forever.
 // One user costs one record per change and 5 ms at most.
 type presence struct {
-	g        *Gateway
-	retiring atomic.Bool // the node drains: say that nobody is here
+	g *Gateway
 
 	mu    sync.Mutex
 	dirty []*user
@@ -101,7 +99,7 @@ func (p *presence) snapshot(u *user) *kgo.Record {
 	if state.Sessions == 0 {
 		delete(sh.users, u.id)
 	}
-	gone := state.Sessions == 0 || p.retiring.Load()
+	gone := state.Sessions == 0
 	repeated := gone && u.gone
 	u.gone = gone
 	sh.mu.Unlock()

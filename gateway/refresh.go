@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"time"
@@ -61,27 +60,11 @@ func (s *session) adopt(g grant, err error) *frameError {
 // renew has the grant count from now on. false: the session is closing.
 func (s *session) renew(g grant) bool {
 	s.mu.Lock()
-	s.login = g.login
-	s.mu.Unlock()
-	return s.g.timekeeper.extend(s, g.until)
-}
-
-// extend sets when the session's token expires. false: the session is closing.
-func (k *timekeeper) extend(s *session, expires time.Time) bool {
-	now := k.g.cfg.Now().UnixNano()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if s.alarm.index < 0 {
+	defer s.mu.Unlock()
+	if s.closing {
 		return false
 	}
-	s.expires = expires
-	// The time of the next look may have been the old expiry.
-	if a := &s.alarm; a.pinged != 0 {
-		a.due = a.pinged + int64(k.g.cfg.PongTimeout)
-	} else {
-		a.due = now + int64(k.g.cfg.PingInterval)
-	}
-	s.alarm.due = min(s.alarm.due, expires.UnixNano())
-	heap.Fix(&k.heap, s.alarm.index)
+	s.login, s.expires = g.login, lastOf(g.until, s.g.cfg.Now())
+	s.rearm()
 	return true
 }

@@ -2,15 +2,13 @@ package gateway
 
 import (
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/gorilla/websocket"
 )
 
 // Handler serves GET /v1/socket; it may be mounted beside others. It answers 503 until Run has made
@@ -21,33 +19,21 @@ func (g *Gateway) Handler() http.Handler {
 	return mux
 }
 
-func newUpgrader() *websocket.Upgrader {
-	return &websocket.Upgrader{
-		HandshakeTimeout: 10 * time.Second,
-		ReadBufferSize:   256, // an acknowledgement; longer frames are read past the buffer
-		WriteBufferSize:  256,
-		WriteBufferPool:  writeBufferPool{}, // its writer is never used: frames go to the socket whole
-		Subprotocols:     []string{subprotocol},
-		CheckOrigin:      func(*http.Request) bool { return true }, // checked before, with our own answer
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			http.Error(w, reason.Error(), status)
-		},
-	}
-}
-
-type writeBufferPool struct{}
-
-func (writeBufferPool) Get() any { return nil }
-func (writeBufferPool) Put(any)  {}
-
 func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
-	upgrade := websocket.IsWebSocketUpgrade(r)
+	upgrade := isUpgrade(r.Header)
 	if upgrade && !g.originAllowed(r) {
 		http.Error(w, "this origin may not connect", http.StatusForbidden)
 		return
 	}
-	if upgrade && !g.admit(w) {
-		return
+	if upgrade {
+		if status, problem := checkUpgrade(r.Header); status != 0 {
+			w.Header().Set("Sec-WebSocket-Version", "13")
+			http.Error(w, problem, status)
+			return
+		}
+		if !g.admit(w, r) {
+			return
+		}
 	}
 	grant, err := g.verifier.verify(r.Context(), tokenOf(r))
 	switch {
@@ -58,83 +44,119 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	case !upgrade:
 		w.Header().Set("Upgrade", "websocket")
-		http.Error(w, "this is a WebSocket: connect with the headers of an upgrade", http.StatusUpgradeRequired)
+		http.Error(w, errNotUpgrade.Error(), http.StatusUpgradeRequired)
 		return
 	}
-	conn, upErr := g.upgrader.Upgrade(w, r, nil)
-	if upErr != nil {
-		g.release() // the upgrader has answered
+	auto := r.URL.RawQuery != "" && r.URL.Query().Get("ack") == "auto"
+	s := newSession(g, grant, auto)
+	s.address = addressOf(r.RemoteAddr)
+	if failed := g.connect(s, w); failed != nil {
+		g.cfg.Logger.Debug("connection lost in its handshake", "node", g.cfg.Node, "error", failed)
+		g.release(s.address)
 		return
 	}
-	s := newSession(g, conn, grant, r.URL.Query().Get("ack") == "auto")
-	// The handler returns and the reader goes on alone, so that nothing of net/http is kept.
-	defer func() { go s.read() }()
+	g.open(s, switching(r.Header), err)
+}
+
+// connect takes the socket over for the session, out of net/http and, where it can be polled, out of net.
+func (g *Gateway) connect(s *session, w http.ResponseWriter) error {
+	conn, err := hijack(w)
 	if err != nil {
+		return err
+	}
+	if p := g.pollerOf(conn); p != nil {
+		s.link, err = p.adopt(s, conn)
+		return err
+	}
+	s.link = &stream{Conn: conn, s: s, timeout: g.cfg.WriteTimeout}
+	return nil
+}
+
+// open welcomes the session and lets frames come, or says why not. What goes out first follows the answer
+// to the handshake in the same write. The handler returns afterwards: nothing of net/http is kept.
+func (g *Gateway) open(s *session, handshake []byte, refusal error) {
+	switch {
+	case refusal != nil:
 		g.metrics.unauthorized.Inc()
 		code := closeUnauthorized
-		if errors.Is(err, errTokenExpired) {
+		if errors.Is(refusal, errTokenExpired) {
 			code = closeExpired
 		}
-		s.close(code, err.Error(), false)
-		return
-	}
-	g.open(s)
-}
-
-// open welcomes the session and lets frames come.
-func (g *Gateway) open(s *session) {
-	if !s.join() {
-		s.close(closeTooMany, "too many connections for this user", false)
-		return
-	}
-	g.timekeeper.add(s)
-	if s.revoked() { // while it was let in
-		s.close(closeUnauthorized, errRevoked.Error(), false)
-		return
-	}
-	if !g.serving() { // drain may have passed by between admit and add
-		s.close(closeRestarting, "the node is restarting", false)
+		s.refuse(handshake, code, refusal.Error())
+	case s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)):
+		s.flushNow()
+		s.link.start()
+		if s.revoked() { // while it was let in
+			s.close(closeUnauthorized, errRevoked.Error(), false)
+		}
+		if !g.serving() { // drain may have passed by between admit and join
+			s.close(closeRestarting, "the node is restarting", false)
+		}
+	default:
+		s.refuse(handshake, closeTooMany, "too many connections for this user")
 	}
 }
 
-// forget takes the session out of everything that could find it; idempotent.
-func (g *Gateway) forget(s *session) {
-	if s.user == "" {
-		return
-	}
-	g.hub.remove(s)
-	g.timekeeper.remove(s)
+// refuse tells a session that never opened why.
+func (s *session) refuse(handshake []byte, code int, reason string) {
+	s.mu.Lock()
+	s.user = "" // not listened to, and not in the hub
+	s.writer, s.urgent = waiting, true
+	s.mu.Unlock()
+	s.part(code, append(handshake, closeFrame(code, reason)...), false)
+	s.flushNow()
+	s.link.start()
 }
 
-// admit reserves a connection, or answers 503 with a time to wait that spreads those who come again.
-func (g *Gateway) admit(w http.ResponseWriter) bool {
+// flushNow writes what is queued before anybody else can; writer is waiting.
+func (s *session) flushNow() {
+	box := outboxes.Get().(*outbox)
+	s.flush(box)
+	outboxes.Put(box)
+}
+
+// admit reserves a connection, or answers with a time to wait that spreads those who come again.
+func (g *Gateway) admit(w http.ResponseWriter, r *http.Request) bool {
 	if err := g.Ready(); err != nil {
 		g.metrics.notReady.Inc()
-		refuse(w, 1, 3, err.Error())
+		refuse(w, http.StatusServiceUnavailable, jitter(time.Second, 2*time.Second), err.Error())
 		return false
 	}
-	limit := int64(g.cfg.MaxConnections)
 	n := g.connections.Add(1)
-	if n > limit {
+	if n > g.limit {
 		g.connections.Add(-1)
 		g.metrics.full.Inc()
-		refuse(w, 5, 15, "the node is full")
+		refuse(w, http.StatusServiceUnavailable, jitter(5*time.Second, 10*time.Second), "the node is full")
 		return false
 	}
-	if g.metrics.load(n, limit) {
-		g.cfg.Logger.Warn("node is nearly full", "node", g.cfg.Node, "connections", n, "limit", limit)
+	if wait := g.admission.take(g.cfg.Now()); wait > 0 {
+		g.connections.Add(-1)
+		g.metrics.paced.Inc()
+		refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")
+		return false
+	}
+	if !g.addresses.add(addressOf(r.RemoteAddr)) {
+		g.connections.Add(-1)
+		g.metrics.addressFull.Inc()
+		refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf("at most %d connections from one address", g.cfg.MaxPerAddress))
+		return false
+	}
+	if g.metrics.load(n, g.limit) {
+		g.cfg.Logger.Warn("node is nearly full", "node", g.cfg.Node, "connections", n, "limit", g.limit)
 	}
 	return true
 }
 
-func refuse(w http.ResponseWriter, least, most int, text string) {
-	w.Header().Set("Retry-After", strconv.Itoa(least+rand.IntN(most-least+1)))
-	http.Error(w, text, http.StatusServiceUnavailable)
+func refuse(w http.ResponseWriter, status int, wait time.Duration, text string) {
+	w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+	w.Header().Set("Connection", "close") // its place in the file table is worth more than a handshake of TCP
+	http.Error(w, text, status)
 }
 
 // release gives back what admit reserved.
-func (g *Gateway) release() {
-	g.metrics.load(g.connections.Add(-1), int64(g.cfg.MaxConnections))
+func (g *Gateway) release(a address) {
+	g.addresses.remove(a)
+	g.metrics.load(g.connections.Add(-1), g.limit)
 }
 
 // originAllowed: programs send no Origin and are let through; the token is what protects.

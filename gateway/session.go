@@ -1,15 +1,11 @@
 package gateway
 
 import (
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/klivvr/whisper/domain"
-	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // The send queue of a session: control frames (welcome, errors, pings) before the lanes.
@@ -27,34 +23,55 @@ const closeLinger = time.Second
 // longestSession bounds a session whose token never really expires.
 const longestSession = 365 * 24 * time.Hour
 
-// session is one socket. Frames are queued from any goroutine without blocking; a goroutine writes while
-// there is something to write, another reads for as long as the socket lives and frees everything.
+// What the writing side of a session does.
+type writing uint8
+
+const (
+	idle    writing = iota
+	waiting         // it is the flusher's, or a goroutine is about to write
+	active          // somebody writes
+	blocked         // the socket takes nothing for now; the poller says when it does
+)
+
+// session is one socket. Frames are queued from any goroutine without blocking; what is queued is written
+// by the flusher, or by a goroutine where writes may wait. Some 320 bytes at rest.
 type session struct {
 	g       *Gateway
-	conn    *websocket.Conn // for reading; writes go to net, whole frames at a time
-	net     net.Conn
+	link    link
 	id      string
-	user    string    // empty: refused, lives only to be told why
-	auto    bool      // taken by the socket counts as delivered
-	expires time.Time // the timekeeper's lock guards it
-
-	refreshing atomic.Bool // a refresh waits for the key set
+	user    string // empty: refused, lives only to be told why
+	address address
 
 	heard atomic.Int64 // Unix nanoseconds of the last frame or pong
 	alarm alarm        // the timekeeper's
 
+	refreshing atomic.Bool // a refresh waits for the key set
+
+	// The reader's own.
+	in   frameReader
+	pace pace
+
 	mu       sync.Mutex
+	login    login
+	expires  int64 // Unix nanoseconds, as all times here
+	pinged   int64 // when the ping went out that waits for its pong; 0: none
+	pingDue  int64
+	deadline int64 // when the socket is cut, or a blocked write given up; 0: never
 	queue    [queues]fifo
 	queued   int // bytes waiting or being written
-	writing  bool
 	unacked  map[domain.DeliveryHash]*delivery
 	recent   recent
-	closing  bool
-	goodbye  wireFrame // goes out when everything before it did
-	parted   bool      // goodbye is written, or can't be
-	readDone bool      // the reader has ended: the writer closes the socket
+	stuck    *stuck // a write that the socket took a part of
+	goodbye  wireFrame
 	code     int
-	login    login
+	writer   writing
+	urgent   bool // waits among the urgent
+	auto     bool // taken by the socket counts as delivered
+	closing  bool
+	parted   bool // goodbye is written, or can't be
+	readDone bool // the reader has ended
+	freed    bool
+	deafened bool // the peer has said goodbye
 }
 
 // outgoing is a queued frame; d is nil for control frames.
@@ -84,26 +101,26 @@ func (q *fifo) pop() *outgoing {
 	return o
 }
 
-func newSession(g *Gateway, conn *websocket.Conn, grant grant, auto bool) *session {
-	expires := grant.until
-	if latest := g.cfg.Now().Add(longestSession); expires.After(latest) {
-		expires = latest // also keeps nanoseconds within 64 bits
-	}
-	s := &session{g: g, conn: conn, net: conn.NetConn(), id: randomID(), user: grant.user, login: grant.login, expires: expires, auto: auto}
-	s.alarm.index = -1
-	s.heard.Store(g.cfg.Now().UnixNano())
+func newSession(g *Gateway, grant grant, auto bool) *session {
+	now := g.cfg.Now()
+	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, now), auto: auto}
+	s.in.limit = g.cfg.MaxFrame
+	s.heard.Store(now.UnixNano())
+	s.pingDue = now.UnixNano() + g.timekeeper.firstPing()
 	return s
 }
 
-// join lets frames come, the welcome first: whoever finds the session in the hub waits for the lock.
-// false: the user has too many.
-func (s *session) join() bool {
+// join lets frames come, after what is in first: whoever finds the session in the hub waits for the lock.
+// false: the user has too many. The caller must flush.
+func (s *session) join(first wireFrame) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.g.hub.add(s) {
 		return false
 	}
-	s.enqueue(queueControl, welcomeFrame(s.id, s.g.cfg.PingInterval), nil)
+	s.writer, s.urgent = waiting, true // for the caller
+	s.push(queueControl, first, nil)
+	s.rearm()
 	return true
 }
 
@@ -151,66 +168,51 @@ func (s *session) control(frame wireFrame) {
 	s.mu.Unlock()
 }
 
-func (s *session) enqueue(queue int, frame wireFrame, d *delivery) {
+func (s *session) push(queue int, frame wireFrame, d *delivery) {
 	s.queue[queue].push(&outgoing{frame: frame, d: d})
 	s.queued += len(frame)
-	s.startWriter()
 }
 
-func (s *session) startWriter() {
-	if !s.writing {
-		s.writing = true
-		go s.write()
-	}
+func (s *session) enqueue(queue int, frame wireFrame, d *delivery) {
+	s.push(queue, frame, d)
+	s.startWriter(queue <= queueHigh)
 }
 
-// close says goodbye with a code and lets go of the session; what the reader and the writer still do is
-// bounded by WriteTimeout and closeLinger. Only the first close counts. flush: what is queued goes out
-// before, otherwise it is lost, except for control frames.
-func (s *session) close(code int, reason string, flush bool) {
-	s.part(code, closeFrame(code, reason), flush)
-}
-
-// part ends the session; without a goodbye nothing more is written.
-func (s *session) part(code int, goodbye wireFrame, flush bool) {
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
+// startWriter gets what is queued written. An alert moves a session that waits its turn to the front.
+func (s *session) startWriter(urgent bool) {
+	switch {
+	case s.writer == idle:
+		s.writer = waiting
+	case s.writer == waiting && urgent && !s.urgent && s.link.direct():
+	default:
 		return
 	}
-	s.closing, s.code, s.goodbye = true, code, goodbye
-	var dropped []*delivery
-	if !flush {
-		dropped = s.dropQueue()
+	s.urgent = urgent
+	if s.link.direct() {
+		s.g.flusher.ready(s, urgent)
+		return
 	}
-	if goodbye == nil {
-		s.parted = true
-		s.queue[queueControl] = fifo{}
-	} else {
-		s.startWriter()
-	}
-	s.mu.Unlock()
-	s.g.metrics.closed(code)
-	s.g.forget(s)
-	lose(dropped)
+	go func() {
+		box := outboxes.Get().(*outbox)
+		s.flush(box)
+		outboxes.Put(box)
+	}()
 }
 
-func (s *session) dropQueue() []*delivery {
-	var dropped []*delivery
-	for lane := queueHigh; lane < queues; lane++ {
-		for o := s.queue[lane].first; o != nil; o = o.next {
-			s.queued -= len(o.frame)
-			dropped = append(dropped, o.d)
-		}
-		s.queue[lane] = fifo{}
+// rearm tells the timekeeper when to look at the session next; under the lock.
+func (s *session) rearm() {
+	due := s.deadline
+	if !s.closing {
+		due = earliest(due, min(s.expires, s.pingDue))
 	}
-	return dropped
+	s.g.timekeeper.set(s, due)
 }
 
-func lose(dropped []*delivery) {
-	for _, d := range dropped {
-		d.lost(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, "the session closed before its socket took it")
+func earliest(a, b int64) int64 {
+	if a == 0 || b < a {
+		return b
 	}
+	return a
 }
 
 // recent remembers what a session acknowledged last, so that a repeated ack is no error and a read is

@@ -20,12 +20,20 @@ func (s *session) holdUp(t *testing.T) {
 	eventually(t, "the welcome's writer to end", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.writing {
+		if s.writer != idle {
 			return false
 		}
-		s.writing = true
+		s.writer = active
 		return true
 	})
+}
+
+// letGo writes what has queued up since holdUp.
+func (s *session) letGo() {
+	s.mu.Lock()
+	s.writer = waiting
+	s.mu.Unlock()
+	s.flushNow()
 }
 
 func TestLanesLeaveInOrder(t *testing.T) {
@@ -43,7 +51,7 @@ func TestLanesLeaveInOrder(t *testing.T) {
 		return len(s.unacked) == 5
 	})
 	writes := n.metrics.writes.Get()
-	s.write()
+	s.letGo()
 	for _, want := range []string{"high-1", "high-2", "normal", "low-1", "low-2"} {
 		c.wantNotification(want)
 	}
@@ -266,7 +274,7 @@ func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) {
 		return len(s.unacked) == 2
 	})
 	n.clock.advance(2 * time.Minute)
-	s.write()
+	s.letGo()
 	c.wantNotification("long")
 	n.wantKinds("short", "attempt_failed")
 	c.ack("short")

@@ -247,6 +247,7 @@ func config() Config {
 		DrainTimeout: 2 * time.Second,
 		ReceiptHold:  -1,
 		Metrics:      metrics.NewSet(),
+		Unpolled:     unpolled,
 	}
 }
 

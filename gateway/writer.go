@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"sync"
-	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -11,80 +10,109 @@ import (
 // and it is what a high-lane frame may have to wait for.
 const maxWrite = 16 << 10
 
+// maxTurn is how many writes a session gets until it is another one's turn.
+const maxTurn = 4
+
 // outbox is what one write is made of; it lives only while something is written.
 type outbox struct {
-	bytes []byte
+	buf   []byte
+	bytes []byte // of buf, or a single frame as it is
 	taken []*delivery
 	late  []*delivery // expired while they waited
 	count int
 	last  bool
 }
 
-var outboxes = sync.Pool{New: func() any { return &outbox{bytes: make([]byte, 0, maxWrite)} }}
+var outboxes = sync.Pool{New: func() any { return newOutbox() }}
 
-// write is the session's writer: it runs while there is something to write. Frames that gathered go out
-// in one write, control first, then lane by lane.
-func (s *session) write() {
-	box := outboxes.Get().(*outbox)
-	for s.gather(box) {
-		_, err := s.net.Write(box.bytes)
-		if err != nil {
+func newOutbox() *outbox { return &outbox{buf: make([]byte, 0, maxWrite)} }
+
+// stuck is a write that the socket took only a part of.
+type stuck struct {
+	bytes []byte
+	taken []*delivery
+	count int
+	whole int
+	last  bool
+}
+
+// flush writes what is queued. Frames that gathered go out in one write, control first, then lane by lane.
+func (s *session) flush(box *outbox) {
+	s.mu.Lock()
+	if s.writer != waiting { // was written meanwhile
+		s.mu.Unlock()
+		return
+	}
+	s.writer, s.urgent = active, false
+	s.mu.Unlock()
+	defer box.reset()
+	for turn := 0; s.gather(box, turn); turn++ {
+		n, err := s.link.write(box.bytes)
+		switch {
+		case err != nil:
 			s.writeFailed(box)
-			break
+			return
+		case n < len(box.bytes):
+			s.block(box, n)
+			return
 		}
 		s.wrote(box)
-		if box.last {
-			s.hangUp()
-		}
 	}
-	box.reset()
-	outboxes.Put(box)
 }
 
 func (b *outbox) reset() {
 	clear(b.taken)
 	clear(b.late)
-	b.bytes, b.taken, b.late, b.count, b.last = b.bytes[:0], b.taken[:0], b.late[:0], 0, false
-	if cap(b.bytes) > 4*maxWrite { // one huge frame must not stay in the pool
-		b.bytes = make([]byte, 0, maxWrite)
+	b.buf, b.bytes, b.taken, b.late, b.count, b.last = b.buf[:0], nil, b.taken[:0], b.late[:0], 0, false
+	if cap(b.buf) > 4*maxWrite { // one huge frame must not stay
+		b.buf = make([]byte, 0, maxWrite)
 	}
 }
 
-// gather takes what goes into the next write; false: nothing is left and the writer is to end.
-func (s *session) gather(box *outbox) bool {
+// gather takes what goes into the next write; false: the writer is to end.
+func (s *session) gather(box *outbox, turn int) bool {
 	box.reset()
-	now := s.g.cfg.Now()
+	nowMS := s.g.cfg.Now().UnixMilli()
 	s.mu.Lock()
+	if turn >= maxTurn && s.link.direct() && s.queued > 0 {
+		s.writer = waiting
+		s.g.flusher.ready(s, false)
+		s.mu.Unlock()
+		return false
+	}
+	if s.stuck != nil {
+		s.resume(box)
+	} else {
+		s.fill(box, nowMS)
+	}
+	free := false
+	if len(box.bytes) == 0 {
+		s.writer = idle
+		free = s.canFree()
+	}
+	s.mu.Unlock()
+	for _, d := range box.late {
+		d.lost(whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, "expired before the socket took it")
+	}
+	if free {
+		s.free()
+	}
+	return len(box.bytes) > 0
+}
+
+func (s *session) fill(box *outbox, nowMS int64) {
 	for lane := range s.queue {
 		q := &s.queue[lane]
 		for q.first != nil && (len(box.bytes) == 0 || len(box.bytes)+len(q.first.frame) <= maxWrite) {
-			s.take(box, q.pop(), now.UnixMilli())
+			s.take(box, q.pop(), nowMS)
 		}
 		if q.first != nil {
 			break // full; a later lane must not overtake
 		}
 	}
 	if len(box.bytes) == 0 && s.goodbye != nil && !s.parted {
-		box.bytes, box.last, s.parted = append(box.bytes, s.goodbye...), true, true
+		box.bytes, box.last, s.parted = s.goodbye, true, true
 	}
-	some := len(box.bytes) > 0
-	if some {
-		// Under the lock, so that the shorter deadline of a peer that hung up is not undone.
-		if !s.readDone {
-			_ = s.net.SetWriteDeadline(time.Now().Add(s.g.cfg.WriteTimeout)) // fails only on a closed socket, and so will Write
-		}
-	} else {
-		s.writing = false
-	}
-	closeNow := !some && s.readDone
-	s.mu.Unlock()
-	for _, d := range box.late {
-		d.lost(whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, "expired before the socket took it")
-	}
-	if closeNow {
-		_ = s.net.Close()
-	}
-	return some
 }
 
 func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
@@ -99,16 +127,68 @@ func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
 		}
 		box.taken = append(box.taken, o.d)
 	}
-	box.count++
-	box.bytes = append(box.bytes, o.frame...)
+	switch box.count++; box.count {
+	case 1:
+		box.bytes = o.frame // nothing is copied where it is alone
+		return
+	case 2:
+		box.buf = append(box.buf[:0], box.bytes...)
+	}
+	box.buf = append(box.buf, o.frame...)
+	box.bytes = box.buf
+}
+
+// block keeps the rest until the socket takes more.
+func (s *session) block(box *outbox, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck = &stuck{
+		bytes: append([]byte(nil), box.bytes[n:]...), taken: append([]*delivery(nil), box.taken...),
+		count: box.count, whole: len(box.bytes), last: box.last,
+	}
+	s.writer = blocked
+	if s.readDone { // the peer is gone and will never take it
+		s.writer = waiting
+		s.g.flusher.ready(s, false)
+		return
+	}
+	s.deadline = s.from(s.g.cfg.WriteTimeout)
+	s.rearm()
+	s.link.poll()
+}
+
+// resume goes on with what block kept.
+func (s *session) resume(box *outbox) {
+	k := s.stuck
+	s.stuck = nil
+	box.bytes, box.count, box.last = k.bytes, k.count, k.last
+	box.taken = append(box.taken, k.taken...)
+	s.queued -= k.whole - len(k.bytes) // wrote takes off the rest
+	if k.last {
+		s.queued += k.whole - len(k.bytes) // a goodbye was never counted
+	}
+	if !s.closing {
+		s.deadline = 0
+		s.rearm()
+	}
+}
+
+// writable: the socket takes more.
+func (s *session) writable() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writer == blocked {
+		s.writer = waiting
+		s.g.flusher.ready(s, s.queue[queueControl].first != nil || s.queue[queueHigh].first != nil)
+	}
 }
 
 func (s *session) wrote(box *outbox) {
-	s.mu.Lock()
 	if !box.last {
+		s.mu.Lock()
 		s.queued -= len(box.bytes)
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	m := s.g.metrics
 	m.writes.Inc()
 	m.framesOut.Add(box.count)
@@ -116,30 +196,29 @@ func (s *session) wrote(box *outbox) {
 	for _, d := range box.taken {
 		d.taken(s.auto)
 	}
+	if box.last {
+		s.hangUp()
+	}
 }
 
 // writeFailed: the peer is gone, or took nothing for WriteTimeout. A part of a frame may be out, so
 // nothing can be said any more. What was in the write counts as not taken; it may come twice.
 func (s *session) writeFailed(box *outbox) {
 	s.mu.Lock()
-	s.writing, s.parted = false, true
+	s.writer, s.parted = idle, true
 	dropped := s.dropQueue()
-	gone := s.readDone
+	gone := s.readDone || s.link.direct() // a direct write never waits: it fails because the peer is gone
+	free := s.canFree()
 	s.mu.Unlock()
 	code := closeTooSlow
 	if gone {
 		code = closeGone
 	}
 	s.part(code, nil, false)
-	_ = s.net.Close() // ends the reader
+	s.cut()
 	lose(box.taken)
 	lose(dropped)
-}
-
-// hangUp ends our half after the goodbye; the reader waits a moment for the peer's half.
-func (s *session) hangUp() {
-	_ = s.net.SetReadDeadline(time.Now().Add(closeLinger))
-	if half, ok := s.net.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // whatever fails here, the reader's deadline ends it
+	if free {
+		s.free()
 	}
 }

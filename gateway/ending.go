@@ -1,0 +1,152 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// A session ends in steps: it is closed (out of the hub, a close frame queued), parted (the close frame is
+// written, our half hung up), read to its end (the peer's half), freed (descriptor and place given back).
+// Whoever comes last of the reader and the writer frees it; the deadline sees that both come.
+
+// close says goodbye with a code and lets go of the session; what the reader and the writer still do is
+// bounded by WriteTimeout and closeLinger. Only the first close counts. flush: what is queued goes out
+// before, otherwise it is lost, except for control frames.
+func (s *session) close(code int, reason string, flush bool) {
+	s.part(code, closeFrame(code, reason), flush)
+}
+
+// part ends the session; without a goodbye nothing more is written.
+func (s *session) part(code int, goodbye wireFrame, flush bool) {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return
+	}
+	s.closing, s.code, s.goodbye = true, code, goodbye
+	var dropped []*delivery
+	if !flush {
+		dropped = s.dropQueue()
+	}
+	if goodbye == nil {
+		s.parted = true
+		s.queue[queueControl] = fifo{}
+	} else {
+		s.startWriter(true)
+	}
+	if s.writer != blocked || s.deadline == 0 {
+		s.deadline = s.from(s.g.cfg.WriteTimeout)
+	}
+	s.rearm()
+	s.mu.Unlock()
+	s.g.metrics.closed(code)
+	if s.user != "" {
+		s.g.hub.remove(s)
+	}
+	lose(dropped)
+}
+
+func (s *session) from(d time.Duration) int64 { return s.g.cfg.Now().Add(d).UnixNano() }
+
+// handBack returns to dispatch what the session was sent and has not acknowledged, when no more
+// acknowledgement can come. Only a node that goes away does so: otherwise the presence tells as much.
+func (s *session) handBack() {
+	if s.g.state.Load() < draining {
+		return
+	}
+	s.mu.Lock()
+	unacked := s.unacked
+	s.unacked = nil
+	s.mu.Unlock()
+	for _, d := range unacked {
+		d.handedBack()
+	}
+}
+
+func (s *session) dropQueue() []*delivery {
+	var dropped []*delivery
+	for lane := queueHigh; lane < queues; lane++ {
+		for o := s.queue[lane].first; o != nil; o = o.next {
+			s.queued -= len(o.frame)
+			dropped = append(dropped, o.d)
+		}
+		s.queue[lane] = fifo{}
+	}
+	return dropped
+}
+
+func lose(dropped []*delivery) {
+	for _, d := range dropped {
+		d.lost(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, "the session closed before its socket took it")
+	}
+}
+
+// hangUp ends our half after the goodbye; the peer has a moment for its own, unless it has said goodbye.
+func (s *session) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deafened {
+		s.link.cut()
+		return
+	}
+	s.link.hangUp()
+	s.deadline = s.from(closeLinger)
+	s.rearm()
+}
+
+// cut ends the socket: its reader meets the end, and the session is freed.
+func (s *session) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.freed {
+		s.link.cut()
+	}
+}
+
+// ended is the reader's last word. The writer frees the session if it is still at work.
+func (s *session) ended() {
+	s.part(closeGone, nil, false)
+	s.mu.Lock()
+	s.readDone = true
+	lost := s.giveUp()
+	free := s.canFree()
+	if !free {
+		s.link.hurry()
+	}
+	s.mu.Unlock()
+	lose(lost)
+	s.handBack()
+	if free {
+		s.free()
+	}
+}
+
+// giveUp drops a write that the socket took a part of and will take no more of; under the lock.
+func (s *session) giveUp() []*delivery {
+	if s.writer != blocked {
+		return nil
+	}
+	var lost []*delivery
+	if s.stuck != nil {
+		lost = s.stuck.taken
+		s.stuck = nil
+	}
+	s.writer, s.parted = idle, true
+	return append(lost, s.dropQueue()...)
+}
+
+// canFree says so once; under the lock.
+func (s *session) canFree() bool {
+	if !s.readDone || s.writer != idle || s.freed {
+		return false
+	}
+	s.freed = true
+	return true
+}
+
+func (s *session) free() {
+	s.g.timekeeper.remove(s)
+	s.link.close()
+	s.g.release(s.address)
+}

@@ -1,0 +1,223 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// poller reads the sockets of many sessions with one goroutine and one buffer, by an epoll of its own. At
+// rest a connection is a descriptor and a place in a table: no goroutine, no buffer, nothing of net.
+//
+// The epoll's own descriptor is polled by Go's runtime, so no thread waits in a system call. Readiness is
+// by level: what one pass does not read, the next one finds.
+type poller struct {
+	file *os.File
+	fd   int
+	now  func() time.Time
+
+	mu    sync.Mutex
+	slots []*polled
+	free  []int32
+
+	// Since when the pass under way runs, in Unix nanoseconds; 0: it waits.
+	busy atomic.Int64
+
+	events [256]syscall.EpollEvent
+	batch  []ready
+	buf    []byte
+}
+
+type ready struct {
+	l      *polled
+	events uint32
+}
+
+// polled is a link that is only a descriptor.
+type polled struct {
+	p    *poller
+	s    *session
+	fd   int
+	slot int32
+}
+
+func newPoller(now func() time.Time) (*poller, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make an epoll: %w", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil { // so that the runtime polls it
+		_ = syscall.Close(fd)
+		return nil, fmt.Errorf("make an epoll: %w", err)
+	}
+	return &poller{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, now: now, buf: make([]byte, 64<<10)}, nil
+}
+
+// run hands over what comes in until close.
+func (p *poller) run() error {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("poll sockets: %w", err)
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := syscall.EpollWait(int(fd), p.events[:], 0)
+			if errors.Is(err, syscall.EINTR) {
+				continue
+			}
+			if n <= 0 {
+				p.busy.Store(0)
+				return false
+			}
+			p.busy.Store(p.now().UnixNano())
+			p.pass(p.events[:n])
+		}
+	})
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("poll sockets: %w", err)
+	}
+	return nil
+}
+
+// close ends run; it returns when the pass under way is over.
+func (p *poller) close() { _ = p.file.Close() }
+
+// pass handles one round of events. A place may have changed hands since the kernel noted the event; then
+// the new session is looked at for nothing, which does no harm.
+func (p *poller) pass(events []syscall.EpollEvent) {
+	p.batch = p.batch[:0]
+	p.mu.Lock()
+	for i := range events {
+		if l := p.slots[events[i].Fd]; l != nil {
+			p.batch = append(p.batch, ready{l, events[i].Events})
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range p.batch {
+		if r.events&syscall.EPOLLOUT != 0 {
+			r.l.watch(syscall.EPOLLIN)
+			r.l.s.writable()
+		}
+		if r.events&^syscall.EPOLLOUT != 0 {
+			p.read(r.l)
+		}
+	}
+	clear(p.batch)
+}
+
+func (p *poller) read(l *polled) {
+	for {
+		n, err := syscall.Read(l.fd, p.buf)
+		switch {
+		case n > 0:
+			l.s.received(p.buf[:n])
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+		default:
+			l.leave()
+			l.s.ended()
+		}
+		return
+	}
+}
+
+// adopt takes the descriptor out of a connection, which is closed: Go's runtime would wake up for each
+// packet as well.
+func (p *poller) adopt(s *session, conn net.Conn) (link, error) {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("take over a socket: %w", err)
+	}
+	fd := -1
+	ctlErr := raw.Control(func(old uintptr) {
+		var no syscall.Errno
+		var got uintptr
+		if got, _, no = syscall.RawSyscall(syscall.SYS_FCNTL, old, syscall.F_DUPFD_CLOEXEC, 0); no != 0 {
+			err = no
+			return
+		}
+		fd = int(got)
+	})
+	_ = conn.Close()
+	if err = errors.Join(ctlErr, err); err != nil {
+		return nil, fmt.Errorf("take over a socket: %w", err)
+	}
+	return &polled{p: p, s: s, fd: fd}, nil
+}
+
+func pollable(conn net.Conn) bool {
+	_, ok := conn.(*net.TCPConn)
+	return ok
+}
+
+func (l *polled) start() {
+	p := l.p
+	p.mu.Lock()
+	if n := len(p.free); n > 0 {
+		l.slot, p.free = p.free[n-1], p.free[:n-1]
+		p.slots[l.slot] = l
+	} else {
+		l.slot = int32(len(p.slots))
+		p.slots = append(p.slots, l)
+	}
+	p.mu.Unlock()
+	if l.control(syscall.EPOLL_CTL_ADD, syscall.EPOLLIN) != nil {
+		l.leave()
+		l.s.ended()
+	}
+}
+
+// leave: nothing more is read. The descriptor must not be polled after it, or its end would be told
+// without end.
+func (l *polled) leave() {
+	_ = l.control(syscall.EPOLL_CTL_DEL, 0) // not there: start could not add it
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	l.p.slots[l.slot] = nil
+	l.p.free = append(l.p.free, l.slot)
+}
+
+func (l *polled) watch(events uint32) { _ = l.control(syscall.EPOLL_CTL_MOD, events) }
+
+func (l *polled) control(op int, events uint32) error {
+	return syscall.EpollCtl(l.p.fd, op, l.fd, &syscall.EpollEvent{Events: events, Fd: l.slot})
+}
+
+func (l *polled) direct() bool { return true }
+
+func (l *polled) write(b []byte) (written int, err error) {
+	for len(b) > 0 {
+		n, err := syscall.Write(l.fd, b)
+		switch {
+		case n > 0:
+			written += n
+			b = b[n:]
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return written, nil
+		default:
+			return written, fmt.Errorf("write to a socket: %w", err)
+		}
+	}
+	return written, nil
+}
+
+func (l *polled) poll()   { l.watch(syscall.EPOLLIN | syscall.EPOLLOUT) }
+func (l *polled) hurry()  {}
+func (l *polled) hangUp() { _ = syscall.Shutdown(l.fd, syscall.SHUT_WR) }
+func (l *polled) cut()    { _ = syscall.Shutdown(l.fd, syscall.SHUT_RDWR) }
+func (l *polled) close()  { _ = syscall.Close(l.fd) }
+
+// stuckAfter is how long a pass may take until nobody is blamed for being silent: the pass waits for Kafka.
+const stuckAfter = time.Second
+
+func (l *polled) attentive(now int64) bool {
+	since := l.p.busy.Load()
+	return since == 0 || now-since < int64(stuckAfter)
+}

@@ -1,0 +1,210 @@
+package gateway
+
+import (
+	"encoding/binary"
+	"fmt"
+	"unicode/utf8"
+)
+
+const (
+	opContinuation = 0x0
+	opBinary       = 0x2
+
+	reservedBits = 0x70
+	opMask       = 0x0F
+	maskBit      = 0x80
+	lengthMask   = 0x7F
+
+	maxControlBytes = 125
+)
+
+// frameReader takes apart what a client sends, by RFC 6455. It gets bytes as they come and keeps none of
+// them, except for the beginning of a frame that is not complete and the fragments of a text that goes
+// on; both grow with what came, never with what a header announces. Whoever reads the socket owns it.
+type frameReader struct {
+	limit   int // of one text's payload
+	held    []byte
+	text    []byte
+	ongoing bool // a fragmented text has begun
+}
+
+// An inFrame is a whole text, or a control frame; its payload is valid until the next call. A
+// continuation is a fragment, which is kept.
+type inFrame struct {
+	op      byte
+	payload []byte
+}
+
+// A breach of the protocol ends the session: with a close code of the protocol, or, where the frame is
+// only one that we don't take, with an error frame and 4003.
+type breach struct {
+	code  int
+	text  string
+	frame *frameError
+}
+
+func wrong(format string, args ...any) *breach {
+	return &breach{code: closeProtocol, text: fmt.Sprintf(format, args...)}
+}
+
+func (r *frameReader) tooBig() *breach {
+	return &breach{frame: &frameError{codeTooBig, fmt.Sprintf("a frame has at most %d bytes", r.limit), true}}
+}
+
+// begin puts what was held in front of what came.
+func (r *frameReader) begin(b []byte) []byte {
+	if len(r.held) == 0 {
+		return b
+	}
+	r.held = append(r.held, b...)
+	return r.held
+}
+
+// end keeps what is left, and lets go of all else.
+func (r *frameReader) end(rest []byte) {
+	switch {
+	case len(rest) == 0:
+		r.held = nil
+	case len(r.held) > 0 && len(rest) == len(r.held): // still the same frame
+	default:
+		r.held = append([]byte(nil), rest...)
+	}
+}
+
+// next reads the frame at the start of b, which it unmasks in place; n is its length with header, 0 while
+// it is not complete. A frame that can't be taken is told as soon as its header says so.
+func (r *frameReader) next(b []byte) (f inFrame, n int, bad *breach) {
+	if len(b) < 2 {
+		return f, 0, nil
+	}
+	op, fin := b[0]&opMask, b[0]&finBit != 0
+	if bad := r.checkHeader(b, op, fin); bad != nil {
+		return f, 0, bad
+	}
+	head, size, bad := r.length(b, op)
+	if bad != nil || head == 0 || len(b) < head+size {
+		return f, 0, bad
+	}
+	payload := b[head : head+size]
+	unmask(payload, [4]byte(b[head-4:head]))
+	f, bad = r.complete(op, fin, payload)
+	return f, head + size, bad
+}
+
+func (r *frameReader) checkHeader(b []byte, op byte, fin bool) *breach {
+	switch {
+	case b[0]&reservedBits != 0:
+		return wrong("reserved bits are set and no extension was agreed on")
+	case b[1]&maskBit == 0:
+		return wrong("a client's frames must be masked")
+	case op >= opClose && (!fin || b[1]&lengthMask > maxControlBytes):
+		return wrong("a control frame is whole and has at most %d bytes", maxControlBytes)
+	}
+	switch op {
+	case opContinuation:
+		if !r.ongoing {
+			return wrong("a continuation of nothing")
+		}
+	case opText, opBinary:
+		if r.ongoing {
+			return wrong("a new frame inside a fragmented one")
+		}
+		if op == opBinary {
+			return &breach{frame: &frameError{codeBinary, "frames are JSON text, this one is binary", true}}
+		}
+	case opClose, opPing, opPong:
+	default:
+		return wrong("unknown opcode %d", op)
+	}
+	return nil
+}
+
+// length reads the payload's size; head, the header's with the mask, is 0 while that is not complete.
+func (r *frameReader) length(b []byte, op byte) (head, size int, bad *breach) {
+	announced := uint64(b[1] & lengthMask)
+	head = 2
+	switch announced {
+	case 126:
+		if head = 4; len(b) < head {
+			return 0, 0, nil
+		}
+		if announced = uint64(binary.BigEndian.Uint16(b[2:])); announced < 126 {
+			return 0, 0, wrong("a length in more bytes than it needs")
+		}
+	case 127:
+		if head = 10; len(b) < head {
+			return 0, 0, nil
+		}
+		if announced = binary.BigEndian.Uint64(b[2:]); announced>>63 != 0 {
+			return 0, 0, wrong("a length over 63 bits")
+		}
+		if announced < 1<<16 {
+			return 0, 0, wrong("a length in more bytes than it needs")
+		}
+	}
+	if op < opClose && announced > uint64(r.limit-len(r.text)) {
+		return 0, 0, r.tooBig()
+	}
+	if head += 4; len(b) < head {
+		return 0, 0, nil
+	}
+	return head, int(announced), nil
+}
+
+func (r *frameReader) complete(op byte, fin bool, payload []byte) (inFrame, *breach) {
+	switch {
+	case op == opClose:
+		return inFrame{op, payload}, checkClose(payload)
+	case op > opClose:
+		return inFrame{op, payload}, nil
+	case fin && !r.ongoing:
+		return inFrame{opText, payload}, nil
+	}
+	r.text = append(r.text, payload...)
+	if r.ongoing = !fin; r.ongoing {
+		return inFrame{opContinuation, payload}, nil
+	}
+	whole := r.text
+	r.text = nil
+	return inFrame{opText, whole}, nil
+}
+
+// checkClose: no payload, or a code that may be on the wire and a reason in UTF-8.
+func checkClose(payload []byte) *breach {
+	switch {
+	case len(payload) == 0:
+		return nil
+	case len(payload) == 1:
+		return wrong("a close code has two bytes")
+	case !utf8.Valid(payload[2:]):
+		return &breach{code: closeNotUTF8, text: "the reason of a close frame is not UTF-8"}
+	}
+	code := closeCodeOf(payload)
+	switch {
+	case code >= 3000 && code < 5000, code >= 1000 && code <= 1003, code >= 1007 && code <= 1014:
+		return nil
+	default:
+		return wrong("the close code %d may not be sent", code)
+	}
+}
+
+// closeCodeOf is what a close frame says; 1005: nothing.
+func closeCodeOf(payload []byte) int {
+	if len(payload) < 2 {
+		return closeNoStatus
+	}
+	return int(binary.BigEndian.Uint16(payload))
+}
+
+// unmask works on eight bytes at a time.
+func unmask(b []byte, key [4]byte) {
+	k := uint64(binary.LittleEndian.Uint32(key[:]))
+	k |= k << 32
+	for len(b) >= 8 {
+		binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)^k)
+		b = b[8:]
+	}
+	for i := range b {
+		b[i] ^= key[i%4]
+	}
+}
