@@ -84,6 +84,7 @@ func TestAnAckWithinTheHoldIsOneFact(t *testing.T) {
 		t.Errorf("it does not tell of the sending: %v", d)
 	}
 	c.Close()
+	eventually(t, "the session to be gone", func() bool { return n.connections.Load() == 0 })
 	n.stop()
 	<-n.ended
 	n.wantKinds("b", "delivery_sent") // what was held is told before the node is gone

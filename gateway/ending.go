@@ -82,14 +82,11 @@ func lose(dropped []*delivery) {
 	}
 }
 
-// hangUp ends our half after the goodbye; the peer has a moment for its own, unless it has said goodbye.
+// hangUp ends our half after the goodbye; the peer has a moment for its own. It is read on meanwhile: closing
+// over bytes that nobody read would reset the connection, goodbye and all.
 func (s *session) hangUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.deafened {
-		s.link.cut()
-		return
-	}
 	s.link.hangUp()
 	s.deadline = s.from(closeLinger)
 	s.rearm()

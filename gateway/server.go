@@ -84,8 +84,8 @@ func (g *Gateway) open(s *session, handshake []byte, refusal error) {
 		}
 		s.refuse(handshake, code, refusal.Error())
 	case s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)):
+		s.link.start() // before anybody writes: a write that is blocked needs the poller
 		s.flushNow()
-		s.link.start()
 		if s.revoked() { // while it was let in
 			s.close(closeUnauthorized, errRevoked.Error(), false)
 		}
@@ -104,8 +104,8 @@ func (s *session) refuse(handshake []byte, code int, reason string) {
 	s.writer, s.urgent = waiting, true
 	s.mu.Unlock()
 	s.part(code, append(handshake, closeFrame(code, reason)...), false)
-	s.flushNow()
 	s.link.start()
+	s.flushNow()
 }
 
 // flushNow writes what is queued before anybody else can; writer is waiting.
