@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -94,7 +95,25 @@ func (k *kafka) Follow(ctx context.Context, topic string, partition int32, from 
 
 func (k *kafka) group() string { return "whisper-node-" + k.cfg.Node }
 
+// coordinatorWait is between two questions to a cluster that has nobody yet to keep offsets: a fresh one makes
+// the topic for them when it is first asked.
+const coordinatorWait = 200 * time.Millisecond
+
 func (k *kafka) Committed(ctx context.Context) (map[int32]int64, error) {
+	for {
+		next, err := k.committed(ctx)
+		if !kerr.IsRetriable(err) {
+			return next, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(coordinatorWait):
+		}
+	}
+}
+
+func (k *kafka) committed(ctx context.Context) (map[int32]int64, error) {
 	topic := consumers.TopicNode(k.cfg.Node)
 	offsets, err := k.admin.FetchOffsetsForTopics(ctx, k.group(), topic)
 	if errors.Is(err, kerr.GroupIDNotFound) {

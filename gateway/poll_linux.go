@@ -25,6 +25,7 @@ type poller struct {
 	slots []*polled
 	free  []int32
 
+	closing atomic.Bool
 	// Since when the pass under way runs, in Unix nanoseconds; 0: it waits.
 	busy atomic.Int64
 
@@ -78,14 +79,17 @@ func (p *poller) run() error {
 			p.pass(p.events[:n])
 		}
 	})
-	if err != nil && !errors.Is(err, os.ErrClosed) {
+	if err != nil && !p.closing.Load() {
 		return fmt.Errorf("poll sockets: %w", err)
 	}
 	return nil
 }
 
 // close ends run; it returns when the pass under way is over.
-func (p *poller) close() { _ = p.file.Close() }
+func (p *poller) close() {
+	p.closing.Store(true)
+	_ = p.file.Close()
+}
 
 // pass handles one round of events. A place may have changed hands since the kernel noted the event; then
 // the new session is looked at for nothing, which does no harm.

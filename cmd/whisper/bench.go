@@ -14,6 +14,10 @@ import (
 
 type benchCmd struct {
 	Spine benchSpineCmd `cmd:"" help:"Measure the way from a request to the socket, beside a bare chain of as many hops."`
+
+	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of connections at rest, connects, deliveries, each beside its floor."`
+	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
+	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`
 }
 
 type benchSpineCmd struct {

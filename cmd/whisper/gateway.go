@@ -21,25 +21,31 @@ type gatewayCmd struct {
 
 // gatewayFlags are shared with dev.
 type gatewayFlags struct {
-	Listen         string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
-	Origins        []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
-	MaxConnections int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
-	MaxPerUser     int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
-	MaxFrame       int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
-	SendBuffer     int           `default:"1048576" placeholder:"BYTES" help:"What may wait to be written to one socket before it counts as too slow (default ${default})."`
-	MaxUnacked     int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
-	PingInterval   time.Duration `default:"25s" placeholder:"DURATION" help:"Between pings to one session (default ${default})."`
-	PongTimeout    time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
-	WriteTimeout   time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
-	Heartbeat      time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
-	ReceiptHold    time.Duration `default:"50ms" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; negative: not at all)."`
-	Drain          time.Duration `default:"5s" placeholder:"DURATION" help:"Bound of a clean stop (default ${default})."`
+	Listen           string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
+	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
+	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
+	MaxPerUser       int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
+	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64 (default: no bound, since behind a proxy all come from one)."`
+	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections let in a second; more are told when to come again (default ${default})."`
+	MaxFrame         int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
+	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client, not counting acknowledgements of what it was sent (default ${default})."`
+	SendBuffer       int           `default:"1048576" placeholder:"BYTES" help:"What may wait to be written to one socket before it counts as too slow (default ${default})."`
+	MaxUnacked       int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
+	HandshakeTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"A client's request to connect must be whole by then (default ${default})."`
+	PingInterval     time.Duration `default:"25s" placeholder:"DURATION" help:"Between pings to one session (default ${default})."`
+	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
+	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
+	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
+	ReceiptHold      time.Duration `default:"50ms" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; negative: not at all)."`
+	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Bound of a clean stop; clients are asked to leave over half of it, one after the other (default ${default})."`
+	Unpolled         bool          `help:"Read each socket with a goroutine of its own, as where there is no epoll; to compare and to find faults."`
 }
 
 // config fills what these flags speak of.
 func (f gatewayFlags) config() gateway.Config {
 	return gateway.Config{
 		Addr: f.Listen, Origins: f.Origins, MaxConnections: f.MaxConnections, MaxPerUser: f.MaxPerUser,
+		MaxPerAddress: f.MaxPerAddress, AdmitRate: f.AdmitRate, MaxFrameRate: f.MaxFrameRate, HandshakeTimeout: f.HandshakeTimeout, Unpolled: f.Unpolled,
 		MaxFrame: f.MaxFrame, SendBuffer: f.SendBuffer, MaxUnacked: f.MaxUnacked,
 		PingInterval: f.PingInterval, PongTimeout: f.PongTimeout, WriteTimeout: f.WriteTimeout,
 		Heartbeat: f.Heartbeat, ReceiptHold: f.ReceiptHold, DrainTimeout: f.Drain,

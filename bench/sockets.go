@@ -1,0 +1,204 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/integration/cluster/kafka"
+)
+
+// SocketsConfig says what to measure of one gateway.
+type SocketsConfig struct {
+	// Kafka to measure on; empty starts Apache Kafka from its jars.
+	Kafka []string
+	// Users that are connected, one connection each.
+	Users int
+	// Idle is how long they rest before memory is read; the second half gives the CPU at rest.
+	Idle time.Duration
+	// Frames of each throughput run, and how many Runs.
+	Frames, Runs int
+	// Flags are given to the gateway as well.
+	Flags []string
+	// Profiles, where set, is a folder that gets CPU profiles of the gateway.
+	Profiles string
+	Out      io.Writer
+}
+
+// Validate names every problem of the settings.
+func (c SocketsConfig) Validate() error {
+	var errs []error
+	if c.Users < 1 {
+		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
+	}
+	if c.Frames < c.Users {
+		errs = append(errs, fmt.Errorf("frames: at least one for each user, %d", c.Users))
+	}
+	if c.Runs < 1 {
+		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
+	}
+	if c.Idle < time.Second {
+		errs = append(errs, errors.New("idle: at least a second"))
+	}
+	return errors.Join(errs...)
+}
+
+// SocketsReport is what was measured; medians of the runs. CPU is the gateway's alone.
+type SocketsReport struct {
+	Users int    `json:"users"`
+	Kafka string `json:"kafka"`
+	// Connecting: the token verified, presence published, the welcome read.
+	ConnectsPerSecond float64 `json:"connects_per_second"`
+	ConnectCPU        float64 `json:"connect_cpu_us"`
+	ConnectFloorCPU   float64 `json:"connect_floor_cpu_us"`
+	// Resting: the process's whole growth, and its CPU in percent of a core.
+	RSS          float64 `json:"idle_rss_bytes_per_connection"`
+	RSSFloor     float64 `json:"idle_rss_floor_bytes_per_connection"`
+	IdleCPU      float64 `json:"idle_cpu_percent"`
+	IdleCPUEmpty float64 `json:"idle_cpu_percent_without_connections"`
+	Pings        int64   `json:"pings"`
+	// Frames written in a CPU-second by a server that does nothing else.
+	FloorOne   float64 `json:"floor_one_frame_a_write_per_cpu_second"`
+	FloorEight float64 `json:"floor_eight_frames_a_write_per_cpu_second"`
+	// Deliveries in a CPU-second of the gateway, counted where they arrive.
+	Deliveries []SocketsRate `json:"deliveries"`
+}
+
+// SocketsRate is one way of delivering.
+type SocketsRate struct {
+	Name         string  `json:"name"`
+	PerCPUSecond float64 `json:"per_cpu_second"`
+	PerSecond    float64 `json:"per_second"`
+	FramesAWrite float64 `json:"frames_a_write"`
+	RatioToFloor float64 `json:"ratio_to_one_frame_a_write"`
+	Lost         int64   `json:"lost"`
+}
+
+type sockets struct {
+	cfg     SocketsConfig
+	kafka   consumers.ClientConfig
+	broker  *kafka.Broker
+	gateway *process
+	addr    string
+	routes  *routes
+	report  *SocketsReport
+}
+
+// RunSockets measures one gateway process, fed through its node's topic, with clients in another process.
+func RunSockets(ctx context.Context, cfg SocketsConfig) (*SocketsReport, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &sockets{cfg: cfg, report: &SocketsReport{Users: cfg.Users, Kafka: "given"}}
+	defer s.close()
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{s.floors, s.acknowledged, s.automatic} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.report, nil
+}
+
+func (s *sockets) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.cfg.Out, format+"\n", args...)
+}
+
+const socketsPartitions = 12
+
+func (s *sockets) start(ctx context.Context) error {
+	if len(s.cfg.Kafka) == 0 {
+		s.say("starting Apache Kafka %s", kafka.Version)
+		var err error
+		if s.broker, err = kafka.Start(ctx, kafka.Config{JVM: []string{"-Xms1g", "-Xmx1g", "-XX:+UseG1GC"}}); err != nil {
+			return err
+		}
+		s.cfg.Kafka = []string{s.broker.Addr()}
+		s.report.Kafka = "Apache Kafka " + kafka.Version
+	}
+	s.kafka = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
+	topology := consumers.Topology{Partitions: socketsPartitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour}
+	if err := consumers.EnsureTopics(ctx, s.kafka, topology.Specs()...); err != nil {
+		return err
+	}
+	s.addr = freeAddr()
+	env := []string{
+		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", socketsPartitions),
+		"WHISPER_AUTH_SECRET=" + benchSecret, "WHISPER_PPROF=true",
+	}
+	args := append([]string{
+		"gateway", "--node", benchNode, "--listen", s.addr, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000", "--drain", "5s",
+	}, s.cfg.Flags...)
+	var err error
+	if s.gateway, err = startRole(ctx, env, "gateway", args...); err != nil {
+		return err
+	}
+	s.routes, err = newRoutes(ctx, s.kafka, s.cfg.Users)
+	return err
+}
+
+func (s *sockets) close() {
+	if s.routes != nil {
+		s.routes.close()
+	}
+	if s.gateway != nil {
+		s.gateway.stop()
+		if s.gateway.out.Len() > 0 {
+			s.say("gateway said:\n%s", s.gateway.out.String())
+		}
+	}
+	if s.broker != nil {
+		s.broker.Close()
+	}
+}
+
+// client starts the load client and waits until all its users are connected.
+func (s *sockets) client(addr, ack string) (h *helper, took time.Duration, err error) {
+	began := time.Now()
+	h, err = startHelper("sockets-client", "--addr", addr, "--users", fmt.Sprint(s.cfg.Users), "--ack", ack)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, err := h.reply(); err != nil {
+		h.end()
+		return nil, 0, err
+	}
+	return h, time.Since(began), nil
+}
+
+// rssOf is a process's resident memory in bytes.
+func rssOf(pid int) (int64, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("read the memory of process %d: unknown format", pid)
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of process %d: %w", pid, err)
+	}
+	return pages * int64(os.Getpagesize()), nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

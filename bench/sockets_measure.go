@@ -1,0 +1,340 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// floors measures what no server could do with less, in a process that holds as many connections.
+func (s *sockets) floors(ctx context.Context) error {
+	f, err := startHelper("sockets-floor")
+	if err != nil {
+		return err
+	}
+	defer f.end()
+	hello, err := f.reply()
+	if err != nil {
+		return err
+	}
+	pid := f.cmd.Process.Pid
+	before, cpu, err := usage(pid)
+	if err != nil {
+		return err
+	}
+	client, _, err := s.client(hello.Addr, "none")
+	if err != nil {
+		return err
+	}
+	defer client.end()
+	if err := sleep(ctx, 500*time.Millisecond); err != nil {
+		return err
+	}
+	after, connected, err := usage(pid)
+	if err != nil {
+		return err
+	}
+	s.report.ConnectFloorCPU = micros(connected-cpu) / float64(s.cfg.Users)
+	s.report.RSSFloor = float64(after-before) / float64(s.cfg.Users)
+	var one, eight []float64
+	for range s.cfg.Runs {
+		for _, gather := range []int{1, 8} {
+			rate, err := s.floorWrites(ctx, f, client, gather)
+			if err != nil {
+				return err
+			}
+			if gather == 1 {
+				one = append(one, rate)
+			} else {
+				eight = append(eight, rate)
+			}
+		}
+	}
+	s.report.FloorOne, s.report.FloorEight = median(one), median(eight)
+	s.say("floor: %.0f frames a CPU-second, one a write; %.0f with eight", s.report.FloorOne, s.report.FloorEight)
+	return nil
+}
+
+func (s *sockets) floorWrites(ctx context.Context, f, client *helper, gather int) (perCPUSecond float64, err error) {
+	began, err := client.ask(helperRequest{Do: "count"})
+	if err != nil {
+		return 0, err
+	}
+	before, err := cpuOf(f.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	sent, err := f.ask(helperRequest{Do: "write", Frames: s.cfg.Frames, Gather: gather})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := arrived(ctx, client, began.Frames+sent.Frames); err != nil {
+		return 0, err
+	}
+	after, err := cpuOf(f.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	return float64(sent.Frames) / (after - before).Seconds(), nil
+}
+
+// acknowledged measures connecting, resting, and unicast with an acknowledgement each.
+func (s *sockets) acknowledged(ctx context.Context) error {
+	pid := s.gateway.cmd.Process.Pid
+	memory, _, err := usage(pid) // as it was started: what connections leave behind once is charged to them
+	if err != nil {
+		return err
+	}
+	if err := s.warm(ctx); err != nil {
+		return err
+	}
+	empty, err := s.rest(ctx, min(s.cfg.Idle/2, 20*time.Second))
+	if err != nil {
+		return err
+	}
+	s.report.IdleCPUEmpty = empty
+	_, cpu, err := usage(pid)
+	if err != nil {
+		return err
+	}
+	profiled := s.profile(ctx, "connect", 2)
+	client, took, err := s.client(s.addr, "one")
+	if err != nil {
+		return err
+	}
+	defer client.end()
+	if err := sleep(ctx, time.Second); err != nil { // presence is published
+		return err
+	}
+	_, connected, err := usage(pid)
+	if err != nil {
+		return err
+	}
+	profiled()
+	s.report.ConnectCPU = micros(connected-cpu) / float64(s.cfg.Users)
+	s.report.ConnectsPerSecond = float64(s.cfg.Users) / took.Seconds()
+	s.say("connects: %.0f µs of CPU each", s.report.ConnectCPU)
+	if err := sleep(ctx, s.cfg.Idle/2); err != nil {
+		return err
+	}
+	if s.report.IdleCPU, err = s.rest(ctx, s.cfg.Idle/2); err != nil {
+		return err
+	}
+	now, _, err := usage(pid)
+	if err != nil {
+		return err
+	}
+	s.report.RSS = float64(now-memory) / float64(s.cfg.Users)
+	count, err := client.ask(helperRequest{Do: "count"})
+	if err != nil {
+		return err
+	}
+	s.report.Pings = count.Pings
+	s.say("at rest: %.0f B of memory a connection, %.2f%% of a core, %d pings, %d lost", s.report.RSS, s.report.IdleCPU, count.Pings, count.Closed)
+	return s.deliver(ctx, client, "unicast, acknowledged", "unicast", s.unicast)
+}
+
+// automatic measures deliveries that count when the socket takes them.
+func (s *sockets) automatic(ctx context.Context) error {
+	client, _, err := s.client(s.addr, "auto")
+	if err != nil {
+		return err
+	}
+	defer client.end()
+	return s.deliver(ctx, client, "unicast, ack=auto", "unicast-auto", s.unicast)
+}
+
+func (s *sockets) warm(ctx context.Context) error {
+	all := s.cfg.Users
+	s.cfg.Users = min(all, 500)
+	defer func() { s.cfg.Users = all }()
+	client, _, err := s.client(s.addr, "one")
+	if err != nil {
+		return err
+	}
+	client.end()
+	return sleep(ctx, 2*time.Second)
+}
+
+// rest is the gateway's CPU over a time, in percent of a core.
+func (s *sockets) rest(ctx context.Context, d time.Duration) (float64, error) {
+	pid := s.gateway.cmd.Process.Pid
+	before, err := cpuOf(pid)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := sleep(ctx, d); err != nil {
+		return 0, err
+	}
+	after, err := cpuOf(pid)
+	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+}
+
+// A feed puts frames into the node's topic; it says how many it has put when asked to put up to n in all.
+type feed func(n int) error
+
+// window is what may be under way: enough that the gateway never waits, too little for it to be slow.
+const window = 20_000
+
+// unicast puts a frame for each user in turn.
+func (s *sockets) unicast() feed {
+	s.routes.serial++
+	put := 0
+	return func(n int) error {
+		now := time.Now()
+		for ; put < n; put++ {
+			s.routes.unicast(put, now)
+		}
+		return s.routes.err()
+	}
+}
+
+// deliver measures one way of delivering, Runs times.
+func (s *sockets) deliver(ctx context.Context, client *helper, name, file string, begin func() feed) error {
+	var perCPU, perSecond, gathered []float64
+	rate := SocketsRate{Name: name}
+	for run := range s.cfg.Runs + 1 { // the first warms up
+		profiled := func() {}
+		if run == 1 {
+			profiled = s.profile(ctx, file, 3)
+		}
+		r, err := s.run(ctx, client, begin())
+		profiled()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		rate.Lost += r.Lost
+		if run > 0 {
+			perCPU, perSecond, gathered = append(perCPU, r.PerCPUSecond), append(perSecond, r.PerSecond), append(gathered, r.FramesAWrite)
+		}
+	}
+	rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite = median(perCPU), median(perSecond), median(gathered)
+	rate.RatioToFloor = rate.PerCPUSecond / s.report.FloorOne
+	s.report.Deliveries = append(s.report.Deliveries, rate)
+	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write", name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite)
+	return nil
+}
+
+func (s *sockets) run(ctx context.Context, client *helper, put feed) (r SocketsRate, err error) {
+	start, err := client.ask(helperRequest{Do: "count"})
+	if err != nil {
+		return r, err
+	}
+	writes, err := s.counter(ctx, "whisper_gateway_writes_total")
+	if err != nil {
+		return r, err
+	}
+	before, err := cpuOf(s.gateway.cmd.Process.Pid)
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	frames := int64(s.cfg.Frames)
+	for got := int64(0); got+window/2 < frames; {
+		if err := put(int(min(frames, got+window))); err != nil {
+			return r, err
+		}
+		count, err := arrived(ctx, client, start.Frames+min(frames, got+window/2))
+		if err != nil {
+			return r, err
+		}
+		got = count.Frames - start.Frames
+	}
+	if err := put(int(frames)); err != nil {
+		return r, err
+	}
+	end, err := arrived(ctx, client, start.Frames+frames)
+	if err != nil {
+		return r, err
+	}
+	took := time.Since(began)
+	if err := sleep(ctx, 300*time.Millisecond); err != nil { // receipts are written
+		return r, err
+	}
+	after, err := cpuOf(s.gateway.cmd.Process.Pid)
+	if err != nil {
+		return r, err
+	}
+	written, err := s.counter(ctx, "whisper_gateway_writes_total")
+	if err != nil {
+		return r, err
+	}
+	got := end.Frames - start.Frames
+	r.PerCPUSecond = float64(got) / (after - before).Seconds()
+	r.PerSecond = float64(got) / took.Seconds()
+	r.FramesAWrite = float64(got) / max(1, written-writes)
+	r.Lost = frames - got
+	return r, nil
+}
+
+// arrived waits until the client has so many frames, or gets no more.
+func arrived(ctx context.Context, client *helper, want int64) (helperReply, error) {
+	last, since := int64(-1), time.Now()
+	for {
+		count, err := client.ask(helperRequest{Do: "count"})
+		if err != nil || count.Frames >= want {
+			return count, err
+		}
+		if count.Frames != last {
+			last, since = count.Frames, time.Now()
+		}
+		if time.Since(since) > 15*time.Second {
+			return count, fmt.Errorf("%d frames are missing", want-count.Frames)
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return count, err
+		}
+	}
+}
+
+func usage(pid int) (rss int64, cpu time.Duration, err error) {
+	if rss, err = rssOf(pid); err != nil {
+		return 0, 0, err
+	}
+	cpu, err = cpuOf(pid)
+	return rss, cpu, err
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// profile takes a CPU profile of the gateway; the returned function waits for it.
+func (s *sockets) profile(ctx context.Context, name string, seconds int) (wait func()) {
+	if s.cfg.Profiles == "" {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.gateway.ops, seconds)
+		if err := download(ctx, url, filepath.Join(s.cfg.Profiles, name+".pprof")); err != nil {
+			s.say("profile of %s: %v", name, err)
+		}
+	}()
+	return func() { <-done }
+}
+
+// counter reads one of the gateway's metrics.
+func (s *sockets) counter(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.gateway.ops+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, fmt.Errorf("the gateway has no metric %s", name)
+}
