@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -11,14 +13,11 @@ import (
 
 const channelSocket = "socket"
 
-// delivery is one attempt on this node: what its facts need, and how far it is. However many sessions
-// it goes to, it has one outcome and at most one delivered and one read. About 250 B, until every session
-// that got it has acknowledged it or is closed.
-type delivery struct {
+// routed is what a record of the node's topic says, for all its deliveries.
+type routed struct {
 	g            *Gateway
-	id           domain.DeliveryID
+	requested    time.Time // of the delivery id
 	notification string
-	user         string
 	lane         domain.Lane
 	attempt      int32
 	incarnation  uint64
@@ -26,16 +25,32 @@ type delivery struct {
 	takenUS      int64 // when it came off Kafka
 	cause        *whisperv1.Position
 	trace        []kgo.RecordHeader
-	ticket       int64 // of the lane's progress
+	ticket       int64        // of the lane's progress
+	open         atomic.Int32 // deliveries without an outcome; the last one settles the record
+}
+
+func (r *routed) settled() {
+	if r.open.Add(-1) == 0 {
+		r.g.lanes.settled(r.lane, r.ticket)
+	}
+}
+
+// delivery is one attempt on this node: what its facts need, and how far it is. However many sessions
+// it goes to, it has one outcome and at most one delivered and one read. 96 B, and some 200 B for its
+// record, until every session that got it has acknowledged it or is closed.
+type delivery struct {
+	*routed
+	id   domain.DeliveryID
+	user string
 
 	// mu is held while facts are handed to the publisher, so that they keep their order.
 	mu        sync.Mutex
-	pending   int   // sessions that have it queued
-	sentUS    int64 // when the first socket took it
+	pending   int32 // sessions that have it queued
 	told      bool  // the outcome is published
 	delivered bool
 	read      bool
-	returned  bool // handed back
+	returned  bool  // handed back
+	sentUS    int64 // when the first socket took it
 }
 
 func (d *delivery) event(atUS int64) *whisperv1.Event {
@@ -54,7 +69,7 @@ func (d *delivery) outcome(ev *whisperv1.Event) {
 	d.told = true
 	d.g.broker.Fact(ev, d.trace, func(err error) {
 		if err == nil {
-			d.g.lanes.settled(d.lane, d.ticket)
+			d.settled()
 		}
 	})
 }

@@ -131,10 +131,10 @@ func (l *lanes) next() (domain.Lane, []*kgo.Record) {
 	return 0, nil
 }
 
-// take handles one route. An error means that this process must not go on.
+// take handles one record. An error means that this process must not go on.
 func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) error {
 	ticket := l.progress[lane].take(rec.Offset)
-	d, route, err := l.decode(lane, rec)
+	r, route, err := l.decode(lane, rec)
 	if err != nil {
 		l.g.broker.DeadLetter(rec, err, func(err error) {
 			if err == nil {
@@ -143,23 +143,40 @@ func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) err
 		})
 		return nil
 	}
-	d.ticket = ticket
-	own := l.g.incarnation.Load()
-	if route.GetIncarnation() > own {
+	r.ticket = ticket
+	if route.GetIncarnation() > l.g.incarnation.Load() {
 		return l.g.nodes.lostTo(route.GetIncarnation())
 	}
-	found, bounceUS := l.g.hub.find((*targets)[:0], d.user, route.GetSession())
+	frame := encodeFrame(opText, route.GetFrame()) // once for all sessions
+	if users := route.GetUsers(); len(users) > 0 {
+		r.open.Store(int32(len(users)))
+		for _, user := range users {
+			l.hand(&delivery{routed: r, user: user, id: r.idOf(user)}, frame, "", targets)
+		}
+		return nil
+	}
+	r.open.Store(1)
+	l.hand(&delivery{routed: r, user: string(rec.Key), id: domain.DeliveryID(route.GetDeliveryId())}, frame, route.GetSession(), targets)
+	return nil
+}
+
+func (r *routed) idOf(user string) domain.DeliveryID {
+	return domain.NewDeliveryID(r.requested, domain.HashDelivery(r.notification, user))
+}
+
+// hand gives a delivery to the user's sessions, or says at once why not.
+func (l *lanes) hand(d *delivery, frame wireFrame, only string, targets *[]*session) {
+	found, bounceUS := l.g.hub.find((*targets)[:0], d.user, only)
 	*targets = found
 	switch {
-	case route.GetIncarnation() != own:
+	case d.incarnation != l.g.incarnation.Load():
 		d.bounce("addressed to an earlier incarnation of the node", l.g.hub.bounceUS(d.user))
-	case d.expiresMS > 0 && d.expiresMS <= l.g.cfg.Now().UnixMilli():
+	case d.expiresMS > 0 && d.expiresMS <= d.takenUS/1000:
 		d.expire()
 	case len(found) == 0:
 		d.bounce("no such session on the node", bounceUS)
 	default:
-		d.pending = len(found)
-		frame := encodeFrame(opText, route.GetFrame()) // once for all sessions
+		d.pending = int32(len(found))
 		for _, s := range found {
 			if !s.send(frame, d) {
 				d.lost(whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE, "the session closed before it was sent")
@@ -167,10 +184,9 @@ func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) err
 		}
 	}
 	clear(*targets)
-	return nil
 }
 
-func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*delivery, *whisperv1.Route, error) {
+func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*routed, *whisperv1.Route, error) {
 	var route whisperv1.Route
 	if err := proto.Unmarshal(rec.Value, &route); err != nil {
 		return nil, nil, &consumers.Reason{Word: "undecodable", Err: fmt.Errorf("not a route: %w", err)}
@@ -179,9 +195,13 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*delivery, *whisperv1
 	if err != nil {
 		return nil, nil, err
 	}
-	user := string(rec.Key)
-	if err := domain.CheckID(user); err != nil {
+	if err := domain.CheckID(string(rec.Key)); err != nil && len(route.GetUsers()) == 0 {
 		return nil, nil, fmt.Errorf("the record's key (the user id) %w", err)
+	}
+	for i, user := range route.GetUsers() {
+		if err := domain.CheckID(user); err != nil {
+			return nil, nil, fmt.Errorf("users[%d] %w", i, err)
+		}
 	}
 	if err := domain.CheckID(route.GetNotificationId()); err != nil {
 		return nil, nil, fmt.Errorf("notification_id %w", err)
@@ -189,11 +209,10 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*delivery, *whisperv1
 	if len(route.GetFrame()) == 0 {
 		return nil, nil, errors.New("the route has no frame")
 	}
-	return &delivery{
+	return &routed{
 		g:            l.g,
-		id:           id,
+		requested:    id.Time(),
 		notification: route.GetNotificationId(),
-		user:         user,
 		lane:         lane, // the partition's, which is what it is committed by
 		attempt:      route.GetAttempt(),
 		incarnation:  route.GetIncarnation(),

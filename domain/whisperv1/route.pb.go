@@ -35,7 +35,11 @@ type Route struct {
 	Session     string `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
 	ExpiresAtMs int64  `protobuf:"varint,7,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
 	// The notification frame, ready for the wire.
-	Frame         []byte `protobuf:"bytes,8,opt,name=frame,proto3" json:"frame,omitempty"`
+	Frame []byte `protobuf:"bytes,8,opt,name=frame,proto3" json:"frame,omitempty"`
+	// Where it is set, the frame is for each of these users instead of the key's: a slice of a broadcast,
+	// whose text they share. delivery_id then gives the time alone; the rest of it is each user's own, made of
+	// the notification id and the user id. Each has a delivery, and facts, of its own.
+	Users         []string `protobuf:"bytes,9,rep,name=users,proto3" json:"users,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +126,13 @@ func (x *Route) GetExpiresAtMs() int64 {
 func (x *Route) GetFrame() []byte {
 	if x != nil {
 		return x.Frame
+	}
+	return nil
+}
+
+func (x *Route) GetUsers() []string {
+	if x != nil {
+		return x.Users
 	}
 	return nil
 }
@@ -455,7 +466,7 @@ var File_whisper_v1_route_proto protoreflect.FileDescriptor
 const file_whisper_v1_route_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/route.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x87\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x9d\x02\n" +
 	"\x05Route\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -465,7 +476,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\x18\n" +
 	"\asession\x18\x06 \x01(\tR\asession\x12\"\n" +
 	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x14\n" +
-	"\x05frame\x18\b \x01(\fR\x05frame\"\x99\x03\n" +
+	"\x05frame\x18\b \x01(\fR\x05frame\x12\x14\n" +
+	"\x05users\x18\t \x03(\tR\x05users\"\x99\x03\n" +
 	"\x04Push\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
