@@ -86,13 +86,18 @@ func (s *State) arrive(in DeliveryArrived) {
 			return
 		}
 	}
+	s.start(d)
+}
+
+// start takes up a delivery that nothing was done about yet: the rest of the checks.
+func (s *State) start(d *delivery) {
 	switch {
 	// 3. Is there time left?
 	case d.expired(s.now):
 		s.expire(d)
 	// 4. Is it time yet?
-	case acc.GetSendAtMs() > s.now.UnixMilli():
-		at := time.UnixMilli(acc.GetSendAtMs())
+	case d.acc.GetSendAtMs() > s.now.UnixMilli():
+		at := time.UnixMilli(d.acc.GetSendAtMs())
 		d.phase = whisperv1.Phase_PHASE_SCHEDULED
 		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: at.UnixMilli()}}})
 		s.schedule(d, at)
