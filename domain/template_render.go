@@ -39,6 +39,20 @@ func (t *Template) Locale(locale string) string {
 	return t.defaultLocale
 }
 
+// PerUser says whether the texts that a user with this locale gets differ from user to user; where they do
+// not, what is rendered once serves all who share the locale.
+func (t *Template) PerUser(locale string) bool {
+	l := t.texts[t.Locale(locale)]
+	for _, text := range [][]segment{l.title, l.body, l.url, l.image, l.data} {
+		for _, s := range text {
+			if s.path != nil && s.path[0] == "user" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Render fills in the texts for a user and says which locale they are in. variables is the request's
 // JSON object or nil; the profile of a user who has none is nil. A placeholder that has no
 // value, or a text that gets too long, is an error that names all of them: never a half-rendered text.

@@ -160,3 +160,18 @@ func BenchmarkRender(b *testing.B) {
 		}
 	}
 }
+
+func TestTemplateTellsWhichTextsAreShared(t *testing.T) {
+	t.Parallel()
+	tmpl, err := domain.ParseTemplate([]byte(`{"default_locale": "en", "locales": {
+		"en": {"title": "Hello {{ user.attributes.name }}", "body": "{{ amount }}"},
+		"ar": {"title": "أهلا", "body": "{{ amount }}"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for locale, want := range map[string]bool{"en": true, "en-GB": true, "fr": true, "": true, "ar": false, "ar-EG": false} {
+		if got := tmpl.PerUser(locale); got != want {
+			t.Errorf("PerUser(%q) is %v", locale, got)
+		}
+	}
+}
