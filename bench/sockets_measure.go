@@ -136,7 +136,7 @@ func (s *sockets) acknowledged(ctx context.Context) error {
 	}
 	s.report.Pings = count.Pings
 	s.say("at rest: %.0f B of memory a connection, %.2f%% of a core, %d pings, %d lost", s.report.RSS, s.report.IdleCPU, count.Pings, count.Closed)
-	return s.deliver(ctx, client, "unicast, acknowledged", "unicast", s.unicast)
+	return s.each(ctx, client, s.unicast("unicast, acknowledged", "unicast"), s.broadcast("broadcast, acknowledged", "broadcast", 1))
 }
 
 // automatic measures deliveries that count when the socket takes them.
@@ -146,7 +146,17 @@ func (s *sockets) automatic(ctx context.Context) error {
 		return err
 	}
 	defer client.end()
-	return s.deliver(ctx, client, "unicast, ack=auto", "unicast-auto", s.unicast)
+	return s.each(ctx, client, s.unicast("unicast, ack=auto", "unicast-auto"),
+		s.broadcast("broadcast, ack=auto", "broadcast-auto", 1), s.broadcast("broadcast queued, ack=auto", "queued-auto", 8))
+}
+
+func (s *sockets) each(ctx context.Context, client *helper, ways ...way) error {
+	for _, w := range ways {
+		if err := s.deliver(ctx, client, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *sockets) warm(ctx context.Context) error {
@@ -176,38 +186,57 @@ func (s *sockets) rest(ctx context.Context, d time.Duration) (float64, error) {
 	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
 }
 
-// A feed puts frames into the node's topic; it says how many it has put when asked to put up to n in all.
-type feed func(n int) error
+// A way of delivering: put puts frames into the node's topic until it has put n in all.
+type way struct {
+	name, file string
+	frames     int
+	// At most window frames are under way; more are put when no more than rest of them are.
+	window, rest int
+	put          func() func(n int) error
+}
 
-// window is what may be under way: enough that the gateway never waits, too little for it to be slow.
-const window = 20_000
-
-// unicast puts a frame for each user in turn.
-func (s *sockets) unicast() feed {
-	s.routes.serial++
-	put := 0
-	return func(n int) error {
-		now := time.Now()
-		for ; put < n; put++ {
-			s.routes.unicast(put, now)
+// unicast puts a frame for each user in turn: enough that the gateway never waits, too little for it to be
+// slow.
+func (s *sockets) unicast(name, file string) way {
+	return way{name: name, file: file, frames: s.cfg.Frames, window: 20_000, rest: 10_000, put: func() func(int) error {
+		put := 0
+		return func(n int) error {
+			for now := time.Now(); put < n; put++ {
+				s.routes.unicast(put, now)
+			}
+			return s.routes.err()
 		}
-		return s.routes.err()
-	}
+	}}
+}
+
+// broadcast puts notifications for all users, several together; when all have them, the next ones.
+func (s *sockets) broadcast(name, file string, together int) way {
+	users := s.cfg.Users
+	window := together * users
+	return way{name: name, file: file, frames: max(1, s.cfg.Frames/window) * window, window: window, put: func() func(int) error {
+		put := 0
+		return func(n int) error {
+			for now := time.Now(); put < n; put += users {
+				s.routes.broadcast(put/users, now)
+			}
+			return s.routes.err()
+		}
+	}}
 }
 
 // deliver measures one way of delivering, Runs times.
-func (s *sockets) deliver(ctx context.Context, client *helper, name, file string, begin func() feed) error {
+func (s *sockets) deliver(ctx context.Context, client *helper, w way) error {
 	var perCPU, perSecond, gathered []float64
-	rate := SocketsRate{Name: name}
+	rate := SocketsRate{Name: w.name}
 	for run := range s.cfg.Runs + 1 { // the first warms up
 		profiled := func() {}
 		if run == 1 {
-			profiled = s.profile(ctx, file, 3)
+			profiled = s.profile(ctx, w.file, 3)
 		}
-		r, err := s.run(ctx, client, begin())
+		r, err := s.run(ctx, client, w)
 		profiled()
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", w.name, err)
 		}
 		rate.Lost += r.Lost
 		if run > 0 {
@@ -217,11 +246,13 @@ func (s *sockets) deliver(ctx context.Context, client *helper, name, file string
 	rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite = median(perCPU), median(perSecond), median(gathered)
 	rate.RatioToFloor = rate.PerCPUSecond / s.report.FloorOne
 	s.report.Deliveries = append(s.report.Deliveries, rate)
-	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write", name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite)
+	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write", w.name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite)
 	return nil
 }
 
-func (s *sockets) run(ctx context.Context, client *helper, put feed) (r SocketsRate, err error) {
+func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate, err error) {
+	s.routes.serial++
+	put := w.put()
 	start, err := client.ask(helperRequest{Do: "count"})
 	if err != nil {
 		return r, err
@@ -235,23 +266,19 @@ func (s *sockets) run(ctx context.Context, client *helper, put feed) (r SocketsR
 		return r, err
 	}
 	began := time.Now()
-	frames := int64(s.cfg.Frames)
-	for got := int64(0); got+window/2 < frames; {
-		if err := put(int(min(frames, got+window))); err != nil {
+	end := start
+	for under := 0; under < w.frames; {
+		under = min(w.frames, int(end.Frames-start.Frames)+w.window)
+		if err := put(under); err != nil {
 			return r, err
 		}
-		count, err := arrived(ctx, client, start.Frames+min(frames, got+window/2))
-		if err != nil {
+		wait := under
+		if under < w.frames {
+			wait -= w.rest
+		}
+		if end, err = arrived(ctx, client, start.Frames+int64(wait)); err != nil {
 			return r, err
 		}
-		got = count.Frames - start.Frames
-	}
-	if err := put(int(frames)); err != nil {
-		return r, err
-	}
-	end, err := arrived(ctx, client, start.Frames+frames)
-	if err != nil {
-		return r, err
 	}
 	took := time.Since(began)
 	if err := sleep(ctx, 300*time.Millisecond); err != nil { // receipts are written
@@ -269,7 +296,7 @@ func (s *sockets) run(ctx context.Context, client *helper, put feed) (r SocketsR
 	r.PerCPUSecond = float64(got) / (after - before).Seconds()
 	r.PerSecond = float64(got) / took.Seconds()
 	r.FramesAWrite = float64(got) / max(1, written-writes)
-	r.Lost = frames - got
+	r.Lost = int64(w.frames) - got
 	return r, nil
 }
 

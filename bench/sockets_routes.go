@@ -113,3 +113,19 @@ func (r *routes) unicast(i int, now time.Time) {
 		ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Frame: benchFrame(r.serial, i),
 	})
 }
+
+// sliceUsers is how many users share a record of a broadcast.
+const sliceUsers = 1000
+
+// broadcast is one notification for everybody, in records for a slice of the users each.
+func (r *routes) broadcast(i int, now time.Time) {
+	id := benchID(r.serial, i)
+	frame := benchFrame(r.serial, i)
+	at := domain.NewDeliveryID(now, domain.DeliveryHash{})
+	for first := 0; first < len(r.users); first += sliceUsers {
+		r.produce(r.users[first], &whisperv1.Route{
+			DeliveryId: at[:], NotificationId: id, Lane: whisperv1.Lane_LANE_NORMAL, Attempt: 1, Incarnation: r.incarnation,
+			ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Frame: frame, Users: r.users[first:min(first+sliceUsers, len(r.users))],
+		})
+	}
+}

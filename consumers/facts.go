@@ -67,6 +67,34 @@ func (f *Facts) Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.Re
 	f.publisher.Publish(ctx, rec, done)
 }
 
+var (
+	kindSent      = []byte("delivery_sent")
+	kindDelivered = []byte("delivery_delivered")
+)
+
+// PublishAttempt writes what a gateway tells most often; the record is the one that Publish would write of
+// the same fact.
+func (f *Facts) PublishAttempt(ctx context.Context, shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error)) {
+	kind := kindSent
+	if fact.Delivered {
+		kind = kindDelivered
+	}
+	value, key := shared.Encode(fact)
+	r := &struct { // one allocation
+		kgo.Record
+		headers [3]kgo.RecordHeader
+	}{}
+	r.headers[0] = kgo.RecordHeader{Key: HeaderEvent, Value: kind}
+	r.Record = kgo.Record{
+		Topic:     TopicEvents,
+		Partition: PartitionOf(fact.User, f.partitions),
+		Key:       key,
+		Value:     value,
+		Headers:   append(r.headers[:1], trace...),
+	}
+	f.publisher.Publish(ctx, &r.Record, done)
+}
+
 // TraceHeaders are the W3C trace context headers of a record, to be carried to what follows from it.
 func TraceHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	var trace []kgo.RecordHeader

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -19,10 +20,11 @@ import (
 type broker interface {
 	// Prepare waits for Kafka and makes the node's topic where it is missing.
 	Prepare(ctx context.Context) error
-	// Publish, Fact and DeadLetter hand a record over; done, where given, runs elsewhere once it is
+	// Publish, Fact, Attempt and DeadLetter hand a record over; done, where given, runs elsewhere once it is
 	// written. An error there also ends Run.
 	Publish(rec *kgo.Record, done func(error))
 	Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error))
+	Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error))
 	DeadLetter(rec *kgo.Record, reason error, done func(error))
 	// Follow hands the records of a partition to sink, in order, while Run runs.
 	Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (caughtUp <-chan struct{}, err error)
@@ -83,6 +85,10 @@ func (k *kafka) Publish(rec *kgo.Record, done func(error)) {
 
 func (k *kafka) Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
 	k.facts.Publish(context.Background(), ev, trace, done)
+}
+
+func (k *kafka) Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error)) {
+	k.facts.PublishAttempt(context.Background(), shared, fact, trace, done)
 }
 
 func (k *kafka) DeadLetter(rec *kgo.Record, reason error, done func(error)) {

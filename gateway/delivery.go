@@ -15,23 +15,20 @@ const channelSocket = "socket"
 
 // routed is what a record of the node's topic says, for all its deliveries.
 type routed struct {
-	g            *Gateway
-	requested    time.Time // of the delivery id
-	notification string
-	lane         domain.Lane
-	attempt      int32
-	incarnation  uint64
-	expiresMS    int64
-	takenUS      int64 // when it came off Kafka
-	cause        *whisperv1.Position
-	trace        []kgo.RecordHeader
-	ticket       int64        // of the lane's progress
-	open         atomic.Int32 // deliveries without an outcome; the last one settles the record
+	g           *Gateway
+	requested   time.Time           // of the delivery id
+	facts       domain.AttemptFacts // and what all that is told of it shares
+	incarnation uint64
+	expiresMS   int64
+	takenUS     int64 // when it came off Kafka
+	trace       []kgo.RecordHeader
+	ticket      int64        // of the lane's progress
+	open        atomic.Int32 // deliveries without an outcome; the last one settles the record
 }
 
 func (r *routed) settled() {
 	if r.open.Add(-1) == 0 {
-		r.g.lanes.settled(r.lane, r.ticket)
+		r.g.lanes.settled(r.facts.Lane, r.ticket)
 	}
 }
 
@@ -56,22 +53,25 @@ type delivery struct {
 func (d *delivery) event(atUS int64) *whisperv1.Event {
 	return &whisperv1.Event{
 		DeliveryId:     d.id[:],
-		NotificationId: d.notification,
+		NotificationId: d.facts.Notification,
 		UserId:         d.user,
 		AtUs:           atUS,
-		Lane:           d.lane.Proto(),
-		Cause:          d.cause,
+		Lane:           d.facts.Lane.Proto(),
+		Cause:          d.facts.Cause,
 	}
 }
 
 // outcome publishes the first fact about the attempt; when Kafka has it, the route is settled.
 func (d *delivery) outcome(ev *whisperv1.Event) {
 	d.told = true
-	d.g.broker.Fact(ev, d.trace, func(err error) {
-		if err == nil {
-			d.settled()
-		}
-	})
+	d.g.broker.Fact(ev, d.trace, d.written)
+}
+
+// written: Kafka has the outcome.
+func (d *delivery) written(err error) {
+	if err == nil {
+		d.settled()
+	}
 }
 
 // taken: a socket took it. auto: that counts as delivered.
@@ -99,7 +99,7 @@ func (d *delivery) taken(auto bool) {
 func (d *delivery) markSent() {
 	d.sentUS = d.g.stamp.next()
 	d.g.metrics.sent.Inc()
-	d.g.metrics.taken[d.lane].Update(d.sinceRequest(d.sentUS))
+	d.g.metrics.taken[d.facts.Lane].Update(d.sinceRequest(d.sentUS))
 }
 
 func (d *delivery) sinceRequest(atUS int64) float64 {
@@ -116,14 +116,8 @@ func (d *delivery) sentFact() {
 }
 
 func (d *delivery) tellSent() {
-	ev := d.event(d.sentUS)
-	ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
-		Attempt:   d.attempt,
-		Channel:   channelSocket,
-		Node:      d.g.cfg.Node,
-		LatencyUs: d.sentUS - d.takenUS,
-	}}
-	d.outcome(ev)
+	d.told = true
+	d.g.broker.Attempt(&d.facts, domain.AttemptFact{ID: d.id, User: d.user, AtUS: d.sentUS, LatencyUS: d.sentUS - d.takenUS}, d.trace, d.written)
 }
 
 // acked: a client has it. That proves that a socket took it, even if the writer has not come to say so.
@@ -142,16 +136,15 @@ func (d *delivery) deliver() {
 		d.markSent()
 	}
 	at := d.g.stamp.next()
-	d.g.metrics.acknowledged[d.lane].Update(d.sinceRequest(at))
-	ev := d.event(at)
-	fact := &whisperv1.DeliveryDelivered{Attempt: d.attempt, Channel: channelSocket, Node: d.g.cfg.Node}
-	ev.Kind = &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: fact}
+	d.g.metrics.acknowledged[d.facts.Lane].Update(d.sinceRequest(at))
+	fact := domain.AttemptFact{ID: d.id, User: d.user, AtUS: at, Delivered: true}
 	if d.told {
-		d.g.broker.Fact(ev, d.trace, nil)
+		d.g.broker.Attempt(&d.facts, fact, d.trace, nil)
 		return
 	}
-	fact.SentAtUs, fact.LatencyUs = d.sentUS, d.sentUS-d.takenUS
-	d.outcome(ev)
+	d.told = true
+	fact.SentAtUS, fact.LatencyUS = d.sentUS, d.sentUS-d.takenUS
+	d.g.broker.Attempt(&d.facts, fact, d.trace, d.written)
 }
 
 // seen: the person has read it, which also proves that the client has it.
@@ -188,7 +181,7 @@ func (d *delivery) fail(class whisperv1.FailureClass, reason string, atUS int64)
 	}
 	ev := d.event(atUS)
 	ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
-		Attempt:     d.attempt,
+		Attempt:     d.facts.Attempt,
 		Channel:     channelSocket,
 		Node:        d.g.cfg.Node,
 		Class:       class,

@@ -161,7 +161,7 @@ func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) err
 }
 
 func (r *routed) idOf(user string) domain.DeliveryID {
-	return domain.NewDeliveryID(r.requested, domain.HashDelivery(r.notification, user))
+	return domain.NewDeliveryID(r.requested, domain.HashDelivery(r.facts.Notification, user))
 }
 
 // hand gives a delivery to the user's sessions, or says at once why not.
@@ -209,18 +209,23 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*routed, *whisperv1.R
 	if len(route.GetFrame()) == 0 {
 		return nil, nil, errors.New("the route has no frame")
 	}
-	return &routed{
-		g:            l.g,
-		requested:    id.Time(),
-		notification: route.GetNotificationId(),
-		lane:         lane, // the partition's, which is what it is committed by
-		attempt:      route.GetAttempt(),
-		incarnation:  route.GetIncarnation(),
-		expiresMS:    route.GetExpiresAtMs(),
-		takenUS:      l.g.cfg.Now().UnixMicro(),
-		cause:        consumers.PositionOf(rec),
-		trace:        traceOf(rec),
-	}, &route, nil
+	r := &routed{
+		g:         l.g,
+		requested: id.Time(),
+		facts: domain.AttemptFacts{
+			Notification: route.GetNotificationId(),
+			Lane:         lane, // the partition's, which is what it is committed by
+			Cause:        consumers.PositionOf(rec),
+			Attempt:      route.GetAttempt(),
+			Node:         l.g.cfg.Node,
+		},
+		incarnation: route.GetIncarnation(),
+		expiresMS:   route.GetExpiresAtMs(),
+		takenUS:     l.g.cfg.Now().UnixMicro(),
+		trace:       traceOf(rec),
+	}
+	r.facts.Prepare()
+	return r, &route, nil
 }
 
 // traceOf copies the trace headers: the record's are slices of a whole fetch, which a delivery that waits

@@ -147,7 +147,7 @@ func (s *session) send(frame wireFrame, d *delivery) bool {
 		}
 		s.unacked[d.id.Hash()] = d
 	}
-	s.enqueue(queueHigh+int(d.lane), frame, d)
+	s.enqueue(queueHigh+int(d.facts.Lane), frame, d)
 	s.mu.Unlock()
 	return true
 }

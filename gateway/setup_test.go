@@ -81,6 +81,10 @@ func (b *fakeBroker) Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done fu
 	}
 }
 
+func (b *fakeBroker) Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error)) {
+	b.Fact(shared.Event(fact), trace, done)
+}
+
 func (b *fakeBroker) DeadLetter(_ *kgo.Record, reason error, done func(error)) {
 	b.mu.Lock()
 	b.dead = append(b.dead, reason.Error())
