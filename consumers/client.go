@@ -28,6 +28,9 @@ type ClientConfig struct {
 	SASLMechanism string
 	SASLUser      string
 	SASLPassword  string
+	// AcceptLoss lets a group go on where retention has removed records that it had not read. Without it that
+	// is an error: nothing disappears silently.
+	AcceptLoss bool
 	// Logger takes what the client has to say about connections and groups.
 	Logger *slog.Logger
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -190,7 +191,11 @@ func (l *Loop) poll(ctx context.Context) error {
 		}
 		var pause map[string][]int32
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
-			if w := l.worker(f.Topic, f.Partition); w != nil && len(f.Records) > 0 && w.enqueue(f.Records) {
+			w := l.worker(f.Topic, f.Partition)
+			if w == nil || len(f.Records) == 0 || !l.complete(w, f) {
+				return
+			}
+			if w.enqueue(f.Records) {
 				if pause == nil {
 					pause = map[string][]int32{}
 				}
@@ -202,6 +207,25 @@ func (l *Loop) poll(ctx context.Context) error {
 		}
 		l.cl.AllowRebalance()
 	}
+}
+
+// complete says whether the loop may go on with what was fetched. Where retention has removed records before
+// the group read them it may not, until somebody has said that their loss is accepted.
+func (l *Loop) complete(w *worker, f kgo.FetchTopicPartition) bool {
+	lost := w.overtaken(f)
+	if lost == 0 {
+		return true
+	}
+	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_records_lost_total{group=%q,topic=%q}`, l.cfg.Group, f.Topic)).AddInt64(lost)
+	if l.cfg.Client.AcceptLoss {
+		l.cfg.Client.logger().Error("records were removed by retention before they were read, going on without them as kafka-accept-loss says",
+			"group", l.cfg.Group, "topic", f.Topic, "partition", f.Partition, "records", lost, "from", f.LogStartOffset)
+		return true
+	}
+	l.fail(w.part, "read", fmt.Errorf("%d records before offset %d were removed by retention before group %s read them: "+
+		"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
+		lost, f.LogStartOffset, l.cfg.Group))
+	return false
 }
 
 // pause stops fetching what is over its bound. A worker may have emptied its queue meanwhile and have
@@ -260,7 +284,7 @@ func (l *Loop) start(ctx context.Context, offsets map[string]map[int32]kgo.Offse
 				continue
 			}
 			if at := offset.EpochOffset().Offset; at >= 0 {
-				w.part.Start = at
+				w.begin(at)
 			}
 			if w.started.CompareAndSwap(false, true) {
 				go w.run()

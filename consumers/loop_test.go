@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -351,4 +353,50 @@ func config(configs kadm.ResourceConfigs, topic, key string) string {
 		}
 	}
 	return ""
+}
+
+// What retention removed before the group read it is an error, until its loss is accepted.
+func TestRecordsThatRetentionOvertookEndTheLoop(t *testing.T) {
+	t.Parallel()
+	client := kafka(t, 1, "a")
+	cfg := consumers.LoopConfig{Client: client, Group: "g", Topics: []string{"a"}, Handler: newRecorder()}
+	put := func(n int) {
+		for i := range n {
+			publish(t, client, &kgo.Record{Topic: "a", Value: fmt.Append(nil, i)})
+		}
+	}
+	put(3)
+	stop := start(t, cfg)
+	eventually(t, "the group reads", func() bool { return cfg.Handler.(*recorder).count() == 3 })
+	stop()
+	put(7)
+	adm, err := client.Admin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adm.Close()
+	gone := kadm.Offsets{}
+	gone.AddOffset("a", 0, 8, -1) // 3 to 7 were never read
+	if _, err := adm.DeleteRecords(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+
+	lost := metrics.GetOrCreateCounter(`whisper_records_lost_total{group="g",topic="a"}`)
+	before := lost.Get()
+	loop, err := consumers.NewLoop(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = loop.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "5 records before offset 8") || !strings.Contains(err.Error(), "--kafka-accept-loss") {
+		t.Fatalf("the loop ended with %v", err)
+	}
+	if n := lost.Get() - before; n != 5 {
+		t.Errorf("%d records were counted as lost", n)
+	}
+
+	accepting := newRecorder()
+	cfg.Handler, cfg.Client.AcceptLoss = accepting, true
+	start(t, cfg)
+	eventually(t, "the rest is read", func() bool { return accepting.count() == 2 })
 }

@@ -63,6 +63,7 @@ type worker struct {
 	started atomic.Bool
 
 	mu      sync.Mutex
+	expects int64 // the offset that comes next; -1: any
 	queue   []*kgo.Record
 	bytes   int
 	paused  bool
@@ -72,8 +73,28 @@ type worker struct {
 func newWorker(l *Loop, topic string, id int32) *worker {
 	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	w.part.next.Store(-1)
+	w.expects = -1
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
+}
+
+// begin notes where the group has got to.
+func (w *worker) begin(at int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.part.Start, w.expects = at, at
+}
+
+// overtaken says how many records the cluster has removed that nobody has read: its log now begins after what
+// comes next. Gaps within the log are none: control records and aborted transactions have offsets as well.
+func (w *worker) overtaken(f kgo.FetchTopicPartition) (lost int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.expects >= 0 {
+		lost = max(0, f.LogStartOffset-w.expects)
+	}
+	w.expects = f.Records[len(f.Records)-1].Offset + 1
+	return lost
 }
 
 // enqueue takes what was polled and says whether the partition is to be paused now.

@@ -25,6 +25,7 @@ type kafkaFlags struct {
 	KafkaTLSCert       string   `name:"kafka-tls-cert" placeholder:"FILE" help:"Client certificate (PEM), together with --kafka-tls-key."`
 	KafkaTLSKey        string   `name:"kafka-tls-key" placeholder:"FILE" help:"Key of the client certificate (PEM)."`
 	KafkaTLSServerName string   `name:"kafka-tls-server-name" placeholder:"NAME" help:"Name to expect in the brokers' certificates, where it differs from their addresses."`
+	KafkaAcceptLoss    bool     `name:"kafka-accept-loss" help:"Go on where retention has removed records before they were read, which is an error otherwise."`
 }
 
 // Check names every problem of these settings.
@@ -52,7 +53,7 @@ func (f kafkaFlags) client(id string, log *slog.Logger) (consumers.ClientConfig,
 	cfg := consumers.ClientConfig{
 		Brokers: f.Kafka, ClientID: id, TLS: tlsConfig,
 		SASLMechanism: f.KafkaSASLMechanism, SASLUser: f.KafkaSASLUser, SASLPassword: f.KafkaSASLPassword,
-		Logger: log,
+		AcceptLoss: f.KafkaAcceptLoss, Logger: log,
 	}
 	return cfg, errors.Join(append(errs, cfg.Validate())...)
 }
