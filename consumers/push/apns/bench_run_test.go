@@ -18,7 +18,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// BenchConfig is one measurement of pushes a client CPU-second, for `whisper bench apns`. The server
+// BenchConfig is one measurement of pushes a client CPU-second. The server
 // must be another process, or its CPU is counted too.
 type BenchConfig struct {
 	// Provider points at a simulator.
