@@ -21,6 +21,8 @@ type SocketsConfig struct {
 	Kafka []string
 	// Users that are connected, one connection each.
 	Users int
+	// Beside is how many other gateways there are on the machine, with as many connections each.
+	Beside int
 	// Idle is how long they rest before memory is read; the second half gives the CPU at rest.
 	Idle time.Duration
 	// Frames of each throughput run, and how many Runs.
@@ -38,6 +40,9 @@ func (c SocketsConfig) Validate() error {
 	if c.Users < 1 {
 		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
 	}
+	if c.Beside < 0 || c.Beside > maxBeside {
+		errs = append(errs, fmt.Errorf("beside: 0 to %d other gateways, not %d", maxBeside, c.Beside))
+	}
 	if c.Frames < c.Users {
 		errs = append(errs, fmt.Errorf("frames: at least one for each user, %d", c.Users))
 	}
@@ -52,8 +57,9 @@ func (c SocketsConfig) Validate() error {
 
 // SocketsReport is what was measured; medians of the runs. CPU is the gateway's alone.
 type SocketsReport struct {
-	Users int    `json:"users"`
-	Kafka string `json:"kafka"`
+	Users  int    `json:"users"`
+	Beside int    `json:"beside"`
+	Kafka  string `json:"kafka"`
 	// Connecting: the token verified, presence published, the welcome read.
 	ConnectsPerSecond float64 `json:"connects_per_second"`
 	ConnectCPU        float64 `json:"connect_cpu_us"`
@@ -87,6 +93,9 @@ type sockets struct {
 	broker  *kafka.Broker
 	gateway *process
 	addr    string
+	env     []string // of gateways
+	beside  []*process
+	crowds  []*helper
 	routes  *routes
 	report  *SocketsReport
 }
@@ -96,12 +105,12 @@ func RunSockets(ctx context.Context, cfg SocketsConfig) (*SocketsReport, error) 
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &sockets{cfg: cfg, report: &SocketsReport{Users: cfg.Users, Kafka: "given"}}
+	s := &sockets{cfg: cfg, report: &SocketsReport{Users: cfg.Users, Beside: cfg.Beside, Kafka: "given"}}
 	defer s.close()
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.floors, s.acknowledged, s.automatic} {
+	for _, step := range []func(context.Context) error{s.crowd, s.floors, s.acknowledged, s.automatic} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -130,23 +139,57 @@ func (s *sockets) start(ctx context.Context) error {
 	if err := consumers.EnsureTopics(ctx, s.kafka, topology.Specs()...); err != nil {
 		return err
 	}
-	s.addr = freeAddr()
-	env := []string{
+	s.env = []string{
 		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", socketsPartitions),
 		"WHISPER_AUTH_SECRET=" + benchSecret, "WHISPER_PPROF=true",
 	}
-	args := append([]string{
-		"gateway", "--node", benchNode, "--listen", s.addr, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000", "--drain", "5s",
-	}, s.cfg.Flags...)
 	var err error
-	if s.gateway, err = startRole(ctx, env, "gateway", args...); err != nil {
+	if s.gateway, s.addr, err = s.startGateway(ctx, benchNode); err != nil {
 		return err
 	}
 	s.routes, err = newRoutes(ctx, s.kafka, s.cfg.Users)
 	return err
 }
 
+func (s *sockets) startGateway(ctx context.Context, node string) (p *process, addr string, err error) {
+	addr = freeAddr()
+	p, err = startRole(ctx, s.env, "gateway", append([]string{
+		"gateway", "--node", node, "--listen", addr, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000", "--drain", "5s",
+	}, s.cfg.Flags...)...)
+	return p, addr, err
+}
+
+// maxBeside: each needs addresses of its own to connect from, two for up to 20,000 connections.
+const maxBeside = 50
+
+// crowd fills the machine with other gateways and their clients.
+func (s *sockets) crowd(ctx context.Context) error {
+	for i := range s.cfg.Beside {
+		p, addr, err := s.startGateway(ctx, fmt.Sprintf("%s-%d", benchNode, i+1))
+		if err != nil {
+			return err
+		}
+		s.beside = append(s.beside, p)
+		h, err := startHelper("sockets-client", "--addr", addr, "--users", fmt.Sprint(s.cfg.Users), "--source", fmt.Sprint(10+4*i))
+		if err != nil {
+			return err
+		}
+		s.crowds = append(s.crowds, h)
+		if _, err := h.reply(); err != nil {
+			return err
+		}
+		s.say("%d connections stand beside", (i+1)*s.cfg.Users)
+	}
+	return nil
+}
+
 func (s *sockets) close() {
+	for _, h := range s.crowds {
+		h.end()
+	}
+	for _, p := range s.beside {
+		p.stop()
+	}
 	if s.routes != nil {
 		s.routes.close()
 	}

@@ -27,6 +27,9 @@ type SocketsClientConfig struct {
 	Ack string
 	// Concurrency of the connects.
 	Concurrency int
+	// Source is the first address that is connected from, 127.0.0.Source; clients beside each other need
+	// addresses of their own.
+	Source int
 }
 
 // RunSocketsClient connects users, counts what they get and acknowledges it, until its input ends. It knows
@@ -76,7 +79,7 @@ func (l *load) connect(ctx context.Context) error {
 }
 
 func (l *load) open(ctx context.Context, i int, token string) error {
-	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/sourcePorts))}
+	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(l.cfg.Source+i/sourcePorts))}
 	conn, err := (&net.Dialer{LocalAddr: from, KeepAlive: -1}).DialContext(ctx, "tcp", l.cfg.Addr)
 	if err != nil {
 		return err

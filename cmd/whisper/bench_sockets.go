@@ -14,6 +14,7 @@ import (
 type benchSocketsCmd struct {
 	Kafka    []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
 	Users    int           `default:"10000" placeholder:"N" help:"Connections (default ${default})."`
+	Beside   int           `placeholder:"N" help:"Other gateways on the machine, with as many connections each."`
 	Idle     time.Duration `default:"140s" placeholder:"DURATION" help:"How long they rest before memory is read (default ${default})."`
 	Frames   int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
 	Runs     int           `default:"3" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
@@ -31,7 +32,7 @@ func (c *benchSocketsCmd) Help() string {
 
 func (c *benchSocketsCmd) config(out io.Writer) bench.SocketsConfig {
 	return bench.SocketsConfig{
-		Kafka: c.Kafka, Users: c.Users, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs, Flags: c.Flag, Profiles: c.Profiles, Out: out,
+		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs, Flags: c.Flag, Profiles: c.Profiles, Out: out,
 	}
 }
 
@@ -51,7 +52,7 @@ func (c *benchSocketsCmd) Run(ctx context.Context, p *process) error {
 func printSockets(out io.Writer, r *bench.SocketsReport) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, measured, floor string) { _, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", name, measured, floor) }
-	_, _ = fmt.Fprintf(w, "%s, %d connections; CPU of the gateway alone\n\n", r.Kafka, r.Users)
+	_, _ = fmt.Fprintf(w, "%s, %d connections, %d on the machine; CPU of the gateway alone\n\n", r.Kafka, r.Users, r.Users*(1+r.Beside))
 	row("measure", "gateway", "floor of the same run")
 	row("memory a connection at rest", fmt.Sprintf("%.0f B", r.RSS), fmt.Sprintf("%.0f B", r.RSSFloor))
 	row("CPU at rest", fmt.Sprintf("%.2f%% of a core", r.IdleCPU), fmt.Sprintf("%.2f%% without connections", r.IdleCPUEmpty))
@@ -71,10 +72,11 @@ type socketsClientCmd struct {
 	Users       int    `required:"" help:"Connections."`
 	Ack         string `default:"one" help:"auto, one or none."`
 	Concurrency int    `default:"32" help:"Connects at a time."`
+	Source      int    `default:"2" help:"The first address to connect from, 127.0.0.N."`
 }
 
 func (c *socketsClientCmd) Run(ctx context.Context, p *process) error {
-	return bench.RunSocketsClient(ctx, bench.SocketsClientConfig{Addr: c.Addr, Users: c.Users, Ack: c.Ack, Concurrency: c.Concurrency}, os.Stdin, p.stdout)
+	return bench.RunSocketsClient(ctx, bench.SocketsClientConfig{Addr: c.Addr, Users: c.Users, Ack: c.Ack, Concurrency: c.Concurrency, Source: c.Source}, os.Stdin, p.stdout)
 }
 
 type socketsFloorCmd struct{}
