@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +41,9 @@ type Options struct {
 	Connected func(session string)
 	// Disconnected is told why a connection ended.
 	Disconnected func(err error)
-	// Token gets a fresh token before each connection after the first, and after one has expired. Without it
-	// an expired token ends the client.
+	// Token gets a fresh token before each connection after the first, when the server did not accept the last
+	// one (4001, 4002), and a minute or two before one that tells its end (a JWT) expires: then the connection
+	// goes on with the new one. Without it such a token ends the client.
 	Token func(ctx context.Context) (string, error)
 	// AutoAck asks the server to count what the socket took as delivered; nothing is acknowledged.
 	AutoAck bool
@@ -79,9 +81,10 @@ type Client struct {
 	seen  window
 	token string
 
-	mu   sync.Mutex
-	conn *websocket.Conn // nil while there is none
-	err  error
+	mu    sync.Mutex
+	conn  *websocket.Conn // nil while there is none
+	reads []string        // to be told with the next connection
+	err   error
 }
 
 // Dial connects to a gateway (ws://host:port/v1/socket) and goes on in the background until Close, until ctx
@@ -175,30 +178,63 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Read tells that the person has seen these notifications. It fails while there is no connection; call
-// it again later.
+// maxReads bounds what is kept of Read while there is no connection.
+const maxReads = 1000
+
+// Read tells that the person has seen these notifications. Without a connection it is told with the next one;
+// of more than 1,000 that wait the oldest are forgotten. It fails only when the client has ended.
 func (c *Client) Read(ids ...string) error {
-	return c.send("read", ids)
+	if len(ids) == 0 {
+		return nil
+	}
+	if c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if c.send(idsFrame{"read", ids}) != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.reads = append(c.reads, ids...)
+		c.reads = c.reads[max(0, len(c.reads)-maxReads):]
+	}
+	return nil
+}
+
+// tellReads is called with each new connection.
+func (c *Client) tellReads() {
+	c.mu.Lock()
+	reads := c.reads
+	c.reads = nil
+	c.mu.Unlock()
+	for chunk := range slices.Chunk(reads, 64) { // 8 KiB at most: half of what a gateway takes in a frame
+		_ = c.Read(chunk...) // kept again if it fails
+	}
+}
+
+type idsFrame struct {
+	Type string   `json:"type"`
+	IDs  []string `json:"ids"`
+}
+
+type refreshFrame struct {
+	Type  string `json:"type"`
+	Token string `json:"token"`
 }
 
 var errNotConnected = errors.New("not connected")
 
-func (c *Client) send(verb string, ids []string) error {
-	frame, err := json.Marshal(struct {
-		Type string   `json:"type"`
-		IDs  []string `json:"ids"`
-	}{verb, ids})
+func (c *Client) send(v any) error {
+	frame, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", verb, err)
+		return fmt.Errorf("encode a frame: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn == nil {
-		return fmt.Errorf("send %s: %w", verb, errNotConnected)
+		return errNotConnected
 	}
 	_ = c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // a closed socket fails in the write
 	if err := c.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
-		return fmt.Errorf("send %s: %w", verb, err)
+		return fmt.Errorf("send a frame: %w", err)
 	}
 	return nil
 }

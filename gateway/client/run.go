@@ -196,6 +196,7 @@ func (c *Client) welcome(conn *websocket.Conn) error {
 	if c.opts.Connected != nil {
 		c.opts.Connected(f.Session)
 	}
+	c.tellReads()
 	return nil
 }
 
@@ -211,9 +212,11 @@ func silence(pingSeconds float64) time.Duration {
 func (c *Client) receive(conn *websocket.Conn) *pause {
 	// Close and ctx both end the read.
 	stop := context.AfterFunc(c.ctx, func() { hangUp(conn, websocket.CloseNormalClosure) })
+	stopRefreshing := c.keepFresh()
 	var move *time.Timer
 	defer func() {
 		stop()
+		stopRefreshing()
 		if move != nil {
 			move.Stop()
 		}
@@ -258,7 +261,7 @@ func (c *Client) why(err error) *pause {
 	}
 	switch closed.Code {
 	case 4001:
-		return &pause{err: ErrUnauthorized, end: true}
+		return &pause{err: ErrUnauthorized, end: c.opts.Token == nil}
 	case 4002:
 		if c.opts.Token == nil {
 			return &pause{err: ErrTokenExpired, end: true}
@@ -297,7 +300,7 @@ func (c *Client) notify(n Notification) error {
 	if c.opts.AutoAck {
 		return nil
 	}
-	return c.send("ack", []string{n.ID})
+	return c.send(idsFrame{"ack", []string{n.ID}})
 }
 
 func (c *Client) hand(n Notification) error {

@@ -57,7 +57,7 @@ func runNode(text string) error {
 	g, err := gateway.New(gateway.Config{
 		Node: s.Node, Addr: s.Addr, Partitions: 1, Origins: []string{"*"},
 		Kafka:        consumers.ClientConfig{Brokers: s.Kafka, ClientID: "conformance-" + s.Node},
-		Auth:         gateway.AuthConfig{HMACSecret: []byte(Secret)},
+		Auth:         gateway.AuthConfig{HMACSecret: []byte(Secret), Leeway: -1},
 		DrainTimeout: s.Drain,
 		Metrics:      metrics.NewSet(),
 	})

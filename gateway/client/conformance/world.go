@@ -208,7 +208,9 @@ func (w *world) fact(ev *whisperv1.Event) {
 	id := ev.GetNotificationId()
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryDelivered:
-		w.delivered = append(w.delivered, id)
+		if !slices.Contains(w.delivered, id) { // what is sent again is acknowledged again
+			w.delivered = append(w.delivered, id)
+		}
 		w.pending = slices.DeleteFunc(w.pending, func(r *whisperv1.Route) bool { return r.GetNotificationId() == id })
 	case *whisperv1.Event_DeliveryRead:
 		w.read = append(w.read, id)
