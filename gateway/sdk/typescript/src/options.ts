@@ -1,0 +1,118 @@
+import type { WhisperError } from "./errors.js";
+import type { Notification } from "./frames.js";
+import type { SocketConstructor } from "./socket.js";
+
+/**
+ * - `idle`: `connect()` was not called yet;
+ * - `connecting`: a token is fetched, a socket opened;
+ * - `open`: the server has welcomed us;
+ * - `draining`: still open, but the server has asked us to come again elsewhere soon;
+ * - `waiting`: there is no connection, and it is not time to try again yet, or the machine is offline;
+ * - `closed`: `close()` was called, or trying again is useless. `connect()` starts anew.
+ */
+export type State = "idle" | "connecting" | "open" | "waiting" | "draining" | "closed";
+
+/** A token (JWT), or how to get one: it is called before each connection and before a token expires. */
+export type TokenSource = string | (() => string | Promise<string>);
+
+export interface WhisperOptions {
+  /** Where the gateway is, like `wss://push.example.com/v1/socket`. */
+  url: string;
+  /**
+   * With a callback, a token that the server refuses (4001), or that has expired (4002), is replaced, and a JWT is
+   * refreshed before its `exp` without a new connection. A callback that fails is tried again, with back-off;
+   * throw a `WhisperError("unauthorized", …)` to stop for good, for example when the person has logged out.
+   */
+  token: TokenSource;
+  /**
+   * Takes each notification once within the window. When it has returned, or its promise is resolved, the
+   * notification is acknowledged; when it throws or rejects it is not, and the server sends it again. One at a
+   * time and in order within a lane; a `high` one does not wait for a `low` one's handler.
+   */
+  onNotification: (notification: Notification) => void | Promise<void>;
+  /** The notification of this id is to be taken back. */
+  onRetracted?: (id: string) => void;
+  /** Each change of `state`; `error` says why where it was not ours. */
+  onState?: (state: State, error?: WhisperError) => void;
+  /** What went wrong without ending the client; see `Code`. Without it, nothing is said. */
+  onError?: (error: WhisperError) => void;
+  /**
+   * `manual` (default): the client acknowledges what its handler has finished. `auto`: the server takes for delivered
+   * what the socket took; a notification that the handler fails on, or that is on its way when the connection ends, is lost.
+   */
+  ackMode?: "manual" | "auto";
+  /** How many ids are remembered to drop what comes twice (1,000). */
+  dedupeWindow?: number;
+  /** How many reads are kept while there is no connection (1,000); of more, the oldest are forgotten. */
+  maxPendingReads?: number;
+  /**
+   * Milliseconds to wait before trying again: a random time up to `min` (500) that doubles with each failure up to
+   * `max` (30,000).
+   */
+  backoff?: { min?: number; max?: number };
+  /** Milliseconds that getting a token may take, and then opening the connection (10,000 each). */
+  connectTimeout?: number;
+  /** The WebSocket to use, where there is no global one (Node 20: that of the package `ws`) or another is wanted. */
+  WebSocket?: SocketConstructor;
+}
+
+/** Options with every default filled in. */
+export type Settings = Required<Pick<WhisperOptions, "url" | "token" | "ackMode" | "dedupeWindow" | "maxPendingReads" | "connectTimeout">> & {
+  backoff: { min: number; max: number };
+  WebSocket: SocketConstructor;
+};
+
+/** Checks all of it and names everything that is wrong. */
+export function settle(o: WhisperOptions): Settings {
+  const wrong: string[] = [];
+  const Socket = o.WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket;
+  if (Socket === undefined) {
+    wrong.push("WebSocket: there is no global one here; give one, like that of the package ws");
+  }
+  if (typeof o.token !== "function" && (typeof o.token !== "string" || o.token === "")) {
+    wrong.push("token: must be a token or a function that gets one");
+  }
+  if (typeof o.onNotification !== "function") {
+    wrong.push("onNotification: must be a function");
+  }
+  const url = address(o.url);
+  if (url === undefined) {
+    wrong.push("url: must be like wss://push.example.com/v1/socket");
+  }
+  const number = (name: string, value: number | undefined, otherwise: number, least: number): number => {
+    if (value !== undefined && !(Number.isFinite(value) && value >= least)) {
+      wrong.push(`${name}: must be a number from ${least}`);
+    }
+    return value ?? otherwise;
+  };
+  const min = number("backoff.min", o.backoff?.min, 500, 0);
+  const settings = {
+    token: o.token,
+    ackMode: o.ackMode ?? "manual",
+    dedupeWindow: number("dedupeWindow", o.dedupeWindow, 1000, 1),
+    maxPendingReads: number("maxPendingReads", o.maxPendingReads, 1000, 0),
+    connectTimeout: number("connectTimeout", o.connectTimeout, 10_000, 1),
+    backoff: { min, max: number("backoff.max", o.backoff?.max, Math.max(30_000, min), min) },
+  };
+  if (settings.ackMode !== "manual" && settings.ackMode !== "auto") {
+    wrong.push("ackMode: must be manual or auto");
+  }
+  if (wrong.length > 0 || Socket === undefined || url === undefined) {
+    throw new TypeError("WhisperClient: " + wrong.join("; "));
+  }
+  if (settings.ackMode === "auto") {
+    url.searchParams.set("ack", "auto");
+  }
+  return { ...settings, url: url.href, WebSocket: Socket };
+}
+
+/** Relative addresses count from the page's, and http from there means ws. */
+function address(text: string): URL | undefined {
+  try {
+    const url = new URL(text, (globalThis as { location?: { href: string } }).location?.href);
+    url.protocol = url.protocol.replace(/^http/, "ws");
+    return url.protocol === "ws:" || url.protocol === "wss:" ? url : undefined;
+  } catch {
+    return undefined;
+  }
+}
