@@ -215,10 +215,10 @@ func (d *dev) components(sockets net.Listener) ([]component, error) {
 		func() ([]component, error) { return intakeRole(d.role) },
 		func() ([]component, error) { return dispatchRole(d.role, dispatch.Config{}) },
 		func() ([]component, error) {
-			return gatewayRole(d.role, gateway.Config{
-				Node: "dev", Partitions: d.role.topology.Partitions, Listener: sockets, Origins: []string{"*"},
+			return d.gatewayWithPage(gateway.Config{
+				Node: "dev", Partitions: d.role.topology.Partitions, Origins: []string{"*"},
 				Auth: gateway.AuthConfig{HMACSecret: []byte(devSecret)}, DrainTimeout: time.Second,
-			})
+			}, sockets)
 		},
 		func() ([]component, error) { return pushRole(d.role, pushed, push.Config{}) },
 	} {

@@ -81,6 +81,7 @@ func (d *dev) banner() {
 	d.say(`
   Kafka       %s, %d partitions
   sockets     ws://%s/v1/socket
+  page        http://%s/ (watch notifications arrive, send some)
   operations  http://%s (/readyz, /metrics, /v1/health)
   Postgres    %s
   state       %s
@@ -95,7 +96,7 @@ Try in another terminal:
   %s events --follow%s
 
 Ctrl-C stops it.
-`, d.kafka.Addr(), d.cmd.Partitions, d.sockets, d.role.server.Addr(), url, state,
+`, d.kafka.Addr(), d.cmd.Partitions, d.sockets, d.sockets, d.role.server.Addr(), url, state,
 		whisper, sockets, whisper, kafka, d.kafka.Addr(), d.role.server.Addr(), url, whisper, kafka)
 }
 
