@@ -9,6 +9,9 @@ const wanted = process.argv.length > 2 ? process.argv.slice(2) : all;
 
 mkdirSync(".build/browser", { recursive: true });
 run("go", "build", "-o", ".build/testserver", "./testserver");
+if (wanted.includes("devpage")) {
+  run("go", "build", "-o", ".build/whisper", "../../../cmd/whisper");
+}
 await build({
   entryPoints: wanted.map((name) => `test/${name}.test.ts`), outdir: ".build", outExtension: { ".js": ".mjs" },
   bundle: true, platform: "node", format: "esm", target: "node20", packages: "external", sourcemap: "inline", logLevel: "warning",
