@@ -872,6 +872,7 @@
       onState: (now, error) => {
         state.dataset["state"] = now;
         state.textContent = now === "open" ? `connected as ${name}` : words[now];
+        say("#sent", "");
         say("#who-error", now === "waiting" || now === "closed" ? reason(error) : "");
       }
     });
@@ -969,13 +970,19 @@
   }
   find("#send").addEventListener("submit", (event) => {
     event.preventDefault();
-    const form = new FormData(event.target);
+    void send(new FormData(event.target), user.value.trim());
+  });
+  async function send(form, to) {
     const id = "page-" + crypto.getRandomValues(new Uint32Array(2)).join("-");
     asked.set(id, performance.now());
     say("#send-error", "");
-    post("/dev/send", { id, user: user.value.trim(), lane: form.get("lane"), title: form.get("title"), body: form.get("body") }).catch((why) => {
+    say("#sent", "");
+    try {
+      await post("/dev/send", { id, user: to, lane: form.get("lane"), title: form.get("title"), body: form.get("body") });
+      say("#sent", client?.state === "open" ? "" : `Sent: it waits until ${to} connects.`);
+    } catch (why) {
       asked.delete(id);
       say("#send-error", why instanceof Error ? why.message : String(why));
-    });
-  });
+    }
+  }
 })();

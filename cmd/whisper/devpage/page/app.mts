@@ -43,6 +43,7 @@ function connect(name: string): void {
     onState: (now, error) => {
       state.dataset["state"] = now;
       state.textContent = now === "open" ? `connected as ${name}` : words[now];
+      say("#sent", "");
       say("#who-error", now === "waiting" || now === "closed" ? reason(error) : "");
     },
   });
@@ -154,12 +155,19 @@ for (const sample of document.querySelectorAll<HTMLButtonElement>(".samples butt
 
 find("#send").addEventListener("submit", (event) => {
   event.preventDefault();
-  const form = new FormData(event.target as HTMLFormElement);
+  void send(new FormData(event.target as HTMLFormElement), user.value.trim());
+});
+
+async function send(form: FormData, to: string): Promise<void> {
   const id = "page-" + crypto.getRandomValues(new Uint32Array(2)).join("-");
   asked.set(id, performance.now());
   say("#send-error", "");
-  post("/dev/send", { id, user: user.value.trim(), lane: form.get("lane"), title: form.get("title"), body: form.get("body") }).catch((why: unknown) => {
+  say("#sent", "");
+  try {
+    await post("/dev/send", { id, user: to, lane: form.get("lane"), title: form.get("title"), body: form.get("body") });
+    say("#sent", client?.state === "open" ? "" : `Sent: it waits until ${to} connects.`);
+  } catch (why) {
     asked.delete(id);
     say("#send-error", why instanceof Error ? why.message : String(why));
-  });
-});
+  }
+}

@@ -64,10 +64,16 @@ test("the page of whisper dev", async () => {
     assert.equal(await first.locator(".lane").innerText(), "high");
 
     await page.getByRole("radio", { name: "normal" }).check();
-    await page.getByLabel("Title").fill("<b>Salary</b>");
+    await page.getByLabel("Title").fill("Salary <1>");
     await page.getByLabel("Text").fill("EGP 25,000.00 arrived.\nThank you.");
     await page.getByRole("button", { name: "Send", exact: true }).click();
-    await page.getByRole("heading", { name: "<b>Salary</b>" }).waitFor(); // text, not markup
+    await page.getByRole("heading", { name: "Salary <1>" }).waitFor(); // text, not markup
+
+    await page.getByRole("radio", { name: "low" }).check();
+    await page.getByLabel("Title").fill("Statement");
+    await page.getByLabel("Text").fill("Your November statement is ready.");
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.getByRole("heading", { name: "Statement" }).waitFor();
 
     await page.getByRole("button", { name: "العربية" }).click();
     await page.getByRole("button", { name: "Send", exact: true }).click();
@@ -77,6 +83,8 @@ test("the page of whisper dev", async () => {
     assert.equal(await first.locator("h3").evaluate((h) => getComputedStyle(h).direction), "ltr");
 
     await first.getByRole("button", { name: "Mark read" }).click();
+    await page.getByText("3 unread").waitFor();
+    await page.getByRole("button", { name: "Mark read" }).last().click(); // Salary <1>, last of the unread
     await page.getByText("2 unread").waitFor();
     await page.screenshot({ path: ".build/devpage.png" });
     await page.emulateMedia({ colorScheme: "dark" });
@@ -87,6 +95,13 @@ test("the page of whisper dev", async () => {
 
     await page.getByRole("button", { name: "Disconnect" }).click();
     await page.getByText("not connected").waitFor();
+    await page.getByLabel("Title").fill("Later");
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.getByText("it waits until mona connects").waitFor();
+    await page.getByRole("button", { name: "Connect" }).click();
+    await page.getByRole("heading", { name: "Later" }).waitFor();
+    await page.getByRole("button", { name: "Disconnect" }).click();
+
     await page.getByLabel("Title").fill(" ");
     await page.getByLabel("Text").fill("");
     assert.deepEqual(wrong, []);
