@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -81,10 +80,11 @@ type Client struct {
 	seen  window
 	token string
 
-	mu    sync.Mutex
-	conn  *websocket.Conn // nil while there is none
-	reads []string        // to be told with the next connection
-	err   error
+	reads reads
+
+	mu   sync.Mutex
+	conn *websocket.Conn // nil while there is none
+	err  error
 }
 
 // Dial connects to a gateway (ws://host:port/v1/socket) and goes on in the background until Close, until ctx
@@ -103,6 +103,7 @@ func Dial(ctx context.Context, address, token string, opts Options) (*Client, er
 	c := &Client{url: u.String(), opts: opts, token: token, ended: make(chan struct{})}
 	c.dialer = opts.dialer()
 	c.seen = newWindow(opts.Window)
+	c.reads.send = func(ids []string) error { return c.send(idsFrame{"read", ids}) }
 	if opts.Handle == nil {
 		c.channel = make(chan Notification)
 	}
@@ -178,11 +179,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// maxReads bounds what is kept of Read while there is no connection.
-const maxReads = 1000
-
-// Read tells that the person has seen these notifications. Without a connection it is told with the next one;
-// of more than 1,000 that wait the oldest are forgotten. It fails only when the client has ended.
+// Read tells that the person has seen these notifications. Without a connection it is told with the next one,
+// and so is what was told shortly before a connection ended; of more than 1,000 that wait the oldest are
+// forgotten. Those that follow one another quickly are told together. It fails only when the client has ended.
 func (c *Client) Read(ids ...string) error {
 	if len(ids) == 0 {
 		return nil
@@ -190,24 +189,8 @@ func (c *Client) Read(ids ...string) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if c.send(idsFrame{"read", ids}) != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.reads = append(c.reads, ids...)
-		c.reads = c.reads[max(0, len(c.reads)-maxReads):]
-	}
+	c.reads.add(ids)
 	return nil
-}
-
-// tellReads is called with each new connection.
-func (c *Client) tellReads() {
-	c.mu.Lock()
-	reads := c.reads
-	c.reads = nil
-	c.mu.Unlock()
-	for chunk := range slices.Chunk(reads, 64) { // 8 KiB at most: half of what a gateway takes in a frame
-		_ = c.Read(chunk...) // kept again if it fails
-	}
 }
 
 type idsFrame struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -53,6 +54,7 @@ func (c *Client) run(conn *websocket.Conn) {
 		close(c.channel)
 	}
 	c.cancel()
+	c.reads.close()
 	close(c.ended)
 }
 
@@ -141,14 +143,28 @@ func (c *Client) connect(ctx context.Context) (*websocket.Conn, error) {
 		return conn, nil
 	case resp == nil:
 		return nil, &pause{err: err}
-	case resp.StatusCode == http.StatusServiceUnavailable:
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After")) // nothing to read: the back-off decides
-		return nil, &pause{err: fmt.Errorf("the server has no room: HTTP 503"), after: spread(time.Duration(seconds) * time.Second)}
-	case resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+	case resp.StatusCode == http.StatusUnauthorized:
+		return nil, &pause{err: ErrUnauthorized, end: c.opts.Token == nil}
+	case resp.StatusCode >= 400 && resp.StatusCode < 500 && !slices.Contains(passing, resp.StatusCode):
 		return nil, &pause{err: fmt.Errorf("%w: HTTP %d", ErrRefused, resp.StatusCode), end: true}
 	default:
-		return nil, &pause{err: err}
+		after := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		return nil, &pause{err: fmt.Errorf("the server answers HTTP %d", resp.StatusCode), after: spread(after)}
 	}
+}
+
+// passing are the statuses of 400 to 499 that waiting may change.
+var passing = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
+
+// retryAfter reads seconds or a date; 0: there is nothing to read, so the back-off decides.
+func retryAfter(text string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return max(0, time.Duration(seconds)*time.Second)
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
 }
 
 // spread adds up to a quarter, so that those who were told the same do not come at the same moment.
@@ -181,8 +197,10 @@ func (c *Client) welcome(conn *websocket.Conn) error {
 		return &pause{err: fmt.Errorf("the first frame is %q, not a welcome: %w", f.Type, ErrRefused), end: true}
 	}
 	patience := silence(f.PingSeconds)
+	c.reads.alive()
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	conn.SetPingHandler(func(payload string) error {
+		c.reads.alive()
 		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		err := conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(writeTimeout))
 		if err != nil && !errors.Is(err, websocket.ErrCloseSent) {
@@ -196,7 +214,7 @@ func (c *Client) welcome(conn *websocket.Conn) error {
 	if c.opts.Connected != nil {
 		c.opts.Connected(f.Session)
 	}
-	c.tellReads()
+	c.reads.tell()
 	return nil
 }
 
@@ -224,6 +242,7 @@ func (c *Client) receive(conn *websocket.Conn) *pause {
 		c.conn = nil
 		c.mu.Unlock()
 		conn.Close()
+		c.reads.lost()
 	}()
 	for {
 		_, text, err := conn.ReadMessage()
@@ -234,6 +253,7 @@ func (c *Client) receive(conn *websocket.Conn) *pause {
 			}
 			return why
 		}
+		c.reads.alive()
 		var f frame
 		if err := json.Unmarshal(text, &f); err != nil {
 			c.opts.Logger.Warn("frame does not decode", "error", err)

@@ -90,6 +90,60 @@
     return frames;
   }
 
+  // src/surroundings.ts
+  var tickMs = 15e3;
+  var sleptMs = 12e4;
+  var Surroundings = class {
+    constructor(online, doubt) {
+      this.online = online;
+      this.doubt = doubt;
+    }
+    #timer;
+    #tick = 0;
+    /** The machine says that it has no network. That it has one means little. */
+    get offline() {
+      return globalThis.navigator?.onLine === false;
+    }
+    watch() {
+      const { window, document: document2 } = page();
+      if (window === void 0 || this.#timer !== void 0) {
+        return;
+      }
+      window.addEventListener("online", this.online);
+      window.addEventListener("pageshow", this.doubt);
+      document2?.addEventListener("visibilitychange", this.#shown);
+      this.#tick = Date.now();
+      this.#timer = setInterval(() => {
+        const late = Date.now() - this.#tick > sleptMs;
+        this.#tick = Date.now();
+        if (late) {
+          this.doubt();
+        }
+      }, tickMs);
+    }
+    unwatch() {
+      const { window, document: document2 } = page();
+      window?.removeEventListener("online", this.online);
+      window?.removeEventListener("pageshow", this.doubt);
+      document2?.removeEventListener("visibilitychange", this.#shown);
+      clearInterval(this.#timer);
+      this.#timer = void 0;
+    }
+    #shown = () => {
+      if (page().document?.hidden === false) {
+        this.doubt();
+      }
+    };
+  };
+  function page() {
+    const scope = globalThis;
+    const there = typeof scope.window?.addEventListener === "function";
+    return { window: there ? scope.window : void 0, document: there ? scope.document : void 0 };
+  }
+  function hidden() {
+    return page().document?.hidden === true;
+  }
+
   // src/window.ts
   var Window = class {
     // in the order of adding
@@ -178,8 +232,7 @@
           this.hooks.ack(ids);
         }
       };
-      const hidden = globalThis.document?.hidden === true;
-      if (hidden || Math.abs(Date.now() - this.#flushed) > gatherMs) {
+      if (hidden() || Math.abs(Date.now() - this.#flushed) > gatherMs) {
         queueMicrotask(flush);
       } else {
         setTimeout(flush, gatherMs);
@@ -362,57 +415,6 @@
     return Number.isFinite(ms) && ms > 0 ? ms : void 0;
   }
 
-  // src/surroundings.ts
-  var tickMs = 15e3;
-  var sleptMs = 12e4;
-  var Surroundings = class {
-    constructor(online, doubt) {
-      this.online = online;
-      this.doubt = doubt;
-    }
-    #timer;
-    #tick = 0;
-    /** The machine says that it has no network. That it has one means little. */
-    get offline() {
-      return globalThis.navigator?.onLine === false;
-    }
-    watch() {
-      const { window, document: document2 } = page();
-      if (window === void 0 || this.#timer !== void 0) {
-        return;
-      }
-      window.addEventListener("online", this.online);
-      window.addEventListener("pageshow", this.doubt);
-      document2?.addEventListener("visibilitychange", this.#shown);
-      this.#tick = Date.now();
-      this.#timer = setInterval(() => {
-        const late = Date.now() - this.#tick > sleptMs;
-        this.#tick = Date.now();
-        if (late) {
-          this.doubt();
-        }
-      }, tickMs);
-    }
-    unwatch() {
-      const { window, document: document2 } = page();
-      window?.removeEventListener("online", this.online);
-      window?.removeEventListener("pageshow", this.doubt);
-      document2?.removeEventListener("visibilitychange", this.#shown);
-      clearInterval(this.#timer);
-      this.#timer = void 0;
-    }
-    #shown = () => {
-      if (page().document?.hidden === false) {
-        this.doubt();
-      }
-    };
-  };
-  function page() {
-    const scope = globalThis;
-    const there = typeof scope.window?.addEventListener === "function";
-    return { window: there ? scope.window : void 0, document: there ? scope.document : void 0 };
-  }
-
   // src/timers.ts
   var longest = 2 ** 31 - 1;
   var Timers = class {
@@ -479,6 +481,8 @@
 
   // src/client.ts
   var probeMs = 5e3;
+  var quietMs = 3e5;
+  var readsGatherMs = 20;
   var WhisperClient = class {
     #options;
     #settings;
@@ -492,6 +496,7 @@
     #token = "";
     #openedAt = 0;
     #heardAt = 0;
+    #readsAt = 0;
     #pingMs = 25e3;
     /** Grows when what is under way is not wanted any more. */
     #run = 0;
@@ -538,7 +543,7 @@
     }
     /**
      * Tells that the person has seen these notifications: now, or when there is a connection. It never fails, and
-     * hearing of one twice changes nothing.
+     * hearing of one twice changes nothing. Those that follow one another quickly are told together.
      */
     read(...ids) {
       const forgotten = this.#reads.add(ids);
@@ -709,8 +714,8 @@
       this.#inbox.connected();
       this.#opening?.resolve();
       this.#scheduleRefresh();
-      this.#alive();
       this.#become("open");
+      this.#alive();
       this.#tellReads();
     }
     /** The server is about to leave: come again when it says, so that its clients don't all come at once. */
@@ -733,9 +738,16 @@
     }
     #tellReads() {
       const open = this.#state === "open" || this.#state === "draining";
-      if (open && this.#reads.size > 0) {
-        encodeIDs("read", this.#reads.take(Date.now(), this.#heardAt)).forEach((frame) => this.#link?.send(frame));
+      if (!open || this.#reads.size === 0 || this.#timers.has("reads")) {
+        return;
       }
+      const wait = this.#readsAt + readsGatherMs - Date.now();
+      if (wait > 0 && wait <= readsGatherMs && !hidden()) {
+        this.#timers.set("reads", wait, () => this.#tellReads());
+        return;
+      }
+      this.#readsAt = Date.now();
+      encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
     }
     // --- refreshing the token ---
     #scheduleRefresh() {
@@ -770,8 +782,13 @@
       this.#heardAt = Date.now();
       this.#timers.drop("probe");
       const link = this.#link;
-      if (link?.seesPings === true && this.#state !== "connecting") {
+      if (link === void 0 || this.#state === "connecting") {
+        return;
+      }
+      if (link.seesPings) {
         this.#timers.set("silence", this.#pingMs * 2.5 + 1e3, () => this.#dead(link));
+      } else {
+        this.#timers.set("silence", Math.max(quietMs, this.#pingMs), () => this.#doubt());
       }
     }
     #dead(link) {

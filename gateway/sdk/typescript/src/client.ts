@@ -5,12 +5,18 @@ import { Inbox } from "./inbox.js";
 import { settle, type Settings, type State, type WhisperOptions } from "./options.js";
 import { Reads } from "./reads.js";
 import { type Ended, Link } from "./socket.js";
-import { Surroundings } from "./surroundings.js";
+import { hidden, Surroundings } from "./surroundings.js";
 import { Timers } from "./timers.js";
 import { refreshIn } from "./token.js";
 
 /** How long an answer may take when it is doubtful whether anybody is there, in milliseconds. */
 const probeMs = 5000;
+
+/** After so much silence a browser, which is not shown the server's pings, asks whether anybody is there. */
+const quietMs = 300_000;
+
+/** The shortest time between two frames of reads: servers count frames (100 a second). */
+const readsGatherMs = 20;
 
 /**
  * Receives a user's notifications for as long as it is wanted: it connects, acknowledges what the
@@ -22,7 +28,7 @@ export class WhisperClient {
   readonly #inbox: Inbox;
   readonly #reads: Reads;
   readonly #backoff: Backoff;
-  readonly #timers = new Timers<"connect" | "retry" | "move" | "refresh" | "silence" | "probe">();
+  readonly #timers = new Timers<"connect" | "retry" | "move" | "refresh" | "silence" | "probe" | "reads">();
   readonly #surroundings: Surroundings;
 
   #state: State = "idle";
@@ -30,6 +36,7 @@ export class WhisperClient {
   #token = "";
   #openedAt = 0;
   #heardAt = 0;
+  #readsAt = 0;
   #pingMs = 25_000;
   /** Grows when what is under way is not wanted any more. */
   #run = 0;
@@ -81,7 +88,7 @@ export class WhisperClient {
 
   /**
    * Tells that the person has seen these notifications: now, or when there is a connection. It never fails, and
-   * hearing of one twice changes nothing.
+   * hearing of one twice changes nothing. Those that follow one another quickly are told together.
    */
   read(...ids: string[]): void {
     const forgotten = this.#reads.add(ids);
@@ -267,8 +274,8 @@ export class WhisperClient {
     this.#inbox.connected();
     this.#opening?.resolve();
     this.#scheduleRefresh();
-    this.#alive();
     this.#become("open");
+    this.#alive();
     this.#tellReads();
   }
 
@@ -294,9 +301,16 @@ export class WhisperClient {
 
   #tellReads(): void {
     const open = this.#state === "open" || this.#state === "draining";
-    if (open && this.#reads.size > 0) {
-      encodeIDs("read", this.#reads.take(Date.now(), this.#heardAt)).forEach((frame) => this.#link?.send(frame));
+    if (!open || this.#reads.size === 0 || this.#timers.has("reads")) {
+      return;
     }
+    const wait = this.#readsAt + readsGatherMs - Date.now();
+    if (wait > 0 && wait <= readsGatherMs && !hidden()) {
+      this.#timers.set("reads", wait, () => this.#tellReads());
+      return;
+    }
+    this.#readsAt = Date.now();
+    encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
   }
 
   // --- refreshing the token ---
@@ -336,8 +350,13 @@ export class WhisperClient {
     this.#heardAt = Date.now();
     this.#timers.drop("probe");
     const link = this.#link;
-    if (link?.seesPings === true && this.#state !== "connecting") {
+    if (link === undefined || this.#state === "connecting") {
+      return;
+    }
+    if (link.seesPings) {
       this.#timers.set("silence", this.#pingMs * 2.5 + 1000, () => this.#dead(link));
+    } else {
+      this.#timers.set("silence", Math.max(quietMs, this.#pingMs), () => this.#doubt());
     }
   }
 
@@ -361,8 +380,8 @@ export class WhisperClient {
     if (!open || link === undefined || this.#timers.has("probe") || Date.now() - this.#heardAt < this.#pingMs) {
       return;
     }
-    // A browser shows no pings, and its socket may have died with the network long ago. The token that we
-    // have, sent once more, changes nothing and is answered.
+    // The socket may have died with the network long ago. The token that we have, sent once more, changes
+    // nothing and is answered.
     link.send(JSON.stringify({ type: "refresh", token: this.#token }));
     this.#timers.set("probe", probeMs, () => this.#dead(link));
   }

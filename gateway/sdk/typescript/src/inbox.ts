@@ -1,4 +1,5 @@
 import type { Lane, Notification } from "./frames.js";
+import { hidden } from "./surroundings.js";
 import { Window } from "./window.js";
 
 /** What the inbox does with the world. */
@@ -90,9 +91,7 @@ export class Inbox {
         this.hooks.ack(ids);
       }
     };
-    // Timers of hidden pages may wait for a minute.
-    const hidden = (globalThis as { document?: { hidden?: boolean } }).document?.hidden === true;
-    if (hidden || Math.abs(Date.now() - this.#flushed) > gatherMs) {
+    if (hidden() || Math.abs(Date.now() - this.#flushed) > gatherMs) {
       queueMicrotask(flush);
     } else {
       setTimeout(flush, gatherMs);

@@ -111,7 +111,8 @@ export class Link {
   }
 }
 
-function readRetryAfter(value: string | string[] | undefined): number | undefined {
+/** Seconds or a date, as milliseconds from now on; undefined: there is nothing to wait for. */
+export function readRetryAfter(value: string | string[] | undefined): number | undefined {
   const text = Array.isArray(value) ? value[0] : value;
   if (text === undefined || text.trim() === "") {
     return undefined;

@@ -64,3 +64,8 @@ function page(): { window: Page | undefined; document: (Page & { hidden?: boolea
   const there = typeof scope.window?.addEventListener === "function";
   return { window: there ? scope.window : undefined, document: there ? scope.document : undefined };
 }
+
+/** The page can't be seen: its timers may wait for a minute. */
+export function hidden(): boolean {
+  return page().document?.hidden === true;
+}

@@ -64,10 +64,10 @@ test("the page of whisper dev", async () => {
     assert.equal(await first.locator(".lane").innerText(), "high");
 
     await page.getByRole("radio", { name: "normal" }).check();
-    await page.getByLabel("Title").fill("Salary <1>");
+    await page.getByLabel("Title").fill("Salary & bonus <November>");
     await page.getByLabel("Text").fill("EGP 25,000.00 arrived.\nThank you.");
     await page.getByRole("button", { name: "Send", exact: true }).click();
-    await page.getByRole("heading", { name: "Salary <1>" }).waitFor(); // text, not markup
+    await page.getByRole("heading", { name: "Salary & bonus <November>" }).waitFor(); // text, not markup
 
     await page.getByRole("radio", { name: "low" }).check();
     await page.getByLabel("Title").fill("Statement");
@@ -84,7 +84,7 @@ test("the page of whisper dev", async () => {
 
     await first.getByRole("button", { name: "Mark read" }).click();
     await page.getByText("3 unread").waitFor();
-    await page.getByRole("button", { name: "Mark read" }).last().click(); // Salary <1>, last of the unread
+    await page.getByRole("button", { name: "Mark read" }).last().click(); // Salary & bonus <November>, last of the unread
     await page.getByText("2 unread").waitFor();
     await page.screenshot({ path: ".build/devpage.png" });
     await page.emulateMedia({ colorScheme: "dark" });

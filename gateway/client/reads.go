@@ -1,0 +1,125 @@
+package client
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxReads bounds what is kept of Read while there is no connection.
+	maxReads = 1000
+	// readsGather is the shortest time between two frames of reads: servers count frames (100 a second).
+	readsGather = 20 * time.Millisecond
+	// inDoubt is how long before the last sign of life a read may have been sent and still be lost with its
+	// connection.
+	inDoubt = 5 * time.Second
+)
+
+// reads is what the person has seen, until the server can be taken to know. The server does not answer
+// reads, and hearing of one twice costs it nothing: so those that were sent shortly before a connection
+// ended are sent again over the next. Its frames are ids of 8 KiB at most: half of what a gateway takes.
+type reads struct {
+	send func(ids []string) error // nil: it is in the socket's hands
+
+	mu      sync.Mutex
+	waiting []string
+	sent    []sentReads // of this connection
+	last    time.Time   // when a frame of reads was sent
+	heard   time.Time   // the server's last sign of life
+	timer   *time.Timer // runs while reads are gathered
+	over    bool
+}
+
+type sentReads struct {
+	at  time.Time
+	ids []string
+}
+
+// add keeps the ids and tells them: at once, or together with those that follow quickly.
+func (r *reads) add(ids []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return
+	}
+	r.keep(ids)
+	if r.timer != nil {
+		return
+	}
+	if wait := readsGather - time.Since(r.last); wait > 0 {
+		r.timer = time.AfterFunc(wait, r.tell)
+		return
+	}
+	r.flush()
+}
+
+// keep adds to what waits; of too many it forgets the oldest. The lock is held.
+func (r *reads) keep(ids []string) {
+	r.waiting = append(r.waiting, ids...)
+	r.waiting = r.waiting[max(0, len(r.waiting)-maxReads):]
+}
+
+// tell sends what waits: the gathering is over, or a connection was made.
+func (r *reads) tell() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopTimer()
+	if !r.over {
+		r.flush()
+	}
+}
+
+func (r *reads) flush() {
+	ids := r.waiting
+	r.waiting = nil
+	r.sent = slices.DeleteFunc(r.sent, func(s sentReads) bool { return !r.doubtful(s) })
+	for chunk := range slices.Chunk(ids, 64) {
+		if r.send(chunk) != nil {
+			r.keep(chunk)
+			continue
+		}
+		r.last = time.Now()
+		r.sent = append(r.sent, sentReads{r.last, chunk})
+	}
+}
+
+func (r *reads) doubtful(s sentReads) bool { return s.at.After(r.heard.Add(-inDoubt)) }
+
+// alive notes a sign of life of the server.
+func (r *reads) alive() {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.heard = now
+}
+
+// lost is the end of a connection: what may not have arrived waits for the next.
+func (r *reads) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	waiting := r.waiting
+	r.waiting = nil
+	for _, s := range r.sent {
+		if r.doubtful(s) {
+			r.keep(s.ids)
+		}
+	}
+	r.keep(waiting)
+	r.sent = nil
+}
+
+// close forgets them.
+func (r *reads) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over, r.waiting, r.sent = true, nil, nil
+	r.stopTimer()
+}
+
+func (r *reads) stopTimer() {
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+}
