@@ -44,7 +44,7 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			p := &player{t: t, control: server.URL, failing: map[string]int{}, release: make(chan struct{})}
 			var world struct{ World, URL string }
-			if err := p.post("/worlds", map[string]int{"nodes": scenario.Nodes}, &world); err != nil {
+			if err := p.post("/worlds", map[string]any{"nodes": scenario.Nodes, "limits": scenario.Limits}, &world); err != nil {
 				t.Fatal(err)
 			}
 			p.world, p.url = "/worlds/"+world.World, world.URL

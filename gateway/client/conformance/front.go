@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ type front struct {
 	tokens   []string
 	sessions int // welcomes that were passed on
 	frames   []clientFrame
+	answers  []int // statuses of handshakes
+	waits    []told
+	goodbyes []int // close codes of the server
 	closed   bool
 	done     sync.WaitGroup
 }
@@ -43,6 +47,9 @@ type clientFrame struct {
 	Type string   `json:"type"`
 	IDs  []string `json:"ids"`
 }
+
+// told is a Retry-After.
+type told struct{ at, until time.Time }
 
 // link is one connection through the front.
 type link struct {
@@ -149,6 +156,7 @@ func (f *front) pass(l *link, fromClient *bufio.Reader) {
 	if err != nil {
 		return
 	}
+	f.noteAnswer(answer)
 	if _, err := io.WriteString(l.client, answer); err != nil {
 		return
 	}
@@ -183,6 +191,21 @@ func readHead(r *bufio.Reader) (string, error) {
 			return head.String(), nil
 		}
 	}
+}
+
+func (f *front) noteAnswer(head string) {
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(head)), nil)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	f.note(func() {
+		f.answers = append(f.answers, resp.StatusCode)
+		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+			now := time.Now()
+			f.waits = append(f.waits, told{now, now.Add(time.Duration(seconds) * time.Second)})
+		}
+	})
 }
 
 // tokenOf finds it in the header or among the subprotocols.
@@ -267,8 +290,11 @@ func (f *front) toClient(l *link, server *bufio.Reader) bool {
 		if !l.put(w.bytes) {
 			break
 		}
-		if strings.HasPrefix(string(w.payload), `{"type":"welcome"`) {
+		switch {
+		case strings.HasPrefix(string(w.payload), `{"type":"welcome"`):
 			f.note(func() { f.sessions++ })
+		case w.op == 8 && len(w.payload) >= 2:
+			f.note(func() { f.goodbyes = append(f.goodbyes, int(binary.BigEndian.Uint16(w.payload))) })
 		}
 	}
 	l.mu.Lock()
@@ -345,4 +371,3 @@ func serverFrame(op byte, payload []byte) []byte {
 	}
 	return append([]byte{0x80 | op, byte(len(payload))}, payload...)
 }
-

@@ -32,6 +32,7 @@ type nodeSettings struct {
 	Addr  string        `json:"addr"`
 	Kafka []string      `json:"kafka"`
 	Drain time.Duration `json:"drain"`
+	Limits
 }
 
 // RunIfNode makes this process a gateway, and ends it, where a stage has started it for that. Call it
@@ -58,8 +59,8 @@ func runNode(text string) error {
 		Node: s.Node, Addr: s.Addr, Partitions: 1, Origins: []string{"*"},
 		Kafka:        consumers.ClientConfig{Brokers: s.Kafka, ClientID: "conformance-" + s.Node},
 		Auth:         gateway.AuthConfig{HMACSecret: []byte(Secret), Leeway: -1},
-		DrainTimeout: s.Drain,
-		Metrics:      metrics.NewSet(),
+		DrainTimeout: s.Drain, MaxConnections: s.MaxConnections, MaxUnacked: s.MaxUnacked,
+		Metrics: metrics.NewSet(),
 	})
 	if err != nil {
 		return err

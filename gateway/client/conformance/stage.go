@@ -20,14 +20,13 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// Scenarios is the list, as JSON: an array of {name, nodes, steps}. Without nodes a scenario shares one
-// that nothing happens to.
+// Scenarios is the list, as JSON: an array of Scenario.
 //
 //go:embed scenarios.json
 var Scenarios []byte
 
 // patience bounds every wait of a step; no healthy run comes near it.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // Stage is where scenarios are played, over HTTP: Handler. Scenarios may be played at the same time.
 type Stage struct {
@@ -143,16 +142,16 @@ func (s *Stage) Close() {
 }
 
 // newNode starts a gateway of its own name. The lock is held.
-func (s *Stage) newNode() (*node, error) {
+func (s *Stage) newNode(limits Limits) (*node, error) {
 	s.nodes++
 	n := &node{settings: nodeSettings{
-		Node: "g" + strconv.Itoa(s.nodes), Addr: "127.0.0.1:0", Kafka: s.cluster.ListenAddrs(), Drain: 2 * time.Second,
+		Node: "g" + strconv.Itoa(s.nodes), Addr: "127.0.0.1:0", Kafka: s.cluster.ListenAddrs(), Drain: 2 * time.Second, Limits: limits,
 	}}
 	return n, n.start()
 }
 
 // newWorld sets the stage of one play.
-func (s *Stage) newWorld(nodes int) (*world, error) {
+func (s *Stage) newWorld(nodes int, limits Limits) (*world, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.made++
@@ -161,7 +160,7 @@ func (s *Stage) newWorld(nodes int) (*world, error) {
 		changes: make(chan struct{}), presences: map[string]*whisperv1.Presence{},
 	}
 	for range nodes {
-		n, err := s.newNode()
+		n, err := s.newNode(limits)
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +168,7 @@ func (s *Stage) newWorld(nodes int) (*world, error) {
 	}
 	if !w.own {
 		if s.shared == nil {
-			n, err := s.newNode()
+			n, err := s.newNode(Limits{})
 			if err != nil {
 				return nil, err
 			}
@@ -188,7 +187,7 @@ func (s *Stage) newWorld(nodes int) (*world, error) {
 // Handler is how interpreters in any language play:
 //
 //	GET    /scenarios             the list
-//	POST   /worlds {"nodes":n}    {"world":"…","url":"ws://…"}
+//	POST   /worlds {"nodes":n,"limits":{…}}   {"world":"…","url":"ws://…"}
 //	POST   /worlds/{world}/token {"ttl_seconds":n,"kind":"wrong"}   the token, as text
 //	POST   /worlds/{world}/steps  one step of a scenario; 422 with a sentence where it fails
 //	DELETE /worlds/{world}
@@ -200,10 +199,11 @@ func (s *Stage) Handler() http.Handler {
 	})
 	mux.HandleFunc("POST /worlds", func(rw http.ResponseWriter, r *http.Request) {
 		var ask struct {
-			Nodes int `json:"nodes"`
+			Nodes  int    `json:"nodes"`
+			Limits Limits `json:"limits"`
 		}
 		answer(rw, r, &ask, func() (any, error) {
-			w, err := s.newWorld(ask.Nodes)
+			w, err := s.newWorld(ask.Nodes, ask.Limits)
 			if err != nil {
 				return nil, err
 			}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,13 +11,22 @@ import (
 
 // Scenario is one play.
 type Scenario struct {
-	Name  string `json:"name"`
-	Why   string `json:"why"`
-	Nodes int    `json:"nodes"`
+	Name string `json:"name"`
+	Why  string `json:"why"`
+	// Nodes of the scenario's own; 0: it shares one that nothing happens to.
+	Nodes int `json:"nodes"`
+	// Limits of its nodes.
+	Limits Limits `json:"limits"`
 	// Needs names what a client's surroundings must be able to do, "http-status": see the answer to a
 	// handshake, which browsers hide.
 	Needs string `json:"needs"`
 	Steps []Step `json:"steps"`
+}
+
+// Limits are settings of a gateway; 0 is its default.
+type Limits struct {
+	MaxConnections int `json:"max_connections,omitempty"`
+	MaxUnacked     int `json:"max_unacked,omitempty"`
 }
 
 // Step is one line of a play. The interpreter of a client does these itself:
@@ -83,7 +93,9 @@ func (w *world) play(ctx context.Context, s Step) error {
 	case "cut": // the network resets every connection
 		w.front.cut()
 		return nil
-	case "drain", "stopped", "kill", "restart":
+	case "revoke": // the tokens that the user has until now
+		return w.revoke(ctx)
+	case "drain", "stopped", "kill", "restart", "crowd", "uncrowd":
 		return w.direct(ctx, s)
 	default:
 		return w.observe(ctx, s)
@@ -106,6 +118,11 @@ func (w *world) direct(ctx context.Context, s Step) error {
 		n.kill()
 		w.silent(n.settings.Node)
 		return nil
+	case "crowd": // others take so many of its connections
+		return w.crowd(ctx, n, s.Count)
+	case "uncrowd": // and leave
+		w.uncrowd()
+		return nil
 	default:
 		return n.start()
 	}
@@ -113,7 +130,7 @@ func (w *world) direct(ctx context.Context, s Step) error {
 
 // observe waits for what the server's side is to see.
 func (w *world) observe(ctx context.Context, s Step) error {
-	what := fmt.Sprintf("%s %v%s%d", s.Op, s.IDs, s.Type, s.Count)
+	what := fmt.Sprintf("%s %v%s%d", s.Op, s.IDs, s.Type, s.Count+s.Code+s.Status)
 	switch s.Op {
 	case "delivered": // exactly these, each once, in any order
 		return w.until(ctx, what, func(got snapshot) bool { return sameIDs(got.Delivered, s.IDs) })
@@ -132,6 +149,12 @@ func (w *world) observe(ctx context.Context, s Step) error {
 		return w.until(ctx, what, func(got snapshot) bool { return got.Attempts >= s.Count })
 	case "tokens": // so many different ones were shown
 		return w.until(ctx, what, func(got snapshot) bool { return got.Tokens >= s.Count })
+	case "goodbye": // the server has closed with this code
+		return w.until(ctx, what, func(got snapshot) bool { return slices.Contains(got.Goodbyes, s.Code) })
+	case "answered": // a handshake with this status, at least once
+		return w.until(ctx, what, func(got snapshot) bool { return slices.Contains(got.Answers, s.Status) })
+	case "patient": // after each answer with a Retry-After, nobody came before that time
+		return w.patient()
 	case "gap": // between the last two attempts
 		return w.gap(time.Duration(s.MS) * time.Millisecond)
 	case "still": // nobody tries to connect for so long
@@ -172,6 +195,22 @@ func (w *world) gap(least time.Duration) error {
 	}
 	if got := w.front.attempts[n-1].Sub(w.front.attempts[n-2]); got < least {
 		return fmt.Errorf("gap: it came again after %s, told to wait %s", got, least)
+	}
+	return nil
+}
+
+func (w *world) patient() error {
+	w.front.mu.Lock()
+	defer w.front.mu.Unlock()
+	if len(w.front.waits) == 0 {
+		return errors.New("patient: nobody was told to wait")
+	}
+	for _, told := range w.front.waits {
+		for _, at := range w.front.attempts {
+			if at.After(told.at) && at.Before(told.until) {
+				return fmt.Errorf("patient: told to wait %s, it came again after %s", told.until.Sub(told.at), at.Sub(told.at))
+			}
+		}
 	}
 	return nil
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -24,7 +26,8 @@ type world struct {
 	user  string
 	front *front
 	nodes []*node
-	own   bool // the nodes are this world's alone
+	own   bool              // the nodes are this world's alone
+	crew  []*websocket.Conn // others on its nodes
 
 	mu        sync.Mutex
 	changes   chan struct{} // closed and replaced at each change
@@ -45,6 +48,8 @@ type snapshot struct {
 	Sessions  int           `json:"sessions"`
 	Attempts  int           `json:"attempts"`
 	Tokens    int           `json:"tokens"` // different ones
+	Answers   []int         `json:"answers"`
+	Goodbyes  []int         `json:"goodbyes"`
 }
 
 func (w *world) look() snapshot {
@@ -54,6 +59,7 @@ func (w *world) look() snapshot {
 	w.front.mu.Lock()
 	defer w.front.mu.Unlock()
 	s.Frames, s.Sessions, s.Attempts = slices.Clone(w.front.frames), w.front.sessions, len(w.front.attempts)
+	s.Answers, s.Goodbyes = slices.Clone(w.front.answers), slices.Clone(w.front.goodbyes)
 	tokens := slices.Clone(w.front.tokens)
 	slices.Sort(tokens)
 	s.Tokens = len(slices.Compact(tokens))
@@ -225,7 +231,57 @@ func (w *world) fact(ev *whisperv1.Event) {
 	}
 }
 
+// revoke writes the event that a login writes when a device is stolen.
+func (w *world) revoke(ctx context.Context) error {
+	rec, err := gateway.RevocationRecord(&whisperv1.Revocation{UserId: w.user, BeforeUs: time.Now().UnixMicro(), Reason: "conformance"})
+	if err != nil {
+		return err
+	}
+	w.stage.publisher.Publish(ctx, rec, nil)
+	return nil
+}
+
+// crowd connects other users until so many are in: those who just left may still be counted.
+func (w *world) crowd(ctx context.Context, n *node, count int) error {
+	token, err := gateway.SignToken([]byte(Secret), w.user+"-other", time.Hour, time.Now())
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Authorization": {"Bearer " + token}}
+	pause := time.NewTicker(5 * time.Millisecond)
+	defer pause.Stop()
+	for in := 0; in < count; {
+		conn, resp, err := websocket.DefaultDialer.DialContext(ctx, "ws://"+n.settings.Addr+"/v1/socket", header)
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		if err == nil {
+			in++
+			w.mu.Lock()
+			w.crew = append(w.crew, conn)
+			w.mu.Unlock()
+			continue
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return fmt.Errorf("crowd: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *world) uncrowd() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, conn := range w.crew {
+		_ = conn.Close()
+	}
+	w.crew = nil
+}
+
 func (w *world) close() {
+	w.uncrowd()
 	w.front.close()
 	if w.own {
 		for _, n := range w.nodes {

@@ -5,6 +5,7 @@ import { type SocketConstructor, type State, WhisperClient, WhisperError } from 
 export interface Scenario {
   name: string;
   nodes?: number;
+  limits?: object;
   needs?: string;
   steps: Step[];
 }
@@ -27,7 +28,7 @@ const patienceMs = 20_000;
 
 /** Plays one scenario on a stage, and rejects with what went wrong. */
 export async function play(control: string, scenario: Scenario, Socket?: SocketConstructor): Promise<void> {
-  const made = await post(control + "/worlds", { nodes: scenario.nodes ?? 0 });
+  const made = await post(control + "/worlds", { nodes: scenario.nodes ?? 0, limits: scenario.limits ?? {} });
   const { world, url } = (await made.json()) as { world: string; url: string };
   const player = new Player(`${control}/worlds/${world}`, url, Socket);
   try {
