@@ -10,6 +10,8 @@ RACE    ?= $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 # What `make check` compares the protos with: main, or on main itself the commit before.
 BASE    ?= $(shell git rev-parse -q --verify origin/main | grep -v "^$$(git rev-parse HEAD)" || git rev-parse -q --verify HEAD^)
 
+SDK = gateway/sdk/typescript
+
 tool = $(GO) tool -modfile=tools/$(1)/go.mod $(1)
 
 .PHONY: help
@@ -23,6 +25,11 @@ build: ## bin/whisper, static: time zones are inside
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
 	$(GO) test -count=1 $(RACE) ./...
+	@$(SDK)/scripts/check.sh
+
+.PHONY: sdk
+sdk: ## The TypeScript SDK into its dist/, and the page of whisper dev anew; needs Node 20 and npm
+	@cd $(SDK) && scripts/install.sh && npm run build && npm run bundle
 
 .PHONY: check
 check: ## What CI runs: formatting, module, protos, lint, vulnerabilities, tests under the race detector
@@ -58,7 +65,7 @@ up: ## Everything in containers on this machine, as deployed; needs docker compo
 
 .PHONY: clean
 clean: ## Remove what build made; state folders stay
-	rm -rf bin
+	rm -rf bin $(SDK)/dist $(SDK)/.build
 
 # The stages of check. Generated files say so in their first lines and are formatted by their makers.
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [ -e "$$f" ] && ! head -5 "$$f" | grep -q '^// Code generated' && echo "$$f"; done)

@@ -218,6 +218,7 @@ func (d *dev) components(sockets net.Listener) ([]component, error) {
 			return d.gatewayWithPage(gateway.Config{
 				Node: "dev", Partitions: d.role.topology.Partitions, Origins: []string{"*"},
 				Auth: gateway.AuthConfig{HMACSecret: []byte(devSecret)}, DrainTimeout: time.Second,
+				MaxConnections: 1000, // no more than any machine's file limit allows
 			}, sockets)
 		},
 		func() ([]component, error) { return pushRole(d.role, pushed, push.Config{}) },

@@ -18,4 +18,5 @@ await build({
 });
 await build({ entryPoints: ["test/browser.ts"], outfile: ".build/browser/test.js", bundle: true, format: "iife", logLevel: "warning" });
 writeFileSync(".build/browser/index.html", "<!doctype html><title>SDK</title><script src=test.js></script>\n");
-run(process.execPath, "--enable-source-maps", "--test", "--test-timeout=120000", ...wanted.map((name) => `.build/${name}.test.mjs`));
+run(process.execPath, "--enable-source-maps", "--test", "--test-timeout=120000",
+  "--disable-warning=ExperimentalWarning", "--test-reporter=./scripts/reporter.mjs", "--test-reporter-destination=stdout", ...wanted.map((name) => `.build/${name}.test.mjs`));

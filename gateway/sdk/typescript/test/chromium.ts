@@ -1,16 +1,12 @@
 // A headless Chromium of the machine's own, with nothing of an earlier one's.
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BrowserContext, chromium } from "playwright-core";
 
-const path = process.env["CHROMIUM"] ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
+const path = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 
 export async function openChromium(): Promise<{ context: BrowserContext; close(): Promise<void> }> {
-  if (path === undefined) {
-    throw new Error("there is no Chromium here: install the package chromium, or name one in the variable CHROMIUM");
-  }
   const dir = await mkdtemp(join(tmpdir(), "whisper-chromium-"));
   const context = await chromium.launchPersistentContext(dir, {
     executablePath: path,

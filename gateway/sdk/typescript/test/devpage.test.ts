@@ -1,12 +1,22 @@
 // Drives the page of a real `whisper dev`, and leaves screenshots in .build for a person to look at.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import type { Page } from "playwright-core";
 import { openChromium } from "./chromium.js";
 
-async function startDev(): Promise<{ url: string; stop(): Promise<number | null> }> {
+const whisper = (...args: string[]): Promise<{ stdout: string }> => promisify(execFile)(".build/whisper", args);
+
+/** A running `whisper dev`; `reads` is how many notifications the user is known to have read. */
+interface Dev {
+  url: string;
+  reads(user: string): Promise<number>;
+  stop(): Promise<number | null>;
+}
+
+async function startDev(): Promise<Dev> {
   const any = ["kafka-listen", "postgres-listen", "listen", "ops-addr"].map((flag) => `--${flag}=127.0.0.1:0`);
   const dev = spawn(".build/whisper", ["dev", "--ephemeral", ...any], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(dev, "exit") as Promise<[number | null]>;
@@ -15,14 +25,19 @@ async function startDev(): Promise<{ url: string; stop(): Promise<number | null>
     dev.stdout.on("data", (text: Buffer) => {
       said += text.toString();
       const address = /page +(http:\S+)/.exec(said)?.[1];
-      if (address !== undefined) {
+      if (address !== undefined && said.includes("Ctrl-C stops it.")) {
         resolve(address);
       }
     });
     dev.once("exit", () => reject(new Error(`whisper dev has ended; it said ${said}`)));
   });
+  const postgres = /Postgres +(postgres:\S+)/.exec(said)![1]!;
   return {
     url,
+    reads: async (user) => {
+      const { stdout } = await whisper("deliveries", "list", `--postgres=${postgres}`, `--user=${user}`, "--status=read", "--json");
+      return stdout.split("\n").filter((line) => line !== "").length;
+    },
     stop: async () => {
       dev.kill("SIGINT");
       return (await ended)[0];
@@ -92,6 +107,9 @@ test("the page of whisper dev", async () => {
     await page.screenshot({ path: ".build/devpage-narrow-dark.png" });
     await page.getByRole("button", { name: "Mark all read" }).click();
     await page.getByText("all read", { exact: true }).waitFor();
+    for (const deadline = Date.now() + 20_000; (await dev.reads("mona")) < 4; ) {
+      assert.ok(Date.now() < deadline, "Postgres was not told of what was read");
+    }
 
     await page.getByRole("button", { name: "Disconnect" }).click();
     await page.getByText("not connected").waitFor();

@@ -1,0 +1,146 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/klivvr/whisper/gateway/client"
+)
+
+func TestReadsThatFollowQuicklyAreToldTogether(t *testing.T) {
+	t.Parallel()
+	frames := make(chan []string, 100)
+	s := serve(t, func(p *peer) {
+		p.welcome()
+		for {
+			var f struct{ IDs []string }
+			if p.ReadJSON(&f) != nil {
+				return
+			}
+			frames <- f.IDs
+		}
+	})
+	c := dial(t, s, client.Options{})
+	var want, got []string
+	for i := range 300 {
+		want = append(want, fmt.Sprint("n", i))
+		if err := c.Read(want[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	for ; len(got) < len(want); n++ {
+		got = append(got, <-frames...)
+	}
+	if !slices.Equal(got, want) || n > 20 {
+		t.Errorf("%d frames told %v", n, got)
+	}
+}
+
+func TestReadsInDoubtAreToldAgain(t *testing.T) {
+	t.Parallel()
+	cut := make(chan struct{})
+	s := serve(t,
+		func(p *peer) { p.welcome(); <-cut }, // it was sent, and nobody took it
+		func(p *peer) { p.welcome(); p.listen() },
+	)
+	gone := make(chan struct{}, 2) // here, and by Close
+	c := dial(t, s, client.Options{Disconnected: func(error) { gone <- struct{}{} }})
+	if err := c.Read("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	close(cut)
+	<-gone
+	if err := c.Read("c"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "they are told", func() bool { return slices.Equal(s.acked(), []string{"read a", "read b", "read c"}) })
+	if err := c.Close(); err != nil || !errors.Is(c.Read("d"), client.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// refusing answers handshakes with a status, and then lets clients in.
+func refusing(t *testing.T, status int, retryAfter string) (address string, gap func() time.Duration) {
+	t.Helper()
+	var n, first, second atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n.Add(1) {
+		case 2:
+			first.Store(time.Now().UnixNano())
+			w.Header().Set("Retry-After", retryAfter)
+			http.Error(w, "no", status)
+			return
+		case 3:
+			second.Store(time.Now().UnixNano())
+		}
+		conn, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_ = conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"welcome"}`))
+		if n.Load() > 1 {
+			_, _, _ = conn.ReadMessage()
+		}
+	}))
+	t.Cleanup(s.Close)
+	return "ws" + strings.TrimPrefix(s.URL, "http"), func() time.Duration { return time.Duration(second.Load() - first.Load()) }
+}
+
+func TestWhatARefusalMeans(t *testing.T) {
+	t.Parallel()
+	fresh := func(context.Context) (string, error) { return "fresh", nil }
+	for name, tt := range map[string]struct {
+		status     int
+		retryAfter string
+		token      func(context.Context) (string, error)
+		least      time.Duration
+		end        error
+	}{
+		"full, with seconds":         {503, "1", nil, time.Second, nil},
+		"too many, with seconds":     {429, "1", nil, time.Second, nil},
+		"restarting, without a time": {502, "", nil, 0, nil},
+		"a time that is over":        {503, "Mon, 23 Nov 2026 09:00:00 GMT", nil, 0, nil},
+		"too early":                  {425, "", nil, 0, nil},
+		"another token, please":      {401, "", fresh, 0, nil},
+		"no other token":             {401, "", nil, 0, client.ErrUnauthorized},
+		"not from here":              {403, "", fresh, 0, client.ErrRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, gap := refusing(t, tt.status, tt.retryAfter)
+			sessions := make(chan string, 2)
+			c, err := client.Dial(t.Context(), address, "token", client.Options{
+				Token: tt.token, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond,
+				Connected: func(session string) { sessions <- session },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			<-sessions
+			if tt.end != nil {
+				<-c.Done()
+				if !errors.Is(c.Err(), tt.end) {
+					t.Errorf("it ended with %v", c.Err())
+				}
+				return
+			}
+			<-sessions
+			if gap() < tt.least {
+				t.Errorf("it came again after %s", gap())
+			}
+		})
+	}
+}
