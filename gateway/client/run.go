@@ -21,6 +21,7 @@ type pause struct {
 	end   bool          // trying again is useless
 	fresh bool          // with a new token
 	moved bool          // the server asked for it: not a failure
+	by    time.Time     // it had asked for it by then, and left earlier
 }
 
 func (p *pause) Error() string { return p.err.Error() }
@@ -43,7 +44,7 @@ func (c *Client) run(conn *websocket.Conn) {
 		if c.opts.Disconnected != nil {
 			c.opts.Disconnected(why.err)
 		}
-		if time.Since(began) > c.opts.MaxBackoff || why.moved {
+		if time.Since(began) > c.opts.MaxBackoff || why.moved || !why.by.IsZero() {
 			failures = 0
 		}
 		if conn = c.reconnect(why, &failures); conn == nil {
@@ -74,7 +75,11 @@ func (c *Client) reconnect(why *pause, failures *int) *websocket.Conn {
 			return nil
 		}
 		if !why.moved {
-			c.wait(max(why.after, c.backoff(*failures)))
+			wait := max(why.after, c.backoff(*failures))
+			if !why.by.IsZero() {
+				wait = min(wait, max(0, time.Until(why.by))) // it was about to leave anyhow
+			}
+			c.wait(wait)
 			*failures++
 		}
 		if c.ctx.Err() != nil {
@@ -232,6 +237,7 @@ func (c *Client) receive(conn *websocket.Conn) *pause {
 	stop := context.AfterFunc(c.ctx, func() { hangUp(conn, websocket.CloseNormalClosure) })
 	stopRefreshing := c.keepFresh()
 	var move *time.Timer
+	var moveAt time.Time
 	defer func() {
 		stop()
 		stopRefreshing()
@@ -249,7 +255,8 @@ func (c *Client) receive(conn *websocket.Conn) *pause {
 		if err != nil {
 			why := c.why(err)
 			if move != nil {
-				why.moved = true // asked to leave, whoever was first
+				why.moved = !time.Now().Before(moveAt)
+				why.by = moveAt
 			}
 			return why
 		}
@@ -261,6 +268,7 @@ func (c *Client) receive(conn *websocket.Conn) *pause {
 		}
 		if f.Type == "reconnect" && move == nil {
 			after := max(0, time.Duration(f.AfterMS)*time.Millisecond)
+			moveAt = time.Now().Add(after)
 			move = time.AfterFunc(after, func() { hangUp(conn, websocket.CloseGoingAway) })
 			continue
 		}
