@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -22,8 +23,8 @@ func runIfProgram() {
 	}
 }
 
-// shellBlocks are a page's blocks of sh, one after the other.
-func shellBlocks(t *testing.T, path string) string {
+// blocks are a page's blocks of a language, one after the other.
+func blocks(t *testing.T, language, path string) string {
 	t.Helper()
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -34,7 +35,7 @@ func shellBlocks(t *testing.T, path string) string {
 	for line := range strings.Lines(string(page)) {
 		switch {
 		case strings.HasPrefix(line, "```"):
-			inside = !inside && strings.TrimSpace(line) == "```sh"
+			inside = !inside && strings.TrimSpace(line) == "```"+language
 		case inside:
 			script.WriteString(line)
 		}
@@ -55,7 +56,7 @@ func freeAddr(t *testing.T) string {
 
 func TestThePageOnTokensIsTrue(t *testing.T) {
 	t.Parallel()
-	script := shellBlocks(t, filepath.Join("..", "..", "docs", "auth.md"))
+	script := blocks(t, "sh", filepath.Join("..", "..", "docs", "auth.md"))
 	if !strings.Contains(script, "whisper revoke") {
 		t.Fatal("the page's blocks were not found")
 	}
@@ -78,5 +79,41 @@ func TestThePageOnTokensIsTrue(t *testing.T) {
 		"WHISPER_LISTEN="+freeAddr(t), "WHISPER_OPS_ADDR="+freeAddr(t))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// Its TypeScript is run by a test of the SDK.
+func TestThePageOnClientsShowsAProgramThatWorks(t *testing.T) {
+	t.Parallel()
+	source := blocks(t, "go", filepath.Join("..", "..", "docs", "clients.md"))
+	dev := startDev(t, "--ephemeral")
+	address := dev.find(t, `sockets +ws://([^/]+)/`)
+	if !strings.Contains(source, "127.0.0.1:8080") {
+		t.Fatal("the page's program was not found")
+	}
+	file := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(file, []byte(strings.Replace(source, "127.0.0.1:8080", address, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := file + ".program"
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, file).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	token := strings.TrimSpace(whisper(t, nil, "token", "--user=mona").stdout)
+	var stdout, stderr written
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), "TOKEN="+token), &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := whisper(t, nil, "send", "--kafka="+dev.find(t, `Kafka +(\S+),`), "--user=mona", "--id=n-1", "--title=Hello", "--lane=high"); got.code != exitOK {
+		t.Fatal(got.stderr)
+	}
+	eventually(t, "it prints what arrived", func() bool { return stdout.String() == "high n-1 Hello\n" })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), "the client was closed") {
+		t.Errorf("it ended with %v: %s", err, stderr.String())
 	}
 }

@@ -8,8 +8,9 @@ const all = readdirSync("test").filter((f) => f.endsWith(".test.ts")).map((f) =>
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : all;
 
 mkdirSync(".build/browser", { recursive: true });
+run(process.execPath, "scripts/docs.mjs");
 run("go", "build", "-o", ".build/testserver", "./testserver");
-if (wanted.includes("devpage")) {
+if (wanted.includes("devpage") || wanted.includes("docs")) {
   run("go", "build", "-o", ".build/whisper", "../../../cmd/whisper");
 }
 await build({

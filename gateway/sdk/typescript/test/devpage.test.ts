@@ -1,49 +1,9 @@
 // Drives the page of a real `whisper dev`, and leaves screenshots in .build for a person to look at.
 import assert from "node:assert/strict";
-import { execFile, spawn } from "node:child_process";
-import { once } from "node:events";
 import { test } from "node:test";
-import { promisify } from "node:util";
 import type { Page } from "playwright-core";
 import { openChromium } from "./chromium.js";
-
-const whisper = (...args: string[]): Promise<{ stdout: string }> => promisify(execFile)(".build/whisper", args);
-
-/** A running `whisper dev`; `reads` is how many notifications the user is known to have read. */
-interface Dev {
-  url: string;
-  reads(user: string): Promise<number>;
-  stop(): Promise<number | null>;
-}
-
-async function startDev(): Promise<Dev> {
-  const any = ["kafka-listen", "postgres-listen", "listen", "ops-addr"].map((flag) => `--${flag}=127.0.0.1:0`);
-  const dev = spawn(".build/whisper", ["dev", "--ephemeral", ...any], { stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(dev, "exit") as Promise<[number | null]>;
-  let said = "";
-  const url = await new Promise<string>((resolve, reject) => {
-    dev.stdout.on("data", (text: Buffer) => {
-      said += text.toString();
-      const address = /page +(http:\S+)/.exec(said)?.[1];
-      if (address !== undefined && said.includes("Ctrl-C stops it.")) {
-        resolve(address);
-      }
-    });
-    dev.once("exit", () => reject(new Error(`whisper dev has ended; it said ${said}`)));
-  });
-  const postgres = /Postgres +(postgres:\S+)/.exec(said)![1]!;
-  return {
-    url,
-    reads: async (user) => {
-      const { stdout } = await whisper("deliveries", "list", `--postgres=${postgres}`, `--user=${user}`, "--status=read", "--json");
-      return stdout.split("\n").filter((line) => line !== "").length;
-    },
-    stop: async () => {
-      dev.kill("SIGINT");
-      return (await ended)[0];
-    },
-  };
-}
+import { startDev } from "./dev.js";
 
 /** Every control has a name that a screen reader can say. */
 async function nameless(page: Page): Promise<string[]> {

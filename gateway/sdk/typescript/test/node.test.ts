@@ -8,7 +8,7 @@ const stage = await startStage();
 
 await suite("conformance in Node, with the package ws", { concurrency: true }, async () => {
   await Promise.all(
-    stage.scenarios.map((scenario) => test(scenario.name, () => play(stage.url, scenario, WebSocket as unknown as SocketConstructor))),
+    stage.scenarios.map((scenario) => test(scenario.name, () => play(stage.url, scenario, WebSocket))),
   );
 });
 
