@@ -1,9 +1,15 @@
 // Builds and runs the tests named on the command line (node, browser, …), or all of them.
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 
-const run = (program, ...args) => execFileSync(program, args, { stdio: "inherit" });
+function run(program, ...args) {
+  const { status, error } = spawnSync(program, args, { stdio: "inherit" });
+  if (status !== 0) {
+    console.error(error ?? `${program} ended with ${status}`);
+    process.exit(1);
+  }
+}
 const all = readdirSync("test").filter((f) => f.endsWith(".test.ts")).map((f) => f.replace(".test.ts", ""));
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : all;
 

@@ -50,7 +50,10 @@ export interface WhisperOptions {
    * `max` (30,000).
    */
   backoff?: { min?: number; max?: number };
-  /** Milliseconds that getting a token may take, and then opening the connection (10,000 each). */
+  /**
+   * Milliseconds that getting a token may take, and then opening the connection (10,000 each). Chromium itself
+   * holds a busy page's attempts back for up to 5,000.
+   */
   connectTimeout?: number;
   /** The WebSocket to use, where there is no global one (Node 20: that of the package `ws`) or another is wanted. */
   WebSocket?: SocketConstructor;

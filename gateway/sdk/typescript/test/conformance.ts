@@ -24,7 +24,7 @@ interface Step {
   why?: string;
 }
 
-const patienceMs = 20_000;
+const patienceMs = 30_000;
 
 /** Plays one scenario on a stage, and rejects with what went wrong. */
 export async function play(control: string, scenario: Scenario, Socket?: SocketConstructor): Promise<void> {
@@ -127,7 +127,7 @@ class Player {
       token: s.callback === false ? await token() : token,
       ackMode: s.ack ?? "manual",
       backoff: { min: 20, max: 200 },
-      connectTimeout: 1000,
+      connectTimeout: this.Socket === undefined ? 6000 : 1000, // see browser.test.ts
       onNotification: (n) => this.#handle(n),
       onRetracted: (id) => this.#retracted.push(id),
       onState: (state, error) => {
