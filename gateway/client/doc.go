@@ -6,5 +6,9 @@
 // what a crash interrupts comes again; what came again within the last Window notifications is
 // acknowledged and dropped. Order is the server's.
 //
-// One client is one goroutine, no timer at rest, and about 9 KiB: 10,000 fit into one process.
+// What Read tells is kept while there is no connection, and told again where it is in doubt: see docs/clients.md,
+// which has all promises, the back-off and the close codes.
+//
+// One client is one goroutine, a timer where its token is to be refreshed, and about 9 KiB: 10,000 fit into one
+// process.
 package client
