@@ -145,7 +145,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.reader.Run(sctx) })
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
-	sg.Go(func() error { return r.tables.watch(sctx) })
+	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
 	g.Go(func() error {
 		if err := r.tables.restore(gctx, r.reader); err != nil && gctx.Err() == nil {
 			return fmt.Errorf("restore nodes and templates: %w", err)
@@ -222,4 +222,10 @@ func (r *Role) fail(err error) {
 	case r.failed <- err:
 	default:
 	}
+}
+
+// heartbeatsEnd is which heartbeat comes next in Kafka.
+func (r *Role) heartbeatsEnd(ctx context.Context) (int64, error) {
+	_, end, err := r.reader.Bounds(ctx, consumers.TopicNodes, 0)
+	return end, err
 }

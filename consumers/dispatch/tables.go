@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type tables struct {
 	nodes     map[string]*nodeState
 	templates map[string]domain.TemplateSeen
 	parts     map[*partition]bool
+	nodesNext int64         // the heartbeat that comes next
 	looked    time.Time     // when watch last looked
 	live      bool          // heartbeats are read as they come, no longer from the past
 	restored  chan struct{} // both topics are read up to our start
@@ -103,9 +105,10 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, rec := range recs {
+		t.nodesNext = rec.Offset + 1
 		m := &whisperv1.Node{}
 		if rec.Value == nil {
-			t.bury(string(rec.Key))
+			t.gone(string(rec.Key))
 			continue
 		}
 		if err := proto.Unmarshal(rec.Value, m); err != nil || m.GetIncarnation() == 0 {
@@ -136,7 +139,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 	}
 }
 
-func (t *tables) bury(node string) {
+func (t *tables) gone(node string) {
 	if n := t.nodes[node]; n != nil && n.alive {
 		n.alive = false
 		t.tell(domain.NodeSeen{Node: node})
@@ -146,8 +149,9 @@ func (t *tables) bury(node string) {
 // watchEvery is how often silence is looked for.
 const watchEvery = 200 * time.Millisecond
 
-// watch declares silent nodes dead until ctx ends.
-func (t *tables) watch(ctx context.Context) error {
+// watch declares silent nodes dead until ctx ends. end says which heartbeat comes next in Kafka: nobody is
+// silent whose heartbeats lie there while our reader stands still, nor while Kafka says nothing.
+func (t *tables) watch(ctx context.Context, end func(context.Context) (int64, error)) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
@@ -155,14 +159,24 @@ func (t *tables) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			t.look()
 		}
+		if !t.look() {
+			continue
+		}
+		next, err := end(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("find out whether nodes are silent: %w", err)
+		}
+		t.bury(next)
 	}
 }
 
-// look judges the nodes. Time in which this process did not run counts for nobody: heartbeats may lie there
-// unread.
-func (t *tables) look() {
+// look says whether there is a node that was not heard of. Time in which this process did not run counts for
+// nobody: heartbeats may lie there unread.
+func (t *tables) look() (silent bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -171,11 +185,26 @@ func (t *tables) look() {
 		late = 0 // what a ticker may be off
 	}
 	t.looked = now
-	for node, n := range t.nodes {
+	for _, n := range t.nodes {
 		n.deadline = n.deadline.Add(late)
-		if n.alive && !now.Before(n.deadline) {
+		silent = silent || n.silent(now)
+	}
+	return silent
+}
+
+func (n *nodeState) silent(now time.Time) bool { return n.alive && !now.Before(n.deadline) }
+
+// bury declares those dead who are still silent when all heartbeats before next are read.
+func (t *tables) bury(next int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.nodesNext < next {
+		return
+	}
+	for node, n := range t.nodes {
+		if n.silent(t.now()) {
 			t.log.Warn("node is silent, its users are routed anew", "node", node, "incarnation", n.incarnation)
-			t.bury(node)
+			t.gone(node)
 		}
 	}
 }

@@ -22,9 +22,16 @@ func TestASilentNodeIsDeadButNotWhenWeWereAsleep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	beat := func() { tb.heartbeats([]*kgo.Record{{Key: []byte("n1"), Value: value}}) }
+	offset := int64(-1)
+	beat := func() { offset++; tb.heartbeats([]*kgo.Record{{Key: []byte("n1"), Value: value, Offset: offset}}) }
 	alive := func() bool { return tb.nodes["n1"].alive }
-	tick := func(d time.Duration) { now = now.Add(d); tb.look() }
+	inKafka := int64(0) // more than were read
+	tick := func(d time.Duration) {
+		now = now.Add(d)
+		if tb.look() {
+			tb.bury(offset + 1 + inKafka)
+		}
+	}
 	beat()
 	tick(watchEvery)
 	tick(time.Minute) // asleep
@@ -39,9 +46,15 @@ func TestASilentNodeIsDeadButNotWhenWeWereAsleep(t *testing.T) {
 	if !alive() {
 		t.Fatal("dead before four heartbeats were missed")
 	}
-	for range 3 {
+	inKafka = 1
+	for range 100 {
 		tick(watchEvery)
 	}
+	if !alive() {
+		t.Fatal("dead while its heartbeats lay in Kafka, unread")
+	}
+	inKafka = 0
+	tick(watchEvery)
 	if alive() {
 		t.Fatal("alive after four missed heartbeats")
 	}
