@@ -154,27 +154,26 @@ type proc struct {
 	cmd  *exec.Cmd
 	ops  string
 	addr string // of sockets
+	args []string
 	out  bytes.Buffer
 	done chan struct{}
 	err  error
 }
 
-// up starts a process and waits until it is ready. A gateway keeps its address over restarts.
-func (s *system) up(ctx context.Context, name string) error {
+// up starts a process and waits until it is ready. It keeps its flags over restarts, a gateway its address.
+func (s *system) up(ctx context.Context, name string, flags ...string) error {
 	role, _, _ := strings.Cut(name, "-")
 	p := &proc{name: name, ops: freeAddr(), done: make(chan struct{})}
-	args := []string{role, "--ops-addr", p.ops, "--log-format", "text", "--log-level", "info"}
-	if role == "gateway" {
-		s.mu.Lock()
-		if old := s.procs[name]; old != nil {
-			p.addr = old.addr
-		} else {
+	if old := s.proc(name); old != nil {
+		p.addr, p.args = old.addr, old.args
+	} else {
+		p.args = append([]string{role, "--log-format", "text", "--log-level", "info"}, flags...)
+		if role == "gateway" {
 			p.addr = freeAddr()
+			p.args = append(p.args, "--node", name, "--listen", p.addr)
 		}
-		s.mu.Unlock()
-		args = append(args, "--node", name, "--listen", p.addr)
 	}
-	p.cmd = exec.Command(s.binary, args...) //nolint:noctx // tests end it by signals
+	p.cmd = exec.Command(s.binary, append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
 	p.cmd.Env = s.env
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

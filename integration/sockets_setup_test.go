@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/klivvr/whisper/gateway/client"
+)
+
+// nobody is an audience that devices join one by one.
+func nobody(t *testing.T) *audience { return &audience{t: t, got: map[string]map[string]int{}} }
+
+// device is one of a user's, with the Go client. Its way to the gateways is what a balancer is in production: to
+// the node that it is turned to, and where that one refuses to another. Whatever arrives counts for the user.
+type device struct {
+	t     *testing.T
+	user  string
+	a     *audience
+	ended context.CancelFunc
+
+	mu      sync.Mutex
+	nodes   []string // in the order to try
+	node    string   // the one that took the last connection
+	offline bool
+	conn    net.Conn
+	client  *client.Client
+}
+
+// device connects one, to the first of the nodes that answers.
+func (a *audience) device(user string, nodes ...string) *device {
+	a.t.Helper()
+	d := &device{t: a.t, user: user, a: a, nodes: nodes}
+	a.mu.Lock()
+	if a.got[user] == nil {
+		a.got[user] = map[string]int{}
+		a.users = append(a.users, user)
+	}
+	a.mu.Unlock()
+	d.dial()
+	a.t.Cleanup(d.close)
+	return d
+}
+
+func (d *device) dial() {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := client.Dial(ctx, "ws://gateways.invalid/v1/socket", token(d.user), client.Options{
+		Window: 20_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
+		Dialer: &websocket.Dialer{NetDialContext: d.way, ReadBufferSize: 1024, WriteBufferSize: 512},
+		Handle: func(_ context.Context, note client.Notification) error {
+			d.a.mu.Lock()
+			defer d.a.mu.Unlock()
+			d.a.got[d.user][note.ID]++
+			return nil
+		},
+	})
+	if err != nil {
+		cancel()
+		d.t.Fatal(err)
+	}
+	d.mu.Lock()
+	d.client, d.ended = c, cancel
+	d.mu.Unlock()
+}
+
+func (d *device) close() {
+	d.mu.Lock()
+	c, cancel := d.client, d.ended
+	d.mu.Unlock()
+	cancel()
+	_ = c.Close()
+}
+
+// way is the client's NetDialContext.
+func (d *device) way(ctx context.Context, network, _ string) (net.Conn, error) {
+	d.mu.Lock()
+	nodes, offline := d.nodes, d.offline
+	d.mu.Unlock()
+	if offline {
+		return nil, errors.New("the device has no network")
+	}
+	var errs error
+	for _, node := range nodes {
+		conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, sys.proc(node).addr)
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		d.mu.Lock()
+		d.node, d.conn = node, conn
+		d.mu.Unlock()
+		return conn, nil
+	}
+	return nil, errs
+}
+
+// turn leads the next connections to other nodes; cut ends the one that there is, without a goodbye.
+func (d *device) turn(nodes ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nodes = nodes
+}
+
+func (d *device) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_ = d.conn.Close()
+}
+
+// reachable lets the device connect from now on, or keeps it from it; a connection that there is stays.
+func (d *device) reachable(is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.offline = !is
+}
+
+func (d *device) on() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.node
+}
+
+// statuses counts the deliveries of a prefix by where they stand in Postgres.
+func statuses(t *testing.T, prefix, status string) int64 {
+	t.Helper()
+	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = $2`, prefix+"-%", status)
+}
+
+// failures counts a prefix's failed attempts whose reason is like one.
+func failures(t *testing.T, prefix, reason string) int64 {
+	t.Helper()
+	return number(t, `
+		SELECT count(*) FROM whisper.attempts JOIN whisper.deliveries USING (delivery_id)
+		WHERE notification_id LIKE $1 AND outcome = 'failed' AND attempts.reason LIKE $2`, prefix+"-%", reason)
+}
+
+// lagOf is how much of a node's topic is not settled yet.
+func lagOf(t *testing.T, topic string) (lag int64) {
+	t.Helper()
+	committed, err := admin().FetchOffsetsForTopics(t.Context(), strings.Replace(topic, "whisper.node.", "whisper-node-", 1), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, err := admin().ListEndOffsets(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for partition, end := range ends[topic] {
+		lag += end.Offset - max(0, committed[topic][partition].At)
+	}
+	return lag
+}
+
+func took(since time.Time) time.Duration { return time.Since(since).Round(time.Millisecond) }
