@@ -133,12 +133,12 @@ func statuses(t *testing.T, prefix, status string) int64 {
 	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = $2`, prefix+"-%", status)
 }
 
-// failures counts a prefix's failed attempts whose reason is like one.
+// failures counts the failed attempts of a prefix whose reason begins like one.
 func failures(t *testing.T, prefix, reason string) int64 {
 	t.Helper()
 	return number(t, `
-		SELECT count(*) FROM whisper.attempts JOIN whisper.deliveries USING (delivery_id)
-		WHERE notification_id LIKE $1 AND outcome = 'failed' AND attempts.reason LIKE $2`, prefix+"-%", reason)
+		SELECT count(*) FROM whisper.timeline JOIN whisper.deliveries USING (delivery_id)
+		WHERE notification_id LIKE $1 AND kind = 'attempt_failed' AND starts_with(detail->>'reason', $2)`, prefix+"-%", reason)
 }
 
 // lagOf is how much of a node's topic is not settled yet.

@@ -225,12 +225,17 @@ func (p *proc) end(sig os.Signal) error {
 	default:
 	}
 	_ = p.cmd.Process.Signal(sig)
+	return p.ended()
+}
+
+// ended waits for the end of a process that was signalled; a second signal would not let it finish.
+func (p *proc) ended() error {
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(40 * time.Second):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end within 30 s", p.name)
+		return fmt.Errorf("%s did not end within 40 s", p.name)
 	}
 	return p.err
 }
