@@ -114,6 +114,16 @@ func (d *device) cut() {
 	_ = d.conn.Close()
 }
 
+// replace connects anew before it ends the connection that there is.
+func (d *device) replace() {
+	d.mu.Lock()
+	c, cancel := d.client, d.ended
+	d.mu.Unlock()
+	d.dial()
+	cancel()
+	_ = c.Close()
+}
+
 // reachable lets the device connect from now on, or keeps it from it; a connection that there is stays.
 func (d *device) reachable(is bool) {
 	d.mu.Lock()
@@ -125,6 +135,26 @@ func (d *device) on() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.node
+}
+
+func (a *audience) countOf(user string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.got[user])
+}
+
+// waitFor waits for a condition; false: it was stopped before.
+func (a *audience) waitFor(stop <-chan struct{}, ok func() bool) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-stop:
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
 }
 
 // statuses counts the deliveries of a prefix by where they stand in Postgres.

@@ -1,0 +1,112 @@
+package integration
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestSocketsMove: users hop between two nodes while deliveries flow, some cut off and some with the next
+// connection before they end the last; nothing is lost and nothing waits for an acknowledgement that can't come.
+func TestSocketsMove(t *testing.T) {
+	const n, rate, users, hops = 5_000, 1_250, 60, 12
+	const prefix = "socks-move"
+	a := nobody(t)
+	var devices []*device
+	for i := range users {
+		devices = append(devices, a.device(fmt.Sprintf("%s-%d", prefix, i), home(i)))
+	}
+	moving := a.users
+	stop := make(chan struct{})
+	var hopping sync.WaitGroup
+	moves := make([]int, users)
+	for i, d := range devices {
+		hopping.Go(func() {
+			// One after the other, each hop when the one before has brought something: deliveries flow to every place.
+			for turn := 1; turn <= hops; turn++ {
+				had := a.countOf(d.user)
+				d.turn(home(i + turn))
+				if i%2 == 0 {
+					d.cut()
+				} else {
+					d.replace()
+				}
+				moves[i]++
+				if !a.waitFor(stop, func() bool { return a.countOf(d.user) > had+n/users/(hops+2) }) {
+					return
+				}
+			}
+		})
+	}
+	flood(t, prefix+"-load", moving, n, rate)
+	flooded := time.Now()
+	eventually(t, "everything arrives", func() bool { return a.count() == n })
+	rest := took(flooded)
+	close(stop)
+	hopping.Wait()
+	total := 0
+	for _, m := range moves {
+		total += m
+	}
+	t.Logf("%d hops of %d users during %d deliveries; everything had arrived %v after the last request", total, users, n, rest)
+	if total < users*hops/2 {
+		t.Errorf("only %d hops, so this showed little", total)
+	}
+	allSettled(t, prefix+"-load", n)
+}
+
+func home(i int) string { return fmt.Sprintf("gateway-%d", 1+i%2) }
+
+// TestSocketsStalePresence: what a killed node said of its users stays in Kafka, since nobody took it back. It must
+// never capture a delivery: not while the same name lives again in a new incarnation, and not after dispatch has
+// read it all anew.
+func TestSocketsStalePresence(t *testing.T) {
+	const users, each, rate = 40, 5, 1_000
+	const prefix = "socks-stale"
+	a := nobody(t)
+	stay, staying := away(a, prefix+"-away", users)
+	for i := range users {
+		a.device(fmt.Sprintf("%s-back-%d", prefix, i), "gateway-1", "gateway-2")
+	}
+	moved := a.users[users:]
+	flood(t, prefix+"-before", a.users, 2*users, rate)
+	eventually(t, "all are connected to the first node", func() bool { return a.count() == 2*users })
+	for _, d := range stay {
+		d.reachable(false)
+	}
+	sys.kill(t, "gateway-1")
+	flood(t, prefix+"-moved", moved, users*each, rate)
+	eventually(t, "who moved gets theirs at the second node", func() bool { return a.count() == users*(2+each) })
+	sys.restart(t, "gateway-1") // the same name, before anybody has declared it dead
+
+	for _, round := range []string{"restarted", "reread"} {
+		if round == "reread" {
+			sys.kill(t, "dispatch")
+			sys.restart(t, "dispatch")
+		}
+		have, began := a.count(), time.Now()
+		flood(t, fmt.Sprintf("%s-%s", prefix, round), moved, users*each, rate)
+		eventually(t, "who moved is not looked for at the first node", func() bool { return a.count() == have+users*each })
+		// What was sent to a place where nobody is would have waited for its acknowledgement.
+		if lasted := took(began); lasted > ackTimeout {
+			t.Errorf("%s: it took %v, as long as a wait for who is not there", round, lasted)
+		}
+		flood(t, fmt.Sprintf("%s-away-%s", prefix, round), staying, users*each, rate)
+		eventually(t, "who is nowhere is waited for", func() bool {
+			return statuses(t, fmt.Sprintf("%s-away-%s", prefix, round), "deferred") == users*each
+		})
+		if lasted := took(began); lasted > ackTimeout {
+			t.Errorf("%s: it took %v until it was known that nobody is there", round, lasted)
+		}
+	}
+	have := a.count()
+	for _, d := range stay {
+		d.reachable(true)
+	}
+	eventually(t, "who comes back gets what waited", func() bool { return a.count() == have+2*users*each })
+	allSettled(t, prefix, users*(2+each+4*each))
+}
+
+// ackTimeout is how long dispatch waits for an acknowledgement by default.
+const ackTimeout = 10 * time.Second
