@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,8 +80,7 @@ func (l *load) connect(ctx context.Context) error {
 }
 
 func (l *load) open(ctx context.Context, i int, token string) error {
-	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(l.cfg.Source+i/sourcePorts))}
-	conn, err := (&net.Dialer{LocalAddr: from, KeepAlive: -1}).DialContext(ctx, "tcp", l.cfg.Addr)
+	conn, err := dialFrom(ctx, l.cfg.Addr, l.cfg.Source, i)
 	if err != nil {
 		return err
 	}
@@ -91,9 +91,7 @@ func (l *load) open(ctx context.Context, i int, token string) error {
 	if l.cfg.Ack == "auto" {
 		query = "?ack=auto"
 	}
-	_, err = fmt.Fprintf(conn, "GET /v1/socket%s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %s\r\n\r\n", query, l.cfg.Addr, token)
-	if err != nil {
+	if err := handshake(conn, l.cfg.Addr, query, token); err != nil {
 		return err
 	}
 	r := bufio.NewReaderSize(conn, 2048)
@@ -104,15 +102,34 @@ func (l *load) open(ctx context.Context, i int, token string) error {
 	return nil
 }
 
+// dialFrom connects the i-th of many, each few thousand from an address of their own; source is the last byte of the
+// first one.
+func dialFrom(ctx context.Context, addr string, source, i int) (net.Conn, error) {
+	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(source+i/sourcePorts))}
+	return (&net.Dialer{LocalAddr: from, KeepAlive: -1}).DialContext(ctx, "tcp", addr)
+}
+
+func handshake(conn net.Conn, addr, query, token string) error {
+	_, err := fmt.Fprintf(conn, "GET /v1/socket%s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %s\r\n\r\n", query, addr, token)
+	return err
+}
+
+// refusal is an answer other than an upgrade.
+type refusal struct {
+	status     string
+	retryAfter time.Duration // 0: not said
+}
+
+func (r *refusal) Error() string { return "answered " + r.status }
+
 // welcomed reads up to the end of the first frame.
 func welcomed(r *bufio.Reader) error {
 	status, err := r.ReadString('\n')
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(status, " 101 ") {
-		return fmt.Errorf("answered %s", strings.TrimSpace(status))
-	}
+	no := &refusal{status: strings.TrimSpace(status)}
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
@@ -121,6 +138,13 @@ func welcomed(r *bufio.Reader) error {
 		if line == "\r\n" {
 			break
 		}
+		if after, ok := strings.CutPrefix(line, "Retry-After: "); ok {
+			seconds, _ := strconv.Atoi(strings.TrimSpace(after)) // 0, not said, where it is a date
+			no.retryAfter = time.Duration(seconds) * time.Second
+		}
+	}
+	if !strings.Contains(no.status, " 101 ") {
+		return no
 	}
 	op, b, err := nextFrame(r)
 	if err == nil && (op != opText || !bytes.Contains(b, []byte("welcome"))) {
@@ -206,9 +230,14 @@ func (l *load) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // thousands of ports must not wait for their time
-		}
-		_ = c.Close()
+		hangUp(c)
 	}
+}
+
+// hangUp resets the connection: thousands of ports must not wait for their time.
+func hangUp(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
 }

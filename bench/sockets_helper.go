@@ -94,16 +94,20 @@ func (h *helper) end() {
 
 // serveHelper answers requests until the input ends.
 func serveHelper(in io.Reader, out io.Writer, first helperReply, do func(helperRequest) helperReply) error {
-	enc, dec := json.NewEncoder(out), json.NewDecoder(in)
-	if err := enc.Encode(first); err != nil {
+	if err := json.NewEncoder(out).Encode(first); err != nil {
 		return err
 	}
+	return serveLines(in, out, do)
+}
+
+func serveLines[Q, A any](in io.Reader, out io.Writer, do func(Q) A) error {
+	enc, dec := json.NewEncoder(out), json.NewDecoder(in)
 	for {
-		var r helperRequest
-		if err := dec.Decode(&r); err != nil {
+		var q Q
+		if err := dec.Decode(&q); err != nil {
 			return nil //nolint:nilerr // the parent has what it wanted
 		}
-		if err := enc.Encode(do(r)); err != nil {
+		if err := enc.Encode(do(q)); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,44 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestSocketsStorm: a node with all the clients is killed. They come back to another one at the speed that it lets
+// them in, and have everything that was sent meanwhile.
+func TestSocketsStorm(t *testing.T) {
+	const prefix, users, perSecond = "socks-storm", "storm", 200
+	clients := clientsFor(t, 4_000)
+	c := gather(t, users, clients, 1)
+	connected := c.counts()
+	if connected.Lost > 0 {
+		t.Errorf("%d connections were lost before anything happened", connected.Lost)
+	}
+	killed := time.Now()
+	sys.kill(t, "gateway-1")
+	stop, sent := make(chan struct{}), make(chan int, 1)
+	go func() { sent <- stream(t, prefix+"-load", users, clients, perSecond, stop) }()
+	const inRequest = 5_000 // recipients of one request
+	for from := 0; from < clients; from += inRequest {
+		var some []string
+		for i := from; i < min(from+inRequest, clients); i++ {
+			some = append(some, fmt.Sprintf("%s-%d", users, i))
+		}
+		send(t, "normal", request{ID: fmt.Sprintf("%s-all-%d-%d", prefix, from, time.Now().UnixMicro()), To: to(some...)})
+	}
+	eventually(t, "all are back", func() bool { return c.counts().Connected == int64(clients) })
+	back := took(killed)
+	close(stop)
+	n := <-sent + clients
+	eventually(t, "all have everything", func() bool { return c.counts().Arrived == int64(n) })
+	counts := c.counts()
+	t.Logf("%d clients were back %v after the kill and had all of %d deliveries after %v (p50 %.0f ms, max %.0f ms); %d times one was asked to wait, %d deliveries came twice",
+		clients, back, n, took(killed), counts.P50, counts.Max, counts.Refused-connected.Refused, counts.Twice)
+	if counts.Refused == connected.Refused {
+		t.Error("nobody was asked to wait, so this was no storm")
+	}
+	allSettled(t, prefix, n)
+	sys.restart(t, "gateway-1")
+}
