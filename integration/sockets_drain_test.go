@@ -13,22 +13,25 @@ import (
 )
 
 // TestSocketsDrain: SIGTERM to one of two gateways under load. It is not ready any more at once, asks its
-// clients to leave one after the other, hands back what they have not acknowledged, and ends with 0; they are
-// all at the other one then, and nothing is lost.
+// clients to leave one after the other, closes those that stay, hands back what they have not acknowledged, and ends
+// with 0; they are all at the other one then, and nothing is lost.
 func TestSocketsDrain(t *testing.T) {
 	const n, rate, users, silent = 5_000, 1_500, 150, 250
-	const prefix = "socks-drain"
+	const prefix, node, drain = "socks-drain", "gateway-drain", 6 * time.Second
+	if err := sys.up(t.Context(), node, "--drain", drain.String()); err != nil {
+		t.Fatal(err)
+	}
 	a := nobody(t)
 	var devices []*device
 	for i := range users {
-		devices = append(devices, a.device(fmt.Sprintf("%s-%d", prefix, i), "gateway-1", "gateway-2"))
+		devices = append(devices, a.device(fmt.Sprintf("%s-%d", prefix, i), node, "gateway-2"))
 	}
 	moving := a.users
 	witnesses := make([]*witness, silent)
 	silentUsers := make([]string, silent)
 	for i := range witnesses {
 		silentUsers[i] = fmt.Sprintf("%s-silent-%d", prefix, i)
-		witnesses[i] = watch(t, "gateway-1", silentUsers[i])
+		witnesses[i] = watch(t, node, silentUsers[i], i%50 == 0)
 	}
 	flood(t, prefix+"-silent", silentUsers, silent, rate)
 	for _, w := range witnesses {
@@ -42,7 +45,7 @@ func TestSocketsDrain(t *testing.T) {
 		defer close(faulted)
 		eventuallyCount(a, n/4)
 		began := time.Now()
-		ended = sys.drained(t, "gateway-1")
+		ended = sys.drained(t, node)
 		lasted = time.Since(began)
 	}()
 	flood(t, prefix+"-load", moving, n, rate)
@@ -62,7 +65,10 @@ func TestSocketsDrain(t *testing.T) {
 	}
 	eventually(t, "everything arrives, also what was handed back", func() bool { return a.count() == n+silent })
 	t.Logf("drained %d connections in %v; its unacknowledged %d arrived within %v of their users' way back", users+silent, lasted.Round(time.Millisecond), silent, took(back))
-	sys.restart(t, "gateway-1")
+	sys.forget(node)
+	if lasted > drain {
+		t.Errorf("the drain took %v, more than the %v that it has", lasted, drain)
+	}
 	allSettled(t, prefix+"-load", n)
 	allSettled(t, prefix+"-silent", silent)
 	if handed := failures(t, prefix+"-silent", "the node drains"); handed != silent {
@@ -98,17 +104,19 @@ func (s *system) drained(t *testing.T, name string) error {
 	return p.ended()
 }
 
-// witness is a raw connection that acknowledges nothing and leaves when it is asked to.
+// witness is a raw connection that acknowledges nothing and leaves when it is asked to, or stays until it is closed.
 type witness struct {
+	stays    bool
 	notified chan struct{}
 	gone     chan struct{}
 
 	mu      sync.Mutex
 	asked   time.Time
 	afterMS int64
+	end     error // of who stays
 }
 
-func watch(t *testing.T, node, user string) *witness {
+func watch(t *testing.T, node, user string, stays bool) *witness {
 	t.Helper()
 	header := http.Header{"Authorization": {"Bearer " + token(user)}}
 	conn, resp, err := websocket.DefaultDialer.DialContext(t.Context(), sys.socketURL(node), header)
@@ -116,7 +124,7 @@ func watch(t *testing.T, node, user string) *witness {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	w := &witness{notified: make(chan struct{}), gone: make(chan struct{})}
+	w := &witness{stays: stays, notified: make(chan struct{}), gone: make(chan struct{})}
 	t.Cleanup(func() { _ = conn.Close(); <-w.gone })
 	go func() {
 		defer close(w.gone)
@@ -125,6 +133,9 @@ func watch(t *testing.T, node, user string) *witness {
 		for {
 			_, text, err := conn.ReadMessage()
 			if err != nil {
+				w.mu.Lock()
+				w.end = err
+				w.mu.Unlock()
 				return
 			}
 			var f struct {
@@ -141,7 +152,9 @@ func watch(t *testing.T, node, user string) *witness {
 				w.mu.Lock()
 				w.asked, w.afterMS = time.Now(), f.AfterMS
 				w.mu.Unlock()
-				return
+				if !w.stays {
+					return
+				}
 			}
 		}
 	}()
@@ -167,6 +180,9 @@ func paced(t *testing.T, witnesses []*witness) {
 				last = w.asked
 			}
 			afters[w.afterMS] = true
+		}
+		if w.stays && !websocket.IsCloseError(w.end, websocket.CloseServiceRestart) {
+			t.Errorf("a client that stayed was ended with %v, want 1012", w.end)
 		}
 		w.mu.Unlock()
 	}

@@ -57,7 +57,7 @@ func TestSocketsKill(t *testing.T) {
 	t.Logf("everything had arrived %v after the last request, which was %v after the kill", took(flooded), flooded.Sub(killed).Round(time.Millisecond))
 
 	eventually(t, "who is away waits or has a phone", func() bool {
-		return statuses(t, prefix+"-late", "deferred") == lateUsers*each && statuses(t, prefix+"-phone", "sent") == phones*each
+		return waiting(t, prefix+"-late") == lateUsers*each && statuses(t, prefix+"-phone", "sent") == phones*each
 	})
 	t.Logf("what was in the dead node's topic was routed anew %v after the kill", took(killed))
 	if added := endOf(t, "whisper.node.gateway-1") - inDeadTopic; added < (lateUsers+phones)*each {

@@ -82,7 +82,7 @@ func TestSocketsStalePresence(t *testing.T) {
 
 	for _, round := range []string{"restarted", "reread"} {
 		if round == "reread" {
-			sys.kill(t, "dispatch")
+			sys.stop(t, "dispatch")
 			sys.restart(t, "dispatch")
 		}
 		have, began := a.count(), time.Now()
@@ -94,7 +94,7 @@ func TestSocketsStalePresence(t *testing.T) {
 		}
 		flood(t, fmt.Sprintf("%s-away-%s", prefix, round), staying, users*each, rate)
 		eventually(t, "who is nowhere is waited for", func() bool {
-			return statuses(t, fmt.Sprintf("%s-away-%s", prefix, round), "deferred") == users*each
+			return waiting(t, fmt.Sprintf("%s-away-%s", prefix, round)) == users*each
 		})
 		if lasted := took(began); lasted > ackTimeout {
 			t.Errorf("%s: it took %v until it was known that nobody is there", round, lasted)

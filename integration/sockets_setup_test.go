@@ -163,6 +163,12 @@ func statuses(t *testing.T, prefix, status string) int64 {
 	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = $2`, prefix+"-%", status)
 }
 
+// waiting counts the deliveries of a prefix that wait because their user is known to be nowhere.
+func waiting(t *testing.T, prefix string) int64 {
+	t.Helper()
+	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = 'deferred' AND reason = 'away'`, prefix+"-%")
+}
+
 // failures counts the failed attempts of a prefix whose reason begins like one.
 func failures(t *testing.T, prefix, reason string) int64 {
 	t.Helper()

@@ -261,7 +261,7 @@ func (s *soak) slowOnes(round int) {
 	defer close(enough)
 	for _, user := range s.slowNames() {
 		reading.Go(func() {
-			s.connectedWith(&dialer, token(user), func(conn *websocket.Conn) { <-enough; cut(conn) })
+			s.connectedWith(&dialer, token(user), func(conn *websocket.Conn) { breathes(conn, enough) })
 		})
 	}
 	body := strings.Repeat("slow ", 600)
@@ -277,6 +277,21 @@ func (s *soak) slowOnes(round int) {
 	}
 	if !within(30*time.Second, func() bool { return metricOf(s.t, s.proc, tooSlow) >= had+slowUsers }) {
 		s.t.Errorf("%.0f of %d slow clients were cut off", metricOf(s.t, s.proc, tooSlow)-had, slowUsers)
+	}
+}
+
+// breathes sends pongs, so that the client is not taken for gone, and reads nothing.
+func breathes(conn *websocket.Conn, enough <-chan struct{}) {
+	defer cut(conn)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-enough:
+			return
+		case <-tick.C:
+			_ = conn.WriteControl(websocket.PongMessage, nil, time.Now().Add(time.Second)) // the gateway may have had enough
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,7 +171,10 @@ func (s *system) up(ctx context.Context, name string, flags ...string) error {
 		p.args = append([]string{role, "--log-format", "text", "--log-level", "info"}, flags...)
 		if role == "gateway" {
 			p.addr = freeAddr()
-			p.args = append(p.args, "--node", name, "--listen", p.addr)
+			p.args = append(p.args, "--listen", p.addr)
+		}
+		if role == "gateway" && !slices.Contains(flags, "--node") {
+			p.args = append(p.args, "--node", name)
 		}
 	}
 	p.cmd = exec.Command(s.binary, append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
@@ -258,6 +262,19 @@ func (s *system) stop(t *testing.T, name string) {
 	if err := s.proc(name).end(syscall.SIGTERM); err != nil {
 		t.Errorf("%s did not stop cleanly: %v\n%s", name, err, tail(s.proc(name).out.String()))
 	}
+}
+
+// forget drops a process that has ended and is not to come back; remove stops one for good.
+func (s *system) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.procs, name)
+}
+
+func (s *system) remove(t *testing.T, name string) {
+	t.Helper()
+	s.stop(t, name)
+	s.forget(name)
 }
 
 func (s *system) restart(t *testing.T, name string) {
