@@ -12,6 +12,8 @@ import (
 const (
 	TopicProfiles    = "whisper.profiles"
 	TopicTemplates   = "whisper.templates"
+	TopicCategories  = "whisper.categories"
+	TopicCounters    = "whisper.counters"
 	TopicChanges     = "whisper.changes"
 	TopicUsers       = "whisper.users"
 	TopicPresence    = "whisper.presence"

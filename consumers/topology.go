@@ -90,7 +90,9 @@ func (t Topology) Specs() []TopicSpec {
 	for _, name := range []string{TopicUsers, TopicPresence, TopicTimers} {
 		add(name, t.Partitions, compacted())
 	}
+	add(TopicCounters, t.Partitions, deleted(domain.CountsKept))
 	add(TopicTemplates, 1, compacted())
+	add(TopicCategories, 1, compacted())
 	add(TopicNodes, 1, compacted())
 	add(TopicRevocations, 1, compacted()) // every gateway reads all of it
 	add(TopicDeadLetters, 1, with(deleted(30*24*time.Hour), "max.message.bytes", strconv.Itoa(maxDeadLetterBytes)))

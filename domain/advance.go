@@ -11,20 +11,28 @@ import (
 
 // channelOf is the channel that d stands at, or "" past the last one.
 func (s *State) channelOf(d *delivery) string {
-	if channels := d.acc.GetChannels(); int(d.step) < len(channels) {
+	if channels := d.channels(); int(d.step) < len(channels) {
 		return channels[d.step]
 	}
 	return ""
 }
 
-// advance tries the channels from where d stands; the first that can be tried is.
+// advance makes the next attempt, unless a check has something against it now.
 func (s *State) advance(d *delivery) {
+	if s.permit(d) {
+		s.try(d)
+	}
+}
+
+// try tries the channels from where d stands; the first that can be tried is.
+func (s *State) try(d *delivery) {
 	if ready := s.render(d); !ready {
 		return
 	}
-	for ; int(d.step) < len(d.acc.GetChannels()); d.step++ {
-		switch channel := s.channelOf(d); channel {
-		case ChannelSocket:
+	for ; int(d.step) < len(d.channels()); d.step++ {
+		switch channel := s.channelOf(d); {
+		case d.denied.has(channel):
+		case channel == ChannelSocket:
 			if live := s.live(d.user()); len(live) > 0 {
 				s.sendSocket(d, live, "")
 				return
@@ -92,7 +100,7 @@ func (s *State) backoff(d *delivery, until time.Time, reason string) {
 }
 
 func (d *delivery) socketStep() int32 {
-	for i, c := range d.acc.GetChannels() {
+	for i, c := range d.channels() {
 		if c == ChannelSocket {
 			return int32(i)
 		}
@@ -107,6 +115,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 		s.failed(d, err.Error())
 		return
 	}
+	s.count(d)
 	if d.phase != whisperv1.Phase_PHASE_SENDING || d.sending.IsZero() {
 		d.sending = s.now
 	}
@@ -128,8 +137,9 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 	}
 	// A new session has its time to acknowledge, but who connects again and again is on a bad network: that
 	// must neither keep the next channel from its turn nor the offset from being let go.
-	last := d.sending.Add(s.policy.AckTimeout + s.policy.HoldBack)
-	if at := s.now.Add(s.policy.AckTimeout); at.Before(last) {
+	timeout := s.ackTimeout(d)
+	last := d.sending.Add(timeout + s.policy.HoldBack)
+	if at := s.now.Add(timeout); at.Before(last) {
 		last = at
 	}
 	s.schedule(d, last)
@@ -146,9 +156,10 @@ func (s *State) sendPush(d *delivery, channel string) bool {
 	profile := s.profile(d.user())
 	d.waiting = d.waiting[:0]
 	for _, e := range profile.GetEndpoints() {
-		if channel != ChannelPush && e.GetChannel() != channel || !slices.Contains(PushChannels, e.GetChannel()) {
+		if channel != ChannelPush && e.GetChannel() != channel || !slices.Contains(PushChannels, e.GetChannel()) || d.denied.has(e.GetChannel()) {
 			continue
 		}
+		s.count(d)
 		d.attempt++
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, endpoint: e.GetName()})
 		s.put(PushTo{Trace: d.trace, Push: &whisperv1.Push{

@@ -31,6 +31,8 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.profilePatched(in)
 	case TemplateSeen:
 		s.templateSeen(in)
+	case CategorySeen:
+		s.categorySeen(in)
 	case TimePassed:
 		s.timePassed()
 	}
@@ -53,6 +55,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	ev, acc := in.Event, in.Event.GetDeliveryAccepted()
 	id := DeliveryID(ev.GetDeliveryId())
 	request := FingerprintRequest(acc.GetRequest())
+	s.endDigested(in.Event) // also of a digest that comes twice
 
 	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
 	first, ours := s.seen.lookup(id.Hash())
@@ -69,6 +72,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		return
 	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
+	d.counted = s.tally.has(id.Hash())
 	s.seen.add(d.remembered())
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
@@ -82,31 +86,15 @@ func (s *State) arrive(in DeliveryArrived) {
 		d.attempt, d.sent = r.attempt, r.socketSent
 		if r.socketSent && !d.expired(s.now) {
 			d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
-			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.policy.AckTimeout))
+			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 			return
 		}
 	}
 	s.start(d)
 }
 
-// start takes up a delivery that nothing was done about yet: the rest of the checks.
-func (s *State) start(d *delivery) {
-	switch {
-	// 3. Is there time left?
-	case d.expired(s.now):
-		s.expire(d)
-	// 4. Is it time yet?
-	case d.acc.GetSendAtMs() > s.now.UnixMilli():
-		at := time.UnixMilli(d.acc.GetSendAtMs())
-		d.phase = whisperv1.Phase_PHASE_SCHEDULED
-		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: at.UnixMilli()}}})
-		s.schedule(d, at)
-		s.park(d)
-	// 5. Over which channel?
-	default:
-		s.advance(d)
-	}
-}
+// start takes up a delivery that nothing was done about yet: the rest of the checks, see [Checks].
+func (s *State) start(d *delivery) { s.advance(d) }
 
 func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 	acc := in.Event.GetDeliveryAccepted()
@@ -134,6 +122,9 @@ func (s *State) cancel(in CancelArrived) {
 
 func (s *State) expire(d *delivery) {
 	reason := ReasonTTL
+	if held := heldReason(d.phase); held != "" {
+		reason = held
+	}
 	if d.sent {
 		reason = ReasonUnacknowledged
 	}
@@ -156,8 +147,13 @@ func (s *State) timePassed() {
 		switch d.phase {
 		case whisperv1.Phase_PHASE_SENDING:
 			s.answerOverdue(d)
-		case whisperv1.Phase_PHASE_SCHEDULED, whisperv1.Phase_PHASE_BACKOFF:
+		case whisperv1.Phase_PHASE_SCHEDULED, whisperv1.Phase_PHASE_BACKOFF, whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_CAPPED:
 			s.advance(d)
+		case whisperv1.Phase_PHASE_TIMED:
+			d.timed = true
+			s.advance(d)
+		case whisperv1.Phase_PHASE_DIGEST:
+			s.closeDigest(d)
 		case whisperv1.Phase_PHASE_AWAY, whisperv1.Phase_PHASE_UNSPECIFIED:
 			s.schedule(d, d.expires())
 		default: // parked by a later version
@@ -181,14 +177,11 @@ func (s *State) answerOverdue(d *delivery) {
 }
 
 func (s *State) profilePatched(in ProfilePatched) {
-	old := s.profile(in.User)
 	if in.Patch == nil {
-		if old != nil {
-			delete(s.users, in.User)
-			s.put(PutUser{User: in.User})
-		}
+		s.erase(in.User)
 		return
 	}
+	old := s.profile(in.User)
 	patch, err := ParseProfilePatch(in.Patch)
 	if err != nil {
 		s.put(Reject{Reason: err})
@@ -202,6 +195,7 @@ func (s *State) profilePatched(in ProfilePatched) {
 		return // a redelivery
 	}
 	s.putUser(in.User, merged)
+	s.reconsider(in.User)
 }
 
 func (s *State) putUser(user string, p *whisperv1.Profile) {
@@ -247,6 +241,7 @@ func (s *State) park(d *delivery) {
 		Tracestate:  d.trace.State,
 		Offset:      d.source.Offset,
 	}
+	parkPolicy(p, d)
 	for _, w := range d.waiting {
 		p.Waiting = append(p.Waiting, &whisperv1.Waiting{Attempt: w.attempt, Node: w.node, Incarnation: w.incarnation, Endpoint: w.endpoint})
 	}

@@ -351,8 +351,8 @@ func TestDecisions(t *testing.T) {
 		"a profile that can't be merged is rejected, a forgotten user is forgotten": {
 			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"ar-EG"}`), At: t0, Offset: 1}, []string{"put mona"}},
 			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"ar-EG"}`), At: t0, Offset: 1}, nil},
-			{0, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona"}},
-			{0, domain.ProfilePatched{User: "mona", Offset: 3}, nil},
+			{0, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona", "user_erased"}},
+			{0, domain.ProfilePatched{User: "mona", Offset: 3}, []string{"user_erased"}},
 		},
 		"per user and lane, order is kept when the user returns": {
 			{0, n1, nil},

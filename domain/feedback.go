@@ -20,6 +20,9 @@ func (s *State) fact(ev *whisperv1.Event) {
 	if failed := ev.GetAttemptFailed(); failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
 		s.prune(ev, failed)
 	}
+	if ev.GetDeliveryRead() != nil && s.smart {
+		s.readSeen(ev)
+	}
 	if d == nil {
 		s.remember(id.Hash(), ev)
 		return
@@ -35,7 +38,8 @@ func (s *State) fact(ev *whisperv1.Event) {
 	case *whisperv1.Event_AttemptFailed:
 		s.attemptFailed(d, ev, k.AttemptFailed)
 	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
-		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested:
+		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_UserErased:
 	default: // a later version's
 	}
 }
@@ -244,6 +248,9 @@ func (s *State) wake(user string, opened presence) {
 			s.sendFromSocket(d)
 		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket:
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
+			if s.judge(s.ask(d)).action != send {
+				continue
+			}
 			if !s.render(d) { // after a restart it may not be rendered yet
 				continue
 			}

@@ -82,7 +82,7 @@ func TestHistoryStaysReadable(t *testing.T) {
 	for name, m := range map[string]proto.Message{
 		"profile": &whisperv1.Profile{}, "parked": &whisperv1.Parked{}, "seen": &whisperv1.Seen{}, "presence": &whisperv1.Presence{},
 		"node": &whisperv1.Node{}, "route": &whisperv1.Route{}, "push": &whisperv1.Push{}, "request": &whisperv1.Request{},
-		"revocation": &whisperv1.Revocation{},
+		"revocation": &whisperv1.Revocation{}, "counted": &whisperv1.Counted{},
 	} {
 		sample(m.ProtoReflect(), 0)
 		samples[name] = m

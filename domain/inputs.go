@@ -70,6 +70,11 @@ type (
 		Version  int64
 		Template *Template
 	}
+	// CategorySeen is what whisper.categories says of one now; nil: it is not declared any more.
+	CategorySeen struct {
+		Name     string
+		Category *Category
+	}
 	// TimePassed looks at what is due.
 	TimePassed struct{}
 )
@@ -81,6 +86,7 @@ func (PresenceSeen) input()    {}
 func (NodeSeen) input()        {}
 func (ProfilePatched) input()  {}
 func (TemplateSeen) input()    {}
+func (CategorySeen) input()    {}
 func (TimePassed) input()      {}
 
 // Output is one thing to write. Everything but Settle becomes a record; Settle may take effect only when
@@ -119,6 +125,20 @@ type (
 		User    string
 		Profile *whisperv1.Profile
 	}
+	// Count notes that a delivery counts against caps. It has to be durable before what comes after it for
+	// this user is written: a restart that had forgotten it would make room for one too many.
+	Count struct {
+		User     string
+		Category string // the declared one
+		Hash     DeliveryHash
+		At       time.Time
+	}
+	// Uncount forgets what was counted of a user.
+	Uncount struct{ User string }
+	// Deliver writes a delivery of our own making to its lane's whisper.deliveries: a digest.
+	Deliver struct{ Event *whisperv1.Event }
+	// Notice is worth a warning to the operators, once: what is wrong, and the name that it is wrong about.
+	Notice struct{ What, Name string }
 	// Reject sends the input's record to the dead letters.
 	Reject struct{ Reason error }
 	// Settle says that nothing more depends on the record at Source. Seen is what the window has to
@@ -135,5 +155,9 @@ func (PushTo) output()  {}
 func (Park) output()    {}
 func (Unpark) output()  {}
 func (PutUser) output() {}
+func (Count) output()   {}
+func (Uncount) output() {}
+func (Deliver) output() {}
+func (Notice) output()  {}
 func (Reject) output()  {}
 func (Settle) output()  {}

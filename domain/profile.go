@@ -43,7 +43,7 @@ var (
 	// What an endpoint can be. A profile may know endpoints of channels that are still to come.
 	endpointChannels = slices.DeleteFunc(slices.Clone(channelNames), func(c string) bool { return c == ChannelSocket || c == ChannelPush })
 	// What a preference can speak of.
-	preferenceChannels = channelNames
+	preferenceChannels = append(slices.Clone(channelNames), PreferAll)
 )
 
 // ParseProfilePatch reads a patch. The empty value, which forgets the user, is not one: callers look

@@ -63,6 +63,7 @@ func copyProfile(old *whisperv1.Profile, offset int64) *whisperv1.Profile {
 		QuietHours:    old.GetQuietHours(),
 		Endpoints:     old.GetEndpoints(),
 		ChangesOffset: offset,
+		Reading:       old.GetReading(),
 	}
 }
 

@@ -137,7 +137,7 @@ func TestParseProfilePatchSaysWhatIsWrong(t *testing.T) {
 		{
 			"preferences", `{"preferences":{"Marketing":{},"a":{"apns":1,"fax":true},"b":false}}`, "category",
 			`preferences: category "Marketing" has a character that is not allowed: lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card; ` +
-				`preferences.a.apns must be true or false, not a number; preferences.a: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; preferences.b must be an object, not false`,
+				`preferences.a.apns must be true or false, not a number; preferences.a: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook, all; preferences.b must be an object, not false`,
 		},
 		{
 			"quiet hours", `{"quiet_hours":{"from":"24:00","to":7,"days":[]}}`, "time",

@@ -19,6 +19,7 @@ const (
 	profilePreferences = 4
 	profileQuietHours  = 5
 	profileEndpoints   = 6
+	profileReading     = 20
 )
 
 func (v profileView) locale() string   { return v.field(profileLocale) }
@@ -28,6 +29,9 @@ func (v profileView) timezone() string { return v.field(profileTimezone) }
 func (v profileView) attributes() string  { return v.field(profileAttributes) }
 func (v profileView) preferences() string { return v.field(profilePreferences) }
 func (v profileView) quietHours() string  { return v.field(profileQuietHours) }
+
+// reading is when the user reads: see [addRead].
+func (v profileView) reading() string { return v.field(profileReading) }
 
 // reachable: there is an endpoint at all.
 func (v profileView) reachable() bool { return v.field(profileEndpoints) != "" }

@@ -13,4 +13,15 @@ const (
 	ReasonUnknownUser    = "unknown_user"
 	ReasonDuplicate      = "duplicate"
 	ReasonTTL            = "ttl"
+
+	// Of the policy, in the order of the checks.
+	ReasonPreference   = "preference"   // the user allows none of the channels
+	ReasonUnsubscribed = "unsubscribed" // from the category as a whole
+	ReasonQuietHours   = "quiet_hours"
+	ReasonCap          = "cap"
+	ReasonCollapsed    = "collapsed" // a newer one of the same collapse key came
+	ReasonDigest       = "digest"    // gathered for one
+	ReasonDigested     = "digested"  // told of in one
+	ReasonSmartTiming  = "smart_timing"
+	ReasonErased       = "erased"
 )

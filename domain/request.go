@@ -35,7 +35,8 @@ const (
 
 var (
 	// The vocabulary of the contract, and what of it this version can do.
-	channelNames     = []string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
+	channelNames     = namedChannels[:]
+	namedChannels    = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
 	channelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
 	defaultChannels  = []string{ChannelSocket, ChannelPush}
 )
@@ -52,11 +53,13 @@ type Request struct {
 	// Users are the recipients in the order given; a user named twice counts once.
 	Users []string
 	// Either Template with Variables (a JSON object or nil), or Content.
-	Template    string
-	Variables   []byte
-	Content     *whisperv1.Content
-	Channels    []string
-	CollapseKey string
+	Template  string
+	Variables []byte
+	Content   *whisperv1.Content
+	Channels  []string
+	// ChannelsDefault: the request named none, so the category's go before them.
+	ChannelsDefault bool
+	CollapseKey     string
 	// SendAt is zero for "now".
 	SendAt time.Time
 	TTL    time.Duration
@@ -287,7 +290,7 @@ func (d *draft) checkChannels() {
 		}
 	}
 	if len(d.Channels) == 0 {
-		d.Channels = defaultChannels
+		d.Channels, d.ChannelsDefault = defaultChannels, true
 	}
 }
 

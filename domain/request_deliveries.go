@@ -65,6 +65,7 @@ func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (
 		Request:         src.Position,
 		Recipients:      int32(len(r.Users)),
 		TemplateVersion: templateVersion,
+		ChannelsDefault: r.ChannelsDefault,
 	}
 	if !r.SendAt.IsZero() {
 		from = r.SendAt.UnixMilli()

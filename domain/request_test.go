@@ -84,7 +84,7 @@ func TestParseRequestReadsBothFormsAlike(t *testing.T) {
 func TestParseRequestFillsInDefaults(t *testing.T) {
 	t.Parallel()
 	want := &domain.Request{
-		Category: "default", Users: []string{"mona"}, Channels: []string{"socket", "push"}, TTL: 24 * time.Hour,
+		Category: "default", Users: []string{"mona"}, Channels: []string{"socket", "push"}, ChannelsDefault: true, TTL: 24 * time.Hour,
 		Content: &whisperv1.Content{Title: "T", Body: "B \"quoted\" ✓", Data: []byte(`{"a":[1,{"b":null}]}`)},
 	}
 	got, err := domain.ParseRequest([]byte(`{"to":{"users":["mona"],"all":false},"content":{"title":"T","body":"B \"quoted\" \u2713","data":{"a":[1,{"b":null}]}}}`), "")

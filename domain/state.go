@@ -26,6 +26,9 @@ type Policy struct {
 	Resend Backoff
 	// Window is how long an id is told a duplicate.
 	Window time.Duration
+	// Spread is the stretch over which what waited for the same hour (the end of quiet hours, a new day)
+	// is let out.
+	Spread time.Duration
 }
 
 // DefaultPolicy is for people on phones: an acknowledgement comes in seconds or not at all.
@@ -37,6 +40,7 @@ func DefaultPolicy() Policy {
 		Retry:      Backoff{Base: 2 * time.Second, Cap: 15 * time.Minute, Tries: 8},
 		Resend:     Backoff{Base: 30 * time.Second, Cap: 15 * time.Minute},
 		Window:     24 * time.Hour,
+		Spread:     15 * time.Minute,
 	}
 }
 
@@ -54,6 +58,14 @@ type State struct {
 	templates map[string]template
 	// templatesAt is the newest version seen of any template: what is older is known or gone.
 	templatesAt int64
+
+	categories Categories
+	smart      bool // a category times smartly: reads are followed
+	tally      tally
+	zones      zones
+	noticed    map[Notice]bool
+	question   asked // of the judge at work, and its answer
+	answer     verdict
 
 	deliveries map[DeliveryHash]*delivery
 	byUser     map[string][]*delivery // in order of arrival
@@ -116,6 +128,16 @@ type delivery struct {
 	sending time.Time
 	bounces int
 
+	// What the policy said; see [asked].
+	own       []string // the channels to try; nil until they are settled
+	denied    channelMask
+	counted   bool
+	gathered  bool
+	timed     bool
+	digest    string    // the notification that it is gathered for
+	windowEnd time.Time // of the digest
+	closing   bool      // the digest is written, and ends this one when it comes
+
 	content *whisperv1.Content // rendered once
 	due     time.Time          // what it waits for comes to an end
 	index   int                // in the heap
@@ -141,6 +163,8 @@ func NewState(partition int32, policy Policy) *State {
 		deliveries: map[DeliveryHash]*delivery{},
 		byUser:     map[string][]*delivery{},
 		seen:       newWindow(policy.Window),
+		tally:      newTally(),
+		noticed:    map[Notice]bool{},
 		replay:     map[DeliveryHash]replayed{},
 	}
 }
@@ -185,6 +209,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 	for _, w := range p.GetWaiting() {
 		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
 	}
+	s.restorePolicy(d, p)
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 	slices.SortFunc(s.byUser[d.user()], compareArrival)
@@ -208,7 +233,7 @@ func (s *State) Resume(now time.Time) []Output {
 }
 
 // ReplayDone ends the restore: every record that was in flight has been handed out again.
-func (s *State) ReplayDone() { s.replay = nil }
+func (s *State) ReplayDone() { s.replay, s.tally.counted = nil, nil }
 
 // Stats are sizes, for metrics.
 type Stats struct{ Users, Connected, InFlight, Parked, Seen int }
@@ -301,7 +326,17 @@ func (d *delivery) expires() time.Time         { return time.UnixMilli(d.acc.Get
 func (d *delivery) expired(now time.Time) bool { return !now.Before(d.expires()) }
 
 // usesSocket says whether the request allows a socket at all.
-func (d *delivery) usesSocket() bool { return slices.Contains(d.acc.GetChannels(), ChannelSocket) }
+func (d *delivery) usesSocket() bool {
+	return !d.denied.has(ChannelSocket) && slices.Contains(d.channels(), ChannelSocket)
+}
+
+// channels are those to try, in order.
+func (d *delivery) channels() []string {
+	if d.own != nil {
+		return d.own
+	}
+	return d.acc.GetChannels()
+}
 
 func (d *delivery) remembered() SeenDelivery {
 	return SeenDelivery{

@@ -119,7 +119,8 @@ func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 		return Delivered, true
 	case *whisperv1.Event_DeliveryRead:
 		return Read, true
-	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested:
+	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_UserErased:
 		return 0, false
 	default: // nil, or a kind from a later version
 		return 0, false
@@ -158,6 +159,8 @@ func KindOf(ev *whisperv1.Event) string {
 		return "endpoint_pruned"
 	case *whisperv1.Event_CancelRequested:
 		return "cancel_requested"
+	case *whisperv1.Event_UserErased:
+		return "user_erased"
 	default:
 		return ""
 	}

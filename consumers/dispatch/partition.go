@@ -39,6 +39,7 @@ type partition struct {
 	resumed     bool
 	epochs      []*epoch // in order; the last one is being filled
 	seen        []domain.SeenDelivery
+	gate        gate
 	restored    chan struct{}
 }
 
@@ -133,6 +134,8 @@ var laneBatch = [3]int{512, 128, 64}
 
 // work does one round and says whether there may be more to do at once.
 func (p *partition) work() (more bool) {
+	p.release()
+	defer p.count()
 	now := p.role.cfg.Now()
 	for _, it := range p.mail.take(queueEvents, 1024) {
 		p.eventsNext = it.rec.Offset + 1
@@ -246,6 +249,7 @@ func (p *partition) handover() {
 	for p.commit(); len(p.epochs) > 1; p.commit() {
 		select {
 		case <-look.C:
+			p.release()
 		case <-give.C:
 			p.role.log.Warn("handover could not write everything, it is decided again", "partition", p.id)
 			return

@@ -34,6 +34,7 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	}{
 		{consumers.TopicUsers, p.restoreUsers, false},
 		{consumers.TopicSeen, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreSeen(recs)) }, false},
+		{consumers.TopicCounters, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreCounted(recs)) }, false},
 		{consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }, false},
 		{consumers.TopicPresence, p.presence, true},
 	}
@@ -65,11 +66,15 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	if bad != nil {
 		return bad
 	}
+	categories, err := p.role.tables.attach(ctx, p)
+	if err != nil {
+		return err
+	}
+	for _, category := range categories {
+		p.write(nil, p.state.Decide(category, p.role.cfg.Now()))
+	}
 	for _, key := range sortedKeys(parked) {
 		p.state.RestoreParked(parked[key])
-	}
-	if err := p.role.tables.attach(ctx, p); err != nil {
-		return err
 	}
 	p.replayed()
 	st := p.state.Stats()
@@ -116,6 +121,33 @@ func (p *partition) restoreSeen(recs []*kgo.Record) error {
 		for i, request := range m.GetRequests() {
 			p.state.RestoreSeen(domain.SeenDelivery{
 				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
+			})
+		}
+	}
+	return nil
+}
+
+func (p *partition) restoreCounted(recs []*kgo.Record) error {
+	for _, rec := range recs {
+		m := &whisperv1.Counted{}
+		if err := proto.Unmarshal(rec.Value, m); err != nil {
+			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		}
+		for _, user := range m.GetErased() {
+			p.state.RestoreUncounted(user)
+		}
+		hashes, size, n := m.GetHashes(), len(domain.DeliveryHash{}), len(m.GetUsers())
+		if len(hashes) != size*n || len(m.GetAtMs()) != n || len(m.GetCategory()) != n {
+			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
+		}
+		for i, user := range m.GetUsers() {
+			category := int(m.GetCategory()[i])
+			if category < 0 || category >= len(m.GetCategories()) {
+				return fmt.Errorf("%s/%d at %d: no category %d", rec.Topic, rec.Partition, rec.Offset, category)
+			}
+			p.state.RestoreCounted(domain.Count{
+				User: user, Category: m.GetCategories()[category], At: time.UnixMilli(int64(m.GetAtMs()[i])),
+				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]),
 			})
 		}
 	}

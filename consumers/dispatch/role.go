@@ -81,6 +81,7 @@ type Role struct {
 	dead    *consumers.DeadLetters
 	tables  *tables
 	metrics *roleMetrics
+	notices *notices
 
 	mu     sync.Mutex
 	parts  map[int32]*partition
@@ -95,6 +96,7 @@ func New(cfg Config) (*Role, error) {
 	}
 	r := &Role{cfg: cfg, log: cfg.Logger, parts: map[int32]*partition{}, failed: make(chan error, 1), metrics: newRoleMetrics()}
 	r.tables = newTables(r.log, cfg.Now)
+	r.notices = newNotices(r.log)
 	var err error
 	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
 		return nil, err

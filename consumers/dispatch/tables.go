@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// tables are what every partition needs and one reader follows: which nodes live, and the templates.
+// tables are what every partition needs and one reader follows: which nodes live, the templates and the categories.
 type tables struct {
 	log *slog.Logger
 	now func() time.Time
@@ -25,11 +27,12 @@ type tables struct {
 	mu        sync.Mutex
 	nodes     map[string]*nodeState
 	templates map[string]domain.TemplateSeen
+	declared  map[string]domain.CategorySeen
 	parts     map[*partition]bool
 	nodesNext int64         // the heartbeat that comes next
 	looked    time.Time     // when watch last looked
 	live      bool          // heartbeats are read as they come, no longer from the past
-	restored  chan struct{} // both topics are read up to our start
+	restored  chan struct{} // all topics are read up to our start
 }
 
 type nodeState struct {
@@ -42,17 +45,19 @@ type nodeState struct {
 func newTables(log *slog.Logger, now func() time.Time) *tables {
 	return &tables{
 		log: log, now: now, silent: 4,
-		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{}, parts: map[*partition]bool{},
+		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{},
+		declared: map[string]domain.CategorySeen{}, parts: map[*partition]bool{},
 		restored: make(chan struct{}),
 	}
 }
 
-// attach waits until the tables are restored, tells p what they have, and from then on what changes.
-func (t *tables) attach(ctx context.Context, p *partition) error {
+// attach waits until the tables are restored, tells p what they have, and from then on what changes. The
+// categories are its result: they must be known before anything is decided, feedback included.
+func (t *tables) attach(ctx context.Context, p *partition) ([]domain.CategorySeen, error) {
 	select {
 	case <-t.restored:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,7 +70,7 @@ func (t *tables) attach(ctx context.Context, p *partition) error {
 	for _, tmpl := range t.templates {
 		p.mail.tell(tmpl)
 	}
-	return nil
+	return slices.Collect(maps.Values(t.declared)), nil
 }
 
 func (t *tables) detach(p *partition) {
@@ -80,9 +85,11 @@ func (t *tables) tell(in domain.Input) {
 	}
 }
 
-// restore follows both topics and returns when they are read up to now.
+// restore follows the topics and returns when they are read up to now.
 func (t *tables) restore(ctx context.Context, r *consumers.Reader) error {
-	for topic, sink := range map[string]func([]*kgo.Record){consumers.TopicNodes: t.heartbeats, consumers.TopicTemplates: t.template} {
+	for topic, sink := range map[string]func([]*kgo.Record){
+		consumers.TopicNodes: t.heartbeats, consumers.TopicTemplates: t.template, consumers.TopicCategories: t.category,
+	} {
 		caughtUp, err := r.Follow(ctx, topic, 0, consumers.FromStart, sink)
 		if err != nil {
 			return err
@@ -222,6 +229,28 @@ func (t *tables) template(recs []*kgo.Record) {
 			seen.Template = tmpl
 		}
 		t.templates[seen.ID] = seen
+		t.tell(seen)
+	}
+}
+
+// category takes declarations. A bad one changes nothing: what was declared before it stays.
+func (t *tables) category(recs []*kgo.Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, rec := range recs {
+		seen := domain.CategorySeen{Name: string(rec.Key)}
+		if len(rec.Value) == 0 {
+			delete(t.declared, seen.Name)
+			t.tell(seen)
+			continue
+		}
+		category, err := domain.ParseCategory(seen.Name, rec.Value)
+		if err != nil {
+			t.log.Warn("a category can't be used, its rules stay as they were", "category", seen.Name, "offset", rec.Offset, "error", err)
+			continue // intake dead-letters it
+		}
+		seen.Category = category
+		t.declared[seen.Name] = seen
 		t.tell(seen)
 	}
 }

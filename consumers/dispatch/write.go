@@ -22,13 +22,13 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 		case domain.Settle:
 			p.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
 		case domain.RouteTo:
-			p.publish(p.role.direct, &kgo.Record{
+			p.send(o.User, o.Route.GetUsers(), &kgo.Record{
 				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
 			}, o.Route)
 			p.role.metrics.routed.Inc()
 		case domain.PushTo:
-			p.publish(p.role.direct, &kgo.Record{
+			p.send(o.Push.GetUserId(), nil, &kgo.Record{
 				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
 				Key: []byte(o.Push.GetUserId()), Headers: traceHeaders(o.Trace),
 			}, o.Push)
@@ -40,6 +40,15 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 				Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(o.Event.GetUserId()), Headers: headers,
 			}, o.Event)
 			p.role.metrics.emitted(kind).Inc()
+		case domain.Count, domain.Uncount:
+			p.gate.note(o)
+		case domain.Deliver:
+			p.publish(p.role.bulk, &kgo.Record{
+				Topic: consumers.TopicDeliveries(domain.LaneOf(o.Event.GetLane())), Partition: p.id, Key: []byte(o.Event.GetUserId()),
+				Headers: []kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(domain.KindOf(o.Event))}},
+			}, o.Event)
+		case domain.Notice:
+			p.role.notices.tell(o)
 		case domain.Park:
 			p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: o.ID[:]}, o.Parked)
 		case domain.Unpark:
@@ -63,17 +72,23 @@ func (p *partition) reject(rec *kgo.Record, reason error) {
 
 // publish writes a record whose value is m, or a tombstone, as part of the open epoch.
 func (p *partition) publish(to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
-	if m != nil {
-		value, err := proto.Marshal(m)
-		if err != nil { // text that is not UTF-8, which intake refuses
-			p.role.fail(fmt.Errorf("encode a record of %s: %w", rec.Topic, err))
-			return
-		}
-		rec.Value = value
+	if m != nil && !p.encode(rec, m) {
+		return
 	}
 	e := p.epoch()
 	e.outstanding.Add(1)
 	to.Publish(p.ctx, rec, e.acked)
+}
+
+// encode puts m into rec. Where it can't be, the process ends: text that is not UTF-8, which intake refuses.
+func (p *partition) encode(rec *kgo.Record, m proto.Message) bool {
+	value, err := proto.Marshal(m)
+	if err != nil {
+		p.role.fail(fmt.Errorf("encode a record of %s: %w", rec.Topic, err))
+		return false
+	}
+	rec.Value = value
+	return true
 }
 
 // seenPerRecord keeps a record of the window far below the record limit: 26 bytes each.

@@ -20,6 +20,8 @@ type roleMetrics struct {
 	lanes                               [len(domain.Lanes)]laneMetrics
 	patched, forgotten, profilesRefused *metrics.Counter
 	templatesAccepted, templatesRefused *metrics.Counter
+	categoriesAccepted                  *metrics.Counter
+	categoriesRefused                   *metrics.Counter
 }
 
 func newRoleMetrics() *roleMetrics {
@@ -30,6 +32,8 @@ func newRoleMetrics() *roleMetrics {
 		templatesAccepted: metrics.GetOrCreateCounter(`whisper_intake_templates_total{outcome="accepted"}`),
 		templatesRefused:  metrics.GetOrCreateCounter(`whisper_intake_templates_total{outcome="refused"}`),
 	}
+	m.categoriesAccepted = metrics.GetOrCreateCounter(`whisper_intake_categories_total{outcome="accepted"}`)
+	m.categoriesRefused = metrics.GetOrCreateCounter(`whisper_intake_categories_total{outcome="refused"}`)
 	for _, lane := range domain.Lanes {
 		requests := func(outcome string) *metrics.Counter {
 			return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_intake_requests_total{lane=%q,outcome=%q}`, lane, outcome))

@@ -36,7 +36,7 @@ func TestRequestBecomesOneDeliveryForEachUser(t *testing.T) {
 			DeliveryId: id[:], NotificationId: "pay-8812", UserId: user, AtUs: started.UnixMicro(), Lane: whisperv1.Lane_LANE_HIGH, Cause: at,
 			Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
 				Category: "default", Content: &whisperv1.Content{Title: "T", Body: "B"}, Channels: []string{"socket", "push"},
-				AcceptedAtMs: started.UnixMilli(), ExpiresAtMs: started.Add(time.Hour).UnixMilli(), Request: at, Recipients: 2,
+				AcceptedAtMs: started.UnixMilli(), ExpiresAtMs: started.Add(time.Hour).UnixMilli(), Request: at, Recipients: 2, ChannelsDefault: true,
 			}},
 		}
 		if !proto.Equal(events[user], want) {
@@ -282,7 +282,7 @@ func TestTwoProcessesShare(t *testing.T) {
 				}
 			}
 		}
-		return n == 4*partitions+1
+		return n == 4*partitions+2 // templates and categories have one each
 	}
 	b.eventually("both have a share", func() bool { return share(2) })
 	publish := func(from, to int) {

@@ -123,7 +123,7 @@ func New(cfg Config) (*Role, error) {
 // topics are what the group shares. The templates are among them so that a bad one becomes one dead
 // letter; every process follows them besides.
 func topics() []string {
-	all := []string{consumers.TopicProfiles, consumers.TopicTemplates}
+	all := []string{consumers.TopicProfiles, consumers.TopicTemplates, consumers.TopicCategories}
 	for _, lane := range domain.Lanes {
 		all = append(all, consumers.TopicRequests(lane))
 	}
@@ -164,6 +164,8 @@ func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, 
 		f.take = r.takeProfile
 	case consumers.TopicTemplates:
 		f.take = r.takeTemplate
+	case consumers.TopicCategories:
+		f.take = r.takeCategory
 	default:
 		lane, err := consumers.LaneOfTopic(p.Topic)
 		if err != nil {

@@ -319,6 +319,7 @@ type Event struct {
 	//	*Event_DuplicateDropped
 	//	*Event_EndpointPruned
 	//	*Event_CancelRequested
+	//	*Event_UserErased
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -529,6 +530,15 @@ func (x *Event) GetCancelRequested() *CancelRequested {
 	return nil
 }
 
+func (x *Event) GetUserErased() *UserErased {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_UserErased); ok {
+			return x.UserErased
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -589,6 +599,10 @@ type Event_CancelRequested struct {
 	CancelRequested *CancelRequested `protobuf:"bytes,23,opt,name=cancel_requested,json=cancelRequested,proto3,oneof"`
 }
 
+type Event_UserErased struct {
+	UserErased *UserErased `protobuf:"bytes,40,opt,name=user_erased,json=userErased,proto3,oneof"`
+}
+
 func (*Event_DeliveryAccepted) isEvent_Kind() {}
 
 func (*Event_DeliveryScheduled) isEvent_Kind() {}
@@ -617,6 +631,8 @@ func (*Event_EndpointPruned) isEvent_Kind() {}
 
 func (*Event_CancelRequested) isEvent_Kind() {}
 
+func (*Event_UserErased) isEvent_Kind() {}
+
 // DeliveryAccepted opens a delivery: intake took a valid request and this user is a recipient.
 type DeliveryAccepted struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -637,8 +653,12 @@ type DeliveryAccepted struct {
 	Recipients int32     `protobuf:"varint,11,opt,name=recipients,proto3" json:"recipients,omitempty"`
 	// The version of the template that intake saw (its record's offset).
 	TemplateVersion int64 `protobuf:"varint,12,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The request named no channels: they are the category's, where it says.
+	ChannelsDefault bool `protobuf:"varint,20,opt,name=channels_default,json=channelsDefault,proto3" json:"channels_default,omitempty"`
+	// A digest: the ids of the deliveries that it stands for, 16 bytes each. They end when it arrives.
+	DigestMembers [][]byte `protobuf:"bytes,21,rep,name=digest_members,json=digestMembers,proto3" json:"digest_members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeliveryAccepted) Reset() {
@@ -755,6 +775,20 @@ func (x *DeliveryAccepted) GetTemplateVersion() int64 {
 	return 0
 }
 
+func (x *DeliveryAccepted) GetChannelsDefault() bool {
+	if x != nil {
+		return x.ChannelsDefault
+	}
+	return false
+}
+
+func (x *DeliveryAccepted) GetDigestMembers() [][]byte {
+	if x != nil {
+		return x.DigestMembers
+	}
+	return nil
+}
+
 // DeliveryScheduled: it waits for the send_at of its request.
 type DeliveryScheduled struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -801,12 +835,18 @@ func (x *DeliveryScheduled) GetUntilMs() int64 {
 }
 
 // DeliveryDeferred: it waits, and why: `away` (no live session, nothing else to try), `unacknowledged`
-// (a socket took it, nobody acknowledged it), `retry` (a provider asked for time).
+// (a socket took it, nobody acknowledged it), `retry` (a provider asked for time), `quiet_hours`, `cap`,
+// `digest` (it is gathered with others), `smart_timing`.
 type DeliveryDeferred struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When it is looked at again at the latest; 0: only when something happens.
-	UntilMs       int64 `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	UntilMs int64 `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	// Of caps: which one, as in "3 per day by user_category", how many it had counted, and the declared
+	// category whose rule it is.
+	Cap           string `protobuf:"bytes,20,opt,name=cap,proto3" json:"cap,omitempty"`
+	Count         int32  `protobuf:"varint,21,opt,name=count,proto3" json:"count,omitempty"`
+	Category      string `protobuf:"bytes,22,opt,name=category,proto3" json:"category,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,6 +893,27 @@ func (x *DeliveryDeferred) GetUntilMs() int64 {
 		return x.UntilMs
 	}
 	return 0
+}
+
+func (x *DeliveryDeferred) GetCap() string {
+	if x != nil {
+		return x.Cap
+	}
+	return ""
+}
+
+func (x *DeliveryDeferred) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeliveryDeferred) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
 }
 
 // DeliverySent: a provider or a socket took one attempt.
@@ -1266,10 +1327,17 @@ func (x *DeliveryFailed) GetReason() string {
 	return ""
 }
 
-// DeliverySuppressed: it was not sent, on purpose: `no_endpoint`, `unknown_user`.
+// DeliverySuppressed: it was not sent, on purpose: `no_endpoint`, `unknown_user`, `preference`,
+// `unsubscribed`, `quiet_hours`, `cap`, `collapsed`, `digested`, `erased`.
 type DeliverySuppressed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// As in DeliveryDeferred.
+	Cap      string `protobuf:"bytes,20,opt,name=cap,proto3" json:"cap,omitempty"`
+	Count    int32  `protobuf:"varint,21,opt,name=count,proto3" json:"count,omitempty"`
+	Category string `protobuf:"bytes,22,opt,name=category,proto3" json:"category,omitempty"`
+	// The notification that came instead: the newer one of its collapse key, or the digest.
+	Instead       string `protobuf:"bytes,23,opt,name=instead,proto3" json:"instead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1375,34 @@ func (*DeliverySuppressed) Descriptor() ([]byte, []int) {
 func (x *DeliverySuppressed) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeliverySuppressed) GetCap() string {
+	if x != nil {
+		return x.Cap
+	}
+	return ""
+}
+
+func (x *DeliverySuppressed) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeliverySuppressed) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *DeliverySuppressed) GetInstead() string {
+	if x != nil {
+		return x.Instead
 	}
 	return ""
 }
@@ -1554,6 +1650,44 @@ func (x *CancelRequested) GetRequest() *Position {
 	return nil
 }
 
+// UserErased: upstream wrote an empty profile, and whatever Whisper held of the user is gone. It speaks
+// of no delivery. What was accepted before at_us is to be told without the user's id.
+type UserErased struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserErased) Reset() {
+	*x = UserErased{}
+	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserErased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserErased) ProtoMessage() {}
+
+func (x *UserErased) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserErased.ProtoReflect.Descriptor instead.
+func (*UserErased) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
 var File_whisper_v1_event_proto protoreflect.FileDescriptor
 
 const file_whisper_v1_event_proto_rawDesc = "" +
@@ -1569,7 +1703,8 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x04body\x18\x02 \x01(\tR\x04body\x12\x10\n" +
 	"\x03url\x18\x03 \x01(\tR\x03url\x12\x14\n" +
 	"\x05image\x18\x04 \x01(\tR\x05image\x12\x12\n" +
-	"\x04data\x18\x05 \x01(\fR\x04data\"\xeb\t\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"\xa6\n" +
+	"\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -1592,8 +1727,10 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x12delivery_cancelled\x18\x14 \x01(\v2\x1d.whisper.v1.DeliveryCancelledH\x00R\x11deliveryCancelled\x12K\n" +
 	"\x11duplicate_dropped\x18\x15 \x01(\v2\x1c.whisper.v1.DuplicateDroppedH\x00R\x10duplicateDropped\x12E\n" +
 	"\x0fendpoint_pruned\x18\x16 \x01(\v2\x1a.whisper.v1.EndpointPrunedH\x00R\x0eendpointPruned\x12H\n" +
-	"\x10cancel_requested\x18\x17 \x01(\v2\x1b.whisper.v1.CancelRequestedH\x00R\x0fcancelRequestedB\x06\n" +
-	"\x04kind\"\xb9\x03\n" +
+	"\x10cancel_requested\x18\x17 \x01(\v2\x1b.whisper.v1.CancelRequestedH\x00R\x0fcancelRequested\x129\n" +
+	"\vuser_erased\x18( \x01(\v2\x16.whisper.v1.UserErasedH\x00R\n" +
+	"userErasedB\x06\n" +
+	"\x04kind\"\x8b\x04\n" +
 	"\x10DeliveryAccepted\x12\x1a\n" +
 	"\bcategory\x18\x01 \x01(\tR\bcategory\x12-\n" +
 	"\acontent\x18\x02 \x01(\v2\x13.whisper.v1.ContentR\acontent\x12\x1a\n" +
@@ -1610,12 +1747,17 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"recipients\x18\v \x01(\x05R\n" +
 	"recipients\x12)\n" +
-	"\x10template_version\x18\f \x01(\x03R\x0ftemplateVersion\".\n" +
+	"\x10template_version\x18\f \x01(\x03R\x0ftemplateVersion\x12)\n" +
+	"\x10channels_default\x18\x14 \x01(\bR\x0fchannelsDefault\x12%\n" +
+	"\x0edigest_members\x18\x15 \x03(\fR\rdigestMembers\".\n" +
 	"\x11DeliveryScheduled\x12\x19\n" +
-	"\buntil_ms\x18\x01 \x01(\x03R\auntilMs\"E\n" +
+	"\buntil_ms\x18\x01 \x01(\x03R\auntilMs\"\x89\x01\n" +
 	"\x10DeliveryDeferred\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x19\n" +
-	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\"\xce\x01\n" +
+	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\x12\x10\n" +
+	"\x03cap\x18\x14 \x01(\tR\x03cap\x12\x14\n" +
+	"\x05count\x18\x15 \x01(\x05R\x05count\x12\x1a\n" +
+	"\bcategory\x18\x16 \x01(\tR\bcategory\"\xce\x01\n" +
 	"\fDeliverySent\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x1a\n" +
@@ -1653,9 +1795,13 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x10invalid_since_ms\x18\v \x01(\x03R\x0einvalidSinceMs\x12 \n" +
 	"\vincarnation\x18\f \x01(\x04R\vincarnation\"(\n" +
 	"\x0eDeliveryFailed\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\",\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x8a\x01\n" +
 	"\x12DeliverySuppressed\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\")\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x10\n" +
+	"\x03cap\x18\x14 \x01(\tR\x03cap\x12\x14\n" +
+	"\x05count\x18\x15 \x01(\x05R\x05count\x12\x1a\n" +
+	"\bcategory\x18\x16 \x01(\tR\bcategory\x12\x18\n" +
+	"\ainstead\x18\x17 \x01(\tR\ainstead\")\n" +
 	"\x0fDeliveryExpired\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x13\n" +
 	"\x11DeliveryCancelled\"b\n" +
@@ -1669,7 +1815,9 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
 	"\x0fCancelRequested\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest*J\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\f\n" +
+	"\n" +
+	"UserErased*J\n" +
 	"\x04Lane\x12\x14\n" +
 	"\x10LANE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tLANE_HIGH\x10\x01\x12\x0f\n" +
@@ -1698,7 +1846,7 @@ func file_whisper_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_whisper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_whisper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_whisper_v1_event_proto_goTypes = []any{
 	(Lane)(0),                  // 0: whisper.v1.Lane
 	(FailureClass)(0),          // 1: whisper.v1.FailureClass
@@ -1719,6 +1867,7 @@ var file_whisper_v1_event_proto_goTypes = []any{
 	(*DuplicateDropped)(nil),   // 16: whisper.v1.DuplicateDropped
 	(*EndpointPruned)(nil),     // 17: whisper.v1.EndpointPruned
 	(*CancelRequested)(nil),    // 18: whisper.v1.CancelRequested
+	(*UserErased)(nil),         // 19: whisper.v1.UserErased
 }
 var file_whisper_v1_event_proto_depIdxs = []int32{
 	0,  // 0: whisper.v1.Event.lane:type_name -> whisper.v1.Lane
@@ -1737,16 +1886,17 @@ var file_whisper_v1_event_proto_depIdxs = []int32{
 	16, // 13: whisper.v1.Event.duplicate_dropped:type_name -> whisper.v1.DuplicateDropped
 	17, // 14: whisper.v1.Event.endpoint_pruned:type_name -> whisper.v1.EndpointPruned
 	18, // 15: whisper.v1.Event.cancel_requested:type_name -> whisper.v1.CancelRequested
-	3,  // 16: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
-	2,  // 17: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
-	1,  // 18: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
-	2,  // 19: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
-	2,  // 20: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	19, // 16: whisper.v1.Event.user_erased:type_name -> whisper.v1.UserErased
+	3,  // 17: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
+	2,  // 18: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
+	1,  // 19: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
+	2,  // 20: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
+	2,  // 21: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_event_proto_init() }
@@ -1769,6 +1919,7 @@ func file_whisper_v1_event_proto_init() {
 		(*Event_DuplicateDropped)(nil),
 		(*Event_EndpointPruned)(nil),
 		(*Event_CancelRequested)(nil),
+		(*Event_UserErased)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1776,7 +1927,7 @@ func file_whisper_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_event_proto_rawDesc), len(file_whisper_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

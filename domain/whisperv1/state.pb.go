@@ -33,16 +33,28 @@ const (
 	Phase_PHASE_SENDING Phase = 3
 	// Waits to try the same channel again.
 	Phase_PHASE_BACKOFF Phase = 4
+	// Waits for the end of the user's quiet hours.
+	Phase_PHASE_QUIET Phase = 10
+	// Waits for a cap's window to end.
+	Phase_PHASE_CAPPED Phase = 11
+	// Is gathered for a digest.
+	Phase_PHASE_DIGEST Phase = 12
+	// Waits for the hour at which the user usually reads.
+	Phase_PHASE_TIMED Phase = 13
 )
 
 // Enum value maps for Phase.
 var (
 	Phase_name = map[int32]string{
-		0: "PHASE_UNSPECIFIED",
-		1: "PHASE_SCHEDULED",
-		2: "PHASE_AWAY",
-		3: "PHASE_SENDING",
-		4: "PHASE_BACKOFF",
+		0:  "PHASE_UNSPECIFIED",
+		1:  "PHASE_SCHEDULED",
+		2:  "PHASE_AWAY",
+		3:  "PHASE_SENDING",
+		4:  "PHASE_BACKOFF",
+		10: "PHASE_QUIET",
+		11: "PHASE_CAPPED",
+		12: "PHASE_DIGEST",
+		13: "PHASE_TIMED",
 	}
 	Phase_value = map[string]int32{
 		"PHASE_UNSPECIFIED": 0,
@@ -50,6 +62,10 @@ var (
 		"PHASE_AWAY":        2,
 		"PHASE_SENDING":     3,
 		"PHASE_BACKOFF":     4,
+		"PHASE_QUIET":       10,
+		"PHASE_CAPPED":      11,
+		"PHASE_DIGEST":      12,
+		"PHASE_TIMED":       13,
 	}
 )
 
@@ -93,6 +109,9 @@ type Profile struct {
 	Endpoints []*Endpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// The offset of the last patch of whisper.changes that is in here: an earlier one is a redelivery.
 	ChangesOffset int64 `protobuf:"varint,7,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
+	// When the user reads: a weight for each of the 24 hours of the user's own clock, a byte each, then the
+	// day of the last decay (days since 1970, little endian, 2 bytes). Kept where a category times smartly.
+	Reading       []byte `protobuf:"bytes,20,opt,name=reading,proto3" json:"reading,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +193,13 @@ func (x *Profile) GetChangesOffset() int64 {
 		return x.ChangesOffset
 	}
 	return 0
+}
+
+func (x *Profile) GetReading() []byte {
+	if x != nil {
+		return x.Reading
+	}
+	return nil
 }
 
 // Endpoint is one way to reach a user by push.
@@ -273,7 +299,16 @@ type Parked struct {
 	Tracestate  string `protobuf:"bytes,10,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
 	// Where it stood in its lane's whisper.deliveries: the order among a user's deliveries, which the time
 	// of the request does not tell within a millisecond.
-	Offset        int64 `protobuf:"varint,11,opt,name=offset,proto3" json:"offset,omitempty"`
+	Offset int64 `protobuf:"varint,11,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The channels to try, where they are not the request's.
+	Channels []string `protobuf:"bytes,20,rep,name=channels,proto3" json:"channels,omitempty"`
+	// It has been counted against its category's caps: it is not counted again.
+	Counted bool `protobuf:"varint,21,opt,name=counted,proto3" json:"counted,omitempty"`
+	// The digest that it is gathered for: a notification id.
+	Digest string `protobuf:"bytes,22,opt,name=digest,proto3" json:"digest,omitempty"`
+	// It has waited for the user's usual hour, or for a digest: it does not wait again.
+	Timed         bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
+	Gathered      bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +418,41 @@ func (x *Parked) GetOffset() int64 {
 		return x.Offset
 	}
 	return 0
+}
+
+func (x *Parked) GetChannels() []string {
+	if x != nil {
+		return x.Channels
+	}
+	return nil
+}
+
+func (x *Parked) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
+}
+
+func (x *Parked) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Parked) GetTimed() bool {
+	if x != nil {
+		return x.Timed
+	}
+	return false
+}
+
+func (x *Parked) GetGathered() bool {
+	if x != nil {
+		return x.Gathered
+	}
+	return false
 }
 
 type Waiting struct {
@@ -518,6 +588,95 @@ func (x *Seen) GetAcceptedMs() []uint64 {
 	return nil
 }
 
+// Counted is a record of whisper.counters: what one partition sent in categories that have caps. It is
+// durable before what it counts is sent, so that no restart makes room for more.
+type Counted struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Categories []string               `protobuf:"bytes,1,rep,name=categories,proto3" json:"categories,omitempty"`
+	// One each of the following lists a delivery: its user, 10 bytes of hash, Unix milliseconds, and the
+	// index of its declared category among the categories.
+	Users    []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	Hashes   []byte   `protobuf:"bytes,3,opt,name=hashes,proto3" json:"hashes,omitempty"`
+	AtMs     []uint64 `protobuf:"fixed64,4,rep,packed,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	Category []int32  `protobuf:"varint,5,rep,packed,name=category,proto3" json:"category,omitempty"`
+	// Users who were erased: what was counted of them before this record is gone.
+	Erased        []string `protobuf:"bytes,6,rep,name=erased,proto3" json:"erased,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counted) Reset() {
+	*x = Counted{}
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counted) ProtoMessage() {}
+
+func (x *Counted) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counted.ProtoReflect.Descriptor instead.
+func (*Counted) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Counted) GetCategories() []string {
+	if x != nil {
+		return x.Categories
+	}
+	return nil
+}
+
+func (x *Counted) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Counted) GetHashes() []byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *Counted) GetAtMs() []uint64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return nil
+}
+
+func (x *Counted) GetCategory() []int32 {
+	if x != nil {
+		return x.Category
+	}
+	return nil
+}
+
+func (x *Counted) GetErased() []string {
+	if x != nil {
+		return x.Erased
+	}
+	return nil
+}
+
 // Revocation is a record of whisper.revocations: tokens of a user that count no more. Its key is the user
 // id; for one session, user id, 0x00, session, so that compaction keeps both. A null value lifts it.
 type Revocation struct {
@@ -535,7 +694,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +706,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +719,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -596,7 +755,7 @@ var File_whisper_v1_state_proto protoreflect.FileDescriptor
 const file_whisper_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/state.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xfb\x01\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x95\x02\n" +
 	"\aProfile\x12\x16\n" +
 	"\x06locale\x18\x01 \x01(\tR\x06locale\x12\x1a\n" +
 	"\btimezone\x18\x02 \x01(\tR\btimezone\x12\x1e\n" +
@@ -607,13 +766,14 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\vquiet_hours\x18\x05 \x01(\fR\n" +
 	"quietHours\x122\n" +
 	"\tendpoints\x18\x06 \x03(\v2\x14.whisper.v1.EndpointR\tendpoints\x12%\n" +
-	"\x0echanges_offset\x18\a \x01(\x03R\rchangesOffset\"\x8a\x01\n" +
+	"\x0echanges_offset\x18\a \x01(\x03R\rchangesOffset\x12\x18\n" +
+	"\areading\x18\x14 \x01(\fR\areading\"\x8a\x01\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xd8\x02\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xd8\x03\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -628,7 +788,12 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"tracestate\x18\n" +
 	" \x01(\tR\n" +
 	"tracestate\x12\x16\n" +
-	"\x06offset\x18\v \x01(\x03R\x06offset\"u\n" +
+	"\x06offset\x18\v \x01(\x03R\x06offset\x12\x1a\n" +
+	"\bchannels\x18\x14 \x03(\tR\bchannels\x12\x18\n" +
+	"\acounted\x18\x15 \x01(\bR\acounted\x12\x16\n" +
+	"\x06digest\x18\x16 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05timed\x18\x17 \x01(\bR\x05timed\x12\x1a\n" +
+	"\bgathered\x18\x18 \x01(\bR\bgathered\"u\n" +
 	"\aWaiting\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
@@ -638,20 +803,34 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
 	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
-	"acceptedMs\"t\n" +
+	"acceptedMs\"\xa0\x01\n" +
+	"\aCounted\x12\x1e\n" +
+	"\n" +
+	"categories\x18\x01 \x03(\tR\n" +
+	"categories\x12\x14\n" +
+	"\x05users\x18\x02 \x03(\tR\x05users\x12\x16\n" +
+	"\x06hashes\x18\x03 \x01(\fR\x06hashes\x12\x13\n" +
+	"\x05at_ms\x18\x04 \x03(\x06R\x04atMs\x12\x1a\n" +
+	"\bcategory\x18\x05 \x03(\x05R\bcategory\x12\x16\n" +
+	"\x06erased\x18\x06 \x03(\tR\x06erased\"t\n" +
 	"\n" +
 	"Revocation\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x1b\n" +
 	"\tbefore_us\x18\x03 \x01(\x03R\bbeforeUs\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason*i\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason*\xaf\x01\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPHASE_SCHEDULED\x10\x01\x12\x0e\n" +
 	"\n" +
 	"PHASE_AWAY\x10\x02\x12\x11\n" +
 	"\rPHASE_SENDING\x10\x03\x12\x11\n" +
-	"\rPHASE_BACKOFF\x10\x04B6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
+	"\rPHASE_BACKOFF\x10\x04\x12\x0f\n" +
+	"\vPHASE_QUIET\x10\n" +
+	"\x12\x10\n" +
+	"\fPHASE_CAPPED\x10\v\x12\x10\n" +
+	"\fPHASE_DIGEST\x10\f\x12\x0f\n" +
+	"\vPHASE_TIMED\x10\rB6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
 
 var (
 	file_whisper_v1_state_proto_rawDescOnce sync.Once
@@ -666,7 +845,7 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_whisper_v1_state_proto_goTypes = []any{
 	(Phase)(0),         // 0: whisper.v1.Phase
 	(*Profile)(nil),    // 1: whisper.v1.Profile
@@ -674,12 +853,13 @@ var file_whisper_v1_state_proto_goTypes = []any{
 	(*Parked)(nil),     // 3: whisper.v1.Parked
 	(*Waiting)(nil),    // 4: whisper.v1.Waiting
 	(*Seen)(nil),       // 5: whisper.v1.Seen
-	(*Revocation)(nil), // 6: whisper.v1.Revocation
-	(*Event)(nil),      // 7: whisper.v1.Event
+	(*Counted)(nil),    // 6: whisper.v1.Counted
+	(*Revocation)(nil), // 7: whisper.v1.Revocation
+	(*Event)(nil),      // 8: whisper.v1.Event
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	2, // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	7, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	8, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0, // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
 	4, // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	4, // [4:4] is the sub-list for method output_type
@@ -701,7 +881,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,194 @@
+package domain
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Cap allows N notifications of a window to one user.
+type Cap struct {
+	N   int
+	Per CapWindow
+	By  CapScope
+}
+
+// CapWindow is the time over which a cap counts.
+type CapWindow int8
+
+// Minutes and hours slide: any 60 seconds, any 60 minutes. Days and weeks are the user's own calendar's: the
+// same date, or the same week from Monday on, by the clock of the user's zone. So a day that a daylight
+// saving change makes 23 or 25 hours long is one day.
+const (
+	PerMinute CapWindow = iota
+	PerHour
+	PerDay
+	PerWeek
+)
+
+// CapScope is what a cap counts.
+type CapScope int8
+
+// ByUserCategory counts what the user was sent in the declared category, its undeclared children
+// included. ByUser counts over all categories that have caps: one that has none (a security alert) neither
+// takes of the allowance nor is held by it.
+const (
+	ByUserCategory CapScope = iota
+	ByUser
+)
+
+var (
+	capWindows = []string{"minute", "hour", "day", "week"}
+	capScopes  = []string{"user_category", "user"}
+)
+
+func (w CapWindow) String() string { return capWindows[w] }
+func (s CapScope) String() string  { return capScopes[s] }
+
+// String is the cap in facts: "3 per day by user_category".
+func (c Cap) String() string { return fmt.Sprintf("%d per %s by %s", c.N, c.Per, c.By) }
+
+// CountsKept is how long a counted delivery may matter: the longest window, wherever on earth, and a day.
+const CountsKept = 9 * 24 * time.Hour
+
+// stamp is one counted delivery: 48 bits of Unix milliseconds, 16 of the category's number.
+type stamp uint64
+
+func newStamp(at time.Time, category uint16) stamp {
+	return stamp(max(at.UnixMilli(), 0))<<16 | stamp(category)
+}
+
+func (s stamp) time() time.Time  { return time.UnixMilli(int64(s >> 16)) }
+func (s stamp) category() uint16 { return uint16(s) }
+
+// tally is what each user was sent in categories that have caps. It costs a user 8 bytes a delivery that
+// was counted in the last week or so, never more deliveries than the caps allow, and about 70 bytes for the
+// map's slot and the list's header; users to whom nothing of the kind was sent cost nothing.
+type tally struct {
+	names   []string
+	numbers map[string]uint16
+	sent    map[string][]stamp // by user, in order of counting
+	// counted are the deliveries that the log knows, for telling what was counted before a restart; nil
+	// once everything that was in flight is there again.
+	counted map[DeliveryHash]struct{}
+}
+
+func newTally() tally {
+	return tally{numbers: map[string]uint16{}, sent: map[string][]stamp{}, counted: map[DeliveryHash]struct{}{}}
+}
+
+// number is a category's. There are as many as were declared with caps since the start; past 65,535 they
+// share one, which counts too many rather than too few.
+func (t *tally) number(category string) uint16 {
+	if n, ok := t.numbers[category]; ok {
+		return n
+	}
+	if len(t.names) > math.MaxUint16 {
+		return math.MaxUint16
+	}
+	n := uint16(len(t.names))
+	t.names = append(t.names, category)
+	t.numbers[category] = n
+	return n
+}
+
+// add counts one delivery.
+func (t *tally) add(user, category string, at time.Time) {
+	kept := t.sent[user]
+	if len(kept) > 0 && kept[0].time().Before(at.Add(-CountsKept)) {
+		kept = slices.DeleteFunc(kept, func(s stamp) bool { return s.time().Before(at.Add(-CountsKept)) })
+	}
+	if len(kept) == cap(kept) { // grown by hand: append's doubling would leave most of it unused
+		kept = append(make([]stamp, 0, len(kept)+1+len(kept)/4), kept...)
+	}
+	t.sent[user] = append(kept, newStamp(at, t.number(category)))
+}
+
+// over says whether a cap lets nothing through now, how many it has counted, and until when.
+func (t *tally) over(sent []stamp, limit Cap, category string, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+	if len(sent) < limit.N {
+		return 0, time.Time{}, false
+	}
+	number, known := t.numbers[category]
+	if limit.By == ByUserCategory && !known {
+		return 0, time.Time{}, false
+	}
+	window := limit.Per.open(now, zone)
+	for _, s := range sent {
+		if (limit.By == ByUser || s.category() == number) && window.has(s.time()) {
+			counted++
+		}
+	}
+	if counted < limit.N {
+		return counted, time.Time{}, false
+	}
+	if !window.slides() {
+		return counted, limit.Per.end(now, zone), true
+	}
+	// The oldest that must have left before there is room for one.
+	leave := counted - limit.N
+	for _, s := range sent {
+		if (limit.By == ByUser || s.category() == number) && window.has(s.time()) {
+			if leave == 0 {
+				return counted, s.time().Add(window.length), true
+			}
+			leave--
+		}
+	}
+	return counted, now.Add(window.length), true
+}
+
+// window is a cap's at one moment.
+type capSpan struct {
+	after  time.Time // slides: what is later counts, also what a clock that was put back says is still to come
+	length time.Duration
+
+	zone      *time.Location
+	from, end int // the days (since 1970, of the user's own calendar) that count; to the day after
+}
+
+func (w CapWindow) open(now time.Time, zone *time.Location) capSpan {
+	switch w {
+	case PerMinute:
+		return capSpan{after: now.Add(-time.Minute), length: time.Minute}
+	case PerHour:
+		return capSpan{after: now.Add(-time.Hour), length: time.Hour}
+	case PerDay:
+		today := localDay(now, zone)
+		return capSpan{zone: zone, from: today, end: today + 1}
+	case PerWeek:
+		monday := mondayOf(localDay(now, zone))
+		return capSpan{zone: zone, from: monday, end: monday + 7}
+	default:
+		return capSpan{after: now.Add(-CountsKept), length: CountsKept}
+	}
+}
+
+func (w *capSpan) slides() bool { return w.length > 0 }
+
+func (w *capSpan) has(at time.Time) bool {
+	if w.slides() {
+		return at.After(w.after)
+	}
+	day := localDay(at, w.zone)
+	return day >= w.from && day < w.end
+}
+
+// end is when the calendar's window ends: the first moment of another day, or of a Monday.
+func (w CapWindow) end(now time.Time, zone *time.Location) time.Time {
+	last := localDay(now, zone)
+	if w == PerWeek {
+		last = mondayOf(last) + 6
+	}
+	for localDay(now, zone) <= last {
+		now = nextDay(now, zone)
+	}
+	return now
+}
+
+// has says whether the log knows that a delivery was counted; only asked of what was there at the restore.
+func (t *tally) has(hash DeliveryHash) bool {
+	_, ok := t.counted[hash]
+	return ok
+}

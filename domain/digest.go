@@ -1,0 +1,149 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// The bounds of a digest's items: the newest are told, the count is of all.
+const (
+	maxDigestItems = 50
+	maxDigestBytes = 64 << 10
+)
+
+// How a digest comes about: what is gathered waits, parked, with the notification id of its digest, made
+// from the first one's. When the window ends, the digest is written to the lane's deliveries as any other
+// delivery, with the ids of its members; when it comes from there, they end. So a crash at any moment finds
+// either the members or the digest, and a digest that was written twice is one: ids tell.
+
+// gather adds d to the digest of its user and category whose window is open, or opens one.
+func (s *State) gather(d *delivery) {
+	category := s.category(d.acc.GetCategory())
+	d.digest, d.windowEnd = "", time.Time{}
+	for _, o := range s.byUser[d.user()] {
+		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.windowEnd.After(s.now) &&
+			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
+			d.digest, d.windowEnd = o.digest, o.windowEnd
+			break
+		}
+	}
+	if d.digest == "" {
+		d.digest, d.windowEnd = "digest/"+d.id.String(), s.now.Add(category.Digest.Window)
+	}
+	s.hold(d, &verdict{phase: whisperv1.Phase_PHASE_DIGEST, reason: ReasonDigest, until: d.windowEnd})
+}
+
+// digestAgain is when a digest that was written and has not come is written again.
+const digestAgain = time.Minute
+
+// closeDigest makes the digest that d is gathered for, whose window is over.
+func (s *State) closeDigest(d *delivery) {
+	if s.replay != nil { // it may be in the log already
+		s.schedule(d, s.now.Add(templateWait))
+		return
+	}
+	var members []*delivery
+	for _, o := range slices.Clone(s.byUser[d.user()]) {
+		if o.phase == whisperv1.Phase_PHASE_DIGEST && o.digest == d.digest && s.render(o) {
+			members = append(members, o)
+		}
+	}
+	category := s.category(d.acc.GetCategory())
+	rule := category.Digest
+	if rule != nil && s.templates[rule.Template].tmpl == nil {
+		s.notice(NoticeDigest, rule.Template)
+		rule = nil
+	}
+	if rule == nil || len(members) < rule.Min && !d.closing {
+		for _, m := range members {
+			m.gathered = true
+			s.advance(m)
+		}
+		return
+	}
+	if len(members) == 0 {
+		return
+	}
+	s.put(Deliver{Event: s.digestOf(members, category)})
+	for _, m := range members {
+		m.closing = true
+		s.schedule(m, s.now.Add(digestAgain))
+	}
+}
+
+func (s *State) digestOf(members []*delivery, category *Category) *whisperv1.Event {
+	first := members[0]
+	id := NewDeliveryID(s.now, HashDelivery(first.digest, first.user()))
+	acc := &whisperv1.DeliveryAccepted{
+		Category:        category.Name,
+		Template:        category.Digest.Template,
+		TemplateVersion: s.templates[category.Digest.Template].version,
+		Variables:       digestVariables(members),
+		Channels:        first.channels(),
+		AcceptedAtMs:    id.Time().UnixMilli(),
+		Request:         &whisperv1.Position{Topic: first.digest},
+		Recipients:      1,
+	}
+	for _, m := range members {
+		acc.ExpiresAtMs = max(acc.ExpiresAtMs, m.acc.GetExpiresAtMs())
+		acc.DigestMembers = append(acc.DigestMembers, m.id[:])
+	}
+	return &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: first.digest, UserId: first.user(), AtUs: s.now.UnixMicro(),
+		Lane: first.ev.GetLane(), Cause: s.cause,
+		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+	}
+}
+
+// digestItem is what a digest's template can say of one that it stands for.
+type digestItem struct {
+	ID    string    `json:"id"`
+	Title string    `json:"title,omitempty"`
+	Body  string    `json:"body,omitempty"`
+	URL   string    `json:"url,omitempty"`
+	At    time.Time `json:"at"`
+}
+
+// digestVariables are count, more (how many items are not told) and items, oldest first.
+func digestVariables(members []*delivery) []byte {
+	items := make([]digestItem, 0, min(len(members), maxDigestItems))
+	size := 0
+	for _, m := range slices.Backward(members) {
+		c := m.content
+		size += len(c.GetTitle()) + len(c.GetBody()) + len(c.GetUrl()) + 2*MaxIDBytes
+		if len(items) == maxDigestItems || size > maxDigestBytes {
+			break
+		}
+		items = append(items, digestItem{m.ev.GetNotificationId(), c.GetTitle(), c.GetBody(), c.GetUrl(), m.id.Time()})
+	}
+	slices.Reverse(items)
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(struct {
+		Count int          `json:"count"`
+		More  int          `json:"more"`
+		Items []digestItem `json:"items"`
+	}{len(members), len(members) - len(items), items})
+	if err != nil {
+		return nil // strings, numbers and times of our own: they always encode
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// endDigested ends the members of a digest that came.
+func (s *State) endDigested(digest *whisperv1.Event) {
+	for _, raw := range digest.GetDeliveryAccepted().GetDigestMembers() {
+		id, err := DeliveryIDFromBytes(raw)
+		if err != nil {
+			continue
+		}
+		if m := s.deliveries[id.Hash()]; m != nil && m.phase == whisperv1.Phase_PHASE_DIGEST {
+			s.suppress(m, ReasonDigested, digest.GetNotificationId(), nil)
+		}
+	}
+}

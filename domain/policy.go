@@ -1,0 +1,327 @@
+package domain
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// What a [Notice] is about.
+const (
+	// NoticeCategory: a request named a category that nobody declared, so it went by the rules of `default`.
+	NoticeCategory = "unknown_category"
+	// NoticeZone: a profile names a zone whose rules this build does not have, so UTC stands for it.
+	NoticeZone = "unknown_zone"
+	// NoticeDigest: a category's digest names a template that is not there, so its parts went out alone.
+	NoticeDigest = "unknown_digest_template"
+)
+
+// maxNotices bounds the memory of what was told: names come from upstream.
+const maxNotices = 1024
+
+func (s *State) notice(what, name string) {
+	n := Notice{What: what, Name: name}
+	if s.noticed[n] || len(s.noticed) >= maxNotices {
+		return
+	}
+	s.noticed[n] = true
+	s.put(n)
+}
+
+// ask is the question about d.
+func (s *State) ask(d *delivery) *asked {
+	named := d.acc.GetCategory()
+	if named == "" {
+		named = DefaultCategory
+	}
+	begun := d.attempt > 0
+	q := &s.question
+	*q = asked{
+		category: s.category(named),
+		named:    named,
+		user:     d.user(),
+		profile:  profileView(s.users[d.user()]),
+		channels: d.channels(),
+		hash:     d.id.Hash(),
+		sendAt:   d.acc.GetSendAtMs(),
+		expires:  d.acc.GetExpiresAtMs(),
+		now:      s.now,
+		counted:  d.counted || begun,
+		gathered: d.gathered || begun || len(d.acc.GetDigestMembers()) > 0,
+		timed:    d.timed || begun,
+	}
+	return q
+}
+
+// permit asks the checks whether an attempt may be made now. Where not, what they said is done: d is
+// settled, or it waits.
+func (s *State) permit(d *delivery) bool {
+	s.settleChannels(d)
+	v := *s.judge(s.ask(d))
+	d.denied = v.denied
+	switch v.action {
+	case lapse:
+		s.expire(d)
+	case drop:
+		s.suppress(d, v.reason, "", &v)
+	case waitFor:
+		d.phase = v.phase
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: v.until.UnixMilli()}}})
+		s.schedule(d, v.until)
+		s.park(d)
+	case hold:
+		s.replaceOlder(d)
+		s.hold(d, &v)
+	case gather:
+		s.replaceOlder(d)
+		s.gather(d)
+	case send:
+		s.replaceOlder(d)
+		s.releaseOlder(d)
+		return true
+	}
+	return false
+}
+
+// settleChannels decides once which channels there are to try: what they are counted by must not move
+// under a delivery that stands at one of them.
+func (s *State) settleChannels(d *delivery) {
+	if d.own != nil {
+		return
+	}
+	d.own = d.acc.GetChannels()
+	if !d.acc.GetChannelsDefault() || d.attempt > 0 {
+		return
+	}
+	if channels := s.category(d.acc.GetCategory()).Channels; len(channels) > 0 {
+		d.own = channels
+	}
+}
+
+func (s *State) hold(d *delivery, v *verdict) {
+	d.phase = v.phase
+	d.waiting = d.waiting[:0]
+	s.deferred(d, v)
+	s.schedule(d, v.until)
+	s.park(d)
+}
+
+func (s *State) deferred(d *delivery, v *verdict) {
+	fact := &whisperv1.DeliveryDeferred{Reason: v.reason, UntilMs: v.until.UnixMilli(), Category: s.category(d.acc.GetCategory()).Name}
+	if v.limit.N > 0 {
+		fact.Cap, fact.Count = v.limit.String(), int32(v.counted)
+	}
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: fact}})
+}
+
+// suppress ends d on purpose. v is nil where no check said so.
+func (s *State) suppress(d *delivery, reason, instead string, v *verdict) {
+	out := &whisperv1.DeliverySuppressed{Reason: reason, Instead: instead}
+	if v != nil {
+		out.Category = s.category(d.acc.GetCategory()).Name
+		if v.limit.N > 0 {
+			out.Cap, out.Count = v.limit.String(), int32(v.counted)
+		}
+	}
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: out}})
+	s.settle(d)
+}
+
+// heldReason is why a delivery waits in a phase of the policy, or "".
+func heldReason(phase whisperv1.Phase) string {
+	switch phase {
+	case whisperv1.Phase_PHASE_QUIET:
+		return ReasonQuietHours
+	case whisperv1.Phase_PHASE_CAPPED:
+		return ReasonCap
+	case whisperv1.Phase_PHASE_DIGEST:
+		return ReasonDigest
+	case whisperv1.Phase_PHASE_TIMED:
+		return ReasonSmartTiming
+	case whisperv1.Phase_PHASE_UNSPECIFIED, whisperv1.Phase_PHASE_SCHEDULED, whisperv1.Phase_PHASE_AWAY,
+		whisperv1.Phase_PHASE_SENDING, whisperv1.Phase_PHASE_BACKOFF:
+		return ""
+	default:
+		return ""
+	}
+}
+
+// waits: nothing of d is on its way, and its time to be sent has come or is the policy's to say.
+func (d *delivery) waits() bool {
+	return heldReason(d.phase) != "" || d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF
+}
+
+// replaceOlder ends what waits and is older than d, of its collapse key and declared category.
+func (s *State) replaceOlder(d *delivery) {
+	key := d.acc.GetCollapseKey()
+	if key == "" || len(s.byUser[d.user()]) < 2 {
+		return
+	}
+	category := s.category(d.acc.GetCategory())
+	if !category.Collapse {
+		return
+	}
+	for _, o := range slices.Clone(s.byUser[d.user()]) {
+		if o != d && o.waits() && o.acc.GetCollapseKey() == key && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
+			s.suppress(o, ReasonCollapsed, d.ev.GetNotificationId(), nil)
+		}
+	}
+}
+
+// olderThan: by the time of the request; within one millisecond, of one lane by arrival.
+func olderThan(a, b *delivery) bool {
+	switch at, bt := a.id.Time(), b.id.Time(); {
+	case !at.Equal(bt):
+		return at.Before(bt)
+	case a.source.Lane == b.source.Lane:
+		return a.source.Offset < b.source.Offset
+	default:
+		return a.id.Compare(b.id) < 0
+	}
+}
+
+// releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
+// lane is about to pass it: a user's lane stays in order.
+func (s *State) releaseOlder(d *delivery) {
+	if heldReason(d.phase) != "" {
+		d.phase = whisperv1.Phase_PHASE_UNSPECIFIED
+	}
+	if len(s.byUser[d.user()]) < 2 || d.attempt > 0 {
+		return
+	}
+	for _, o := range slices.Clone(s.byUser[d.user()]) {
+		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
+			s.advance(o)
+		}
+	}
+}
+
+// reconsider asks again about what waits, after a user's profile changed: quiet hours may be over, a
+// channel may be refused.
+func (s *State) reconsider(user string) {
+	for _, d := range slices.Clone(s.byUser[user]) {
+		switch {
+		case d.phase == whisperv1.Phase_PHASE_QUIET, d.phase == whisperv1.Phase_PHASE_CAPPED, d.phase == whisperv1.Phase_PHASE_TIMED:
+			s.schedule(d, s.now)
+		case d.phase == whisperv1.Phase_PHASE_AWAY:
+			switch v := *s.judge(s.ask(d)); v.action {
+			case drop:
+				if v.reason == ReasonUnsubscribed || v.reason == ReasonPreference {
+					s.suppress(d, v.reason, "", &v)
+				}
+			case send:
+				d.denied = v.denied
+			case hold, gather, lapse, waitFor: // it waits as it does
+			}
+		}
+	}
+}
+
+// count counts d against its category's caps, once, just before its first attempt.
+func (s *State) count(d *delivery) {
+	if d.counted {
+		return
+	}
+	d.counted = true
+	if d.attempt == 0 {
+		s.countSent(s.category(d.acc.GetCategory()), d.user(), d.id.Hash())
+	}
+}
+
+// countSent counts what is about to be sent to a user. A category without caps costs nothing.
+func (s *State) countSent(c *Category, user string, hash DeliveryHash) {
+	if len(c.Caps) == 0 || s.tally.has(hash) {
+		return
+	}
+	s.tally.add(user, c.Name, s.now)
+	if s.tally.counted != nil {
+		s.tally.counted[hash] = struct{}{}
+	}
+	s.put(Count{User: user, Category: c.Name, Hash: hash, At: s.now})
+}
+
+// RestoreCounted puts back what was counted, in the order of the log.
+func (s *State) RestoreCounted(counts ...Count) {
+	for _, c := range counts {
+		if !s.tally.has(c.Hash) {
+			s.tally.counted[c.Hash] = struct{}{}
+			s.tally.add(c.User, c.Category, c.At)
+		}
+	}
+}
+
+// RestoreUncounted forgets what the log told of a user so far.
+func (s *State) RestoreUncounted(user string) { delete(s.tally.sent, user) }
+
+func (s *State) categorySeen(in CategorySeen) {
+	s.categories.Put(in.Name, in.Category)
+	s.smart = s.categories.any(func(c *Category) bool { return c.SmartDelay > 0 })
+}
+
+// ackTimeout is how long a client has to acknowledge d.
+func (s *State) ackTimeout(d *delivery) time.Duration {
+	if own := s.category(d.acc.GetCategory()).AckTimeout; own > 0 {
+		return own
+	}
+	return s.policy.AckTimeout
+}
+
+// readSeen learns when a user reads.
+func (s *State) readSeen(ev *whisperv1.Event) {
+	user := ev.GetUserId()
+	v := profileView(s.users[user])
+	if v == "" {
+		return // nobody whom we know
+	}
+	reading, newDay := addRead(v.reading(), time.UnixMicro(ev.GetAtUs()), s.zone(v))
+	p := s.profile(user)
+	if p == nil {
+		return
+	}
+	if p.Reading = []byte(reading); newDay { // a record a user and day, not one a read
+		s.putUser(user, p)
+		return
+	}
+	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(p); err == nil {
+		s.users[user] = string(encoded)
+	}
+}
+
+// erase forgets a user: what waits or is on its way ends, and nothing of the user stays but the hashes of
+// what the user was sent, which tell duplicates until their window is over.
+func (s *State) erase(user string) {
+	for _, d := range slices.Clone(s.byUser[user]) {
+		s.suppress(d, ReasonErased, "", nil)
+	}
+	if _, known := s.users[user]; known {
+		delete(s.users, user)
+		s.put(PutUser{User: user})
+	}
+	if _, counted := s.tally.sent[user]; counted {
+		delete(s.tally.sent, user)
+		s.put(Uncount{User: user})
+	}
+	s.put(Emit{Event: &whisperv1.Event{
+		UserId: user, AtUs: s.now.UnixMicro(), Cause: s.cause,
+		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{}},
+	}})
+}
+
+func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
+	if d.own = p.GetChannels(); len(d.own) == 0 {
+		d.own = d.acc.GetChannels()
+	}
+	d.counted = p.GetCounted() || s.tally.has(d.id.Hash())
+	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
+	d.windowEnd = time.UnixMilli(p.GetDueMs())
+}
+
+func parkPolicy(p *whisperv1.Parked, d *delivery) {
+	if d.own != nil && !slices.Equal(d.own, d.acc.GetChannels()) {
+		p.Channels = d.own
+	}
+	p.Counted, p.Digest, p.Timed, p.Gathered = d.counted, d.digest, d.timed, d.gathered
+}

@@ -1,0 +1,95 @@
+package domain
+
+import (
+	"time"
+	_ "time/tzdata" // the rules are part of the program, also where the machine has none
+)
+
+// zones are time zones by name, loaded once. The rules come from the machine's database or the one that is
+// built in: like the names in timezones.txt they are a table, and the only thing that the domain reads.
+type zones struct {
+	known map[string]*time.Location
+	// unknown are names without rules: a profile of a newer version whose list of zones is longer.
+	unknown map[string]bool
+}
+
+// load is the zone of that name; "" is UTC. Where its rules are unknown it is UTC, and known is false:
+// a wrong hour of rest is better than none, and better than not being told anything.
+func (z *zones) load(name string) (zone *time.Location, known bool) {
+	if name == "" {
+		return time.UTC, true
+	}
+	if zone, ok := z.known[name]; ok {
+		return zone, !z.unknown[name]
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" { // the machine's own zone is nobody's
+		zone = time.UTC
+	}
+	if z.known == nil {
+		z.known, z.unknown = map[string]*time.Location{}, map[string]bool{}
+	}
+	if len(z.known) > 4096 { // more than there are: somebody invents names
+		clear(z.known)
+		clear(z.unknown)
+	}
+	z.known[name] = zone
+	if zone == time.UTC && err != nil || name == "Local" {
+		z.unknown[name] = true
+	}
+	return zone, !z.unknown[name]
+}
+
+const daySeconds = 24 * 60 * 60
+
+// localSeconds is what the user's clock and calendar show, as seconds since 1970.
+func localSeconds(at time.Time, zone *time.Location) int64 {
+	_, offset := at.In(zone).Zone()
+	return at.Unix() + int64(offset)
+}
+
+// localDay is the date there, as days since 1970.
+func localDay(at time.Time, zone *time.Location) int {
+	s := localSeconds(at, zone)
+	if s < 0 {
+		return int((s+1)/daySeconds - 1)
+	}
+	return int(s / daySeconds)
+}
+
+// minuteOfDay is what the clock on the wall shows there.
+func minuteOfDay(at time.Time, zone *time.Location) int {
+	return int(((localSeconds(at, zone)%daySeconds)+daySeconds)%daySeconds) / 60
+}
+
+// mondayOf is the first day of a day's week. 1970-01-01 was a Thursday.
+func mondayOf(day int) int {
+	return day - ((day+3)%7+7)%7
+}
+
+// nextDay is the first moment of another date there.
+func nextDay(at time.Time, zone *time.Location) time.Time {
+	day := localDay(at, zone)
+	return wallReaches(at, zone, func(at time.Time) time.Duration {
+		left := int64(day+1)*daySeconds - localSeconds(at, zone)
+		return time.Duration(left) * time.Second
+	})
+}
+
+// wallReaches is the first moment after at when the clock on the wall has gone as far as left says, which
+// is 0 or less once it is there. The clock is followed from one change of its offset to the next: where it
+// is put forward over the time looked for, the moment of the change is that time.
+func wallReaches(at time.Time, zone *time.Location, left func(time.Time) time.Duration) time.Time {
+	at = at.Truncate(time.Second)
+	for {
+		wait := left(at)
+		if wait <= 0 {
+			return at
+		}
+		_, change := at.In(zone).ZoneBounds()
+		if change.IsZero() || at.Add(wait).Before(change) {
+			return at.Add(wait)
+		}
+		at = change.In(time.UTC)
+	}
+}
