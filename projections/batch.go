@@ -118,6 +118,9 @@ func fold(chunks []*chunk) *folded {
 	}
 	for _, c := range chunks {
 		for _, f := range c.facts {
+			if f.ev.GetUserErased() != nil {
+				continue // about a user, no delivery: see erasures.go
+			}
 			if f.timeless() {
 				b.timeless = append(b.timeless, f)
 				continue

@@ -12,6 +12,7 @@ import (
 // hundred thousands of values of a transaction, for want of knowing the types beforehand.
 
 const (
+	oidBytea     = 17
 	oidInt8      = 20
 	oidInt4      = 23
 	oidText      = 25

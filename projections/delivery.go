@@ -93,7 +93,8 @@ func rowOf(f fact) (r row, ok bool) {
 	case *whisperv1.Event_DeliveryCancelled:
 		r.endedAt = at
 	case *whisperv1.Event_DeliveryScheduled:
-	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested:
+	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_UserErased:
 		return row{}, false
 	default: // a kind from a later version: only the timeline has it
 		return row{}, false

@@ -85,8 +85,10 @@ func (o *object) kind(ev *whisperv1.Event) {
 	case *whisperv1.Event_DeliveryScheduled:
 		o.number("until_ms", k.DeliveryScheduled.GetUntilMs())
 	case *whisperv1.Event_DeliveryDeferred:
-		o.text("reason", k.DeliveryDeferred.GetReason())
-		o.number("until_ms", k.DeliveryDeferred.GetUntilMs())
+		d := k.DeliveryDeferred
+		o.text("reason", d.GetReason())
+		o.number("until_ms", d.GetUntilMs())
+		o.policy(d.GetCap(), d.GetCount(), d.GetCategory())
 	case *whisperv1.Event_DeliverySent:
 		s := k.DeliverySent
 		o.try(s.GetAttempt(), s.GetChannel(), s.GetProvider(), s.GetNode(), s.GetEndpoint())
@@ -111,7 +113,10 @@ func (o *object) kind(ev *whisperv1.Event) {
 	case *whisperv1.Event_DeliveryFailed:
 		o.text("reason", k.DeliveryFailed.GetReason())
 	case *whisperv1.Event_DeliverySuppressed:
-		o.text("reason", k.DeliverySuppressed.GetReason())
+		s := k.DeliverySuppressed
+		o.text("reason", s.GetReason())
+		o.policy(s.GetCap(), s.GetCount(), s.GetCategory())
+		o.text("instead", s.GetInstead())
 	case *whisperv1.Event_DeliveryExpired:
 		o.text("reason", k.DeliveryExpired.GetReason())
 	case *whisperv1.Event_DuplicateDropped:
@@ -121,7 +126,7 @@ func (o *object) kind(ev *whisperv1.Event) {
 		o.text("endpoint", k.EndpointPruned.GetEndpoint())
 		o.text("channel", k.EndpointPruned.GetChannel())
 		o.text("reason", k.EndpointPruned.GetReason())
-	case *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested:
+	case *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested, *whisperv1.Event_UserErased:
 	default: // a later version's: its kind is told, what it says is in Kafka
 	}
 }
@@ -137,6 +142,13 @@ func (o *object) accepted(acc *whisperv1.DeliveryAccepted) {
 	o.number("expires_at_ms", acc.GetExpiresAtMs())
 	o.position("request", acc.GetRequest())
 	o.number("recipients", int64(acc.GetRecipients()))
+}
+
+// policy is what a check of the policy went by.
+func (o *object) policy(limit string, count int32, category string) {
+	o.text("cap", limit)
+	o.number("count", int64(count))
+	o.text("category", category)
 }
 
 func (o *object) try(attempt int32, channel, provider, node, endpoint string) {

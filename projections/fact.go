@@ -46,6 +46,9 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 	if ev.GetCancelRequested() != nil {
 		return fact{}, errSkip // names no delivery; what it does comes as facts of their own
 	}
+	if ev.GetUserErased() != nil {
+		return erasure(rec, ev, now, keep)
+	}
 	if err := check(ev); err != nil {
 		return fact{}, &consumers.Reason{Word: "invalid", Err: err}
 	}
@@ -60,6 +63,21 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 		return fact{}, errAged
 	}
 	return f, nil
+}
+
+// erasure is a fact about a user. Once everything that it speaks of is too old to be kept, so is it.
+func erasure(rec *kgo.Record, ev *whisperv1.Event, now time.Time, keep time.Duration) (fact, error) {
+	err := domain.CheckID(ev.GetUserId())
+	if err == nil && !inRange(ev.GetAtUs()) {
+		err = fmt.Errorf("at_us %d is no time", ev.GetAtUs())
+	}
+	if err != nil {
+		return fact{}, &consumers.Reason{Word: "invalid", Err: err}
+	}
+	if now.Sub(time.UnixMicro(ev.GetAtUs())) > keep {
+		return fact{}, errAged
+	}
+	return fact{rec: rec, ev: ev}, nil
 }
 
 // timeless facts know the notification and the user, not the time of the delivery.
@@ -139,7 +157,8 @@ func texts(ev *whisperv1.Event) []string {
 	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested:
 		return []string{cause}
 	case *whisperv1.Event_DeliveryDeferred:
-		return []string{cause, k.DeliveryDeferred.GetReason()}
+		d := k.DeliveryDeferred
+		return []string{cause, d.GetReason(), d.GetCap(), d.GetCategory()}
 	case *whisperv1.Event_DeliverySent:
 		s := k.DeliverySent
 		return []string{cause, s.GetChannel(), s.GetProvider(), s.GetNode(), s.GetEndpoint(), s.GetProviderId()}
@@ -154,7 +173,8 @@ func texts(ev *whisperv1.Event) []string {
 	case *whisperv1.Event_DeliveryFailed:
 		return []string{cause, k.DeliveryFailed.GetReason()}
 	case *whisperv1.Event_DeliverySuppressed:
-		return []string{cause, k.DeliverySuppressed.GetReason()}
+		s := k.DeliverySuppressed
+		return []string{cause, s.GetReason(), s.GetCap(), s.GetCategory(), s.GetInstead()}
 	case *whisperv1.Event_DeliveryExpired:
 		return []string{cause, k.DeliveryExpired.GetReason()}
 	case *whisperv1.Event_DuplicateDropped:

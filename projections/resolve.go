@@ -34,7 +34,11 @@ func (t *transaction) resolve(ctx context.Context) error {
 	var unknown []recipient
 	for _, f := range t.timeless {
 		if _, ok := found[f.id.Hash()]; !ok {
-			unknown = append(unknown, recipientOf(f.ev))
+			r := recipientOf(f.ev)
+			unknown = append(unknown, r)
+			for _, a := range t.known[r.userID] { // read after the user was erased, of a delivery from before
+				unknown = append(unknown, recipient{r.notificationID, a.name})
+			}
 		}
 	}
 	if err := t.lookUp(ctx, unknown, found); err != nil {

@@ -23,6 +23,8 @@ type transaction struct {
 	*folded
 	shards shards
 	stats  stats
+	// known are the batch's users who were erased.
+	known map[string][]alias
 }
 
 // write puts the chunks' facts and checkpoints into Postgres, in one transaction: all or nothing.
@@ -36,6 +38,9 @@ func (s *store) write(ctx context.Context, chunks []*chunk) error {
 	t := &transaction{store: s, tx: tx, shards: shards{}, stats: stats{}}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
+	}
+	if err := t.forget(ctx, chunks); err != nil {
+		return fmt.Errorf("forget erased users: %w", err)
 	}
 	t.folded = fold(chunks)
 	steps := []struct {
