@@ -97,8 +97,8 @@ func TestManyProcessesMayStartAtOnce(t *testing.T) {
 		if err := migrations.Check(t.Context(), db); err != nil {
 			t.Error(err)
 		}
-		if got := strs(t, db, "SELECT version_id::text FROM whisper.schema_version ORDER BY id"); strings.Join(got, " ") != "0 1 2" {
-			t.Errorf("versions %v, want each once", got)
+		if got := strs(t, db, "SELECT version_id::text FROM whisper.schema_version GROUP BY 1 HAVING count(*) > 1"); len(got) > 0 {
+			t.Errorf("versions %v were applied more than once", got)
 		}
 	}
 }
@@ -114,9 +114,10 @@ func TestCheckSaysWhatToRun(t *testing.T) {
 	if err := migrations.Up(t.Context(), db, nil); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, db, "DELETE FROM whisper.schema_version WHERE version_id = 2")
+	needs := strs(t, db, "SELECT max(version_id)::text FROM whisper.schema_version")[0]
+	exec(t, db, "DELETE FROM whisper.schema_version WHERE version_id > 1")
 	err = migrations.Check(t.Context(), db)
-	if !errors.As(err, &outdated) || outdated.Have != 1 || !strings.Contains(err.Error(), "is at version 1, this program needs 2: run `whisper migrate`") {
+	if !errors.As(err, &outdated) || outdated.Have != 1 || !strings.Contains(err.Error(), "is at version 1, this program needs "+needs+": run `whisper migrate`") {
 		t.Errorf("with an old schema: %v", err)
 	}
 	exec(t, db, "INSERT INTO whisper.schema_version (version_id, is_applied) VALUES (999, true)")
