@@ -23,18 +23,18 @@ const (
 // gather adds d to the digest of its user and category whose window is open, or opens one.
 func (s *State) gather(d *delivery) {
 	category := s.category(d.acc.GetCategory())
-	d.digest, d.windowEnd = "", time.Time{}
+	d.digest, d.until = "", time.Time{}
 	for _, o := range s.byUser[d.user()] {
-		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.windowEnd.After(s.now) &&
+		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) &&
 			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
-			d.digest, d.windowEnd = o.digest, o.windowEnd
+			d.digest, d.until = o.digest, o.until
 			break
 		}
 	}
 	if d.digest == "" {
-		d.digest, d.windowEnd = "digest/"+d.id.String(), s.now.Add(category.Digest.Window)
+		d.digest, d.until = "digest/"+d.id.String(), s.now.Add(category.Digest.Window)
 	}
-	s.hold(d, &verdict{phase: whisperv1.Phase_PHASE_DIGEST, reason: ReasonDigest, until: d.windowEnd})
+	s.hold(d, &verdict{phase: whisperv1.Phase_PHASE_DIGEST, reason: ReasonDigest, until: d.until})
 }
 
 // digestAgain is when a digest that was written and has not come is written again.

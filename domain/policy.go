@@ -102,7 +102,11 @@ func (s *State) settleChannels(d *delivery) {
 }
 
 func (s *State) hold(d *delivery, v *verdict) {
-	d.phase = v.phase
+	if d.parked && d.phase == v.phase && d.until.Equal(v.until) { // asked again, with the same answer
+		s.schedule(d, v.until)
+		return
+	}
+	d.phase, d.until = v.phase, v.until
 	d.waiting = d.waiting[:0]
 	s.deferred(d, v)
 	s.schedule(d, v.until)
@@ -205,7 +209,7 @@ func (s *State) reconsider(user string) {
 	for _, d := range slices.Clone(s.byUser[user]) {
 		switch {
 		case d.phase == whisperv1.Phase_PHASE_QUIET, d.phase == whisperv1.Phase_PHASE_CAPPED, d.phase == whisperv1.Phase_PHASE_TIMED:
-			s.schedule(d, s.now)
+			s.advance(d)
 		case d.phase == whisperv1.Phase_PHASE_AWAY:
 			switch v := *s.judge(s.ask(d)); v.action {
 			case drop:
@@ -316,7 +320,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	}
 	d.counted = p.GetCounted() || s.tally.has(d.id.Hash())
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
-	d.windowEnd = time.UnixMilli(p.GetDueMs())
+	d.until = time.UnixMilli(p.GetDueMs())
 }
 
 func parkPolicy(p *whisperv1.Parked, d *delivery) {

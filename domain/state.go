@@ -129,14 +129,14 @@ type delivery struct {
 	bounces int
 
 	// What the policy said; see [asked].
-	own       []string // the channels to try; nil until they are settled
-	denied    channelMask
-	counted   bool
-	gathered  bool
-	timed     bool
-	digest    string    // the notification that it is gathered for
-	windowEnd time.Time // of the digest
-	closing   bool      // the digest is written, and ends this one when it comes
+	own      []string // the channels to try; nil until they are settled
+	denied   channelMask
+	counted  bool
+	gathered bool
+	timed    bool
+	digest   string    // the notification that it is gathered for
+	until    time.Time // held by the policy; of a digest, its window's end
+	closing  bool      // the digest is written, and ends this one when it comes
 
 	content *whisperv1.Content // rendered once
 	due     time.Time          // what it waits for comes to an end

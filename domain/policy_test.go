@@ -1,0 +1,480 @@
+package domain_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// desk is a State with one node and users who are connected to it, and everything it has said.
+type desk struct {
+	t   *testing.T
+	s   *domain.State
+	now time.Time
+	n   int64
+
+	counts []domain.Count
+	parked map[string]*whisperv1.Parked
+	events []*whisperv1.Event
+	digest *whisperv1.Event
+	out    []domain.Output
+}
+
+// noon is a Tuesday in Cairo, two hours after noon UTC.
+var noon = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
+
+func newDesk(t *testing.T) *desk {
+	d := &desk{t: t, now: noon, parked: map[string]*whisperv1.Parked{}}
+	d.restart()
+	return d
+}
+
+// restart makes the State anew of what it wrote.
+func (d *desk) restart() {
+	users := d.s
+	d.s = domain.NewState(0, domain.DefaultPolicy())
+	_ = users
+	d.s.RestoreCounted(d.counts...)
+	for _, key := range slices.Sorted(mapsKeys(d.parked)) {
+		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
+	}
+	d.s.ReplayDone()
+	d.do(domain.NodeSeen{Node: "n1", Incarnation: 1})
+}
+
+func mapsKeys(m map[string]*whisperv1.Parked) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// do decides and returns what was said, in words.
+func (d *desk) do(in domain.Input) (words []string) {
+	d.t.Helper()
+	for _, o := range d.s.Decide(in, d.now) {
+		d.out = append(d.out, o)
+		switch o := o.(type) {
+		case domain.Settle, domain.Unpark, domain.Park, domain.PutUser:
+			if p, ok := o.(domain.Park); ok {
+				d.parked[string(p.ID[:])] = proto.CloneOf(p.Parked)
+			}
+			if p, ok := o.(domain.Unpark); ok {
+				delete(d.parked, string(p.ID[:]))
+			}
+			continue
+		case domain.Count:
+			d.counts = append(d.counts, o)
+			continue
+		case domain.Uncount:
+			d.counts = slices.DeleteFunc(d.counts, func(c domain.Count) bool { return c.User == o.User })
+			words = append(words, "uncount "+o.User)
+			continue
+		case domain.Notice:
+			words = append(words, "notice "+o.What+" "+o.Name)
+			continue
+		case domain.Deliver:
+			d.digest = proto.CloneOf(o.Event)
+			words = append(words, "deliver "+o.Event.GetNotificationId())
+			continue
+		case domain.Emit:
+			d.events = append(d.events, proto.CloneOf(o.Event))
+			if id := o.Event.GetNotificationId(); id != "" {
+				words = append(words, id+" "+said(o))
+				continue
+			}
+		}
+		words = append(words, said(o))
+	}
+	return words
+}
+
+func (d *desk) category(name, rules string) {
+	d.t.Helper()
+	c, err := domain.ParseCategory(name, []byte(rules))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.do(domain.CategorySeen{Name: name, Category: c})
+}
+
+func (d *desk) user(name, patch string) {
+	d.n++
+	d.do(domain.ProfilePatched{User: name, Patch: []byte(patch), At: d.now, Offset: d.n})
+}
+
+func (d *desk) connect(user string) {
+	d.n++
+	p := here(user, "n1", fmt.Sprint("s", d.n), 1)
+	p.Presence.AtUs = d.now.UnixMicro()
+	d.do(p)
+}
+
+func (d *desk) delivery(notification, user, category string, change func(*whisperv1.DeliveryAccepted)) domain.DeliveryArrived {
+	d.n++
+	id := domain.NewDeliveryID(d.now, domain.HashDelivery(notification, user))
+	acc := &whisperv1.DeliveryAccepted{
+		Category: category, Channels: []string{domain.ChannelSocket, domain.ChannelPush}, Content: &whisperv1.Content{Title: notification},
+		AcceptedAtMs: d.now.UnixMilli(), ExpiresAtMs: d.now.Add(72 * time.Hour).UnixMilli(),
+		Request: &whisperv1.Position{Topic: "r", Offset: d.n}, Recipients: 1,
+	}
+	if change != nil {
+		change(acc)
+	}
+	return domain.DeliveryArrived{Source: domain.LaneOffset{Lane: domain.Normal, Offset: d.n}, Event: &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: whisperv1.Lane_LANE_NORMAL,
+		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+	}}
+}
+
+func (d *desk) send(notification, user, category string) []string {
+	d.t.Helper()
+	return d.do(d.delivery(notification, user, category, nil))
+}
+
+// pass lets time pass, and says what is due.
+func (d *desk) pass(t time.Duration) []string {
+	d.t.Helper()
+	d.now = d.now.Add(t)
+	return d.do(domain.TimePassed{})
+}
+
+func (d *desk) want(got []string, want ...string) {
+	d.t.Helper()
+	if !slices.Equal(got, want) {
+		d.t.Fatalf("\n got %q\nwant %q", got, want)
+	}
+}
+
+func (d *desk) ack(notification, user string) {
+	d.t.Helper()
+	for _, e := range d.out {
+		if r, ok := e.(domain.RouteTo); ok && r.Route.GetNotificationId() == notification {
+			d.do(domain.FactSeen{Event: &whisperv1.Event{
+				DeliveryId: r.Route.GetDeliveryId(), NotificationId: notification, UserId: user, AtUs: d.now.UnixMicro(),
+				Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}},
+			}})
+			return
+		}
+	}
+	d.t.Fatalf("%s was never routed", notification)
+}
+
+const cairo = `{"timezone":"Africa/Cairo","quiet_hours":{"from":"22:00","to":"07:00"}}`
+
+func TestPreferencesAndUnsubscribe(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("marketing", `{}`)
+	d.category("security", `{"mandatory":true}`)
+	d.connect("mona")
+	d.user("mona", `{"preferences":{"marketing":{"socket":false}},"endpoints":{"phone":{"channel":"apns","token":"t"}}}`)
+	d.want(d.send("a", "mona", "marketing"), "push a #1 to phone")
+	d.user("mona", `{"preferences":{"marketing":{"push":false}}}`)
+	d.want(d.send("b", "mona", "marketing.cards"), "b suppressed preference")
+	d.user("mona", `{"preferences":{"marketing":{"all":false}}}`)
+	d.user("mona", `{"preferences":{"marketing":{"socket":true,"apns":true,"push":true}}}`) // an app registers again
+	d.want(d.send("c", "mona", "marketing"), "c suppressed unsubscribed")
+	d.want(d.send("e", "mona", "security"), "route e #1 to n1")
+	d.user("mona", `{"preferences":{"marketing":{"all":null}}}`)
+	d.want(d.send("f", "mona", "marketing"), "route f #1 to n1")
+}
+
+// TestAnUnsubscribeReachesWhatWaits: what was accepted before is not sent after.
+func TestAnUnsubscribeReachesWhatWaits(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("marketing", `{}`)
+	d.user("mona", `{"locale":"ar"}`)
+	d.want(d.send("a", "mona", "marketing"), "a deferred away")
+	d.n++
+	got := d.do(domain.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"marketing":{"all":false}}}`), At: d.now, Offset: d.n})
+	d.want(got, "a suppressed unsubscribed")
+}
+
+func TestQuietHoursHoldDropAndPass(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{}`)
+	d.category("promo", `{"quiet_hours":"drop"}`)
+	d.category("chat", `{"quiet_hours":"pass"}`)
+	d.category("security", `{"mandatory":true}`)
+	d.user("mona", cairo)
+	d.connect("mona")
+	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC) // 23:00 there
+	d.want(d.send("n1", "mona", "news"), "n1 deferred quiet_hours")
+	d.want(d.send("p", "mona", "promo"), "p suppressed quiet_hours")
+	d.want(d.send("c", "mona", "chat"), "route c #1 to n1")
+	d.want(d.send("s", "mona", "security"), "route s #1 to n1")
+	d.connect("mona") // connecting at night wakes nothing that is held
+	until := d.events[0].GetDeliveryDeferred().GetUntilMs()
+	end := time.Date(2026, 11, 25, 5, 0, 0, 0, time.UTC)
+	if at := time.UnixMilli(until); at.Before(end) || at.After(end.Add(15*time.Minute)) {
+		t.Fatalf("held until %s", at.UTC())
+	}
+	d.ack("c", "mona")
+	d.ack("s", "mona")
+	d.restart()
+	d.user("mona", cairo)
+	d.connect("mona")
+	d.category("news", `{}`)
+	d.now = time.UnixMilli(until - 1)
+	d.want(d.pass(0))
+	d.want(d.pass(time.Millisecond), "route n1 #1 to n1")
+}
+
+// TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning: a user's lane stays in order.
+func TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{}`)
+	d.user("mona", cairo)
+	d.connect("mona")
+	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC)
+	d.want(d.send("a", "mona", "news"), "a deferred quiet_hours")
+	d.want(d.send("b", "mona", "news"), "b deferred quiet_hours")
+	d.now = time.Date(2026, 11, 25, 5, 0, 0, 0, time.UTC)
+	d.want(d.send("c", "mona", "news"), "route a #1 to n1", "route b #1 to n1", "route c #1 to n1")
+}
+
+func TestQuietHoursThatChangeLetOutWhatWaits(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{}`)
+	d.user("mona", cairo)
+	d.connect("mona")
+	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC)
+	d.want(d.send("a", "mona", "news"), "a deferred quiet_hours")
+	d.n++
+	d.want(d.do(domain.ProfilePatched{User: "mona", Patch: []byte(`{"quiet_hours":null}`), At: d.now, Offset: d.n}), "route a #1 to n1")
+}
+
+func TestWhatExpiresWhileItIsHeldSaysWhatItWaitedFor(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{}`)
+	d.user("mona", cairo)
+	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC)
+	d.want(d.do(d.delivery("a", "mona", "news", func(acc *whisperv1.DeliveryAccepted) { acc.ExpiresAtMs = d.now.Add(time.Hour).UnixMilli() })), "a deferred quiet_hours")
+	d.want(d.pass(time.Hour), "a expired quiet_hours")
+}
+
+func TestCaps(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("promo", `{"caps":[{"n":2,"per":"day"}]}`)
+	d.category("hourly", `{"caps":[{"n":1,"per":"hour"}],"over_cap":"defer"}`)
+	d.category("all", `{"caps":[{"n":4,"per":"week","by":"user"}]}`)
+	d.user("mona", `{"timezone":"Africa/Cairo"}`)
+	d.connect("mona")
+	d.want(d.send("p1", "mona", "promo"), "route p1 #1 to n1")
+	d.ack("p1", "mona")
+	d.want(d.send("p2", "mona", "promo.shoes"), "route p2 #1 to n1") // an undeclared child shares its caps
+	d.ack("p2", "mona")
+	d.want(d.send("p3", "mona", "promo"), "p3 suppressed cap")
+	k := d.events[len(d.events)-1].GetDeliverySuppressed()
+	if k.GetCap() != "2 per day by user_category" || k.GetCount() != 2 || k.GetCategory() != "promo" {
+		t.Errorf("the fact says %v", k)
+	}
+	d.want(d.send("h1", "mona", "hourly"), "route h1 #1 to n1")
+	d.ack("h1", "mona")
+	d.now = d.now.Add(10 * time.Minute)
+	d.want(d.send("h2", "mona", "hourly"), "h2 deferred cap")
+	d.restart()
+	d.user("mona", `{"timezone":"Africa/Cairo"}`)
+	d.connect("mona")
+	d.category("promo", `{"caps":[{"n":2,"per":"day"}]}`)
+	d.category("hourly", `{"caps":[{"n":1,"per":"hour"}],"over_cap":"defer"}`)
+	d.category("all", `{"caps":[{"n":4,"per":"week","by":"user"}]}`)
+	d.want(d.send("p4", "mona", "promo"), "p4 suppressed cap")
+	d.want(d.pass(50*time.Minute - time.Millisecond))
+	d.want(d.pass(time.Millisecond), "route h2 #1 to n1")
+	d.ack("h2", "mona")
+	d.want(d.send("a1", "mona", "all"), "a1 suppressed cap") // 4 of all categories with caps this week
+	d.now = time.Date(2026, 11, 24, 21, 59, 0, 0, time.UTC)  // the last minute of the day there
+	d.want(d.send("p5", "mona", "promo"), "p5 suppressed cap")
+	d.now = d.now.Add(time.Minute)
+	d.want(d.send("p6", "mona", "promo"), "route p6 #1 to n1")
+	d.want(d.send("a2", "mona", "all"), "a2 suppressed cap")
+	d.now = time.Date(2026, 11, 29, 22, 0, 0, 0, time.UTC) // Monday there
+	d.want(d.send("a3", "mona", "all"), "route a3 #1 to n1")
+}
+
+// TestOnlyWhatIsSentCounts: who is away, retries, and duplicates do not use up a cap.
+func TestOnlyWhatIsSentCounts(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("promo", `{"caps":[{"n":1,"per":"day"}]}`)
+	d.user("mona", `{}`)
+	d.want(d.send("a", "mona", "promo"), "a deferred away")
+	d.want(d.send("b", "mona", "promo"), "b deferred away")
+	d.n++
+	p := here("mona", "n1", "s1", 1)
+	d.want(d.do(p), "route a #1 to n1", "b suppressed cap")
+	d.want(d.pass(10*time.Second), "a deferred unacknowledged") // nobody acknowledged: it waits and comes again
+	if len(d.counts) != 1 {
+		t.Fatalf("counted %v", d.counts)
+	}
+	d.now = d.now.Add(time.Hour)
+	d.want(d.do(domain.TimePassed{}), "route a #2 to n1")
+	if len(d.counts) != 1 {
+		t.Errorf("a second attempt was counted: %v", d.counts)
+	}
+}
+
+func TestCollapse(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("status", `{}`)
+	d.category("each", `{"collapse":false}`)
+	key := func(acc *whisperv1.DeliveryAccepted) { acc.CollapseKey = "order-1" }
+	d.want(d.do(d.delivery("a", "mona", "status", key)), "a deferred away")
+	d.want(d.do(d.delivery("other", "mona", "status", nil)), "other deferred away")
+	d.want(d.do(d.delivery("b", "mona", "status", key)), "a suppressed collapsed", "b deferred away")
+	if k := d.events[len(d.events)-2].GetDeliverySuppressed(); k.GetInstead() != "b" {
+		t.Errorf("the fact does not name the newer one: %v", k)
+	}
+	d.want(d.do(d.delivery("c", "mona", "each", key)), "c deferred away")
+	d.want(d.do(d.delivery("e", "mona", "each", key)), "e deferred away")
+}
+
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	rules := `{"digest":{"window":"1h","template":"digest"},"caps":[{"n":1,"per":"hour"}]}`
+	tmpl, err := domain.ParseTemplate([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }} news"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepare := func() {
+		d.category("news", rules)
+		d.user("mona", `{}`)
+		d.connect("mona")
+		d.do(domain.TemplateSeen{ID: "digest", Version: 4, Template: tmpl})
+	}
+	prepare()
+	first := d.delivery("a", "mona", "news", nil)
+	id, _ := domain.DeliveryIDFromBytes(first.Event.GetDeliveryId())
+	name := "digest/" + id.String()
+	d.want(d.do(first), "a deferred digest")
+	d.now = d.now.Add(30 * time.Minute)
+	d.want(d.send("b", "mona", "news.world"), "b deferred digest")
+	d.restart()
+	prepare()
+	d.want(d.pass(30*time.Minute), "deliver "+name)
+	var variables struct {
+		Count, More int
+		Items       []struct{ ID, Title string }
+	}
+	if err := json.Unmarshal(d.digest.GetDeliveryAccepted().GetVariables(), &variables); err != nil || variables.Count != 2 || len(variables.Items) != 2 || variables.Items[1].Title != "b" {
+		t.Fatalf("%+v, %v", variables, err)
+	}
+	// Written, and everything forgotten before it comes: it is written again under the same name.
+	d.restart()
+	prepare()
+	d.want(d.pass(0), "deliver "+name)
+	come := domain.DeliveryArrived{Source: domain.LaneOffset{Lane: domain.Normal, Offset: 100}, Event: d.digest}
+	got := d.do(come)
+	d.want(got, "a suppressed digested", "b suppressed digested", "route "+name+" #1 to n1")
+	r := d.out[len(d.out)-1].(domain.RouteTo)
+	if !strings.Contains(string(r.Route.GetFrame()), "2 news") {
+		t.Errorf("the frame is %s", r.Route.GetFrame())
+	}
+	if k := d.events[len(d.events)-1].GetDeliverySuppressed(); k.GetInstead() != name {
+		t.Errorf("the fact does not name the digest: %v", k)
+	}
+	come.Source.Offset = 101
+	d.want(d.do(come)) // the second copy
+	d.ack(name, "mona")
+	// One alone goes out as it is; and the cap holds for it, which the digest has used up.
+	d.want(d.send("c", "mona", "news"), "c deferred digest")
+	d.now = d.now.Add(59 * time.Minute)
+	d.category("news", strings.Replace(rules, `"per":"hour"`, `"per":"day"`, 1))
+	d.want(d.pass(time.Minute), "c suppressed cap")
+}
+
+func TestADigestWithoutItsTemplateSendsItsParts(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{"digest":{"window":"1h","template":"gone"}}`)
+	d.connect("mona")
+	d.want(d.send("a", "mona", "news"), "a deferred digest")
+	d.want(d.send("b", "mona", "news"), "b deferred digest")
+	d.want(d.pass(time.Hour), "notice unknown_digest_template gone", "route a #1 to n1", "route b #1 to n1")
+}
+
+func TestSmartTiming(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("promo", `{"smart_timing":{"max_delay":"12h"}}`)
+	d.category("soon", `{"smart_timing":{"max_delay":"1h"}}`)
+	d.user("mona", `{"timezone":"Africa/Cairo"}`)
+	d.connect("mona")
+	d.want(d.send("a", "mona", "promo"), "route a #1 to n1") // no history
+	for day := range 4 {                                     // reads at 20:15 there, on four evenings
+		at := time.Date(2026, 11, 20+day, 18, 15, 0, 0, time.UTC)
+		read := about("old", "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{}}})
+		read.Event.AtUs = at.UnixMicro()
+		d.do(read)
+	}
+	d.want(d.send("b", "mona", "promo"), "b deferred smart_timing")
+	until := time.UnixMilli(d.events[len(d.events)-1].GetDeliveryDeferred().GetUntilMs())
+	if eight := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC); until.Before(eight) || until.After(eight.Add(15*time.Minute)) {
+		t.Errorf("held until %s", until.UTC())
+	}
+	d.want(d.send("c", "mona", "soon"), "route c #1 to n1") // too far
+	d.ack("a", "mona")
+	d.ack("c", "mona")
+	d.now = until
+	d.want(d.pass(0), "route b #1 to n1")
+	d.want(d.send("e", "mona", "promo"), "route e #1 to n1") // it is that hour
+}
+
+func TestCategoryChannelsAndAckTimeout(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("security", `{"mandatory":true,"channels":["push","socket"],"ack_timeout":"3s"}`)
+	d.user("mona", `{"endpoints":{"phone":{"channel":"apns","token":"t"}}}`)
+	d.connect("mona")
+	byDefault := func(acc *whisperv1.DeliveryAccepted) { acc.ChannelsDefault = true }
+	d.want(d.do(d.delivery("a", "mona", "security", byDefault)), "push a #1 to phone")
+	d.want(d.send("b", "mona", "security"), "route b #1 to n1") // the request says so
+	d.want(d.pass(3*time.Second), "push b #2 to phone")
+}
+
+func TestAnUndeclaredCategoryIsToldOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.connect("mona")
+	d.want(d.send("a", "mona", "markting"), "notice unknown_category markting", "route a #1 to n1")
+	d.want(d.send("b", "mona", "markting"), "route b #1 to n1")
+	d.want(d.send("c", "mona", "default"), "route c #1 to n1")
+}
+
+func TestErasureForgetsEverything(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("promo", `{"caps":[{"n":1,"per":"day"}]}`)
+	d.user("mona", cairo)
+	d.connect("mona")
+	d.want(d.send("a", "mona", "promo"), "route a #1 to n1")
+	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC)
+	d.want(d.send("b", "mona", "promo"), "b deferred quiet_hours")
+	d.n++
+	d.want(d.do(domain.ProfilePatched{User: "mona", Offset: d.n, At: d.now}), "a suppressed erased", "b suppressed erased", "uncount mona", "user_erased")
+	if st := d.s.Stats(); st.Users != 0 || st.Parked != 0 || st.InFlight != 0 || len(d.parked) != 0 {
+		t.Errorf("%+v, %d parked", st, len(d.parked))
+	}
+	d.want(d.send("c", "mona", "promo"), "route c #1 to n1") // somebody new of that name
+}
