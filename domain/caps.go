@@ -69,13 +69,13 @@ type tally struct {
 	names   []string
 	numbers map[string]uint16
 	sent    map[string][]stamp // by user, in order of counting
-	// counted are the deliveries that the log knows, for telling what was counted before a restart; nil
-	// once everything that was in flight is there again.
-	counted map[DeliveryHash]struct{}
+	// counted are the deliveries that the log knows, for telling what was counted before a restart, and
+	// how; nil once everything that was in flight is there again.
+	counted map[DeliveryHash]stamp
 }
 
 func newTally() tally {
-	return tally{numbers: map[string]uint16{}, sent: map[string][]stamp{}, counted: map[DeliveryHash]struct{}{}}
+	return tally{numbers: map[string]uint16{}, sent: map[string][]stamp{}, counted: map[DeliveryHash]stamp{}}
 }
 
 // number is a category's. There are as many as were declared with caps since the start; past 65,535 they
@@ -93,8 +93,18 @@ func (t *tally) number(category string) uint16 {
 	return n
 }
 
-// add counts one delivery.
-func (t *tally) add(user, category string, at time.Time) {
+// add counts one delivery. Where it was counted before (a restart came between the count and what it
+// counted), it counts from now on instead.
+func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, before stamp) {
+	if before == 0 {
+		before = t.counted[hash]
+	}
+	if i := slices.Index(t.sent[user], before); before != 0 && i >= 0 {
+		t.sent[user] = slices.Delete(t.sent[user], i, i+1)
+	}
+	if t.counted != nil {
+		t.counted[hash] = newStamp(at, t.number(category))
+	}
 	kept := t.sent[user]
 	if len(kept) > 0 && kept[0].time().Before(at.Add(-CountsKept)) {
 		kept = slices.DeleteFunc(kept, func(s stamp) bool { return s.time().Before(at.Add(-CountsKept)) })
@@ -105,8 +115,9 @@ func (t *tally) add(user, category string, at time.Time) {
 	t.sent[user] = append(kept, newStamp(at, t.number(category)))
 }
 
-// over says whether a cap lets nothing through now, how many it has counted, and until when.
-func (t *tally) over(sent []stamp, limit Cap, category string, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+// over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own
+// count from before a restart; 0: none), and until when.
+func (t *tally) over(sent []stamp, limit Cap, category string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
 	if len(sent) < limit.N {
 		return 0, time.Time{}, false
 	}
@@ -115,8 +126,16 @@ func (t *tally) over(sent []stamp, limit Cap, category string, now time.Time, zo
 		return 0, time.Time{}, false
 	}
 	window := limit.Per.open(now, zone)
+	counts := func(s stamp) bool {
+		if s == own {
+			own = 0 // once: another one of the same millisecond counts
+			return false
+		}
+		return (limit.By == ByUser || s.category() == number) && window.has(s.time())
+	}
+	mine := own
 	for _, s := range sent {
-		if (limit.By == ByUser || s.category() == number) && window.has(s.time()) {
+		if counts(s) {
 			counted++
 		}
 	}
@@ -128,8 +147,9 @@ func (t *tally) over(sent []stamp, limit Cap, category string, now time.Time, zo
 	}
 	// The oldest that must have left before there is room for one.
 	leave := counted - limit.N
+	own = mine
 	for _, s := range sent {
-		if (limit.By == ByUser || s.category() == number) && window.has(s.time()) {
+		if counts(s) {
 			if leave == 0 {
 				return counted, s.time().Add(window.length), true
 			}
@@ -185,10 +205,4 @@ func (w CapWindow) end(now time.Time, zone *time.Location) time.Time {
 		now = nextDay(now, zone)
 	}
 	return now
-}
-
-// has says whether the log knows that a delivery was counted; only asked of what was there at the restore.
-func (t *tally) has(hash DeliveryHash) bool {
-	_, ok := t.counted[hash]
-	return ok
 }

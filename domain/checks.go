@@ -48,9 +48,10 @@ type asked struct {
 	now      time.Time
 
 	// What was passed before and is not asked again.
-	counted  bool // against the caps
-	gathered bool // for a digest, or it is one
-	timed    bool // held for its hour
+	counted  bool  // against the caps
+	own      stamp // counted before a restart, and not known to be sent: it does not stand in its own way
+	gathered bool  // for a digest, or it is one
+	timed    bool  // held for its hour
 }
 
 // action is what a verdict comes to.
@@ -164,7 +165,7 @@ func (s *State) askCaps(q *asked, v *verdict) {
 	}
 	zone := s.zone(q.profile)
 	for _, limit := range q.category.Caps {
-		counted, until, over := s.tally.over(sent, limit, q.category.Name, q.now, zone)
+		counted, until, over := s.tally.over(sent, limit, q.category.Name, q.own, q.now, zone)
 		if !over || v.action != send && !until.After(v.until) {
 			continue
 		}

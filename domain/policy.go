@@ -50,6 +50,7 @@ func (s *State) ask(d *delivery) *asked {
 		expires:  d.acc.GetExpiresAtMs(),
 		now:      s.now,
 		counted:  d.counted || begun,
+		own:      d.recount,
 		gathered: d.gathered || begun || len(d.acc.GetDigestMembers()) > 0,
 		timed:    d.timed || begun,
 	}
@@ -80,7 +81,12 @@ func (s *State) permit(d *delivery) bool {
 		s.gather(d)
 	case send:
 		s.replaceOlder(d)
-		s.releaseOlder(d)
+		if s.releaseOlder(d) { // which may have used up what was left of a cap
+			return s.permit(d)
+		}
+		if heldReason(d.phase) != "" {
+			d.phase = whisperv1.Phase_PHASE_UNSPECIFIED
+		}
 		return true
 	}
 	return false
@@ -188,19 +194,18 @@ func olderThan(a, b *delivery) bool {
 }
 
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
-// lane is about to pass it: a user's lane stays in order.
-func (s *State) releaseOlder(d *delivery) {
-	if heldReason(d.phase) != "" {
-		d.phase = whisperv1.Phase_PHASE_UNSPECIFIED
-	}
+// lane is about to pass it: a user's lane stays in order. It says whether any went.
+func (s *State) releaseOlder(d *delivery) (any bool) {
 	if len(s.byUser[d.user()]) < 2 || d.attempt > 0 {
-		return
+		return false
 	}
 	for _, o := range slices.Clone(s.byUser[d.user()]) {
 		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
 			s.advance(o)
+			any = any || o.phase != whisperv1.Phase_PHASE_QUIET
 		}
 	}
+	return any
 }
 
 // reconsider asks again about what waits, after a user's profile changed: quiet hours may be over, a
@@ -231,29 +236,24 @@ func (s *State) count(d *delivery) {
 	}
 	d.counted = true
 	if d.attempt == 0 {
-		s.countSent(s.category(d.acc.GetCategory()), d.user(), d.id.Hash())
+		s.countSent(s.category(d.acc.GetCategory()), d.user(), d.id.Hash(), d.recount)
 	}
 }
 
-// countSent counts what is about to be sent to a user. A category without caps costs nothing.
-func (s *State) countSent(c *Category, user string, hash DeliveryHash) {
-	if len(c.Caps) == 0 || s.tally.has(hash) {
+// countSent counts what is about to be sent to a user for the first time; before is the delivery's count
+// from before a restart, or 0. A category without caps costs nothing.
+func (s *State) countSent(c *Category, user string, hash DeliveryHash, before stamp) {
+	if len(c.Caps) == 0 {
 		return
 	}
-	s.tally.add(user, c.Name, s.now)
-	if s.tally.counted != nil {
-		s.tally.counted[hash] = struct{}{}
-	}
+	s.tally.add(user, c.Name, hash, s.now, before)
 	s.put(Count{User: user, Category: c.Name, Hash: hash, At: s.now})
 }
 
 // RestoreCounted puts back what was counted, in the order of the log.
 func (s *State) RestoreCounted(counts ...Count) {
 	for _, c := range counts {
-		if !s.tally.has(c.Hash) {
-			s.tally.counted[c.Hash] = struct{}{}
-			s.tally.add(c.User, c.Category, c.At)
-		}
+		s.tally.add(c.User, c.Category, c.Hash, c.At, 0)
 	}
 }
 
@@ -318,7 +318,9 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	if d.own = p.GetChannels(); len(d.own) == 0 {
 		d.own = d.acc.GetChannels()
 	}
-	d.counted = p.GetCounted() || s.tally.has(d.id.Hash())
+	if d.counted = p.GetCounted(); !d.counted && d.attempt == 0 {
+		d.recount = s.tally.counted[d.id.Hash()]
+	}
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())
 }

@@ -132,6 +132,7 @@ type delivery struct {
 	own      []string // the channels to try; nil until they are settled
 	denied   channelMask
 	counted  bool
+	recount  stamp // counted before a restart, and not known to be sent
 	gathered bool
 	timed    bool
 	digest   string    // the notification that it is gathered for

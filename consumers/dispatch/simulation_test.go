@@ -26,6 +26,8 @@ type world struct {
 	profiles  map[string][]byte
 	presence  map[string]*whisperv1.Presence // user \x00 node
 	committed offsets
+	counts    []domain.Output // domain.Count and domain.Uncount, as whisper.counters has them
+	policy    *simPolicy      // nil: everything goes out
 
 	alive    map[string]uint64          // node → incarnation; what it is now
 	sessions map[string]map[string]bool // node → user → connected
@@ -99,6 +101,7 @@ func (w *world) restore() {
 		w.state.RestoreUser(user, encoded)
 	}
 	w.state.RestoreSeen(w.seen...)
+	w.restorePolicy()
 	for _, key := range sortedKeys(w.timers) {
 		w.state.RestoreParked(proto.CloneOf(w.timers[key]))
 	}
@@ -150,6 +153,7 @@ func (w *world) write(outputs []domain.Output) {
 		case domain.Reject:
 			w.t.Fatalf("rejected: %v", o.Reason)
 		case domain.Emit:
+			w.checkFact(o.Event)
 			w.events = append(w.events, proto.CloneOf(o.Event))
 		case domain.RouteTo:
 			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {
@@ -161,7 +165,13 @@ func (w *world) write(outputs []domain.Output) {
 			if !strings.Contains(string(o.Route.GetFrame()), `"body":"b"`) {
 				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
 			}
+			w.checkSend(o.Route.GetNotificationId(), o.User)
 			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
+		case domain.Count, domain.Uncount:
+			w.counts = append(w.counts, o)
+		case domain.Deliver:
+			lane := domain.LaneOf(o.Event.GetLane())
+			w.lanes[lane] = append(w.lanes[lane], proto.CloneOf(o.Event))
 		case domain.PushTo:
 			if o.Push.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("pushed after its expiry: %v", o.Push)
@@ -172,12 +182,17 @@ func (w *world) write(outputs []domain.Output) {
 			if o.Push.GetContent().GetBody() != "b" {
 				w.t.Fatalf("pushed without its content: %v", o.Push)
 			}
+			w.checkSend(o.Push.GetNotificationId(), o.Push.GetUserId())
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
 		case domain.Unpark:
 			delete(w.timers, string(o.ID[:]))
 		case domain.PutUser:
+			if o.Profile == nil {
+				delete(w.profiles, o.User)
+				continue
+			}
 			w.profiles[o.User], _ = proto.Marshal(o.Profile)
 		case domain.Settle:
 			w.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
@@ -254,8 +269,9 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
+			Category: w.categoryOf(notification),
 			Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
-			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(simTTL).UnixMilli(),
+			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(w.ttl()).UnixMilli(),
 			Request: &whisperv1.Position{Topic: "r", Offset: w.requests}, Recipients: 1,
 		}},
 	})
@@ -349,7 +365,7 @@ func (w *world) settleAll() {
 		for range 4 {
 			w.feedEvent()
 		}
-		w.now = w.now.Add(5 * time.Second)
+		w.now = w.now.Add(w.ttl() / 120) // three times as long as anything may wait
 		w.decide(domain.TimePassed{})
 	}
 	w.commit(false)
@@ -380,6 +396,11 @@ func (w *world) check() {
 		switch ev.GetKind().(type) {
 		case *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryCancelled:
 			ends[key]++
+		}
+	}
+	for key, s := range status { // digests are asked for by nobody
+		if s.Pending() && w.asked[key] == 0 {
+			w.t.Errorf("%s never ended: it is %s", key, s)
 		}
 	}
 	for key, asked := range w.asked {
