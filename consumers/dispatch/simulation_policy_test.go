@@ -111,10 +111,10 @@ func (w *world) patch() {
 	if next.value != "" {
 		in.Patch = []byte(next.value)
 	} else {
-		for category := range p.sent { // what is counted begins anew
+		for category := range p.sent { // what is counted begins anew; what was begun is not begun again
 			for key := range p.sent[category] {
 				if strings.HasPrefix(key, next.user+"/") {
-					delete(p.sent[category], key)
+					p.sent[category][key] = time.Time{}
 				}
 			}
 		}
