@@ -94,13 +94,16 @@ func (t *tally) number(category string) uint16 {
 }
 
 // add counts one delivery. Where it was counted before (a restart came between the count and what it
-// counted), it counts from now on instead.
-func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, before stamp) {
+// counted), it counts from now on instead, but never from earlier than before. It returns from when it counts.
+func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, before stamp) time.Time {
 	if before == 0 {
 		before = t.counted[hash]
 	}
 	if i := slices.Index(t.sent[user], before); before != 0 && i >= 0 {
 		t.sent[user] = slices.Delete(t.sent[user], i, i+1)
+	}
+	if before.time().After(at) {
+		at = before.time()
 	}
 	if t.counted != nil {
 		t.counted[hash] = newStamp(at, t.number(category))
@@ -113,6 +116,7 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 		kept = append(make([]stamp, 0, len(kept)+1+len(kept)/4), kept...)
 	}
 	t.sent[user] = append(kept, newStamp(at, t.number(category)))
+	return at
 }
 
 // over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own

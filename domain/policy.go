@@ -246,8 +246,8 @@ func (s *State) countSent(c *Category, user string, hash DeliveryHash, before st
 	if len(c.Caps) == 0 {
 		return
 	}
-	s.tally.add(user, c.Name, hash, s.now, before)
-	s.put(Count{User: user, Category: c.Name, Hash: hash, At: s.now})
+	at := s.tally.add(user, c.Name, hash, s.now, before)
+	s.put(Count{User: user, Category: c.Name, Hash: hash, At: at})
 }
 
 // RestoreCounted puts back what was counted, in the order of the log.
