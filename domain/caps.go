@@ -1,9 +1,10 @@
 package domain
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -62,20 +63,46 @@ func newStamp(at time.Time, category uint16) stamp {
 func (s stamp) time() time.Time  { return time.UnixMilli(int64(s >> 16)) }
 func (s stamp) category() uint16 { return uint16(s) }
 
+// stamps are those of one user, in order of counting, 8 bytes each: a string, since its header is the
+// smaller one, and most users have a few.
+type stamps string
+
+func (s stamps) len() int       { return len(s) / 8 }
+func (s stamps) at(i int) stamp { return stamp(binary.LittleEndian.Uint64([]byte(s[8*i : 8*i+8]))) }
+
 // tally is what each user was sent in categories that have caps. It costs a user 8 bytes a delivery that
-// was counted in the last week or so, never more deliveries than the caps allow, and about 70 bytes for the
-// map's slot and the list's header; users to whom nothing of the kind was sent cost nothing.
+// was counted in the last week or so, never more deliveries than the caps allow, and about 40 bytes for its
+// slot in the map; users to whom nothing of the kind was sent cost nothing. Users are known by 64 bits of
+// a hash: of a million users of one partition two share their counts with probability 3·10^-8, and
+// then get too few rather than too many.
 type tally struct {
 	names   []string
 	numbers map[string]uint16
-	sent    map[string][]stamp // by user, in order of counting
+	seed    maphash.Seed
+	sent    map[uint64]stamps
 	// counted are the deliveries that the log knows, for telling what was counted before a restart, and
 	// how; nil once everything that was in flight is there again.
 	counted map[DeliveryHash]stamp
 }
 
 func newTally() tally {
-	return tally{numbers: map[string]uint16{}, sent: map[string][]stamp{}, counted: map[DeliveryHash]stamp{}}
+	return tally{numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{}, counted: map[DeliveryHash]stamp{}}
+}
+
+// of are a user's.
+func (t *tally) of(user string) stamps {
+	if len(t.sent) == 0 {
+		return ""
+	}
+	return t.sent[maphash.String(t.seed, user)]
+}
+
+// forget drops a user's, and says whether there were any.
+func (t *tally) forget(user string) bool {
+	key := maphash.String(t.seed, user)
+	_, any := t.sent[key]
+	delete(t.sent, key)
+	return any
 }
 
 // number is a category's. There are as many as were declared with caps since the start; past 65,535 they
@@ -99,30 +126,35 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 	if before == 0 {
 		before = t.counted[hash]
 	}
-	if i := slices.Index(t.sent[user], before); before != 0 && i >= 0 {
-		t.sent[user] = slices.Delete(t.sent[user], i, i+1)
-	}
 	if before.time().After(at) {
 		at = before.time()
 	}
+	now := newStamp(at, t.number(category))
 	if t.counted != nil {
-		t.counted[hash] = newStamp(at, t.number(category))
+		t.counted[hash] = now
 	}
-	kept := t.sent[user]
-	if len(kept) > 0 && kept[0].time().Before(at.Add(-CountsKept)) {
-		kept = slices.DeleteFunc(kept, func(s stamp) bool { return s.time().Before(at.Add(-CountsKept)) })
+	key := maphash.String(t.seed, user)
+	old, oldest := t.sent[key], newStamp(at.Add(-CountsKept), 0)
+	var scratch [64]byte
+	kept := scratch[:0]
+	for i := range old.len() {
+		s := old.at(i)
+		if s == before {
+			before = 0
+			continue
+		}
+		if s >= oldest {
+			kept = binary.LittleEndian.AppendUint64(kept, uint64(s))
+		}
 	}
-	if len(kept) == cap(kept) { // grown by hand: append's doubling would leave most of it unused
-		kept = append(make([]stamp, 0, len(kept)+1+len(kept)/4), kept...)
-	}
-	t.sent[user] = append(kept, newStamp(at, t.number(category)))
+	t.sent[key] = stamps(binary.LittleEndian.AppendUint64(kept, uint64(now)))
 	return at
 }
 
 // over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own
 // count from before a restart; 0: none), and until when.
-func (t *tally) over(sent []stamp, limit Cap, category string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
-	if len(sent) < limit.N {
+func (t *tally) over(sent stamps, limit Cap, category string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+	if sent.len() < limit.N {
 		return 0, time.Time{}, false
 	}
 	number, known := t.numbers[category]
@@ -138,8 +170,8 @@ func (t *tally) over(sent []stamp, limit Cap, category string, own stamp, now ti
 		return (limit.By == ByUser || s.category() == number) && window.has(s.time())
 	}
 	mine := own
-	for _, s := range sent {
-		if counts(s) {
+	for i := range sent.len() {
+		if counts(sent.at(i)) {
 			counted++
 		}
 	}
@@ -152,8 +184,8 @@ func (t *tally) over(sent []stamp, limit Cap, category string, own stamp, now ti
 	// The oldest that must have left before there is room for one.
 	leave := counted - limit.N
 	own = mine
-	for _, s := range sent {
-		if counts(s) {
+	for i := range sent.len() {
+		if s := sent.at(i); counts(s) {
 			if leave == 0 {
 				return counted, s.time().Add(window.length), true
 			}
@@ -163,7 +195,7 @@ func (t *tally) over(sent []stamp, limit Cap, category string, own stamp, now ti
 	return counted, now.Add(window.length), true
 }
 
-// window is a cap's at one moment.
+// capSpan is a cap's window at one moment.
 type capSpan struct {
 	after  time.Time // slides: what is later counts, also what a clock that was put back says is still to come
 	length time.Duration

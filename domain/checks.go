@@ -159,8 +159,8 @@ func (s *State) askCaps(q *asked, v *verdict) {
 	if len(q.category.Caps) == 0 || q.counted || q.gathers() {
 		return
 	}
-	sent := s.tally.sent[q.user]
-	if len(sent) == 0 {
+	sent := s.tally.of(q.user)
+	if sent == "" {
 		return
 	}
 	zone := s.zone(q.profile)

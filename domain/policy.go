@@ -258,7 +258,7 @@ func (s *State) RestoreCounted(counts ...Count) {
 }
 
 // RestoreUncounted forgets what the log told of a user so far.
-func (s *State) RestoreUncounted(user string) { delete(s.tally.sent, user) }
+func (s *State) RestoreUncounted(user string) { s.tally.forget(user) }
 
 func (s *State) categorySeen(in CategorySeen) {
 	s.categories.Put(in.Name, in.Category)
@@ -304,8 +304,7 @@ func (s *State) erase(user string) {
 		delete(s.users, user)
 		s.put(PutUser{User: user})
 	}
-	if _, counted := s.tally.sent[user]; counted {
-		delete(s.tally.sent, user)
+	if s.tally.forget(user) {
 		s.put(Uncount{User: user})
 	}
 	s.put(Emit{Event: &whisperv1.Event{
