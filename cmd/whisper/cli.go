@@ -37,12 +37,15 @@ type cli struct {
 
 	Topics topicsCmd `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
 
+	Categories categoriesCmd `cmd:"" group:"setup" help:"Declare what may be sent how often, and when."`
+
 	Migrate migrateCmd `cmd:"" group:"setup" help:"Bring the Postgres schema up to date."`
 
 	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
 	Listen      listenCmd      `cmd:"" group:"people" help:"Connect as a user and print what arrives."`
 	Token       tokenCmd       `cmd:"" group:"people" help:"Print a token for a client's socket."`
 	Revoke      revokeCmd      `cmd:"" group:"people" help:"Close a user's sockets, and refuse the tokens that opened them."`
+	Profile     profileCmd     `cmd:"" group:"people" help:"Change a user's profile, or forget the user."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
 	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+type profileCmd struct {
+	Patch profilePatchCmd `cmd:"" help:"Change a user's profile, as upstream does."`
+	Erase profileEraseCmd `cmd:"" help:"Forget a user: an empty profile."`
+}
+
+type profilePatchCmd struct {
+	User  string     `required:"" placeholder:"ID" help:"Whose."`
+	Patch string     `arg:"" placeholder:"JSON" help:"A JSON merge patch (RFC 7396)."`
+	Kafka kafkaFlags `embed:"" group:"kafka"`
+}
+
+// Help implements kong.HelpProvider.
+func (c *profilePatchCmd) Help() string {
+	return `Examples:
+
+    whisper profile patch --user mona '{"timezone": "Africa/Cairo", "quiet_hours": {"from": "22:00", "to": "07:00"}}'
+    whisper profile patch --user mona '{"preferences": {"marketing": {"all": false}}}'`
+}
+
+// Check names every problem of these settings.
+func (c *profilePatchCmd) Check() error {
+	_, err := domain.ParseProfilePatch([]byte(c.Patch))
+	if err != nil {
+		err = fmt.Errorf("patch: %w", err)
+	}
+	return errors.Join(checkUser(c.User), err, c.Kafka.Check())
+}
+
+func (c *profilePatchCmd) Run(ctx context.Context, p *process) error {
+	return writeProfile(ctx, p, c.Kafka, c.User, []byte(c.Patch), "patched")
+}
+
+type profileEraseCmd struct {
+	User  string     `required:"" placeholder:"ID" help:"Who is to be forgotten."`
+	Kafka kafkaFlags `embed:"" group:"kafka"`
+}
+
+// Help implements kong.HelpProvider.
+func (c *profileEraseCmd) Help() string {
+	return `Ends what waits for the user, forgets profile, endpoints and counters, and has the tables tell the user's deliveries under an alias. docs/erasure.md says what stays in Kafka for how long. It can't be taken back.`
+}
+
+// Check names every problem of these settings.
+func (c *profileEraseCmd) Check() error { return errors.Join(checkUser(c.User), c.Kafka.Check()) }
+
+func (c *profileEraseCmd) Run(ctx context.Context, p *process) error {
+	return writeProfile(ctx, p, c.Kafka, c.User, nil, "erased")
+}
+
+func checkUser(user string) error {
+	if err := domain.CheckID(user); err != nil {
+		return fmt.Errorf("user: %w", err)
+	}
+	return nil
+}
+
+func writeProfile(ctx context.Context, p *process, kafka kafkaFlags, user string, patch []byte, done string) error {
+	client, err := kafka.toolClient(ctx, p)
+	if err != nil {
+		return err
+	}
+	if err := produce(ctx, client, &kgo.Record{Topic: consumers.TopicProfiles, Key: []byte(user), Value: patch}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "%s %s\n", done, user)
+	return err
+}
