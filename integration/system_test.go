@@ -104,6 +104,7 @@ func (s *system) start(ctx context.Context) error {
 		fmt.Sprintf("WHISPER_PARTITIONS=%d", partitions),
 		"WHISPER_POSTGRES="+database,
 		"WHISPER_AUTH_SECRET="+secret,
+		"WHISPER_SPREAD=500ms",
 		"WHISPER_APNS_URL="+s.apple.URL(),
 		"WHISPER_APNS_CA_FILE="+filepath.Join(s.dir, "apple.pem"),
 		"WHISPER_APNS_KEY_FILE="+filepath.Join(s.dir, "key.p8"),

@@ -49,6 +49,9 @@ func (c Config) Validate() error {
 	if c.Policy.AckTimeout > 10*time.Minute {
 		errs = append(errs, fmt.Errorf("ack-timeout: %s holds offsets back for too long, at most 10m", c.Policy.AckTimeout))
 	}
+	if c.Policy.Spread < 0 || c.Policy.Spread > 2*time.Hour {
+		errs = append(errs, fmt.Errorf("spread: %s is not between 0s and 2h", c.Policy.Spread))
+	}
 	return errors.Join(append(errs, c.Client.Validate())...)
 }
 
