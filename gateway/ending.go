@@ -47,7 +47,7 @@ func (s *session) part(code int, goodbye wireFrame, flush bool) {
 	lose(dropped)
 }
 
-func (s *session) from(d time.Duration) int64 { return s.g.cfg.Now().Add(d).UnixNano() }
+func (s *session) from(d time.Duration) int64 { return s.g.now() + int64(d) }
 
 // handBack returns to dispatch what the session was sent and has not acknowledged, when no more
 // acknowledgement can come. Only a node that goes away does so: otherwise the presence tells as much.
@@ -84,10 +84,11 @@ func lose(dropped []*delivery) {
 
 // hangUp ends our half after the goodbye; the peer has a moment for its own. It is read on meanwhile: closing
 // over bytes that nobody read would reset the connection, goodbye and all.
+// Only the writer does it, at work, so that nobody frees the link meanwhile.
 func (s *session) hangUp() {
+	s.link.hangUp() // may wait, with TLS
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.link.hangUp()
 	s.deadline = s.from(closeLinger)
 	s.rearm()
 }

@@ -43,7 +43,7 @@ func (g *Gateway) makePollers() error {
 		return nil
 	}
 	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		p, err := newPoller(g.cfg.Now)
+		p, err := newPoller(g.now)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil
 		}

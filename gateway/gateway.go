@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -42,6 +43,7 @@ type Gateway struct {
 	addresses   *addresses
 	limit       int64 // of connections: MaxConnections, or what the file limit leaves
 
+	began       time.Time    // with its monotonic reading
 	state       atomic.Int32
 	incarnation atomic.Uint64
 	connections atomic.Int64 // sockets, those that are being refused or closed included
@@ -70,7 +72,7 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, certificate: certificate}
+	g := &Gateway{cfg: cfg, broker: b, verifier: verifier, certificate: certificate, began: cfg.Now()}
 	g.metrics = newInstruments(cfg.Metrics)
 	g.revocations = newRevocations(g)
 	verifier.attach(g.revocations, cfg.Logger, cfg.Metrics)
@@ -80,7 +82,7 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.hub = newHub(g.stamp, cfg.MaxPerUser, g.presence.changed)
 	g.nodes = newNodes(g)
 	g.lanes = newLanes(g)
-	g.receipts = newReceipts(cfg.ReceiptHold, cfg.Now)
+	g.receipts = newReceipts(cfg.ReceiptHold, g.now)
 	g.timekeeper = newTimekeeper(g)
 	g.flusher = newFlusher()
 	g.admission = newAdmission(cfg.AdmitRate, cfg.Now())
@@ -104,6 +106,16 @@ func (g *Gateway) Ready() error {
 	default:
 		return errors.New("the gateway has stopped")
 	}
+}
+
+// now is the time that sockets are timed by, in nanoseconds: the clock's at the start and what passed since, so
+// that a clock that is set forwards or back neither cuts everybody off nor lets the dead live.
+func (g *Gateway) now() int64 { return g.began.UnixNano() + int64(g.cfg.Now().Sub(g.began)) }
+
+// drift is how far the clock on the wall is ahead of now. Tokens end by the wall.
+func (g *Gateway) drift() int64 {
+	wall := g.cfg.Now()
+	return wall.UnixNano() - g.began.UnixNano() - int64(wall.Sub(g.began))
 }
 
 func (g *Gateway) serving() bool { return g.state.Load() == serving }

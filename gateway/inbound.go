@@ -11,7 +11,7 @@ import (
 
 // received takes what the socket had; one goroutine at a time calls it. b may be changed and is not kept.
 func (s *session) received(b []byte) {
-	now := s.g.cfg.Now().UnixNano()
+	now := s.g.now()
 	if s.deaf() {
 		return // read only so that the peer gets the close frame: closing over unread bytes would reset it
 	}
@@ -135,10 +135,7 @@ func (s *session) acknowledge(id string) *delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d := s.unacked[hash]; d != nil {
-		delete(s.unacked, hash)
-		if len(s.unacked) == 0 {
-			s.unacked = nil // a map keeps its room otherwise
-		}
+		s.forget(d)
 		s.recent.add(d)
 		s.pace.refund(s.g.cfg.MaxFrameRate)
 		return d

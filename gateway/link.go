@@ -24,8 +24,8 @@ type link interface {
 	cut()
 	// close frees the descriptor. The reader has ended, and nobody writes.
 	close()
-	// attentive: what came in was looked at not long ago, so that silence is the client's.
-	attentive(now int64) bool
+	// attentive: whatever the socket had at that time was looked at, so that silence is the client's.
+	attentive(at int64) bool
 	// poll asks to be told when the socket takes more.
 	poll()
 }
@@ -35,6 +35,7 @@ type stream struct {
 	net.Conn
 	s       *session
 	timeout time.Duration
+	round   round
 
 	mu    sync.Mutex
 	hasty bool
@@ -47,7 +48,9 @@ func (l *stream) read() {
 	for {
 		n, err := l.Read(buf)
 		if n > 0 {
+			l.round.begin(l.s.g.now())
 			l.s.received(buf[:n])
+			l.round.idle()
 		}
 		if err != nil {
 			l.s.ended()
@@ -74,6 +77,7 @@ func (l *stream) hurry() {
 	_ = l.SetWriteDeadline(time.Now().Add(closeLinger))
 }
 
+// hangUp of TLS writes, and may wait for that.
 func (l *stream) hangUp() {
 	if half, ok := l.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // whatever fails here, cut comes after closeLinger
@@ -87,6 +91,6 @@ func (l *stream) cut() {
 	_ = l.SetDeadline(time.Unix(1, 0))
 }
 
-func (l *stream) close()               { _ = l.Close() }
-func (l *stream) attentive(int64) bool { return true }
-func (l *stream) poll()                {} // its writes wait by themselves
+func (l *stream) close()                  { _ = l.Close() }
+func (l *stream) attentive(at int64) bool { return l.round.covers(at) }
+func (l *stream) poll()                   {} // its writes wait by themselves

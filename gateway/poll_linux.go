@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 )
 
 // poller reads the sockets of many sessions with one goroutine and one buffer, by an epoll of its own. At
@@ -18,16 +17,15 @@ import (
 // by level: what one pass does not read, the next one finds.
 type poller struct {
 	file *os.File
-	fd   int
-	now  func() time.Time
+	raw  syscall.RawConn // of file: it lets nobody use the descriptor's number after close
+	now  func() int64
 
 	mu    sync.Mutex
 	slots []*polled
 	free  []int32
 
 	closing atomic.Bool
-	// Since when the pass under way runs, in Unix nanoseconds; 0: it waits.
-	busy atomic.Int64
+	round round
 
 	events [256]syscall.EpollEvent
 	batch  []ready
@@ -47,7 +45,7 @@ type polled struct {
 	slot int32
 }
 
-func newPoller(now func() time.Time) (*poller, error) {
+func newPoller(now func() int64) (*poller, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make an epoll: %w", err)
@@ -56,30 +54,36 @@ func newPoller(now func() time.Time) (*poller, error) {
 		_ = syscall.Close(fd)
 		return nil, fmt.Errorf("make an epoll: %w", err)
 	}
-	return &poller{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, now: now, buf: make([]byte, 64<<10)}, nil
+	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), now: now, buf: make([]byte, 64<<10)}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		_ = p.file.Close()
+		return nil, fmt.Errorf("make an epoll: %w", err)
+	}
+	return p, nil
 }
 
 // run hands over what comes in until close.
 func (p *poller) run() error {
-	raw, err := p.file.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("poll sockets: %w", err)
-	}
-	err = raw.Read(func(fd uintptr) bool {
+	var failed error
+	err := p.raw.Read(func(fd uintptr) bool {
 		for {
+			began := p.now()
 			n, err := syscall.EpollWait(int(fd), p.events[:], 0)
-			if errors.Is(err, syscall.EINTR) {
+			switch {
+			case errors.Is(err, syscall.EINTR):
 				continue
-			}
-			if n <= 0 {
-				p.busy.Store(0)
+			case err != nil:
+				failed = err
+				return true
+			case n <= 0:
+				p.round.idle()
 				return false
 			}
-			p.busy.Store(p.now().UnixNano())
-			p.pass(p.events[:n])
+			places := p.pass(p.events[:n], began)
+			p.round.passed(n, n < len(p.events), places)
 		}
 	})
-	if err != nil && !p.closing.Load() {
+	if err = errors.Join(err, failed); err != nil && !p.closing.Load() {
 		return fmt.Errorf("poll sockets: %w", err)
 	}
 	return nil
@@ -91,11 +95,13 @@ func (p *poller) close() {
 	_ = p.file.Close()
 }
 
-// pass handles one round of events. A place may have changed hands since the kernel noted the event; then
-// the new session is looked at for nothing, which does no harm.
-func (p *poller) pass(events []syscall.EpollEvent) {
+// pass handles some events and returns how many places there are. Only here, and where nothing was polled
+// yet, is a place given back, so that an event is always of the session that has it.
+func (p *poller) pass(events []syscall.EpollEvent, began int64) (places int) {
+	p.round.begin(began)
 	p.batch = p.batch[:0]
 	p.mu.Lock()
+	places = len(p.slots)
 	for i := range events {
 		if l := p.slots[events[i].Fd]; l != nil {
 			p.batch = append(p.batch, ready{l, events[i].Events})
@@ -112,6 +118,7 @@ func (p *poller) pass(events []syscall.EpollEvent) {
 		}
 	}
 	clear(p.batch)
+	return places
 }
 
 func (p *poller) read(l *polled) {
@@ -189,8 +196,11 @@ func (l *polled) leave() {
 
 func (l *polled) watch(events uint32) { _ = l.control(syscall.EPOLL_CTL_MOD, events) }
 
-func (l *polled) control(op int, events uint32) error {
-	return syscall.EpollCtl(l.p.fd, op, l.fd, &syscall.EpollEvent{Events: events, Fd: l.slot})
+func (l *polled) control(op int, events uint32) (err error) {
+	closed := l.p.raw.Control(func(fd uintptr) {
+		err = syscall.EpollCtl(int(fd), op, l.fd, &syscall.EpollEvent{Events: events, Fd: l.slot})
+	})
+	return errors.Join(closed, err)
 }
 
 func (l *polled) direct() bool { return true }
@@ -218,10 +228,4 @@ func (l *polled) hangUp() { _ = syscall.Shutdown(l.fd, syscall.SHUT_WR) }
 func (l *polled) cut()    { _ = syscall.Shutdown(l.fd, syscall.SHUT_RDWR) }
 func (l *polled) close()  { _ = syscall.Close(l.fd) }
 
-// stuckAfter is how long a pass may take until nobody is blamed for being silent: the pass waits for Kafka.
-const stuckAfter = time.Second
-
-func (l *polled) attentive(now int64) bool {
-	since := l.p.busy.Load()
-	return since == 0 || now-since < int64(stuckAfter)
-}
+func (l *polled) attentive(at int64) bool { return l.p.round.covers(at) }

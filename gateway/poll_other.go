@@ -5,13 +5,12 @@ package gateway
 import (
 	"errors"
 	"net"
-	"time"
 )
 
 // poller exists on Linux alone; elsewhere each connection has a goroutine.
 type poller struct{}
 
-func newPoller(func() time.Time) (*poller, error) { return nil, errors.ErrUnsupported }
+func newPoller(func() int64) (*poller, error) { return nil, errors.ErrUnsupported }
 
 func (*poller) run() error                             { return nil }
 func (*poller) close()                                 {}

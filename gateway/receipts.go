@@ -11,7 +11,7 @@ import (
 // timer serve any number.
 type receipts struct {
 	after time.Duration
-	now   func() time.Time
+	now   func() int64
 
 	mu   sync.Mutex
 	held []held
@@ -21,18 +21,18 @@ type receipts struct {
 
 type held struct {
 	d   *delivery
-	due int64 // Unix nanoseconds
+	due int64
 }
 
 // receiptGrain: how late a fact may be at most, to wake up less often.
 const receiptGrain = 2 * time.Millisecond
 
-func newReceipts(hold time.Duration, now func() time.Time) *receipts {
+func newReceipts(hold time.Duration, now func() int64) *receipts {
 	return &receipts{after: hold, now: now, wake: make(chan struct{}, 1)}
 }
 
 func (r *receipts) hold(d *delivery) {
-	due := r.now().Add(r.after).UnixNano()
+	due := r.now() + int64(r.after)
 	r.mu.Lock()
 	r.held = append(r.held, held{d, due})
 	first := len(r.held)-r.head == 1
@@ -56,8 +56,8 @@ func (r *receipts) run(ctx context.Context) error {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		if next := r.publish(r.now().UnixNano()); next > 0 {
-			timer.Reset(max(time.Duration(next-r.now().UnixNano()), receiptGrain))
+		if next := r.publish(r.now()); next > 0 {
+			timer.Reset(max(time.Duration(next-r.now()), receiptGrain))
 		}
 	}
 }

@@ -42,7 +42,7 @@ type session struct {
 	user    string // empty: refused, lives only to be told why
 	address address
 
-	heard atomic.Int64 // Unix nanoseconds of the last frame or pong
+	heard atomic.Int64 // the last frame or pong, by Gateway.now as all times but the token's
 	alarm alarm        // the timekeeper's
 
 	refreshing atomic.Bool // a refresh waits for the key set
@@ -53,7 +53,7 @@ type session struct {
 
 	mu       sync.Mutex
 	login    login
-	expires  int64 // Unix nanoseconds, as all times here
+	expires  int64 // of the token, in Unix nanoseconds
 	pinged   int64 // when the ping went out that waits for its pong; 0: none
 	pingDue  int64
 	deadline int64 // when the socket is cut, or a blocked write given up; 0: never
@@ -102,11 +102,11 @@ func (q *fifo) pop() *outgoing {
 }
 
 func newSession(g *Gateway, grant grant, auto bool) *session {
-	now := g.cfg.Now()
-	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, now), auto: auto}
+	now := g.now()
+	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, g.cfg.Now()), auto: auto}
 	s.in.limit = g.cfg.MaxFrame
-	s.heard.Store(now.UnixNano())
-	s.pingDue = now.UnixNano() + g.timekeeper.firstPing()
+	s.heard.Store(now)
+	s.pingDue = now + g.timekeeper.firstPing()
 	return s
 }
 
@@ -131,7 +131,7 @@ func (s *session) send(frame wireFrame, d *delivery) bool {
 		s.mu.Unlock()
 		return false
 	}
-	if s.queued+len(frame) > s.g.cfg.SendBuffer {
+	if s.full(frame) {
 		s.mu.Unlock()
 		s.close(closeTooSlow, "too slow: the send buffer is full", false)
 		return false
@@ -159,13 +159,28 @@ func (s *session) control(frame wireFrame) {
 		s.mu.Unlock()
 		return
 	}
-	if s.queued+len(frame) > s.g.cfg.SendBuffer {
+	if s.full(frame) {
 		s.mu.Unlock()
 		s.close(closeTooSlow, "too slow: the send buffer is full", false)
 		return
 	}
 	s.enqueue(queueControl, frame, nil)
 	s.mu.Unlock()
+}
+
+// full: the frame has no room. One that is larger than the buffer goes alone, or it could never be sent.
+func (s *session) full(frame wireFrame) bool {
+	return s.queued > 0 && s.queued+len(frame) > s.g.cfg.SendBuffer
+}
+
+// forget: the delivery is not to be acknowledged any more.
+func (s *session) forget(d *delivery) {
+	if hash := d.id.Hash(); s.unacked[hash] == d {
+		delete(s.unacked, hash)
+	}
+	if len(s.unacked) == 0 {
+		s.unacked = nil // a map keeps its room otherwise
+	}
 }
 
 func (s *session) push(queue int, frame wireFrame, d *delivery) {
@@ -203,7 +218,7 @@ func (s *session) startWriter(urgent bool) {
 func (s *session) rearm() {
 	due := s.deadline
 	if !s.closing {
-		due = earliest(due, min(s.expires, s.pingDue))
+		due = earliest(due, min(s.expires-s.g.drift(), s.pingDue))
 	}
 	s.g.timekeeper.set(s, due)
 }

@@ -25,7 +25,7 @@ const wheelSlots = 512 // two minutes of grains, longer than pings are apart
 // alarm is a session's place in the wheel, in a ring with the slot's own; the timekeeper's lock guards it.
 type alarm struct {
 	next, prev *alarm
-	due        int64 // Unix nanoseconds
+	due        int64
 	s          *session
 	removed    bool
 }
@@ -41,7 +41,7 @@ func newTimekeeper(g *Gateway) *timekeeper {
 	// How late something may ring, at most a quarter of a second.
 	grain := min(250*time.Millisecond, g.cfg.PongTimeout/10, g.cfg.WriteTimeout/10, g.cfg.PingInterval/10)
 	k := &timekeeper{g: g, grain: int64(max(grain, time.Millisecond))}
-	k.at = g.cfg.Now().UnixNano() / k.grain
+	k.at = g.now() / k.grain
 	for i := range k.slots {
 		k.slots[i].next, k.slots[i].prev = &k.slots[i], &k.slots[i]
 	}
@@ -98,15 +98,16 @@ func (k *timekeeper) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			k.tick(k.g.cfg.Now().UnixNano())
+			k.tick(k.g.now())
 		}
 	}
 }
 
 // tick rings everybody who is due. It makes up for ticks that did not come.
 func (k *timekeeper) tick(now int64) {
+	drift := k.g.drift()
 	for _, s := range k.due(now) {
-		s.ring(now)
+		s.ring(now, drift)
 	}
 }
 
@@ -130,16 +131,20 @@ func (k *timekeeper) due(now int64) (due []*session) {
 }
 
 // ring does what is due.
-func (s *session) ring(now int64) {
+func (s *session) ring(now, drift int64) {
 	var act func()
 	s.mu.Lock()
 	switch {
 	case s.freed:
 	case s.deadline != 0 && s.deadline <= now:
+		if s.writer == blocked && !s.link.attentive(s.deadline) {
+			s.deadline = now + int64(s.g.cfg.WriteTimeout) // it may take more; it is us who did not look
+			break
+		}
 		s.deadline = 0
 		act = s.overdue
 	case s.closing:
-	case s.expires <= now:
+	case s.expires-drift <= now:
 		act = func() { s.close(closeExpired, errTokenExpired.Error(), false) }
 	case s.pingDue > now:
 	case s.pinged == 0:
@@ -147,7 +152,7 @@ func (s *session) ring(now int64) {
 		act = func() { s.control(pingFrame) }
 	case s.heard.Load() >= s.pinged:
 		s.pingDue, s.pinged = s.pinged+int64(s.g.cfg.PingInterval), 0
-	case !s.link.attentive(now):
+	case !s.link.attentive(s.pingDue):
 		s.pingDue = now + int64(s.g.cfg.PongTimeout) // it is us who did not listen
 	default:
 		act = s.silent

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -47,6 +48,10 @@ func (s *session) flush(box *outbox) {
 	s.mu.Unlock()
 	defer box.reset()
 	for turn := 0; s.gather(box, turn); turn++ {
+		if turn > 0 && !s.link.direct() && s.late(box) {
+			s.writeFailed(box)
+			return
+		}
 		n, err := s.link.write(box.bytes)
 		switch {
 		case err != nil:
@@ -119,9 +124,7 @@ func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
 	if o.d != nil {
 		if o.d.expiresMS > 0 && o.d.expiresMS <= nowMS {
 			s.queued -= len(o.frame)
-			if hash := o.d.id.Hash(); s.unacked[hash] == o.d {
-				delete(s.unacked, hash)
-			}
+			s.forget(o.d)
 			box.late = append(box.late, o.d)
 			return
 		}
@@ -138,23 +141,35 @@ func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
 	box.bytes = box.buf
 }
 
+// catchUp is how many WriteTimeouts a delivery may wait for a socket that takes a little now and then: what
+// waits holds back the commits of the whole node.
+const catchUp = 3
+
+func (s *session) late(box *outbox) bool {
+	return len(box.taken) > 0 && s.g.cfg.Now().UnixMicro()-box.taken[0].takenUS >= catchUp*s.g.cfg.WriteTimeout.Microseconds()
+}
+
 // block keeps the rest until the socket takes more.
 func (s *session) block(box *outbox, n int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stuck = &stuck{
 		bytes: append([]byte(nil), box.bytes[n:]...), taken: append([]*delivery(nil), box.taken...),
 		count: box.count, whole: len(box.bytes), last: box.last,
 	}
 	s.writer = blocked
-	if s.readDone { // the peer is gone and will never take it
-		s.writer = waiting
-		s.g.flusher.ready(s, false)
+	if s.readDone || s.late(box) { // nobody is there who will take it, or not in time
+		lost, gone := s.giveUp(), s.readDone
+		free := s.canFree()
+		s.mu.Unlock()
+		s.abandoned(lost, gone, free)
 		return
 	}
-	s.deadline = s.from(s.g.cfg.WriteTimeout)
-	s.rearm()
+	if !s.closing || s.deadline == 0 {
+		s.deadline = s.from(s.g.cfg.WriteTimeout)
+		s.rearm()
+	}
 	s.link.poll()
+	s.mu.Unlock()
 }
 
 // resume goes on with what block kept.
@@ -206,18 +221,22 @@ func (s *session) wrote(box *outbox) {
 func (s *session) writeFailed(box *outbox) {
 	s.mu.Lock()
 	s.writer, s.parted = idle, true
-	dropped := s.dropQueue()
+	lost := append(slices.Clone(box.taken), s.dropQueue()...)
 	gone := s.readDone || s.link.direct() // a direct write never waits: it fails because the peer is gone
 	free := s.canFree()
 	s.mu.Unlock()
+	s.abandoned(lost, gone, free)
+}
+
+// abandoned ends a session that takes nothing more.
+func (s *session) abandoned(lost []*delivery, gone, free bool) {
 	code := closeTooSlow
 	if gone {
 		code = closeGone
 	}
 	s.part(code, nil, false)
 	s.cut()
-	lose(box.taken)
-	lose(dropped)
+	lose(lost)
 	if free {
 		s.free()
 	}
