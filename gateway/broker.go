@@ -21,7 +21,8 @@ type broker interface {
 	// Prepare waits for Kafka and makes the node's topic where it is missing.
 	Prepare(ctx context.Context) error
 	// Publish, Fact, Attempt and DeadLetter hand a record over; done, where given, runs elsewhere once it is
-	// written. An error there also ends Run.
+	// written. An error there also ends Run. They wait while Kafka takes nothing and the room for what it
+	// has not taken is full.
 	Publish(rec *kgo.Record, done func(error))
 	Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error))
 	Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error))
@@ -32,6 +33,8 @@ type broker interface {
 	Committed(ctx context.Context) (map[int32]int64, error)
 	Commit(ctx context.Context, next map[int32]int64) error
 	Flush(ctx context.Context) error
+	// GiveUp: from now on nobody waits while Kafka takes nothing; what it has no room for is not written.
+	GiveUp()
 	Run(ctx context.Context) error
 	Close()
 }
@@ -43,6 +46,9 @@ type kafka struct {
 	dead      *consumers.DeadLetters
 	reader    *consumers.Reader
 	admin     *kadm.Client
+
+	patience context.Context // ends with GiveUp
+	giveUp   context.CancelFunc
 }
 
 func newKafka(cfg Config) (*kafka, error) {
@@ -61,8 +67,11 @@ func newKafka(cfg Config) (*kafka, error) {
 		reader.Close()
 		return nil, err
 	}
+	patience, giveUp := context.WithCancel(context.Background())
 	return &kafka{
 		cfg:       cfg,
+		patience:  patience,
+		giveUp:    giveUp,
 		publisher: publisher,
 		facts:     consumers.NewFacts(publisher, cfg.Partitions),
 		dead:      consumers.NewDeadLetters(publisher, "gateway"),
@@ -80,19 +89,19 @@ func (k *kafka) Prepare(ctx context.Context) error {
 }
 
 func (k *kafka) Publish(rec *kgo.Record, done func(error)) {
-	k.publisher.Publish(context.Background(), rec, done)
+	k.publisher.Publish(k.patience, rec, done)
 }
 
 func (k *kafka) Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
-	k.facts.Publish(context.Background(), ev, trace, done)
+	k.facts.Publish(k.patience, ev, trace, done)
 }
 
 func (k *kafka) Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error)) {
-	k.facts.PublishAttempt(context.Background(), shared, fact, trace, done)
+	k.facts.PublishAttempt(k.patience, shared, fact, trace, done)
 }
 
 func (k *kafka) DeadLetter(rec *kgo.Record, reason error, done func(error)) {
-	k.dead.Put(context.Background(), rec, reason, done)
+	k.dead.Put(k.patience, rec, reason, done)
 }
 
 func (k *kafka) Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{}, error) {
@@ -161,7 +170,10 @@ func (k *kafka) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+func (k *kafka) GiveUp() { k.giveUp() }
+
 func (k *kafka) Close() {
+	k.giveUp()
 	k.reader.Close()
 	k.publisher.Close()
 	k.admin.Close()

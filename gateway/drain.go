@@ -25,6 +25,7 @@ func (g *Gateway) drain(ctx context.Context, server *http.Server, stopReading fu
 	began := time.Now()
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(g.cfg.DrainTimeout))
 	defer cancel()
+	defer context.AfterFunc(ctx, g.broker.GiveUp)()
 	g.state.Store(draining)
 	_ = server.Close() // the listener; sockets are not its any more
 	g.nodes.draining.Store(true)

@@ -172,6 +172,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	end()
 	_ = server.Close()
+	g.broker.GiveUp() // whoever waits for kafka now would wait for nothing
 	g.abandon(context.WithoutCancel(ctx))
 	return errors.Join(err, group.Wait())
 }

@@ -98,11 +98,26 @@ func (l *lanes) run(ctx context.Context) error {
 		if records == nil {
 			return nil
 		}
+		l.awaitReceipts()
 		for _, rec := range records {
 			if err := l.take(lane, rec, &targets); err != nil {
 				return err
 			}
 		}
+	}
+}
+
+// awaitReceipts waits while Kafka does not take what became of the deliveries before: they would fill the
+// memory. Bounces and refusals wait by themselves, in the publisher.
+func (l *lanes) awaitReceipts() {
+	for l.g.receipts.overdue() {
+		l.mu.Lock()
+		stopped := l.stopped
+		l.mu.Unlock()
+		if stopped {
+			return
+		}
+		<-time.After(receiptGrain)
 	}
 }
 

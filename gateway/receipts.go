@@ -24,6 +24,9 @@ type held struct {
 	due int64
 }
 
+// keptReceipts is the room that is kept for the next ones: 256 KiB.
+const keptReceipts = 16 << 10
+
 // receiptGrain: how late a fact may be at most, to wake up less often.
 const receiptGrain = 2 * time.Millisecond
 
@@ -43,6 +46,16 @@ func (r *receipts) hold(d *delivery) {
 		default:
 		}
 	}
+}
+
+// receiptLag is how much later than meant a receipt may be until no more deliveries are handed over.
+const receiptLag = time.Second
+
+// overdue: Kafka takes no facts, or more slowly than deliveries come.
+func (r *receipts) overdue() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.head < len(r.held) && r.now()-r.held[r.head].due > int64(receiptLag)
 }
 
 // run publishes what was held long enough, until ctx ends; flush publishes the rest.
@@ -79,7 +92,9 @@ func (r *receipts) pop(now int64) (d *delivery, next int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.head == len(r.held) {
-		r.held, r.head = r.held[:0], 0
+		if r.held, r.head = r.held[:0], 0; cap(r.held) > keptReceipts {
+			r.held = nil // a burst is over
+		}
 		return nil, 0
 	}
 	if due := r.held[r.head].due; due > now {

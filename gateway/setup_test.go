@@ -39,6 +39,9 @@ type fakeBroker struct {
 	fail      chan error
 	discard   bool // for benchmarks
 	onFact    func(*whisperv1.Event)
+	full      chan struct{} // Kafka takes no facts until it is closed
+	givenUp   chan struct{}
+	once      sync.Once
 }
 
 func newFakeBroker() *fakeBroker {
@@ -47,6 +50,7 @@ func newFakeBroker() *fakeBroker {
 		committed: map[int32]int64{},
 		started:   map[int32]int64{},
 		fail:      make(chan error, 1),
+		givenUp:   make(chan struct{}),
 	}
 }
 
@@ -71,8 +75,18 @@ func (b *fakeBroker) Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done fu
 		b.facts = append(b.facts, ev)
 		b.traces = append(b.traces, trace)
 	}
-	hold := b.hold
+	hold, full := b.hold, b.full
 	b.mu.Unlock()
+	if full != nil {
+		select {
+		case <-full:
+		case <-b.givenUp:
+			if done != nil {
+				done(errors.New("given up"))
+			}
+			return
+		}
+	}
 	if b.onFact != nil {
 		b.onFact(ev)
 	}
@@ -142,6 +156,8 @@ func (b *fakeBroker) Run(ctx context.Context) error {
 		return err
 	}
 }
+
+func (b *fakeBroker) GiveUp() { b.once.Do(func() { close(b.givenUp) }) }
 
 func (b *fakeBroker) Close() {}
 
