@@ -14,9 +14,10 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-func TestAFrameIsSentAckedAndRead(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestAFrameIsSentAckedAndRead(t *testing.T) { eachLink(t, testAFrameIsSentAckedAndRead) }
+
+func testAFrameIsSentAckedAndRead(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	rec := route(n, "mona", "pay-1", func(r *whisperv1.Route) { r.Attempt = 3 })
 	rec.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: []byte("00-abc")}, {Key: "other", Value: []byte("x")}}
@@ -107,18 +108,20 @@ func TestAnAckAfterTheHoldIsASecondFact(t *testing.T) {
 	n.wantKinds("7", "delivery_sent", "delivery_delivered")
 }
 
-func TestAutoAckCountsWhenTheSocketTakesIt(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.ReceiptHold = time.Hour })
+func TestAutoAckCountsWhenTheSocketTakesIt(t *testing.T) { eachLink(t, testAutoAckCountsWhenTheSocketTakesIt) }
+
+func testAutoAckCountsWhenTheSocketTakesIt(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.ReceiptHold = time.Hour })
 	c := n.connect("mona", "?ack=auto")
 	n.broker.put(domain.Low, route(n, "mona", "a"))
 	c.wantNotification("a")
 	n.wantKinds("a", "delivery_delivered")
 }
 
-func TestAllDevicesGetItAndOneFactTellsIt(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestAllDevicesGetItAndOneFactTellsIt(t *testing.T) { eachLink(t, testAllDevicesGetItAndOneFactTellsIt) }
+
+func testAllDevicesGetItAndOneFactTellsIt(t *testing.T, link change) {
+	n := setup(t, link)
 	phone, laptop := n.connect("mona"), n.connect("mona")
 	n.broker.put(domain.High, route(n, "mona", "a"))
 	phone.wantNotification("a")

@@ -131,6 +131,7 @@ func (s *session) giveUp() []*delivery {
 		s.stuck = nil
 	}
 	s.writer, s.parted = idle, true
+	s.g.blocked.Add(-1)
 	return append(lost, s.dropQueue()...)
 }
 

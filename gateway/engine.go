@@ -11,9 +11,12 @@ import (
 )
 
 // startEngine starts what reads, writes and times sockets: it is there before the first and ends after the
-// last. An error of a poller can only be a mistake of ours, so nothing is made of it but a line in the log.
-func (g *Gateway) startEngine(ctx context.Context) (stop func(), err error) {
+// last. An error of a poller, which would leave sockets that nobody reads, is told to failed.
+func (g *Gateway) startEngine(ctx context.Context, failed func(error)) (stop func(), err error) {
 	if err := g.makePollers(); err != nil {
+		for _, p := range g.pollers {
+			p.close()
+		}
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -21,7 +24,7 @@ func (g *Gateway) startEngine(ctx context.Context) (stop func(), err error) {
 	for _, p := range g.pollers {
 		running.Go(func() {
 			if err := p.run(); err != nil {
-				g.cfg.Logger.Error("poller ended", "node", g.cfg.Node, "error", err)
+				failed(err)
 			}
 		})
 	}

@@ -8,9 +8,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-func TestFramesThatCantBeUsed(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestFramesThatCantBeUsed(t *testing.T) { eachLink(t, testFramesThatCantBeUsed) }
+
+func testFramesThatCantBeUsed(t *testing.T, link change) {
+	n := setup(t, link)
 	n.connect("omar")
 	long := strings.Repeat("x", 200)
 	for name, c := range map[string]struct {
@@ -62,9 +63,10 @@ func TestFramesThatCantBeUsed(t *testing.T) {
 	}
 }
 
-func TestAFrameInPiecesIsOneFrame(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestAFrameInPiecesIsOneFrame(t *testing.T) { eachLink(t, testAFrameInPiecesIsOneFrame) }
+
+func testAFrameInPiecesIsOneFrame(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	n.broker.put(0, route(n, "mona", "a"))
 	c.wantNotification("a")
@@ -85,9 +87,10 @@ func TestAFrameInPiecesIsOneFrame(t *testing.T) {
 	n.wantKinds("a", "delivery_sent", "delivery_delivered")
 }
 
-func TestServerFramesOfEveryLength(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestServerFramesOfEveryLength(t *testing.T) { eachLink(t, testServerFramesOfEveryLength) }
+
+func testServerFramesOfEveryLength(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	for _, size := range []int{1, 125, 126, 127, 65535, 65536, 200_000} {
 		s := n.session(c)
@@ -114,9 +117,10 @@ func (n *node) session(c *client) (found *session) {
 	return found
 }
 
-func TestProtocolBreachCloses1002(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestProtocolBreachCloses1002(t *testing.T) { eachLink(t, testProtocolBreachCloses1002) }
+
+func testProtocolBreachCloses1002(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	// A reserved opcode, masked as a client must.
 	if _, err := c.NetConn().Write([]byte{0x83, 0x80, 1, 2, 3, 4}); err != nil {
@@ -126,9 +130,10 @@ func TestProtocolBreachCloses1002(t *testing.T) {
 	eventually(t, "the connection to be freed", func() bool { return n.connections.Load() == 0 })
 }
 
-func TestTheClientsCloseIsAnswered(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestTheClientsCloseIsAnswered(t *testing.T) { eachLink(t, testTheClientsCloseIsAnswered) }
+
+func testTheClientsCloseIsAnswered(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	if err := c.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(1000, "bye")); err != nil {
 		t.Fatal(err)

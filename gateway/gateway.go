@@ -41,11 +41,13 @@ type Gateway struct {
 	turn        atomic.Uint32 // whose turn it is to take a connection
 	admission   *admission
 	addresses   *addresses
-	limit       int64 // of connections: MaxConnections, or what the file limit leaves
+	handshakes  *handshakes
+	limit       atomic.Int64 // of connections: MaxConnections, or what the file limit leaves
 
-	began       time.Time    // with its monotonic reading
+	began       time.Time // with its monotonic reading
 	state       atomic.Int32
 	incarnation atomic.Uint64
+	blocked     atomic.Int64 // sessions whose socket takes nothing for now
 	connections atomic.Int64 // sockets, those that are being refused or closed included
 	listening   atomic.Pointer[net.Addr]
 }
@@ -87,7 +89,10 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.flusher = newFlusher()
 	g.admission = newAdmission(cfg.AdmitRate, cfg.Now())
 	g.addresses = newAddresses(cfg.MaxPerAddress)
-	g.limit = int64(cfg.MaxConnections)
+	g.handshakes = &handshakes{refused: g.metrics.handshakes}
+	g.handshakes.limit.Store(int64(cfg.AdmitRate) * max(1, int64(cfg.HandshakeTimeout.Seconds())))
+	g.limit.Store(int64(cfg.MaxConnections))
+	g.metrics.watch(g, cfg.Metrics)
 	return g, nil
 }
 
@@ -139,7 +144,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	g.fitFiles(fileLimit())
-	stopEngine, err := g.startEngine(ctx)
+	broken := make(chan error, 1)
+	stopEngine, err := g.startEngine(ctx, func(err error) {
+		select {
+		case broken <- err:
+		default: // one is enough
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -153,6 +164,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 		defer listener.Close()
 		group.Go(func() error { return serve(server, listener) })
 	}
+	group.Go(func() error {
+		select {
+		case err := <-broken:
+			return err
+		case <-life.Done():
+			return nil
+		}
+	})
 	reading, stopReading := context.WithCancel(life)
 	defer stopReading()
 	for _, run := range []func(context.Context) error{g.presence.run, g.receipts.run, g.lanes.run, g.verifier.run} {
@@ -195,6 +214,7 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 
 func (g *Gateway) newServer() *http.Server {
 	return &http.Server{
+		ConnState:         g.handshakes.state,
 		Handler:           g.Handler(),
 		ReadHeaderTimeout: g.cfg.HandshakeTimeout,
 		IdleTimeout:       g.cfg.HandshakeTimeout,

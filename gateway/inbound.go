@@ -112,7 +112,7 @@ func (s *session) acks(ids []string) *frameError {
 	var unknown string
 	strangers := 0
 	for _, id := range ids {
-		if d := s.acknowledge(id); d != nil {
+		if d := s.acknowledge(id, false); d != nil {
 			d.acked()
 		} else {
 			unknown = id
@@ -127,7 +127,7 @@ func (s *session) acks(ids []string) *frameError {
 
 // acknowledge finds the delivery of an id and moves it from the unacknowledged to the recent. What was
 // sent may be acknowledged at any speed.
-func (s *session) acknowledge(id string) *delivery {
+func (s *session) acknowledge(id string, reading bool) *delivery {
 	if len(id) > domain.MaxIDBytes {
 		return nil
 	}
@@ -140,7 +140,10 @@ func (s *session) acknowledge(id string) *delivery {
 		s.pace.refund(s.g.cfg.MaxFrameRate)
 		return d
 	}
-	return s.recent.find(hash)
+	if e := s.recent.find(hash); e != nil {
+		return e.delivery(s, id, reading)
+	}
+	return nil
 }
 
 // reads tells what the person has seen. An id that the session does not know may have come over an
@@ -152,7 +155,7 @@ func (s *session) reads(ids []string) *frameError {
 			bad = &frameError{codeBadIDs, fmt.Sprintf("read: the id %q %s", cut(id), err), false}
 			continue
 		}
-		if d := s.acknowledge(id); d != nil {
+		if d := s.acknowledge(id, true); d != nil {
 			d.seen()
 			continue
 		}

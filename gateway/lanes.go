@@ -255,6 +255,14 @@ func traceOf(rec *kgo.Record) []kgo.RecordHeader {
 
 func (l *lanes) settled(lane domain.Lane, ticket int64) { l.progress[lane].done(ticket) }
 
+// unsettled is how many records were taken that may not be committed yet.
+func (l *lanes) unsettled() (n int) {
+	for lane := range l.progress {
+		n += l.progress[lane].unsettled()
+	}
+	return n
+}
+
 // commitEvery is how much is handed out again after a crash, and answered `unreachable` once more.
 const commitEvery = time.Second
 
@@ -294,51 +302,4 @@ func (l *lanes) commit(ctx context.Context) error {
 		l.progress[lane].committed(next)
 	}
 	return nil
-}
-
-// progress is one lane's low watermark: everything before it is settled. A ticket is a record's place
-// in the order of arrival. 16 bytes a record in flight.
-type progress struct {
-	mu      sync.Mutex
-	open    []pendingOffset
-	base    int64 // ticket of open[0]
-	next    int64 // to be committed
-	written int64 // committed
-}
-
-type pendingOffset struct {
-	offset int64
-	done   bool
-}
-
-func (p *progress) take(offset int64) (ticket int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.open = append(p.open, pendingOffset{offset: offset})
-	return p.base + int64(len(p.open)) - 1
-}
-
-func (p *progress) done(ticket int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.open[ticket-p.base].done = true
-	n := 0
-	for n < len(p.open) && p.open[n].done {
-		p.next = p.open[n].offset + 1
-		n++
-	}
-	p.open = p.open[n:]
-	p.base += int64(n)
-}
-
-func (p *progress) advanced() (next int64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.next, p.next > p.written
-}
-
-func (p *progress) committed(next int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.written = next
 }

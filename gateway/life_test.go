@@ -325,7 +325,7 @@ func TestTheLifeOfASession(tb *testing.T) {
 }
 
 func (f *life) check(t *rapid.T) {
-	if f.l.closed != 1 || f.n.connections.Load() != 0 || len(f.n.hub.shard("mona").users["mona"].sessions) > 0 {
+	if f.n.blocked.Load() != 0 || f.l.closed != 1 || f.n.connections.Load() != 0 || len(f.n.hub.shard("mona").users["mona"].sessions) > 0 {
 		t.Fatalf("closed %d times, %d connections", f.l.closed, f.n.connections.Load())
 	}
 	f.n.wantNothingOpen()

@@ -3,9 +3,14 @@ package gateway
 import (
 	"math"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 )
 
 // pace bounds the frames of one client, without a timer: when the bucket would be empty, had every frame
@@ -49,11 +54,7 @@ func newAdmission(perSecond int, now time.Time) *admission {
 func (a *admission) take(now time.Time) (wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if passed := now.Sub(a.at).Seconds(); passed > 0 {
-		a.tokens = math.Min(a.burst, a.tokens+passed*a.rate)
-		a.queue = math.Max(0, a.queue-passed*a.rate)
-		a.at = now
-	}
+	a.pass(now)
 	if a.tokens >= 1 {
 		a.tokens--
 		return 0
@@ -61,6 +62,23 @@ func (a *admission) take(now time.Time) (wait time.Duration) {
 	a.queue++
 	wait = min(longestWait, time.Duration(a.queue/a.rate*float64(time.Second)))
 	return wait + rand.N(wait/2+time.Second)
+}
+
+// waiting is how many were refused whose turn has not come.
+func (a *admission) waiting(now time.Time) float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pass(now)
+	return a.queue
+}
+
+// pass lets the time pass; under the lock.
+func (a *admission) pass(now time.Time) {
+	if passed := now.Sub(a.at).Seconds(); passed > 0 {
+		a.tokens = math.Min(a.burst, a.tokens+passed*a.rate)
+		a.queue = math.Max(0, a.queue-passed*a.rate)
+		a.at = now
+	}
 }
 
 // address is what connections are counted by: an IPv4 address, or the /64 that one IPv6 host has to itself.
@@ -116,6 +134,27 @@ func (c *addresses) remove(a address) {
 	}
 }
 
+// handshakes bounds the connections that net/http holds: accepted, and not yet a session or refused. More
+// than can be let in within HandshakeTimeout would only use up files and memory.
+type handshakes struct {
+	limit   atomic.Int64
+	open    atomic.Int64
+	refused *metrics.Counter
+}
+
+func (h *handshakes) state(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		if h.open.Add(1) > h.limit.Load() {
+			h.refused.Inc()
+			_ = conn.Close() // net/http meets the end, and tells of it
+		}
+	case http.StateHijacked, http.StateClosed:
+		h.open.Add(-1)
+	case http.StateActive, http.StateIdle:
+	}
+}
+
 // spareFiles are for everything but sockets: Kafka, logs, the operations port, connections on their way
 // through the handshake.
 const spareFiles = 256
@@ -127,9 +166,13 @@ func (g *Gateway) fitFiles(files uint64) {
 	if files > spareFiles {
 		room = int64(min(files-spareFiles, math.MaxInt32))
 	}
-	g.limit = min(int64(g.cfg.MaxConnections), max(room, 1))
-	if g.limit < int64(g.cfg.MaxConnections) {
+	limit := min(int64(g.cfg.MaxConnections), max(room, 1))
+	g.limit.Store(limit)
+	// Half of the spare ones are for handshakes, and what the sockets leave.
+	left := int64(min(files, math.MaxInt32)) - limit - spareFiles/2
+	g.handshakes.limit.Store(max(spareFiles/2, min(g.handshakes.limit.Load(), left)))
+	if limit < int64(g.cfg.MaxConnections) {
 		g.cfg.Logger.Warn("file limit is too low for max-connections: raise it (ulimit -n, LimitNOFILE) or lower --max-connections",
-			"node", g.cfg.Node, "file_limit", files, "max_connections", g.cfg.MaxConnections, "connections_possible", g.limit)
+			"node", g.cfg.Node, "file_limit", files, "max_connections", g.cfg.MaxConnections, "connections_possible", limit)
 	}
 }

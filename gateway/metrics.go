@@ -28,6 +28,7 @@ type instruments struct {
 	bytesOut               *metrics.Counter
 	full, notReady         *metrics.Counter
 	paced, addressFull     *metrics.Counter
+	handshakes             *metrics.Counter
 	unauthorized           *metrics.Counter
 	closes                 map[int]*metrics.Counter
 	closesOther            *metrics.Counter
@@ -56,6 +57,7 @@ func newInstruments(set *metrics.Set) *instruments {
 		notReady:        set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="not_ready"}`),
 		paced:           set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="paced"}`),
 		addressFull:     set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="address"}`),
+		handshakes:      set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="handshakes"}`),
 		unauthorized:    set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="unauthorized"}`),
 		closes:          map[int]*metrics.Counter{},
 		closesOther:     set.GetOrCreateCounter(`whisper_gateway_closes_total{code="other"}`),
@@ -87,13 +89,24 @@ func (in *instruments) closed(code int) {
 	in.closesOther.Inc() // a code of the client's own choosing
 }
 
-// load notes how many connections there are; it says whether the high-water mark was just crossed.
-func (in *instruments) load(connections, limit int64) (crossed bool) {
-	ratio := float64(connections) / float64(limit)
-	in.connections.Set(float64(connections))
-	in.utilization.Set(ratio)
+// watch has the gauges tell what the gateway's own parts know.
+func (in *instruments) watch(g *Gateway, set *metrics.Set) {
+	set.GetOrCreateGauge(`whisper_gateway_connections_limit`, func() float64 { return float64(g.limit.Load()) })
+	set.GetOrCreateGauge(`whisper_gateway_admission_waiting`, func() float64 { return g.admission.waiting(g.cfg.Now()) })
+	set.GetOrCreateGauge(`whisper_gateway_write_blocked_sessions`, func() float64 { return float64(g.blocked.Load()) })
+	set.GetOrCreateGauge(`whisper_gateway_unsettled_records`, func() float64 { return float64(g.lanes.unsettled()) })
+	set.GetOrCreateGauge(`whisper_gateway_receipts_held`, func() float64 { return float64(g.receipts.waiting()) })
+}
+
+// load notes how many connections there are; it says whether the high-water mark was just crossed. They are
+// counted under the lock, or of two changes at once the earlier could be noted last.
+func (in *instruments) load(connections func() int64, limit int64) (crossed bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	n := float64(connections())
+	ratio := n / float64(limit)
+	in.connections.Set(n)
+	in.utilization.Set(ratio)
 	switch {
 	case !in.high && ratio > highWater:
 		in.high = true

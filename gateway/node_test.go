@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gorilla/websocket"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
@@ -162,9 +161,10 @@ func TestAnEarlierHeartbeatIsNoReasonToStop(t *testing.T) {
 	}
 }
 
-func TestDrain(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.ReceiptHold = time.Hour; c.DrainTimeout = time.Second })
+func TestDrain(t *testing.T) { eachLink(t, testDrain) }
+
+func testDrain(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.ReceiptHold = time.Hour; c.DrainTimeout = time.Second })
 	leaves, stays := n.connect("mona"), n.connect("omar")
 	n.broker.put(domain.High, route(n, "omar", "acked-late"), route(n, "omar", "unacked"))
 	stays.wantNotification("acked-late")
@@ -181,7 +181,7 @@ func TestDrain(t *testing.T) {
 	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "draining") {
 		t.Errorf("ready: %v", err)
 	}
-	if _, resp, err := websocket.DefaultDialer.Dial(n.url, bearer(n.token("new", time.Hour))); err == nil || resp != nil && resp.StatusCode != http.StatusServiceUnavailable {
+	if _, resp, err := trusting.Dial(n.url, bearer(n.token("new", time.Hour))); err == nil || resp != nil && resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a new one was let in: %v", err)
 	}
 	leaves.Close()
@@ -222,9 +222,10 @@ func TestDrainWithoutSessionsIsQuick(t *testing.T) {
 	}
 }
 
-func TestAnErrorOfKafkaEndsTheRole(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestAnErrorOfKafkaEndsTheRole(t *testing.T) { eachLink(t, testAnErrorOfKafkaEndsTheRole) }
+
+func testAnErrorOfKafkaEndsTheRole(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	n.broker.fail <- errors.New("write to whisper.events/0: too large")
 	c.wantClose(closeRestarting)

@@ -163,7 +163,7 @@ func (n *nodes) beat(done func(error)) {
 			Node:        cfg.Node,
 			Incarnation: n.g.incarnation.Load(),
 			Connections: n.g.connections.Load(),
-			Limit:       int64(cfg.MaxConnections),
+			Limit:       n.g.limit.Load(), // what is possible here, not what was wished for
 			Draining:    n.draining.Load(),
 			AtUs:        n.g.stamp.next(),
 			HeartbeatMs: cfg.Heartbeat.Milliseconds(),

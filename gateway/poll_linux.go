@@ -25,7 +25,7 @@ type poller struct {
 	free  []int32
 
 	closing atomic.Bool
-	round round
+	round   round
 
 	events [256]syscall.EpollEvent
 	batch  []ready

@@ -8,12 +8,13 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-func TestTheProcessEndsWhileKafkaTakesNothing(t *testing.T) {
-	t.Parallel()
+func TestTheProcessEndsWhileKafkaTakesNothing(t *testing.T) { eachLink(t, testTheProcessEndsWhileKafkaTakesNothing) }
+
+func testTheProcessEndsWhileKafkaTakesNothing(t *testing.T, link change) {
 	for name, auto := range map[string]string{"a writer waits for it": "?ack=auto", "a reader waits for it": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := setup(t, func(c *Config, b *fakeBroker) {
+			n := setup(t, link, func(c *Config, b *fakeBroker) {
 				b.full = make(chan struct{})
 				c.DrainTimeout, c.ReceiptHold = 500*time.Millisecond, time.Hour
 			})
@@ -32,9 +33,10 @@ func TestTheProcessEndsWhileKafkaTakesNothing(t *testing.T) {
 }
 
 // What became of deliveries waits in memory for Kafka; while it takes nothing, no more are handed over.
-func TestDeliveriesWaitForTheirReceipts(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, b *fakeBroker) {
+func TestDeliveriesWaitForTheirReceipts(t *testing.T) { eachLink(t, testDeliveriesWaitForTheirReceipts) }
+
+func testDeliveriesWaitForTheirReceipts(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, b *fakeBroker) {
 		b.full = make(chan struct{})
 		c.ReceiptHold = time.Millisecond
 	})

@@ -58,6 +58,12 @@ func (r *receipts) overdue() bool {
 	return r.head < len(r.held) && r.now()-r.held[r.head].due > int64(receiptLag)
 }
 
+func (r *receipts) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.held) - r.head
+}
+
 // run publishes what was held long enough, until ctx ends; flush publishes the rest.
 func (r *receipts) run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)

@@ -123,27 +123,27 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	n := g.connections.Add(1)
-	if n > g.limit {
+	if n > g.limit.Load() {
 		g.connections.Add(-1)
 		g.metrics.full.Inc()
 		refuse(w, http.StatusServiceUnavailable, jitter(5*time.Second, 10*time.Second), "the node is full")
 		return false
 	}
-	if wait := g.admission.take(g.cfg.Now()); wait > 0 {
-		g.connections.Add(-1)
-		g.metrics.paced.Inc()
-		refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")
-		return false
-	}
-	if !g.addresses.add(addressOf(r.RemoteAddr)) {
+	from := addressOf(r.RemoteAddr)
+	if !g.addresses.add(from) { // first, so that one address can't take the others' turns
 		g.connections.Add(-1)
 		g.metrics.addressFull.Inc()
 		refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf("at most %d connections from one address", g.cfg.MaxPerAddress))
 		return false
 	}
-	if g.metrics.load(n, g.limit) {
-		g.cfg.Logger.Warn("node is nearly full", "node", g.cfg.Node, "connections", n, "limit", g.limit)
+	if wait := g.admission.take(g.cfg.Now()); wait > 0 {
+		g.connections.Add(-1)
+		g.addresses.remove(from)
+		g.metrics.paced.Inc()
+		refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")
+		return false
 	}
+	g.load()
 	return true
 }
 
@@ -156,7 +156,15 @@ func refuse(w http.ResponseWriter, status int, wait time.Duration, text string) 
 // release gives back what admit reserved.
 func (g *Gateway) release(a address) {
 	g.addresses.remove(a)
-	g.metrics.load(g.connections.Add(-1), g.limit)
+	g.connections.Add(-1)
+	g.load()
+}
+
+func (g *Gateway) load() {
+	limit := g.limit.Load()
+	if g.metrics.load(g.connections.Load, limit) {
+		g.cfg.Logger.Warn("node is nearly full", "node", g.cfg.Node, "connections", g.connections.Load(), "limit", limit)
+	}
 }
 
 // originAllowed: programs send no Origin and are let through; the token is what protects.

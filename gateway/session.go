@@ -229,30 +229,3 @@ func earliest(a, b int64) int64 {
 	}
 	return a
 }
-
-// recent remembers what a session acknowledged last, so that a repeated ack is no error and a read is
-// told of the right delivery. It keeps up to 128 deliveries, some 40 KiB for a session that got so many.
-type recent struct {
-	entries []*delivery
-	next    int
-}
-
-const recentEntries = 128
-
-func (r *recent) add(d *delivery) {
-	if len(r.entries) < recentEntries {
-		r.entries = append(r.entries, d)
-		return
-	}
-	r.entries[r.next] = d
-	r.next = (r.next + 1) % recentEntries
-}
-
-func (r *recent) find(hash domain.DeliveryHash) *delivery {
-	for i := range r.entries {
-		if r.entries[i].id.Hash() == hash {
-			return r.entries[i]
-		}
-	}
-	return nil
-}

@@ -36,9 +36,10 @@ func (s *session) letGo() {
 	s.flushNow()
 }
 
-func TestLanesLeaveInOrder(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestLanesLeaveInOrder(t *testing.T) { eachLink(t, testLanesLeaveInOrder) }
+
+func testLanesLeaveInOrder(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	s := n.session(c)
 	s.holdUp(t)
@@ -82,9 +83,10 @@ func TestLanesComeOffKafkaInOrder(t *testing.T) {
 	}
 }
 
-func TestASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.SendBuffer = 256 << 10 })
+func TestASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T) { eachLink(t, testASlowClientIsClosedAndCostsTheOthersNothing) }
+
+func testASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.SendBuffer = 256 << 10 })
 	slow, quick := n.connect("mona"), n.connect("omar")
 	body := strings.Repeat("x", 32<<10)
 	sent := 0
@@ -116,9 +118,10 @@ func TestASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T) {
 	eventually(t, "the connection to be freed", func() bool { return n.connections.Load() == 1 })
 }
 
-func TestASocketThatTakesNothingIsCutOff(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.WriteTimeout = 50 * time.Millisecond; c.SendBuffer = 64 << 20 })
+func TestASocketThatTakesNothingIsCutOff(t *testing.T) { eachLink(t, testASocketThatTakesNothingIsCutOff) }
+
+func testASocketThatTakesNothingIsCutOff(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.WriteTimeout = 50 * time.Millisecond; c.SendBuffer = 64 << 20 })
 	n.connect("mona")
 	for i := range 400 {
 		n.broker.put(domain.Normal, route(n, "mona", fmt.Sprint(i), func(r *whisperv1.Route) {
@@ -134,9 +137,10 @@ func TestASocketThatTakesNothingIsCutOff(t *testing.T) {
 	}
 }
 
-func TestWhoNeverAcknowledgesIsClosed(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.MaxUnacked = 3 })
+func TestWhoNeverAcknowledgesIsClosed(t *testing.T) { eachLink(t, testWhoNeverAcknowledgesIsClosed) }
+
+func testWhoNeverAcknowledgesIsClosed(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.MaxUnacked = 3 })
 	c := n.connect("mona")
 	for i := range 4 {
 		n.broker.put(domain.Normal, route(n, "mona", fmt.Sprint(i)))
@@ -148,9 +152,10 @@ func TestWhoNeverAcknowledgesIsClosed(t *testing.T) {
 	n.wantKinds("3", "attempt_failed")
 }
 
-func TestOneUserHasSoManyConnections(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 2 })
+func TestOneUserHasSoManyConnections(t *testing.T) { eachLink(t, testOneUserHasSoManyConnections) }
+
+func testOneUserHasSoManyConnections(t *testing.T, link change) {
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 2 })
 	first := n.connect("mona")
 	n.connect("mona")
 	third := n.dial("", bearer(n.token("mona", time.Hour)))
@@ -201,9 +206,10 @@ func TestAFullNodeRefusesBeforeTheUpgrade(t *testing.T) {
 	}
 }
 
-func TestATokenThatExpiresClosesTheSession(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestATokenThatExpiresClosesTheSession(t *testing.T) { eachLink(t, testATokenThatExpiresClosesTheSession) }
+
+func testATokenThatExpiresClosesTheSession(t *testing.T, link change) {
+	n := setup(t, link)
 	long, short := n.connect("mona"), n.dial("", bearer(n.token("omar", time.Minute)))
 	n.clock.advance(2 * time.Minute)
 	n.timekeeper.tick(n.clock.now().UnixNano())
@@ -212,9 +218,10 @@ func TestATokenThatExpiresClosesTheSession(t *testing.T) {
 	long.wantNotification("a")
 }
 
-func TestPings(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestPings(t *testing.T) { eachLink(t, testPings) }
+
+func testPings(t *testing.T, link change) {
+	n := setup(t, link)
 	alive, dead := n.connect("mona"), n.connect("omar")
 	go func() { // reading is what answers pings
 		for {
@@ -238,9 +245,10 @@ func TestPings(t *testing.T) {
 	}
 }
 
-func TestAClientMayPing(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestAClientMayPing(t *testing.T) { eachLink(t, testAClientMayPing) }
+
+func testAClientMayPing(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	pong := make(chan string, 1)
 	c.SetPongHandler(func(payload string) error { pong <- payload; return nil })
@@ -259,9 +267,10 @@ func TestAClientMayPing(t *testing.T) {
 	})
 }
 
-func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) {
-	t.Parallel()
-	n := setup(t)
+func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) { eachLink(t, testWhatWaitedTooLongForTheSocketIsNotSent) }
+
+func testWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T, link change) {
+	n := setup(t, link)
 	c := n.connect("mona")
 	s := n.session(c)
 	s.holdUp(t)

@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -267,7 +270,6 @@ func config() Config {
 		DrainTimeout: 2 * time.Second,
 		ReceiptHold:  -1,
 		Metrics:      metrics.NewSet(),
-		Unpolled:     unpolled,
 	}
 }
 
@@ -310,8 +312,37 @@ func (n *node) start() {
 		<-n.ended
 	})
 	eventually(n.t, "ready", func() bool { return n.Ready() == nil && n.Addr() != nil })
-	n.url = "ws://" + n.Addr().String() + "/v1/socket"
+	scheme := "ws://"
+	if n.certificate != nil {
+		scheme = "wss://"
+	}
+	n.url = scheme + n.Addr().String() + "/v1/socket"
 }
+
+// change is what a test sets apart from the defaults.
+type change = func(*Config, *fakeBroker)
+
+// eachLink runs a test on every way of reading and writing sockets: they must not differ in anything that a
+// client or Kafka can see.
+func eachLink(t *testing.T, test func(t *testing.T, link change)) {
+	t.Parallel()
+	files := t.TempDir()
+	certFile, keyFile := filepath.Join(files, "tls.crt"), filepath.Join(files, "tls.key")
+	writePair(t, certFile, keyFile, "127.0.0.1", x509.NewCertPool())
+	for name, link := range map[string]change{
+		"polled":   func(*Config, *fakeBroker) {},
+		"unpolled": func(c *Config, _ *fakeBroker) { c.Unpolled = true },
+		"TLS":      func(c *Config, _ *fakeBroker) { c.TLSCert, c.TLSKey = certFile, keyFile },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, link)
+		})
+	}
+}
+
+// trusting takes any certificate: what is tested here is what goes over it.
+var trusting = &websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 
 // eventually waits for a condition; it fails the test after a time that no healthy run needs.
 func eventually(t testing.TB, what string, ok func() bool) {
@@ -350,7 +381,7 @@ type client struct {
 
 func (n *node) dial(query string, header http.Header) *client {
 	n.t.Helper()
-	conn, resp, err := websocket.DefaultDialer.Dial(n.url+query, header)
+	conn, resp, err := trusting.Dial(n.url+query, header)
 	if err != nil {
 		n.t.Fatalf("dial: %v (%v)", err, resp)
 	}

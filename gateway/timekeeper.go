@@ -38,7 +38,7 @@ func (a *alarm) unlink() {
 }
 
 func newTimekeeper(g *Gateway) *timekeeper {
-	// How late something may ring, at most a quarter of a second.
+	// How late something may ring: at most a quarter of a second, and a tick.
 	grain := min(250*time.Millisecond, g.cfg.PongTimeout/10, g.cfg.WriteTimeout/10, g.cfg.PingInterval/10)
 	k := &timekeeper{g: g, grain: int64(max(grain, time.Millisecond))}
 	k.at = g.now() / k.grain
@@ -149,6 +149,7 @@ func (s *session) ring(now, drift int64) {
 	case s.pingDue > now:
 	case s.pinged == 0:
 		s.pinged, s.pingDue = now, now+int64(s.g.cfg.PongTimeout)
+		s.recent.age()
 		act = func() { s.control(pingFrame) }
 	case s.heard.Load() >= s.pinged:
 		s.pingDue, s.pinged = s.pinged+int64(s.g.cfg.PingInterval), 0

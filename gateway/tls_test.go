@@ -62,7 +62,7 @@ func TestCertificatesAreReloaded(t *testing.T) {
 	connect := func() (*client, string) {
 		t.Helper()
 		dialer := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: trust}}
-		conn, _, err := dialer.Dial("wss"+strings.TrimPrefix(n.url, "ws"), bearer(n.token("mona", time.Hour)))
+		conn, _, err := dialer.Dial(n.url, bearer(n.token("mona", time.Hour)))
 		if err != nil {
 			t.Fatal(err)
 		}

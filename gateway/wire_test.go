@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -18,9 +19,15 @@ import (
 // rawConn is a client that sends whatever bytes a test likes and takes the server's apart by RFC 6455,
 // without a library that would be as wrong as what it is to check.
 type rawConn struct {
-	*net.TCPConn
+	halfConn
 	t testing.TB
 	r *bufio.Reader
+}
+
+// halfConn can end its own half: TCP and TLS.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
 }
 
 func dialRaw(t testing.TB, addr string) *rawConn {
@@ -29,10 +36,14 @@ func dialRaw(t testing.TB, addr string) *rawConn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return rawOver(t, conn.(*net.TCPConn))
+}
+
+func rawOver(t testing.TB, conn halfConn) *rawConn {
+	t.Helper()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	c := &rawConn{TCPConn: conn.(*net.TCPConn), t: t, r: bufio.NewReader(conn)}
 	t.Cleanup(func() { conn.Close() })
-	return c
+	return &rawConn{halfConn: conn, t: t, r: bufio.NewReader(conn)}
 }
 
 // raw upgrades as a user and reads the welcome.
@@ -48,6 +59,9 @@ func (n *node) raw(t testing.TB, user string) *rawConn {
 func (n *node) rawWith(t testing.TB, token string) *rawConn {
 	t.Helper()
 	c := dialRaw(t, n.Addr().String())
+	if n.certificate != nil {
+		c = rawOver(t, tls.Client(c.halfConn, trusting.TLSClientConfig))
+	}
 	c.send(fmt.Appendf(nil, "GET /v1/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer %s\r\n\r\n", token))
 	resp, err := http.ReadResponse(c.r, nil)

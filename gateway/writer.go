@@ -157,6 +157,7 @@ func (s *session) block(box *outbox, n int) {
 		count: box.count, whole: len(box.bytes), last: box.last,
 	}
 	s.writer = blocked
+	s.g.blocked.Add(1)
 	if s.readDone || s.late(box) { // nobody is there who will take it, or not in time
 		lost, gone := s.giveUp(), s.readDone
 		free := s.canFree()
@@ -194,6 +195,7 @@ func (s *session) writable() {
 	defer s.mu.Unlock()
 	if s.writer == blocked {
 		s.writer = waiting
+		s.g.blocked.Add(-1)
 		s.g.flusher.ready(s, s.queue[queueControl].first != nil || s.queue[queueHigh].first != nil)
 	}
 }

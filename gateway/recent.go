@@ -1,0 +1,64 @@
+package gateway
+
+import "github.com/klivvr/whisper/domain"
+
+// recent remembers what a session acknowledged last, so that a repeated ack is no error and a read is
+// told of the right delivery. The delivery itself, some 0.5 KiB with its record, stays for one ping or two;
+// after that 32 bytes are left of it, at most 2 KiB a session.
+type recent struct {
+	entries []remembered
+	next    int
+}
+
+type remembered struct {
+	d    *delivery
+	id   domain.DeliveryID
+	lane domain.Lane
+	read bool // told after d was let go
+	old  bool
+}
+
+const recentEntries = 64
+
+func (r *recent) add(d *delivery) {
+	e := remembered{d: d, id: d.id, lane: d.lane}
+	if len(r.entries) < recentEntries {
+		r.entries = append(r.entries, e)
+		return
+	}
+	r.entries[r.next] = e
+	r.next = (r.next + 1) % recentEntries
+}
+
+func (r *recent) find(hash domain.DeliveryHash) *remembered {
+	for i := range r.entries {
+		if r.entries[i].id.Hash() == hash {
+			return &r.entries[i]
+		}
+	}
+	return nil
+}
+
+// age lets go of the deliveries that it found before.
+func (r *recent) age() {
+	for i := range r.entries {
+		e := &r.entries[i]
+		if e.old {
+			e.d = nil
+		}
+		e.old = true
+	}
+}
+
+// delivery is the one that is remembered, or what is left of it: delivered, without cause and trace.
+func (e *remembered) delivery(s *session, notification string, reading bool) *delivery {
+	if e.d != nil {
+		return e.d
+	}
+	d := &delivery{
+		routed: &routed{g: s.g, requested: e.id.Time(), notification: notification, lane: e.lane},
+		id:     e.id, user: s.user, told: true, delivered: true, read: e.read,
+	}
+	e.read = e.read || reading
+	return d
+}
