@@ -49,6 +49,7 @@ type cli struct {
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
 	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
+	Nodes       nodesCmd       `cmd:"" group:"people" help:"List the gateways: their load, and who drains or is silent."`
 	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
 
 	Bench benchCmd `cmd:"" group:"measure" help:"Measure Whisper on this machine."`

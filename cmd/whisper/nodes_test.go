@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+func (b *broker) heartbeat(t *testing.T, node *whisperv1.Node, ago time.Duration) {
+	t.Helper()
+	now := time.Now()
+	node.AtUs = now.Add(-ago).UnixMicro()
+	if node.Incarnation == 0 {
+		node.Incarnation = uint64(now.Add(-ago - time.Hour).UnixMilli())
+	}
+	value, err := proto.Marshal(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(t, &kgo.Record{Topic: consumers.TopicNodes, Key: []byte(node.GetNode()), Value: value})
+}
+
+func TestNodesAreListedWithTheirStates(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	if got := b.whisper(t, "nodes"); got != "no gateway has told of itself\n" {
+		t.Errorf("got %q", got)
+	}
+	const minute = 60_000
+	later := uint64(time.Now().UnixMilli())
+	b.heartbeat(t, &whisperv1.Node{Node: "live", Connections: 40, Limit: 50, HeartbeatMs: minute, Incarnation: later}, 0)
+	b.heartbeat(t, &whisperv1.Node{Node: "live", Connections: 7, Limit: 50, HeartbeatMs: minute, Incarnation: later - 1}, 0) // history
+	b.heartbeat(t, &whisperv1.Node{Node: "leaving", Connections: 5, Limit: 50, HeartbeatMs: minute, Draining: true}, 0)
+	b.heartbeat(t, &whisperv1.Node{Node: "dead", Connections: 9, Limit: 50}, time.Minute)
+	b.heartbeat(t, &whisperv1.Node{Node: "ended", Limit: 50, Draining: true}, time.Minute)
+	b.heartbeat(t, &whisperv1.Node{Node: "long-gone", Limit: 50}, 2*time.Hour)
+	b.heartbeat(t, &whisperv1.Node{Node: "removed", Limit: 50}, 0)
+	b.write(t, &kgo.Record{Topic: consumers.TopicNodes, Key: []byte("removed")})
+
+	want := []string{"dead silent 0 50 0%", "leaving draining 5 50 10%", "live live 40 50 80%", "ended gone 0 50 0%"}
+	table := lines(b.whisper(t, "nodes"))
+	if len(table) != 1+len(want) || strings.Join(strings.Fields(table[0]), " ") != "NODE STATE CONNECTIONS LIMIT USED STARTED LAST HEARTBEAT" {
+		t.Fatalf("got %q", table)
+	}
+	for i, w := range want {
+		if got := strings.Join(strings.Fields(table[i+1]), " "); !strings.HasPrefix(got, w+" 20") || !strings.HasSuffix(got, "ago") {
+			t.Errorf("line %d is %q, want %q", i, got, w)
+		}
+	}
+	docs := lines(b.whisper(t, "nodes", "--json", "--all"))
+	if len(docs) != len(want)+1 {
+		t.Fatalf("got %q", docs)
+	}
+	n := decode[nodeLine](t, docs[2])
+	if n.Node != "live" || n.State != nodeLive || n.Utilization != .8 || n.Incarnation != later || n.StartedAt.UnixMilli() != int64(later) ||
+		n.HeartbeatAge < 0 || n.HeartbeatAge > 60 || n.HeartbeatAt.IsZero() {
+		t.Errorf("got %+v", n)
+	}
+	if last := decode[nodeLine](t, docs[4]); last.Node != "long-gone" || last.State != nodeGone {
+		t.Errorf("got %+v", last)
+	}
+}
+
+// lockedBuffer is written to and read at the same time.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestNodesAreWatched(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.heartbeat(t, &whisperv1.Node{Node: "first", Limit: 50}, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs lockedBuffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"nodes", "--watch", "--json"}, []string{"WHISPER_KAFKA=" + b.addr}, &out, &errs)
+	}()
+	appears := func(node string) {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for !strings.Contains(out.String(), `"node":"`+node+`"`) {
+			select {
+			case <-deadline:
+				t.Fatalf("%s never appears: %s%s", node, out.String(), errs.String())
+			case <-tick.C:
+			}
+		}
+	}
+	appears("first")
+	b.heartbeat(t, &whisperv1.Node{Node: "second", Limit: 50}, 0)
+	appears("second")
+	cancel()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+}
