@@ -120,7 +120,7 @@ func (n *node) take(lane domain.Lane, user, id string, change ...func(*whisperv1
 func (n *node) wantNothingOpen() {
 	n.t.Helper()
 	for lane := range n.lanes.progress {
-		if open := len(n.lanes.progress[lane].open); open > 0 {
+		if open := n.lanes.progress[lane].unsettled(); open > 0 {
 			n.t.Fatalf("lane %d: %d records have no outcome", lane, open)
 		}
 	}

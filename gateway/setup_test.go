@@ -402,6 +402,37 @@ func (n *node) connect(user string, query ...string) *client {
 	return c
 }
 
+// tryFrame is frame for goroutines: its error is how the socket ended.
+func (c *client) tryFrame() (f map[string]any, err error) {
+	_, b, err := c.ReadMessage()
+	if err == nil {
+		err = json.Unmarshal(b, &f)
+	}
+	return f, err
+}
+
+// closeCode of how a socket ended; 1006: without a close frame.
+func closeCode(err error) int {
+	var closed *websocket.CloseError
+	if errors.As(err, &closed) {
+		return closed.Code
+	}
+	return closeGone
+}
+
+// framesOf are the types of the server's small text frames.
+func framesOf(b []byte) (types []string) {
+	for len(b) >= 2 {
+		size := int(b[1])
+		var f struct{ Type string }
+		if b[0] == finBit|opText && json.Unmarshal(b[2:2+size], &f) == nil {
+			types = append(types, f.Type)
+		}
+		b = b[2+size:]
+	}
+	return types
+}
+
 func (c *client) frame() map[string]any {
 	c.t.Helper()
 	kind, b, err := c.ReadMessage()
