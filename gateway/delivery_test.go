@@ -108,7 +108,9 @@ func TestAnAckAfterTheHoldIsASecondFact(t *testing.T) {
 	n.wantKinds("7", "delivery_sent", "delivery_delivered")
 }
 
-func TestAutoAckCountsWhenTheSocketTakesIt(t *testing.T) { eachLink(t, testAutoAckCountsWhenTheSocketTakesIt) }
+func TestAutoAckCountsWhenTheSocketTakesIt(t *testing.T) {
+	eachLink(t, testAutoAckCountsWhenTheSocketTakesIt)
+}
 
 func testAutoAckCountsWhenTheSocketTakesIt(t *testing.T, link change) {
 	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.ReceiptHold = time.Hour })
@@ -118,7 +120,9 @@ func testAutoAckCountsWhenTheSocketTakesIt(t *testing.T, link change) {
 	n.wantKinds("a", "delivery_delivered")
 }
 
-func TestAllDevicesGetItAndOneFactTellsIt(t *testing.T) { eachLink(t, testAllDevicesGetItAndOneFactTellsIt) }
+func TestAllDevicesGetItAndOneFactTellsIt(t *testing.T) {
+	eachLink(t, testAllDevicesGetItAndOneFactTellsIt)
+}
 
 func testAllDevicesGetItAndOneFactTellsIt(t *testing.T, link change) {
 	n := setup(t, link)

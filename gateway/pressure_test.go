@@ -8,7 +8,9 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-func TestTheProcessEndsWhileKafkaTakesNothing(t *testing.T) { eachLink(t, testTheProcessEndsWhileKafkaTakesNothing) }
+func TestTheProcessEndsWhileKafkaTakesNothing(t *testing.T) {
+	eachLink(t, testTheProcessEndsWhileKafkaTakesNothing)
+}
 
 func testTheProcessEndsWhileKafkaTakesNothing(t *testing.T, link change) {
 	for name, auto := range map[string]string{"a writer waits for it": "?ack=auto", "a reader waits for it": ""} {
@@ -33,7 +35,9 @@ func testTheProcessEndsWhileKafkaTakesNothing(t *testing.T, link change) {
 }
 
 // What became of deliveries waits in memory for Kafka; while it takes nothing, no more are handed over.
-func TestDeliveriesWaitForTheirReceipts(t *testing.T) { eachLink(t, testDeliveriesWaitForTheirReceipts) }
+func TestDeliveriesWaitForTheirReceipts(t *testing.T) {
+	eachLink(t, testDeliveriesWaitForTheirReceipts)
+}
 
 func testDeliveriesWaitForTheirReceipts(t *testing.T, link change) {
 	n := setup(t, link, func(c *Config, b *fakeBroker) {

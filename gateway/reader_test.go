@@ -185,7 +185,7 @@ func byGorilla(t *testing.T, limit int, wire []byte) (texts []string, whole bool
 	t.Helper()
 	ours, theirs := net.Pipe()
 	w := &hijacked{ResponseRecorder: httptest.NewRecorder(), conn: theirs}
-	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
 	r.Header = http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},

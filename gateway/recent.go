@@ -21,7 +21,7 @@ type remembered struct {
 const recentEntries = 64
 
 func (r *recent) add(d *delivery) {
-	e := remembered{d: d, id: d.id, lane: d.lane}
+	e := remembered{d: d, id: d.id, lane: d.facts.Lane}
 	if len(r.entries) < recentEntries {
 		r.entries = append(r.entries, e)
 		return
@@ -56,7 +56,7 @@ func (e *remembered) delivery(s *session, notification string, reading bool) *de
 		return e.d
 	}
 	d := &delivery{
-		routed: &routed{g: s.g, requested: e.id.Time(), notification: notification, lane: e.lane},
+		routed: &routed{g: s.g, requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Node: s.g.cfg.Node}},
 		id:     e.id, user: s.user, told: true, delivered: true, read: e.read,
 	}
 	e.read = e.read || reading

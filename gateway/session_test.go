@@ -83,10 +83,12 @@ func TestLanesComeOffKafkaInOrder(t *testing.T) {
 	}
 }
 
-func TestASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T) { eachLink(t, testASlowClientIsClosedAndCostsTheOthersNothing) }
+func TestASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T) {
+	eachLink(t, testASlowClientIsClosedAndCostsTheOthersNothing)
+}
 
 func testASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T, link change) {
-	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.SendBuffer = 256 << 10 })
+	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.SendBuffer, c.WriteTimeout = 256<<10, 2*time.Second })
 	slow, quick := n.connect("mona"), n.connect("omar")
 	body := strings.Repeat("x", 32<<10)
 	sent := 0
@@ -118,7 +120,9 @@ func testASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T, link change) 
 	eventually(t, "the connection to be freed", func() bool { return n.connections.Load() == 1 })
 }
 
-func TestASocketThatTakesNothingIsCutOff(t *testing.T) { eachLink(t, testASocketThatTakesNothingIsCutOff) }
+func TestASocketThatTakesNothingIsCutOff(t *testing.T) {
+	eachLink(t, testASocketThatTakesNothingIsCutOff)
+}
 
 func testASocketThatTakesNothingIsCutOff(t *testing.T, link change) {
 	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.WriteTimeout = 50 * time.Millisecond; c.SendBuffer = 64 << 20 })
@@ -206,7 +210,9 @@ func TestAFullNodeRefusesBeforeTheUpgrade(t *testing.T) {
 	}
 }
 
-func TestATokenThatExpiresClosesTheSession(t *testing.T) { eachLink(t, testATokenThatExpiresClosesTheSession) }
+func TestATokenThatExpiresClosesTheSession(t *testing.T) {
+	eachLink(t, testATokenThatExpiresClosesTheSession)
+}
 
 func testATokenThatExpiresClosesTheSession(t *testing.T, link change) {
 	n := setup(t, link)
@@ -267,7 +273,9 @@ func testAClientMayPing(t *testing.T, link change) {
 	})
 }
 
-func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) { eachLink(t, testWhatWaitedTooLongForTheSocketIsNotSent) }
+func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) {
+	eachLink(t, testWhatWaitedTooLongForTheSocketIsNotSent)
+}
 
 func testWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T, link change) {
 	n := setup(t, link)

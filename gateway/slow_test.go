@@ -18,7 +18,9 @@ func TestSlowClientsAmongFastOnes(t *testing.T) { eachLink(t, testSlowClientsAmo
 
 func testSlowClientsAmongFastOnes(t *testing.T, link change) {
 	const slow, fast, large = 3, 20, 32 << 10
-	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.SendBuffer, c.PingInterval, c.WriteTimeout = 256<<10, time.Hour, 2*time.Second })
+	n := setup(t, link, func(c *Config, _ *fakeBroker) {
+		c.SendBuffer, c.PingInterval, c.WriteTimeout = 256<<10, time.Hour, 2*time.Second
+	})
 	for i := range slow {
 		n.connect(fmt.Sprint("slow-", i)) // and never reads
 	}
@@ -116,4 +118,3 @@ func BenchmarkSlowClients(b *testing.B) {
 	b.ReportMetric(float64(with)/float64(without), "with/without")
 	b.ReportMetric(float64(with.Microseconds())/float64(2*b.N), "cpu-µs/delivery")
 }
-

@@ -45,7 +45,9 @@ func (n *node) wantByUser(notification string, want map[string]string) {
 	})
 }
 
-func TestASharedRouteIsADeliveryOfEachUser(t *testing.T) { eachLink(t, testASharedRouteIsADeliveryOfEachUser) }
+func TestASharedRouteIsADeliveryOfEachUser(t *testing.T) {
+	eachLink(t, testASharedRouteIsADeliveryOfEachUser)
+}
 
 func testASharedRouteIsADeliveryOfEachUser(t *testing.T, link change) {
 	n := setup(t, link)
