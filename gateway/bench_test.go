@@ -176,7 +176,7 @@ func BenchmarkFloor(b *testing.B) {
 // BenchmarkConnect (run it with -benchtime 5000x: each takes two descriptors) opens connections (token verified, presence published, welcome read) and holds them
 // all: CPU of both sides for one, and the memory that it keeps, the client's descriptor included.
 func BenchmarkConnect(b *testing.B) {
-	n := setup(b, func(c *Config, _ *fakeBroker) { c.MaxConnections = b.N })
+	n := setup(b, func(c *Config, _ *fakeBroker) { c.MaxConnections, c.AdmitRate = b.N, 1_000_000 })
 	handshakes := make([][]byte, b.N)
 	for i := range handshakes {
 		handshakes[i] = fmt.Appendf(nil, "GET /v1/socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+

@@ -67,7 +67,6 @@ func (p *poller) run() error {
 	var failed error
 	err := p.raw.Read(func(fd uintptr) bool {
 		for {
-			began := p.now()
 			n, err := syscall.EpollWait(int(fd), p.events[:], 0)
 			switch {
 			case errors.Is(err, syscall.EINTR):
@@ -79,7 +78,7 @@ func (p *poller) run() error {
 				p.round.idle()
 				return false
 			}
-			places := p.pass(p.events[:n], began)
+			places := p.pass(p.events[:n])
 			p.round.passed(n, n < len(p.events), places)
 		}
 	})
@@ -97,8 +96,8 @@ func (p *poller) close() {
 
 // pass handles some events and returns how many places there are. Only here, and where nothing was polled
 // yet, is a place given back, so that an event is always of the session that has it.
-func (p *poller) pass(events []syscall.EpollEvent, began int64) (places int) {
-	p.round.begin(began)
+func (p *poller) pass(events []syscall.EpollEvent) (places int) {
+	p.round.begin(p.now())
 	p.batch = p.batch[:0]
 	p.mu.Lock()
 	places = len(p.slots)
