@@ -33,7 +33,7 @@ func (r *routed) settled() {
 }
 
 // delivery is one attempt on this node: what its facts need, and how far it is. However many sessions
-// it goes to, it has one outcome and at most one delivered and one read. 96 B, and some 200 B for its
+// it goes to, it has one outcome and at most one delivered and one read. 64 B, and some 400 B for its
 // record, until every session that got it has acknowledged it or is closed.
 type delivery struct {
 	*routed

@@ -21,10 +21,16 @@
 //
 // # What it costs
 //
-// A session at rest is under 6 KiB, most of it the stack of the goroutine that reads; no goroutine writes
-// and no buffer is held while nothing is queued. An unacknowledged delivery costs about 0.5 KiB, and so do
-// the last 128 that were acknowledged. Everything of a node's topic passes through one goroutine, a few
-// microseconds each, so a node stops scaling at some 200,000 frames a second, long after the socket writes.
+// A session at rest is about 1 KiB of heap beside the kernel's socket: no goroutine and no buffer, as long as
+// its socket can be polled; with TLS or without epoll, a goroutine and a buffer of 512 bytes. An
+// unacknowledged delivery costs about 0.5 KiB; the last 64 that were acknowledged cost the same until the
+// second ping after it, then 32 bytes. Everything of a node's topic passes through one goroutine, and the
+// acknowledgements through one for two processors: that is where a node stops scaling.
+//
+// # When Kafka takes nothing
+//
+// Whoever has a fact to tell waits, and so do those who read sockets: the clients' words wait where they
+// are. Nobody is closed for that, no more deliveries are handed over, and a stop gives up waiting with its drain.
 //
 // # Close codes
 //

@@ -34,7 +34,7 @@ const (
 )
 
 // session is one socket. Frames are queued from any goroutine without blocking; what is queued is written
-// by the flusher, or by a goroutine where writes may wait. Some 320 bytes at rest.
+// by the flusher, or by a goroutine where writes may wait. 424 bytes at rest.
 type session struct {
 	g       *Gateway
 	link    link

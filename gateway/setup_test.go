@@ -326,9 +326,7 @@ type change = func(*Config, *fakeBroker)
 // client or Kafka can see.
 func eachLink(t *testing.T, test func(t *testing.T, link change)) {
 	t.Parallel()
-	files := t.TempDir()
-	certFile, keyFile := filepath.Join(files, "tls.crt"), filepath.Join(files, "tls.key")
-	writePair(t, certFile, keyFile, "127.0.0.1", x509.NewCertPool())
+	certFile, keyFile := pairOf(t)
 	for name, link := range map[string]change{
 		"polled":   func(*Config, *fakeBroker) {},
 		"unpolled": func(c *Config, _ *fakeBroker) { c.Unpolled = true },
@@ -339,6 +337,15 @@ func eachLink(t *testing.T, test func(t *testing.T, link change)) {
 			test(t, link)
 		})
 	}
+}
+
+// pairOf is a certificate and its key, in files.
+func pairOf(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	files := t.TempDir()
+	certFile, keyFile = filepath.Join(files, "tls.crt"), filepath.Join(files, "tls.key")
+	writePair(t, certFile, keyFile, "127.0.0.1", x509.NewCertPool())
+	return certFile, keyFile
 }
 
 // trusting takes any certificate: what is tested here is what goes over it.
