@@ -151,4 +151,3 @@ func (n *node) wantOneOutcomeEach() {
 		}
 	}
 }
-

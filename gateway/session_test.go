@@ -101,6 +101,9 @@ func testASlowClientIsClosedAndCostsTheOthersNothing(t *testing.T, link change) 
 		}))
 		n.broker.put(domain.Normal, route(n, "omar", fmt.Sprint("quick-", i)))
 		quick.wantNotification(fmt.Sprint("quick-", i))
+		if i == 0 {
+			n.wantKinds("slow-0", "delivery_sent")
+		}
 		sent++
 	}
 	slow.wantClose(closeTooSlow)

@@ -45,6 +45,9 @@ func testSlowClientsAmongFastOnes(t *testing.T, link change) {
 			c.wantNotification(fmt.Sprintf("f%d-%d", i, sent))
 			c.ack(fmt.Sprintf("f%d-%d", i, sent))
 		}
+		for i := 0; sent == 0 && i < slow; i++ {
+			n.wantKinds(fmt.Sprintf("s%d-0", i), "delivery_sent")
+		}
 	}
 	eventually(t, "the slow to be gone", func() bool { return n.connections.Load() == fast })
 	eventually(t, "an outcome of each", func() bool { return n.lanes.unsettled() == 0 })
