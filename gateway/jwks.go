@@ -189,22 +189,27 @@ func (j *jwks) count() int {
 	return 0
 }
 
-// renew has the set read again, unless that was tried just now, and waits for it or for ctx.
+// renew has the set read again, unless that was tried just now, and waits for it or for ctx. A reading that is
+// under way may have begun before the key was there, so it is waited for and then the same is asked again.
 func (j *jwks) renew(ctx context.Context) {
-	j.mu.Lock()
-	if !j.busy && !j.due() {
+	for again := true; again; {
+		j.mu.Lock()
+		again = j.busy
+		if !j.busy && !j.due() {
+			j.mu.Unlock()
+			return
+		}
+		done := j.done
 		j.mu.Unlock()
-		return
-	}
-	done := j.done
-	j.mu.Unlock()
-	select {
-	case j.ask <- struct{}{}:
-	default: // is asked already
-	}
-	select {
-	case <-done:
-	case <-ctx.Done():
+		select {
+		case j.ask <- struct{}{}:
+		default: // is asked already
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
