@@ -45,9 +45,11 @@ func newFlusher() *flusher {
 
 func (f *flusher) ready(s *session, urgent bool) {
 	f.mu.Lock()
-	if urgent {
+	switch {
+	case urgent:
 		f.urgent.push(s)
-	} else {
+	case !s.inTurn: // else it has a place that an alert overtook, and moves up to it
+		s.inTurn = true
 		f.other.push(s)
 	}
 	wake := f.idle > 0
@@ -88,9 +90,7 @@ func (f *flusher) next(into []*session) []*session {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		if into = f.urgent.take(into, flushSlice); len(into) == 0 {
-			into = f.other.take(into, flushSlice)
-		}
+		into = f.take(into, flushSlice)
 		if len(into) > 0 || f.stopped {
 			return into
 		}
@@ -98,6 +98,18 @@ func (f *flusher) next(into []*session) []*session {
 		f.arrived.Wait()
 		f.idle--
 	}
+}
+
+// take is next without waiting; under the lock.
+func (f *flusher) take(into []*session, n int) []*session {
+	if into = f.urgent.take(into, n); len(into) > 0 {
+		return into
+	}
+	into = f.other.take(into, n)
+	for _, s := range into {
+		s.inTurn = false
+	}
+	return into
 }
 
 // stop ends run once everything that waits is written.

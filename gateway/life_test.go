@@ -85,10 +85,7 @@ func (n *node) opened(user string, auto bool) (*session, *fakeLink) {
 func (n *node) pump() bool {
 	f := n.flusher
 	f.mu.Lock()
-	turn := f.urgent.take(nil, 1)
-	if len(turn) == 0 {
-		turn = f.other.take(nil, 1)
-	}
+	turn := f.take(nil, 1)
 	f.mu.Unlock()
 	for _, s := range turn {
 		s.flush(newOutbox())

@@ -44,6 +44,8 @@ type session struct {
 
 	heard atomic.Int64 // the last frame or pong, by Gateway.now as all times but the token's
 	alarm alarm        // the timekeeper's
+	// The flusher's: the session has a place among those that are not urgent.
+	inTurn bool
 
 	refreshing atomic.Bool // a refresh waits for the key set
 

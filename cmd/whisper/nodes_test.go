@@ -1,10 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -70,22 +72,31 @@ func TestNodesAreListedWithTheirStates(t *testing.T) {
 	}
 }
 
-// lockedBuffer is written to and read at the same time.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+func TestTheOperatorsPageIsTrue(t *testing.T) {
+	t.Parallel()
+	script := blocks(t, "sh", filepath.Join("..", "..", "docs", "operations.md"))
+	if !strings.Contains(script, "whisper nodes") {
+		t.Fatal("the page's blocks were not found")
+	}
+	b := startBroker(t)
+	b.heartbeat(t, &whisperv1.Node{Node: "eu-1", Connections: 40, Limit: 50}, 0)
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", asWhisper, self)
+	if err := os.WriteFile(filepath.Join(dir, "whisper"), []byte(program), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "WHISPER_KAFKA="+b.addr)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "eu-1") != 2 {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 func TestNodesAreWatched(t *testing.T) {
@@ -93,23 +104,14 @@ func TestNodesAreWatched(t *testing.T) {
 	b := startBroker(t)
 	b.heartbeat(t, &whisperv1.Node{Node: "first", Limit: 50}, 0)
 	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs lockedBuffer
+	var out, errs written
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"nodes", "--watch", "--json"}, []string{"WHISPER_KAFKA=" + b.addr}, &out, &errs)
 	}()
 	appears := func(node string) {
 		t.Helper()
-		deadline := time.After(20 * time.Second)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for !strings.Contains(out.String(), `"node":"`+node+`"`) {
-			select {
-			case <-deadline:
-				t.Fatalf("%s never appears: %s%s", node, out.String(), errs.String())
-			case <-tick.C:
-			}
-		}
+		eventually(t, node+" appears", func() bool { return strings.Contains(out.String(), `"node":"`+node+`"`) })
 	}
 	appears("first")
 	b.heartbeat(t, &whisperv1.Node{Node: "second", Limit: 50}, 0)
