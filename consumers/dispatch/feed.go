@@ -59,7 +59,7 @@ func (f *feed) decode(rec *kgo.Record) item {
 // decodeFact passes over what can't change a decision: most of it is our own.
 func (f *feed) decodeFact(rec *kgo.Record) item {
 	switch consumers.KindOfRecord(rec) {
-	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned":
+	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned", "user_erased":
 		return item{rec: rec}
 	}
 	ev := &whisperv1.Event{}

@@ -28,7 +28,7 @@ func newRoleMetrics() *roleMetrics {
 	}
 	for _, kind := range []string{
 		"delivery_scheduled", "delivery_deferred", "delivery_failed", "delivery_suppressed", "delivery_expired",
-		"delivery_cancelled", "duplicate_dropped", "endpoint_pruned",
+		"delivery_cancelled", "duplicate_dropped", "endpoint_pruned", "user_erased",
 	} {
 		m.facts[kind] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_facts_total{kind=%q}`, kind))
 	}
