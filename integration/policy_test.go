@@ -87,6 +87,33 @@ func TestWhatIsHeldAndWhatIsCountedOutliveDispatch(t *testing.T) {
 	}
 }
 
+// TestADigestIsADeliveryOfItsOwn: what is gathered ends with the digest's name, and everything adds up.
+func TestADigestIsADeliveryOfItsOwn(t *testing.T) {
+	tmpl := &kgo.Record{Topic: "whisper.templates", Key: []byte("it-digest"), Value: []byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }} new"}}}`)}
+	if err := sys.kafka.ProduceSync(t.Context(), tmpl).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	categories(t, "it-chat: {digest: {window: 3s, template: it-digest}}\n")
+	a := connect(t, "digest", 1)
+	user := a.users[0]
+	for i := range 3 {
+		send(t, "normal", request{ID: fmt.Sprintf("digest-part-%d", i), Category: "it-chat", To: to(user)})
+	}
+	for i := range 3 {
+		stands(t, fmt.Sprintf("digest-part-%d", i), user, "suppressed", "digested")
+	}
+	eventually(t, "the digest is delivered", func() bool {
+		return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE 'digest/%' AND user_id = $1 AND status = 'delivered'`, user) == 1
+	})
+	if n := number(t, `SELECT count(DISTINCT l.detail ->> 'instead') FROM whisper.timeline AS l JOIN whisper.deliveries AS d USING (delivery_id, day)
+		WHERE d.notification_id LIKE 'digest-part-%' AND l.kind = 'delivery_suppressed'`); n != 1 {
+		t.Errorf("the parts name %d digests", n)
+	}
+	if open := number(t, `SELECT count(*) FROM whisper.conservation WHERE notification_id LIKE 'digest%'`); open != 0 {
+		t.Errorf("%d notifications do not add up", open)
+	}
+}
+
 // TestErasureReachesPostgres: the user is out of the tables, what waited has ended, and the counts add up.
 func TestErasureReachesPostgres(t *testing.T) {
 	const user = "erase-me@example.com"

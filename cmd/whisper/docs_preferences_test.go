@@ -32,7 +32,7 @@ func TestThePageOnPreferencesIsTrue(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n"+script)
 	cmd.Dir = dir
 	cmd.WaitDelay = 20 * time.Second
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "WHISPER_KAFKA="+b.addr, "WHISPER_PARTITIONS=3")
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "WHISPER_KAFKA="+b.addr, "WHISPER_PARTITIONS=3", "WHISPER_LISTEN="+freeAddr(t))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
