@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/consumers/dispatch"
 	"github.com/klivvr/whisper/consumers/push"
@@ -194,6 +196,9 @@ func (d *dev) run(ctx context.Context, sockets net.Listener) error {
 	if err := consumers.EnsureTopics(ctx, d.role.client, d.role.topology.Specs()...); err != nil {
 		return unlessStopped(ctx, fmt.Errorf("%w (it was made by an earlier start in %s; --state chooses another folder)", oneConflict(err), d.cmd.State))
 	}
+	if err := d.declareOwn(ctx); err != nil {
+		return unlessStopped(ctx, err)
+	}
 	if d.apple, err = simulator.Start(simulator.Config{Logger: d.role.log}); err != nil {
 		return err
 	}
@@ -203,6 +208,21 @@ func (d *dev) run(ctx context.Context, sockets net.Listener) error {
 		return err
 	}
 	return runAll(ctx, d.role.server, components...)
+}
+
+// declareOwn declares the categories of what `whisper dev` itself sends, where nobody has yet.
+func (d *dev) declareOwn(ctx context.Context) error {
+	have, err := declared(ctx, d.role.client)
+	if err != nil {
+		return err
+	}
+	var recs []*kgo.Record
+	for _, name := range []string{demoCategory, pageCategory} {
+		if _, ok := have[name]; !ok {
+			recs = append(recs, &kgo.Record{Topic: consumers.TopicCategories, Key: []byte(name), Value: []byte("{}")})
+		}
+	}
+	return produce(ctx, d.role.client, recs...)
 }
 
 func (d *dev) components(sockets net.Listener) ([]component, error) {

@@ -66,6 +66,9 @@ func (s *scene) note(format string, args ...any) {
 	s.say("  %7.1f ms  %s\n", float64(s.p.now().Sub(s.began).Microseconds())/1000, fmt.Sprintf(format, args...))
 }
 
+// demoCategory is that of all that the scene sends.
+const demoCategory = "demo"
+
 func (s *scene) id(name string) string { return "demo-" + s.tag + "-" + name }
 
 func (s *scene) profile(ctx context.Context) error {
@@ -152,7 +155,7 @@ func (s *scene) arrive(user, id string) {
 
 // request produces one as any upstream service would.
 func (s *scene) request(ctx context.Context, lane domain.Lane, id, user, title, body string) error {
-	value, err := json.Marshal(request{ID: id, Category: "demo", To: &audience{Users: []string{user}}, Content: &content{Title: title, Body: body}})
+	value, err := json.Marshal(request{ID: id, Category: demoCategory, To: &audience{Users: []string{user}}, Content: &content{Title: title, Body: body}})
 	if err != nil {
 		return err
 	}

@@ -43,9 +43,12 @@ func (d *dev) pageToken(user string) (string, error) {
 	return gateway.SignToken([]byte(devSecret), user, time.Hour, d.role.now())
 }
 
+// pageCategory is that of what is sent from the page.
+const pageCategory = "page"
+
 func (d *dev) pageSend(ctx context.Context, lane domain.Lane, r devpage.Request) error {
 	value, err := json.Marshal(request{
-		ID: r.ID, Category: "page", To: &audience{Users: []string{r.User}}, Content: &content{Title: r.Title, Body: r.Body},
+		ID: r.ID, Category: pageCategory, To: &audience{Users: []string{r.User}}, Content: &content{Title: r.Title, Body: r.Body},
 	})
 	if err != nil {
 		return err
