@@ -135,6 +135,14 @@ func said(o domain.Output) string {
 		return "reject: " + o.Reason.Error()
 	case domain.Settle:
 		return fmt.Sprintf("settle %d", o.Source.Offset)
+	case domain.Count:
+		return "count " + o.User
+	case domain.Uncount:
+		return "uncount " + o.User
+	case domain.Deliver:
+		return "deliver " + o.Event.GetNotificationId()
+	case domain.Notice:
+		return "notice " + o.What + " " + o.Name
 	default:
 		return fmt.Sprintf("%T", o)
 	}

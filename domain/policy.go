@@ -212,19 +212,21 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 // channel may be refused.
 func (s *State) reconsider(user string) {
 	for _, d := range slices.Clone(s.byUser[user]) {
-		switch {
-		case d.phase == whisperv1.Phase_PHASE_QUIET, d.phase == whisperv1.Phase_PHASE_CAPPED, d.phase == whisperv1.Phase_PHASE_TIMED:
+		if d.phase == whisperv1.Phase_PHASE_QUIET || d.phase == whisperv1.Phase_PHASE_CAPPED || d.phase == whisperv1.Phase_PHASE_TIMED {
 			s.advance(d)
-		case d.phase == whisperv1.Phase_PHASE_AWAY:
-			switch v := *s.judge(s.ask(d)); v.action {
-			case drop:
-				if v.reason == ReasonUnsubscribed || v.reason == ReasonPreference {
-					s.suppress(d, v.reason, "", &v)
-				}
-			case send:
-				d.denied = v.denied
-			case hold, gather, lapse, waitFor: // it waits as it does
+			continue
+		}
+		if !d.waits() {
+			continue
+		}
+		switch v := *s.judge(s.ask(d)); v.action {
+		case drop:
+			if v.reason == ReasonUnsubscribed || v.reason == ReasonPreference {
+				s.suppress(d, v.reason, "", &v)
 			}
+		case send:
+			d.denied = v.denied
+		case hold, gather, lapse, waitFor: // it waits as it does
 		}
 	}
 }

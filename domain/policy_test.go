@@ -66,34 +66,28 @@ func (d *desk) do(in domain.Input) (words []string) {
 	for _, o := range d.s.Decide(in, d.now) {
 		d.out = append(d.out, o)
 		switch o := o.(type) {
-		case domain.Settle, domain.Unpark, domain.Park, domain.PutUser:
-			if p, ok := o.(domain.Park); ok {
-				d.parked[string(p.ID[:])] = proto.CloneOf(p.Parked)
-			}
-			if p, ok := o.(domain.Unpark); ok {
-				delete(d.parked, string(p.ID[:]))
-			}
+		case domain.Settle, domain.PutUser:
+			continue
+		case domain.Park:
+			d.parked[string(o.ID[:])] = proto.CloneOf(o.Parked)
+			continue
+		case domain.Unpark:
+			delete(d.parked, string(o.ID[:]))
 			continue
 		case domain.Count:
 			d.counts = append(d.counts, o)
 			continue
 		case domain.Uncount:
 			d.counts = slices.DeleteFunc(d.counts, func(c domain.Count) bool { return c.User == o.User })
-			words = append(words, "uncount "+o.User)
-			continue
-		case domain.Notice:
-			words = append(words, "notice "+o.What+" "+o.Name)
-			continue
 		case domain.Deliver:
 			d.digest = proto.CloneOf(o.Event)
-			words = append(words, "deliver "+o.Event.GetNotificationId())
-			continue
 		case domain.Emit:
 			d.events = append(d.events, proto.CloneOf(o.Event))
 			if id := o.Event.GetNotificationId(); id != "" {
 				words = append(words, id+" "+said(o))
 				continue
 			}
+		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject:
 		}
 		words = append(words, said(o))
 	}

@@ -25,3 +25,9 @@ const (
 	ReasonSmartTiming  = "smart_timing"
 	ReasonErased       = "erased"
 )
+
+// PolicyReasons are those for which the policy puts a delivery off or suppresses it.
+var PolicyReasons = []string{
+	ReasonPreference, ReasonUnsubscribed, ReasonQuietHours, ReasonCap, ReasonCollapsed, ReasonDigest, ReasonDigested,
+	ReasonSmartTiming, ReasonErased,
+}

@@ -23,7 +23,8 @@ type gate struct {
 
 // turn is one round's counts and the records that wait for them.
 type turn struct {
-	counts []domain.Output
+	counts []domain.Count
+	erased []string // whose counts from before are gone
 	users  map[string]struct{}
 	sends  []heldRecord
 	acked  atomic.Bool
@@ -34,21 +35,25 @@ type heldRecord struct {
 	done func(error)
 }
 
-// note takes a count, which the end of the round writes.
-func (g *gate) note(o domain.Output) {
+// count takes a count, which the end of the round writes.
+func (g *gate) count(c domain.Count) {
+	t := g.round()
+	t.users[c.User] = struct{}{}
+	t.counts = append(t.counts, c)
+}
+
+// uncount drops a user's counts. A record's erased users go before its counts, so those of this round go here.
+func (g *gate) uncount(user string) {
+	t := g.round()
+	t.counts = slices.DeleteFunc(t.counts, func(c domain.Count) bool { return c.User == user })
+	t.erased = append(t.erased, user)
+}
+
+func (g *gate) round() *turn {
 	if g.open == nil {
 		g.open = &turn{users: map[string]struct{}{}}
 	}
-	switch o := o.(type) {
-	case domain.Count:
-		g.open.users[o.User] = struct{}{}
-	case domain.Uncount: // a record's erased users go before its counts
-		g.open.counts = slices.DeleteFunc(g.open.counts, func(c domain.Output) bool {
-			count, ok := c.(domain.Count)
-			return ok && count.User == o.User
-		})
-	}
-	g.open.counts = append(g.open.counts, o)
+	return g.open
 }
 
 func (g *gate) idle() bool { return g.open == nil && len(g.waiting) == 0 }
@@ -83,15 +88,13 @@ func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.
 	if !p.encode(rec, m) {
 		return
 	}
-	if p.gate.open == nil {
-		p.gate.open = &turn{users: map[string]struct{}{}}
-	}
+	t := p.gate.round()
 	for _, user := range users {
-		p.gate.open.users[user] = struct{}{}
+		t.users[user] = struct{}{}
 	}
 	e := p.epoch() // of when it was decided: nothing it lets go is committed before it is written
 	e.outstanding.Add(1)
-	p.gate.open.sends = append(p.gate.open.sends, heldRecord{rec, e.acked})
+	t.sends = append(t.sends, heldRecord{rec, e.acked})
 }
 
 // count ends a round: its counts are written, and what waits for them is sent when they are acknowledged.
@@ -102,7 +105,7 @@ func (p *partition) count() {
 	}
 	p.gate.open = nil
 	p.gate.waiting = append(p.gate.waiting, t)
-	m := countedOf(t.counts)
+	m := countedOf(t)
 	if m == nil {
 		t.acked.Store(true)
 		return
@@ -136,29 +139,24 @@ func (p *partition) release() {
 	}
 }
 
-// countedOf gathers counts into a record; nil where there are none.
-func countedOf(outputs []domain.Output) *whisperv1.Counted {
-	if len(outputs) == 0 {
+// countedOf is a round's record; nil where it counted nothing.
+func countedOf(t *turn) *whisperv1.Counted {
+	if len(t.counts) == 0 && len(t.erased) == 0 {
 		return nil
 	}
-	m := &whisperv1.Counted{}
+	m := &whisperv1.Counted{Erased: t.erased}
 	index := map[string]int32{}
-	for _, o := range outputs {
-		switch o := o.(type) {
-		case domain.Uncount:
-			m.Erased = append(m.Erased, o.User)
-		case domain.Count:
-			at, ok := index[o.Category]
-			if !ok {
-				at = int32(len(m.Categories))
-				index[o.Category] = at
-				m.Categories = append(m.Categories, o.Category)
-			}
-			m.Users = append(m.Users, o.User)
-			m.Hashes = append(m.Hashes, o.Hash[:]...)
-			m.AtMs = append(m.AtMs, uint64(o.At.UnixMilli()))
-			m.Category = append(m.Category, at)
+	for _, c := range t.counts {
+		at, ok := index[c.Category]
+		if !ok {
+			at = int32(len(m.Categories))
+			index[c.Category] = at
+			m.Categories = append(m.Categories, c.Category)
 		}
+		m.Users = append(m.Users, c.User)
+		m.Hashes = append(m.Hashes, c.Hash[:]...)
+		m.AtMs = append(m.AtMs, uint64(c.At.UnixMilli()))
+		m.Category = append(m.Category, at)
 	}
 	return m
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 type roleMetrics struct {
@@ -14,6 +15,7 @@ type roleMetrics struct {
 	pushed  *metrics.Counter
 	facts   map[string]*metrics.Counter
 	other   *metrics.Counter
+	stopped map[string]*metrics.Counter // by the policy's reasons
 }
 
 func newRoleMetrics() *roleMetrics {
@@ -22,6 +24,11 @@ func newRoleMetrics() *roleMetrics {
 		pushed: metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
 		facts:  map[string]*metrics.Counter{},
 		other:  metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
+
+		stopped: map[string]*metrics.Counter{},
+	}
+	for _, reason := range domain.PolicyReasons {
+		m.stopped[reason] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_stopped_total{reason=%q}`, reason))
 	}
 	for i, lane := range domain.Lanes {
 		m.arrived[i] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_deliveries_total{lane=%q}`, lane))
@@ -40,4 +47,15 @@ func (m *roleMetrics) emitted(kind string) *metrics.Counter {
 		return c
 	}
 	return m.other
+}
+
+// policy counts what a check put off or suppressed.
+func (m *roleMetrics) policy(ev *whisperv1.Event) {
+	reason := ev.GetDeliverySuppressed().GetReason()
+	if d := ev.GetDeliveryDeferred(); d != nil {
+		reason = d.GetReason()
+	}
+	if c := m.stopped[reason]; c != nil {
+		c.Inc()
+	}
 }

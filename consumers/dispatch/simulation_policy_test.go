@@ -22,6 +22,12 @@ type simPolicy struct {
 	patched int // how many of them are done, with all that followed from them
 }
 
+// simCount is a count, or the end of a user's.
+type simCount struct {
+	count  domain.Count
+	erased string
+}
+
 type simPatch struct {
 	user  string
 	value string // "": forget the user
@@ -78,12 +84,11 @@ func (w *world) restorePolicy() {
 	if w.policy == nil {
 		return
 	}
-	for _, o := range w.counts {
-		switch o := o.(type) {
-		case domain.Count:
-			w.state.RestoreCounted(o)
-		case domain.Uncount:
-			w.state.RestoreUncounted(o.User)
+	for _, c := range w.counts {
+		if c.erased != "" {
+			w.state.RestoreUncounted(c.erased)
+		} else {
+			w.state.RestoreCounted(c.count)
 		}
 	}
 	for _, r := range simRules {

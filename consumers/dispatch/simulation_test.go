@@ -26,8 +26,8 @@ type world struct {
 	profiles  map[string][]byte
 	presence  map[string]*whisperv1.Presence // user \x00 node
 	committed offsets
-	counts    []domain.Output // domain.Count and domain.Uncount, as whisper.counters has them
-	policy    *simPolicy      // nil: everything goes out
+	counts    []simCount // as whisper.counters has them
+	policy    *simPolicy // nil: everything goes out
 
 	alive    map[string]uint64          // node → incarnation; what it is now
 	sessions map[string]map[string]bool // node → user → connected
@@ -167,8 +167,11 @@ func (w *world) write(outputs []domain.Output) {
 			}
 			w.checkSend(o.Route.GetNotificationId(), o.User)
 			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
-		case domain.Count, domain.Uncount:
-			w.counts = append(w.counts, o)
+		case domain.Notice:
+		case domain.Count:
+			w.counts = append(w.counts, simCount{count: o})
+		case domain.Uncount:
+			w.counts = append(w.counts, simCount{erased: o.User})
 		case domain.Deliver:
 			lane := domain.LaneOf(o.Event.GetLane())
 			w.lanes[lane] = append(w.lanes[lane], proto.CloneOf(o.Event))

@@ -40,8 +40,11 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 				Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(o.Event.GetUserId()), Headers: headers,
 			}, o.Event)
 			p.role.metrics.emitted(kind).Inc()
-		case domain.Count, domain.Uncount:
-			p.gate.note(o)
+			p.role.metrics.policy(o.Event)
+		case domain.Count:
+			p.gate.count(o)
+		case domain.Uncount:
+			p.gate.uncount(o.User)
 		case domain.Deliver:
 			p.publish(p.role.bulk, &kgo.Record{
 				Topic: consumers.TopicDeliveries(domain.LaneOf(o.Event.GetLane())), Partition: p.id, Key: []byte(o.Event.GetUserId()),
