@@ -1,0 +1,236 @@
+package liquid
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-playground/locales"
+	"github.com/go-playground/locales/am"
+	"github.com/go-playground/locales/ar"
+	"github.com/go-playground/locales/ar_AE"
+	"github.com/go-playground/locales/ar_DZ"
+	"github.com/go-playground/locales/ar_IQ"
+	"github.com/go-playground/locales/ar_JO"
+	"github.com/go-playground/locales/ar_LB"
+	"github.com/go-playground/locales/ar_LY"
+	"github.com/go-playground/locales/ar_MA"
+	"github.com/go-playground/locales/ar_PS"
+	"github.com/go-playground/locales/ar_SA"
+	"github.com/go-playground/locales/ar_SY"
+	"github.com/go-playground/locales/ar_TN"
+	"github.com/go-playground/locales/bn"
+	"github.com/go-playground/locales/cs"
+	"github.com/go-playground/locales/da"
+	"github.com/go-playground/locales/de"
+	"github.com/go-playground/locales/de_AT"
+	"github.com/go-playground/locales/de_CH"
+	"github.com/go-playground/locales/el"
+	"github.com/go-playground/locales/en"
+	"github.com/go-playground/locales/en_AU"
+	"github.com/go-playground/locales/en_CA"
+	"github.com/go-playground/locales/en_GB"
+	"github.com/go-playground/locales/en_IN"
+	"github.com/go-playground/locales/es"
+	"github.com/go-playground/locales/es_MX"
+	"github.com/go-playground/locales/fa"
+	"github.com/go-playground/locales/fi"
+	"github.com/go-playground/locales/fr"
+	"github.com/go-playground/locales/fr_CA"
+	"github.com/go-playground/locales/he"
+	"github.com/go-playground/locales/hi"
+	"github.com/go-playground/locales/hu"
+	"github.com/go-playground/locales/id"
+	"github.com/go-playground/locales/it"
+	"github.com/go-playground/locales/ja"
+	"github.com/go-playground/locales/ko"
+	"github.com/go-playground/locales/ms"
+	"github.com/go-playground/locales/nb"
+	"github.com/go-playground/locales/nl"
+	"github.com/go-playground/locales/pl"
+	"github.com/go-playground/locales/pt"
+	"github.com/go-playground/locales/pt_PT"
+	"github.com/go-playground/locales/ro"
+	"github.com/go-playground/locales/ru"
+	"github.com/go-playground/locales/sv"
+	"github.com/go-playground/locales/sw"
+	"github.com/go-playground/locales/th"
+	"github.com/go-playground/locales/tr"
+	"github.com/go-playground/locales/uk"
+	"github.com/go-playground/locales/ur"
+	"github.com/go-playground/locales/vi"
+	"github.com/go-playground/locales/zh"
+	"golang.org/x/text/language"
+)
+
+// calendar gives the names of months and days, and how dates are written.
+type calendar = locales.Translator
+
+// calendars are the languages whose dates are known; one of a region is there where it differs from its language's.
+// All are Gregorian. To add one is to add its line here: docs/templates.md lists them.
+var calendars = map[string]func() calendar{
+	"am":    am.New,
+	"ar":    ar.New,
+	"ar-AE": ar_AE.New,
+	"ar-DZ": ar_DZ.New,
+	"ar-IQ": ar_IQ.New,
+	"ar-JO": ar_JO.New,
+	"ar-LB": ar_LB.New,
+	"ar-LY": ar_LY.New,
+	"ar-MA": ar_MA.New,
+	"ar-PS": ar_PS.New,
+	"ar-SA": ar_SA.New,
+	"ar-SY": ar_SY.New,
+	"ar-TN": ar_TN.New,
+	"bn":    bn.New,
+	"cs":    cs.New,
+	"da":    da.New,
+	"de":    de.New,
+	"de-AT": de_AT.New,
+	"de-CH": de_CH.New,
+	"el":    el.New,
+	"en":    en.New,
+	"en-AU": en_AU.New,
+	"en-CA": en_CA.New,
+	"en-GB": en_GB.New,
+	"en-IN": en_IN.New,
+	"es":    es.New,
+	"es-MX": es_MX.New,
+	"fa":    fa.New,
+	"fi":    fi.New,
+	"fr":    fr.New,
+	"fr-CA": fr_CA.New,
+	"he":    he.New,
+	"hi":    hi.New,
+	"hu":    hu.New,
+	"id":    id.New,
+	"it":    it.New,
+	"ja":    ja.New,
+	"ko":    ko.New,
+	"ms":    ms.New,
+	"nb":    nb.New,
+	"nl":    nl.New,
+	"pl":    pl.New,
+	"pt":    pt.New,
+	"pt-PT": pt_PT.New,
+	"ro":    ro.New,
+	"ru":    ru.New,
+	"sv":    sv.New,
+	"sw":    sw.New,
+	"th":    th.New,
+	"tr":    tr.New,
+	"uk":    uk.New,
+	"ur":    ur.New,
+	"vi":    vi.New,
+	"zh":    zh.New,
+}
+
+// symbolBefore are the languages that write the currency before the number, and whether there is a space between
+// (CLDR's patterns ¤# and ¤ #). All others write it behind, with a space. pt-PT writes as the others do.
+var symbolBefore = map[string]string{
+	"am":    "",
+	"de-AT": "\u00a0",
+	"de-CH": "\u00a0",
+	"en":    "",
+	"en-AU": "",
+	"en-CA": "",
+	"en-GB": "",
+	"en-IN": "",
+	"es-MX": "",
+	"fa":    "",
+	"hi":    "",
+	"id":    "\u00a0",
+	"ja":    "",
+	"ko":    "",
+	"ms":    "\u00a0",
+	"nb":    "\u00a0",
+	"nl":    "\u00a0",
+	"pt":    "\u00a0",
+	"sw":    "\u00a0",
+	"th":    "",
+	"tr":    "",
+	"ur":    "",
+	"zh":    "",
+}
+
+// locale is how one language writes numbers and dates. It is immutable but for its caches.
+type locale struct {
+	name    string
+	tag     language.Tag
+	numbers func() *numberFormat
+	dates   func() calendar // nil: the language's are not known
+	forms   func() []string // of plurals
+	symbols sync.Map        // of currencies, by code
+}
+
+// known locales are shared by all texts; upstream chooses their names, so there is a bound.
+var known = struct {
+	sync.Mutex
+	locales map[string]*locale
+}{locales: map[string]*locale{}}
+
+const maxLocales = 1_000
+
+func localeOf(name string) *locale {
+	known.Lock()
+	defer known.Unlock()
+	if l := known.locales[name]; l != nil {
+		return l
+	}
+	if len(known.locales) >= maxLocales {
+		clear(known.locales)
+	}
+	l := &locale{name: name, tag: language.Make(name)}
+	l.numbers = sync.OnceValue(func() *numberFormat { return newNumberFormat(l.tag, "") })
+	l.forms = sync.OnceValue(func() []string { return pluralForms(l.tag) })
+	if make, _ := inherited(name, calendars); make != nil {
+		l.dates = sync.OnceValue(make)
+	}
+	known.locales[name] = l
+	return l
+}
+
+// inherited looks a locale up, then its parents: ar-EG, ar.
+func inherited[V any](name string, all map[string]V) (found V, ok bool) {
+	for {
+		if found, ok = all[name]; ok {
+			return found, true
+		}
+		cut := strings.LastIndexByte(name, '-')
+		if cut < 0 {
+			return found, false
+		}
+		name = name[:cut]
+	}
+}
+
+// withoutMarks removes what steers the direction of writing: CLDR's data has it around signs and in symbols.
+func withoutMarks(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '\u200e', '\u200f', '\u061c':
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// zone finds the time zone of a date: the filter's own, or the user's, or the template's.
+func (r *Run) zone(named string) (*time.Location, error) {
+	for _, name := range []string{named, r.Timezone, r.DefaultTimezone} {
+		switch {
+		case name == "":
+			continue
+		case name == "UTC":
+			return time.UTC, nil
+		case r.Zone == nil:
+			return nil, describe("the rules of time zone %q are not at hand", quoted(name))
+		}
+		zone, err := r.Zone(name)
+		if err != nil {
+			return nil, describe("the rules of time zone %q can't be read: %w", quoted(name), err)
+		}
+		return zone, nil
+	}
+	return time.UTC, nil
+}
