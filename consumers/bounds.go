@@ -106,6 +106,21 @@ func (r *Reader) probe(f *followed) {
 	}
 }
 
+// Passed is how far a partition that is followed is read: where nothing but holes, as compaction leaves them, is between
+// what its sink was handed last (from is the offset after it) and the partition's end, that is the end. Otherwise it
+// is from.
+func (r *Reader) Passed(ctx context.Context, topic string, partition int32, from int64) (next int64, err error) {
+	_, end, err := r.Bounds(ctx, topic, partition)
+	if err != nil || end <= from {
+		return from, err
+	}
+	empty, err := r.emptyUpTo(ctx, topic, partition, from, end)
+	if err != nil || !empty {
+		return from, err
+	}
+	return end, nil
+}
+
 // emptyUpTo says that there is no record in [from, end), which must be below the high watermark.
 func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, from, end int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -3,7 +3,6 @@ package domain
 import (
 	"container/heap"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -26,19 +25,20 @@ func (s *State) advance(d *delivery) {
 
 // try tries the channels from where d stands; the first that can be tried is.
 func (s *State) try(d *delivery) {
-	if ready := s.render(d); !ready {
-		return
-	}
 	for ; int(d.step) < len(d.channels()); d.step++ {
 		switch channel := s.channelOf(d); {
 		case d.denied.has(channel):
 		case channel == ChannelSocket:
+			if ready := s.render(d, channel); !ready {
+				return
+			}
 			if live := s.live(d.user()); len(live) > 0 {
 				s.sendSocket(d, live, "")
 				return
 			}
 		default:
-			if !d.pushFailed && s.sendPush(d, channel) {
+			ready, sent := s.sendPush(d, channel)
+			if !ready || sent {
 				return
 			}
 		}
@@ -151,13 +151,29 @@ func (s *State) sendFromSocket(d *delivery) {
 	s.advance(d)
 }
 
-// sendPush makes one attempt for each of the user's endpoints of the channel; false if there is none.
-func (s *State) sendPush(d *delivery, channel string) bool {
-	profile := s.profile(d.user())
-	d.waiting = d.waiting[:0]
-	for _, e := range profile.GetEndpoints() {
+// sendPush makes one attempt for each of the user's endpoints of the channel; sent is false if there is none. Every
+// text is rendered before the first is handed out: ready is false where one of them can't be, or not yet.
+func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
+	if ready := s.render(d, channel); !ready {
+		return false, false
+	}
+	if d.pushFailed {
+		return true, false
+	}
+	var to []*whisperv1.Endpoint
+	for _, e := range s.profile(d.user()).GetEndpoints() {
 		if channel != ChannelPush && e.GetChannel() != channel || !slices.Contains(PushChannels, e.GetChannel()) || d.denied.has(e.GetChannel()) {
 			continue
+		}
+		if ready := s.render(d, e.GetChannel()); !ready {
+			return false, false
+		}
+		to = append(to, e)
+	}
+	d.waiting = d.waiting[:0]
+	for _, e := range to {
+		if ready := s.render(d, e.GetChannel()); !ready {
+			return false, false
 		}
 		s.count(d)
 		d.attempt++
@@ -179,45 +195,12 @@ func (s *State) sendPush(d *delivery, channel string) bool {
 		}})
 	}
 	if len(d.waiting) == 0 {
-		return false
+		return true, false
 	}
 	d.phase = whisperv1.Phase_PHASE_SENDING
 	d.retry, d.retryAfter = false, 0
 	s.schedule(d, s.now.Add(s.policy.HoldBack))
-	return true
+	return true, true
 }
-
-// render makes the content, once. False: d is settled (it can't be rendered) or waits for a template
-// that intake has read and we have not.
-func (s *State) render(d *delivery) bool {
-	if d.content != nil {
-		return true
-	}
-	id := d.acc.GetTemplate()
-	if id == "" {
-		d.content = d.acc.GetContent()
-		return true
-	}
-	t, ok := s.templates[id]
-	if !ok && s.templatesAt >= d.acc.GetTemplateVersion() {
-		s.failed(d, "template "+id+" is gone")
-		return false
-	}
-	if !ok || t.version < d.acc.GetTemplateVersion() {
-		d.phase = whisperv1.Phase_PHASE_BACKOFF
-		s.schedule(d, s.now.Add(templateWait))
-		return false
-	}
-	content, _, err := t.tmpl.Render(d.acc.GetVariables(), s.profile(d.user()))
-	if err != nil {
-		s.failed(d, "template "+id+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
-		return false
-	}
-	d.content = content
-	return true
-}
-
-// templateWait is how soon a template that is on its way is looked for again.
-const templateWait = 100 * time.Millisecond
 
 func (s *State) removeDue(d *delivery) { heap.Remove(&s.due, d.index) }

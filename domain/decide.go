@@ -33,6 +33,8 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.templateSeen(in)
 	case CategorySeen:
 		s.categorySeen(in)
+	case TemplatesRead:
+		s.templatesRead(in)
 	case TimePassed:
 		s.timePassed()
 	}
@@ -205,15 +207,6 @@ func (s *State) putUser(user string, p *whisperv1.Profile) {
 	}
 	s.users[user] = string(encoded)
 	s.put(PutUser{User: user, Profile: p})
-}
-
-func (s *State) templateSeen(in TemplateSeen) {
-	s.templatesAt = max(s.templatesAt, in.Version)
-	if in.Template == nil {
-		delete(s.templates, in.ID)
-		return
-	}
-	s.templates[in.ID] = template{version: in.Version, tmpl: in.Template}
 }
 
 // emit completes a fact about d.

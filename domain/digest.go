@@ -48,7 +48,7 @@ func (s *State) closeDigest(d *delivery) {
 	}
 	var members []*delivery
 	for _, o := range slices.Clone(s.byUser[d.user()]) {
-		if o.phase == whisperv1.Phase_PHASE_DIGEST && o.digest == d.digest && s.render(o) {
+		if o.phase == whisperv1.Phase_PHASE_DIGEST && o.digest == d.digest && s.render(o, s.channelOf(o)) {
 			members = append(members, o)
 		}
 	}

@@ -251,7 +251,7 @@ func (s *State) wake(user string, opened presence) {
 			if s.judge(s.ask(d)).action != send {
 				continue
 			}
-			if !s.render(d) { // after a restart it may not be rendered yet
+			if !s.render(d, ChannelSocket) { // after a restart it may not be rendered yet
 				continue
 			}
 			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.node == opened.node })

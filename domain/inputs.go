@@ -64,7 +64,8 @@ type (
 		At     time.Time
 		Offset int64
 	}
-	// TemplateSeen is a new version of a template, or nil when it is gone. Version is its offset.
+	// TemplateSeen is a new record of a template, or nil when it is gone. ID is its key, which may be pinned to a
+	// version (see PinTemplate); Version is its offset.
 	TemplateSeen struct {
 		ID       string
 		Version  int64
@@ -75,6 +76,8 @@ type (
 		Name     string
 		Category *Category
 	}
+	// TemplatesRead says that everything that whisper.templates had before the offset Next has been told.
+	TemplatesRead struct{ Next int64 }
 	// TimePassed looks at what is due.
 	TimePassed struct{}
 )
@@ -87,6 +90,7 @@ func (NodeSeen) input()        {}
 func (ProfilePatched) input()  {}
 func (TemplateSeen) input()    {}
 func (CategorySeen) input()    {}
+func (TemplatesRead) input()   {}
 func (TimePassed) input()      {}
 
 // Output is one thing to write. Everything but Settle becomes a record; Settle may take effect only when

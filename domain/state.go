@@ -56,7 +56,7 @@ type State struct {
 	presence  map[string][]presence
 	nodes     map[string]uint64 // the incarnation that lives
 	templates map[string]template
-	// templatesAt is the newest version seen of any template: what is older is known or gone.
+	// templatesAt is the offset up to which the templates are read: what stood there is known or gone.
 	templatesAt int64
 
 	categories Categories
@@ -87,11 +87,6 @@ type presence struct {
 	latest      string
 	sessions    int32
 	atUS        int64
-}
-
-type template struct {
-	version int64
-	tmpl    *Template
 }
 
 // replayed is what was told of a delivery before this State took it.
@@ -139,7 +134,8 @@ type delivery struct {
 	until    time.Time // held by the policy; of a digest, its window's end
 	closing  bool      // the digest is written, and ends this one when it comes
 
-	content *whisperv1.Content // rendered once
+	content *whisperv1.Content // rendered once for the channels that share it
+	variant string             // the last channel that it serves
 	due     time.Time          // what it waits for comes to an end
 	index   int                // in the heap
 }
@@ -155,12 +151,15 @@ type waiting struct {
 // kept for the deliveries that will be handed out again.
 func NewState(partition int32, policy Policy) *State {
 	return &State{
-		policy:     policy,
-		partition:  partition,
-		users:      map[string]string{},
-		presence:   map[string][]presence{},
-		nodes:      map[string]uint64{},
-		templates:  map[string]template{},
+		policy:    policy,
+		partition: partition,
+		users:     map[string]string{},
+		presence:  map[string][]presence{},
+		nodes:     map[string]uint64{},
+		templates: map[string]template{},
+
+		templatesAt: -1,
+
 		deliveries: map[DeliveryHash]*delivery{},
 		byUser:     map[string][]*delivery{},
 		seen:       newWindow(policy.Window),

@@ -1,209 +1,177 @@
 package domain
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/klivvr/whisper/domain/liquid"
 )
 
 // MaxTemplateBytes bounds a record of whisper.templates.
 const MaxTemplateBytes = 256 << 10
 
-// Template is a valid record of whisper.templates: the texts of a notification in some locales, with
-// placeholders {{ path }}. A path is a variable of the request (amount, card.last4), user.locale or
-// user.attributes.PATH; of Liquid this version has nothing else. It is never changed once made, so
-// any number of goroutines may render it.
+// MaxHTMLBytes bounds the HTML of an email; its other limits are those of contents.
+const MaxHTMLBytes = 64 << 10
+
+// Template is a valid record of whisper.templates: the texts of a notification in some locales, in Liquid (package
+// liquid says which). Variables are the request's (amount, card.last4); of the user there are user.locale,
+// user.timezone and user.attributes.PATH. A locale may have other texts for some channels. It is never changed once
+// made, so any number of goroutines may render it. It costs about ten times its record in memory.
 type Template struct {
 	defaultLocale string
-	texts         map[string]*localized // by canonical locale
-	variables     []string              // what the texts need of the request, sorted
+	timezone      string
+	locales       map[string]*localized // by canonical locale
+	needs         []liquid.Need         // what the texts need of the request, sorted
 }
 
-// localized are the texts of one locale; of data the JSON text.
-type localized struct{ title, body, url, image, data []segment }
+// localized are the texts of one locale: the base, and for channels those that differ.
+type localized struct {
+	base     *texts
+	variants map[string]*texts
+}
 
-// segment is a literal, or the path of a placeholder.
-type segment struct {
+// texts are what one channel gets. nil: nothing. Of an email the title is the subject and the body the HTML.
+type texts struct {
+	title, body, url, image *liquid.Text
+	data                    []jsonPart
+	email                   bool
+}
+
+// jsonPart is a piece of a JSON text: as it was written, or a string whose inside is rendered.
+type jsonPart struct {
 	literal string
-	path    []string
+	text    *liquid.Text
 }
 
-var (
-	templateFields = []string{"default_locale", "locales"}
-	// A locale's fields are those of a content.
-	localeFields = contentFields
-)
+// all are the texts that there are.
+func (t *texts) all(yield func(*liquid.Text) bool) {
+	for _, text := range []*liquid.Text{t.title, t.body, t.url, t.image} {
+		if text != nil && !yield(text) {
+			return
+		}
+	}
+	for _, part := range t.data {
+		if part.text != nil && !yield(part.text) {
+			return
+		}
+	}
+}
 
-// ParseTemplate reads a record's value. The empty value, which removes a template, is not one: callers
-// look for it first. The error is an [*Invalid] that tells all problems at once.
-func ParseTemplate(value []byte) (*Template, error) {
-	var p problems
-	if len(value) > MaxTemplateBytes {
-		p.add(WordTooLarge, "the template has %d bytes, at most %d are allowed", len(value), MaxTemplateBytes)
-		return nil, p.err()
+// PinTemplate names a version of a template: card-payment@3. Such a record is written once and never changes.
+func PinTemplate(id string, version int64) string { return fmt.Sprintf("%s@%d", id, version) }
+
+// SplitTemplate takes a name apart that may be pinned; the version of one that is not is 0.
+func SplitTemplate(name string) (id string, version int64) {
+	at := strings.LastIndexByte(name, '@')
+	if at < 1 || at == len(name)-1 || name[at+1] < '1' || name[at+1] > '9' {
+		return name, 0
 	}
-	text, ok := openJSON(value, "the template", &p)
-	if !ok {
-		return nil, p.err()
+	version, err := strconv.ParseInt(name[at+1:], 10, 64)
+	if err != nil {
+		return name, 0
 	}
-	t := &Template{texts: map[string]*localized{}}
-	record := fields{known: templateFields}
-	c := jsonCursor{s: text}
-	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		switch at, name := record.take(key, &p); at {
-		case 0:
-			if locale := p.orNull(name, raw, CanonicalLocale); locale != nil {
-				t.defaultLocale = *locale
+	return name[:at], version
+}
+
+// CheckTemplateID says why an id can't be one that has versions.
+func CheckTemplateID(id string) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	if strings.Contains(id, "@") {
+		return fmt.Errorf("has an @: behind one stands a version")
+	}
+	if len(id) > maxTemplateID {
+		return fmt.Errorf("has %d bytes, at most %d are allowed", len(id), maxTemplateID)
+	}
+	return nil
+}
+
+// maxTemplateID leaves room for @ and a version in a key.
+const maxTemplateID = 108
+
+// Locales are the ones that it has texts in, sorted.
+func (t *Template) Locales() []string {
+	var all []string
+	for name := range t.locales {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// DefaultLocale is the one for everybody else.
+func (t *Template) DefaultLocale() string { return t.defaultLocale }
+
+// Needs are the variables that a request must give, sorted: those that any text, of any locale and channel, can't be
+// rendered without.
+func (t *Template) Needs() []string {
+	var all []string
+	for _, n := range t.needs {
+		all = append(all, n.Name())
+	}
+	return slices.Compact(all)
+}
+
+// Locale is the one whose texts a user with this locale gets: ar-EG → ar → the default one. Numbers and dates in them
+// are written as that locale does it, not as the user's own: everyone with one text gets the same.
+func (t *Template) Locale(locale string) string {
+	if canonical, err := CanonicalLocale(locale); err == nil {
+		for name := canonical; name != ""; {
+			if t.locales[name] != nil {
+				return name
 			}
-		case 1:
-			t.readLocales(raw, &p)
-		}
-	}
-	if !p.any() {
-		t.check(&p)
-	}
-	if p.any() {
-		return nil, p.err()
-	}
-	return t, nil
-}
-
-func (t *Template) check(p *problems) {
-	switch {
-	case len(t.texts) == 0:
-		p.add(WordTemplate, `there are no locales: give "locales": {"en": {"title": "…", "body": "…"}}`)
-	case t.defaultLocale == "":
-		p.add(WordTemplate, "there is no default_locale: name one of the locales")
-	case t.texts[t.defaultLocale] == nil:
-		p.add(WordTemplate, "default_locale %s is not among the locales", t.defaultLocale)
-	}
-	slices.Sort(t.variables)
-	t.variables = slices.Compact(t.variables)
-}
-
-func (t *Template) readLocales(raw string, p *problems) {
-	if !p.object("locales", raw) {
-		return
-	}
-	c := jsonCursor{s: raw}
-	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		name, err := jsonText(key)
-		if err == nil {
-			name, err = CanonicalLocale(name)
-		}
-		if err != nil {
-			p.add(WordTemplate, "locales: %s %v", cited(strings.Trim(key, `"`)), badLocale)
-			continue
-		}
-		path := "locales." + name
-		if t.texts[name] != nil {
-			p.add(WordDuplicateField, "%s is there twice", path)
-			continue
-		}
-		if p.object(path, raw) {
-			t.texts[name] = t.readTexts(path, raw, p)
-		}
-	}
-}
-
-func (t *Template) readTexts(path, raw string, p *problems) *localized {
-	l := &localized{}
-	before := p.count()
-	locale := fields{path: path, known: localeFields}
-	c := jsonCursor{s: raw}
-	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		at, name := locale.take(key, p)
-		if at < 0 || raw == "null" {
-			continue
-		}
-		name = locale.name(name)
-		switch at {
-		case 0:
-			l.title = t.compile(name, p.text(name, raw), MaxTitleBytes, p)
-		case 1:
-			l.body = t.compile(name, p.text(name, raw), MaxBodyBytes, p)
-		case 2:
-			l.url = t.compile(name, p.text(name, raw), MaxLinkBytes, p)
-		case 3:
-			l.image = t.compile(name, p.text(name, raw), MaxLinkBytes, p)
-		case 4:
-			if p.object(name, raw) {
-				checkJSON(raw, name, p)
-				// Valid JSON has "{{" inside of strings only, so its text can be filled in as it is.
-				l.data = t.compile(name, raw, MaxDataBytes, p)
+			cut := strings.LastIndexByte(name, '-')
+			if cut < 0 {
+				break
 			}
+			name = name[:cut]
 		}
 	}
-	if p.count() == before && l.title == nil && l.body == nil && l.data == nil {
-		p.add(WordTemplate, "%s is empty: give a title, a body or data", path)
-	}
-	return l
+	return t.defaultLocale
 }
 
-// compile cuts a text at its placeholders; most bounds what is literal in it.
-func (t *Template) compile(path, text string, most int, p *problems) []segment {
-	var segments []segment
-	literal := 0
-	for text != "" {
-		open := strings.Index(text, "{{")
-		if tag := strings.Index(text, "{%"); tag >= 0 && (open < 0 || tag < open) {
-			p.add(WordUnavailable, "%s: tags ({%% … %%}) are not available in this version, only placeholders such as {{ amount }}", path)
-			return nil
-		}
-		if open != 0 {
-			until := len(text)
-			if open > 0 {
-				until = open
-			}
-			segments = append(segments, segment{literal: text[:until]})
-			literal += until
-			text = text[until:]
-			continue
-		}
-		inside, rest, closed := strings.Cut(text[2:], "}}")
-		if !closed {
-			p.add(WordTemplate, "%s: a placeholder is not closed: {{ without }}", path)
-			return nil
-		}
-		if names := t.placeholder(path, strings.TrimSpace(inside), p); names != nil {
-			segments = append(segments, segment{path: names})
-		}
-		text = rest
+// Variant is the key of the texts that a channel gets in a locale: the channel's own, or that of push for the channels
+// that push (apns, fcm, webpush), or "" for the base. What is rendered for one channel serves all of the same key.
+func (t *Template) Variant(locale, channel string) string {
+	variants := t.locales[t.Locale(locale)].variants
+	if len(variants) == 0 {
+		return ""
 	}
-	p.limit(WordTemplate, path, literal, most)
-	return segments
+	if variants[channel] != nil {
+		return channel
+	}
+	if slices.Contains(pushLike, channel) && variants[ChannelPush] != nil {
+		return ChannelPush
+	}
+	return ""
 }
 
-// placeholder checks a path and notes what it needs.
-func (t *Template) placeholder(where, inside string, p *problems) []string {
-	names := strings.Split(inside, ".")
-	switch {
-	case strings.Contains(inside, "|"):
-		p.add(WordUnavailable, "%s: {{ %s }}: filters (|) are not available in this version", where, cut(inside))
-		return nil
-	case !slices.ContainsFunc(names, func(n string) bool { return !isName(n) }):
-	default:
-		p.add(WordTemplate, "%s: {{ %s }} is not a path such as amount, user.locale or user.attributes.name", where, cut(inside))
-		return nil
-	}
-	if names[0] != "user" {
-		t.variables = append(t.variables, inside)
-		return names
-	}
-	if inside != "user.locale" && (len(names) < 3 || names[1] != "attributes") {
-		p.add(WordTemplate, "%s: {{ %s }} is not known: of the user there are user.locale and user.attributes.NAME", where, cut(inside))
-		return nil
-	}
-	return names
-}
+var pushLike = []string{ChannelPush, ChannelAPNs, "fcm", "webpush"}
 
-func isName(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_':
-		case i > 0 && (c >= '0' && c <= '9' || c == '-'):
-		default:
-			return false
+// PerUser says whether the texts that a user with this locale gets, over any channel, differ from user to user: they
+// mention user.…, or show a time in the user's zone. Where they do not, what is rendered once serves all who share
+// the text's locale (see [Template.Locale]).
+func (t *Template) PerUser(locale string) bool {
+	l := t.locales[t.Locale(locale)]
+	if l.base.perUser() {
+		return true
+	}
+	for _, variant := range l.variants {
+		if variant.perUser() {
+			return true
 		}
 	}
-	return s != ""
+	return false
+}
+
+func (t *texts) perUser() bool {
+	for text := range t.all {
+		if text.PerUser() {
+			return true
+		}
+	}
+	return false
 }

@@ -4,161 +4,131 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/klivvr/whisper/domain/liquid"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// CheckVariables says which variables the template's texts need, in any locale, and the request does
-// not give; nil: it gives all. variables is a JSON object or nil.
+// CheckVariables says which variables the template's texts need, in any locale and for any channel, and the request
+// does not give, or gives as something else (a text where a number is formatted). nil: nothing. What a text looks at
+// only under a condition may be left out: whether it is missed shows when the text is rendered. variables is a JSON
+// object or nil.
 func (t *Template) CheckVariables(variables []byte) error {
 	var p problems
 	object := string(variables)
-	for _, path := range t.variables {
-		if _, err := lookUp(object, strings.Split(path, ".")); err != nil {
-			p.add(WordTemplate, "variable %s %v", path, err)
+	for _, need := range t.needs {
+		if err := need.Check(object); err != nil {
+			p.add(WordTemplate, "variable %s %v", need.Name(), err)
 		}
 	}
 	return p.err()
 }
 
-// Locale is the one whose texts a user with this locale gets: ar-EG → ar → the default one.
-func (t *Template) Locale(locale string) string {
-	if canonical, err := CanonicalLocale(locale); err == nil {
-		for name := canonical; name != ""; {
-			if t.texts[name] != nil {
-				return name
-			}
-			cut := strings.LastIndexByte(name, '-')
-			if cut < 0 {
-				break
-			}
-			name = name[:cut]
-		}
-	}
-	return t.defaultLocale
+// Rendering is whom a template is rendered for, over which channel and when.
+type Rendering struct {
+	Variables []byte // the request's JSON object, or nil
+	// The user's, as the profile has them; Attributes is a JSON object, or "".
+	Locale, Timezone, Attributes string
+	// Channel chooses the texts; "": the base.
+	Channel string
+	// Now is what "now" is in a text.
+	Now time.Time
 }
 
-// PerUser says whether the texts that a user with this locale gets differ from user to user; where they do
-// not, what is rendered once serves all who share the locale.
-func (t *Template) PerUser(locale string) bool {
-	l := t.texts[t.Locale(locale)]
-	for _, text := range [][]segment{l.title, l.body, l.url, l.image, l.data} {
-		for _, s := range text {
-			if s.path != nil && s.path[0] == "user" {
-				return true
-			}
-		}
+// RenderingFor is for a user; the profile of one who has none is nil.
+func RenderingFor(variables []byte, profile *whisperv1.Profile, channel string, now time.Time) Rendering {
+	return Rendering{
+		Variables: variables, Locale: profile.GetLocale(), Timezone: profile.GetTimezone(), Attributes: string(profile.GetAttributes()),
+		Channel: channel, Now: now,
 	}
-	return false
 }
 
-// Render fills in the texts for a user and says which locale they are in. variables is the request's
-// JSON object or nil; the profile of a user who has none is nil. A placeholder that has no
-// value, or a text that gets too long, is an error that names all of them: never a half-rendered text.
-func (t *Template) Render(variables []byte, profile *whisperv1.Profile) (*whisperv1.Content, string, error) {
-	used := t.Locale(profile.GetLocale())
-	r := rendering{variables: string(variables), attributes: string(profile.GetAttributes()), locale: profile.GetLocale()}
-	if r.locale == "" {
-		r.locale = used
+// Render fills in the texts for a user and says which locale they are in. A value that is missing, a text that gets
+// too long or takes too many steps is an error that names all problems: never a half-rendered text. It takes at
+// most [liquid.MaxSteps] steps for all texts together.
+func (t *Template) Render(r Rendering) (*whisperv1.Content, string, error) {
+	used := t.Locale(r.Locale)
+	f := filling{run: liquid.Run{
+		Variables: string(r.Variables), Attributes: r.Attributes, Locale: r.Locale, Timezone: r.Timezone,
+		DefaultTimezone: t.timezone, Zone: loadZone, Now: r.Now,
+	}}
+	if f.run.Locale == "" {
+		f.run.Locale = used
 	}
-	l := t.texts[used]
+	l := t.locales[used]
+	from, body := l.base, MaxBodyBytes
+	if v := l.variants[t.Variant(r.Locale, r.Channel)]; v != nil {
+		from = v
+	}
+	if from.email {
+		body = MaxHTMLBytes
+	}
 	content := &whisperv1.Content{
-		Title: r.fill("title", l.title, MaxTitleBytes, plain),
-		Body:  r.fill("body", l.body, MaxBodyBytes, plain),
-		Url:   r.fill("url", l.url, MaxLinkBytes, plain),
-		Image: r.fill("image", l.image, MaxLinkBytes, plain),
+		Title: f.fill("title", from.title, MaxTitleBytes),
+		Body:  f.fill("body", from.body, body),
+		Url:   f.fill("url", from.url, MaxLinkBytes),
+		Image: f.fill("image", from.image, MaxLinkBytes),
+		Data:  f.fillData(from.data),
 	}
-	if l.data != nil {
-		content.Data = []byte(r.fill("data", l.data, MaxDataBytes, insideJSON))
+	if f.any() {
+		return nil, used, f.err()
 	}
-	if r.any() {
-		return nil, used, r.err()
+	if content.GetTitle() == "" && content.GetBody() == "" && len(content.GetData()) == 0 {
+		return nil, used, errNothing
 	}
 	return content, used, nil
 }
 
-type rendering struct {
+var errNothing = errors.New("there is neither a title nor a body nor data: every text came out empty")
+
+// filling is one render of a template.
+type filling struct {
 	problems
-	variables, attributes string // JSON objects, or ""
-	locale                string
+	run liquid.Run
 }
 
-func (r *rendering) fill(field string, segments []segment, most int, quote func(string) string) string {
-	if len(segments) == 1 && segments[0].path == nil {
-		return segments[0].literal
+func (f *filling) fill(field string, text *liquid.Text, most int) string {
+	if text == nil {
+		return ""
 	}
-	var out strings.Builder
-	for _, s := range segments {
-		if s.path == nil {
-			out.WriteString(s.literal)
+	made, problems := f.run.Render(text, most)
+	for _, problem := range problems {
+		f.add(WordTemplate, "%s: %s", field, problem)
+	}
+	return made
+}
+
+func (f *filling) fillData(parts []jsonPart) []byte {
+	if len(parts) == 0 {
+		return nil
+	}
+	if len(parts) == 1 {
+		return []byte(parts[0].literal)
+	}
+	var out bytes.Buffer
+	for _, part := range parts {
+		if part.text == nil {
+			out.WriteString(part.literal)
 			continue
 		}
-		value, err := r.value(s.path)
-		if err != nil {
-			r.add(WordTemplate, "%s: %s %v", field, strings.Join(s.path, "."), err)
-			continue
-		}
-		out.WriteString(quote(value))
-	}
-	r.limit(WordTemplate, "the rendered "+field, out.Len(), most)
-	return out.String()
-}
-
-func (r *rendering) value(path []string) (string, error) {
-	switch {
-	case path[0] != "user":
-		return lookUp(r.variables, path)
-	case path[1] == "locale":
-		return r.locale, nil
-	default:
-		return lookUp(r.attributes, path[2:])
-	}
-}
-
-var (
-	errMissing = errors.New("is missing")
-	errNoText  = errors.New("is an object or a list, not a text, a number, true or false")
-)
-
-// lookUp finds a value in a JSON object and gives it as text: numbers keep their digits.
-func lookUp(object string, path []string) (string, error) {
-	value := strings.TrimLeft(object, " \t\r\n")
-	for _, name := range path {
-		if value == "" || value[0] != '{' {
-			return "", errMissing
-		}
-		value = memberOf(value, name)
-	}
-	if value == "" {
-		return "", errMissing
-	}
-	switch value[0] {
-	case '"':
-		return jsonText(value)
-	case '{', '[':
-		return "", errNoText
-	case 'n':
-		return "", errMissing
-	default:
-		return value, nil
-	}
-}
-
-func memberOf(object, name string) string {
-	c := jsonCursor{s: object}
-	for key, value, ok := c.member(); ok; key, value, ok = c.member() {
-		if k, err := jsonText(key); err == nil && k == name {
-			return value
+		out.WriteString(insideJSON(f.fill("data", part.text, MaxDataBytes)))
+		if out.Len() > MaxDataBytes {
+			f.add(WordTemplate, "data: has more than %d bytes, which is all that is allowed", MaxDataBytes)
+			break
 		}
 	}
-	return ""
+	return out.Bytes()
 }
-
-func plain(s string) string { return s }
 
 // insideJSON is a text as it stands between the quotes of a JSON string.
 func insideJSON(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r > 0x7e }) {
+		return s
+	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
@@ -167,4 +137,24 @@ func insideJSON(s string) string {
 	}
 	quoted := strings.TrimSuffix(out.String(), "\n")
 	return quoted[1 : len(quoted)-1]
+}
+
+// zoneRules keeps the rules of time zones that texts were rendered in. Only names of the list that profiles and templates
+// are checked against are looked up, so there are a few hundred at most.
+var zoneRules sync.Map
+
+// loadZone finds the rules of a zone. They come with the binary (timetzdata) or from the machine, and are read once.
+func loadZone(name string) (*time.Location, error) {
+	if zone, ok := zoneRules.Load(name); ok {
+		return zone.(*time.Location), nil
+	}
+	if _, err := knownTimezone(name); err != nil {
+		return nil, err
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("load the time zone: %w", err)
+	}
+	zoneRules.Store(name, zone)
+	return zone, nil
 }

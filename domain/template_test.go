@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -48,7 +49,7 @@ func TestRenderFillsInAndFallsBack(t *testing.T) {
 		{"fr-FR", "en", nil},
 	} {
 		mona := &whisperv1.Profile{Locale: tt.locale, Attributes: []byte(`{"name":"Mo\"na\n"}`)}
-		got, used, err := tpl.Render(variables, mona)
+		got, used, err := tpl.Render(domain.RenderingFor(variables, mona, "", time.Time{}))
 		if err != nil || used != tt.used {
 			t.Errorf("%s: %s, %v", tt.locale, used, err)
 			continue
@@ -65,7 +66,7 @@ func TestRenderFillsInAndFallsBack(t *testing.T) {
 func TestRenderNeverLeavesAHole(t *testing.T) {
 	t.Parallel()
 	tpl := parseTemplate(t, cardTemplate)
-	content, _, err := tpl.Render([]byte(`{"amount":null,"currency":{},"shop":"x"}`), nil)
+	content, _, err := tpl.Render(domain.Rendering{Variables: []byte(`{"amount":null,"currency":{},"shop":"x"}`)})
 	want := "body: user.attributes.name is missing; body: amount is missing; body: currency is an object or a list, not a text, a number, true or false; " +
 		"body: shop.name is missing; url: shop.id is missing; data: amount is missing; data: user.attributes.name is missing"
 	if content != nil || err == nil || err.Error() != want {
@@ -76,11 +77,11 @@ func TestRenderNeverLeavesAHole(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	long := parseTemplate(t, `{"default_locale":"en","locales":{"en":{"body":"{{ a }}"}}}`)
-	_, _, err = long.Render([]byte(`{"a":"`+strings.Repeat("x", 4097)+`"}`), nil)
-	if want = "the rendered body has 4097 bytes, at most 4096 are allowed"; err == nil || err.Error() != want {
+	_, _, err = long.Render(domain.Rendering{Variables: []byte(`{"a":"` + strings.Repeat("x", 4097) + `"}`)})
+	if want = "body: has more than 4096 bytes, which is all that is allowed"; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	if _, _, err := long.Render([]byte(`{"a`), nil); err == nil {
+	if _, _, err := long.Render(domain.Rendering{Variables: []byte(`{"a`)}); err == nil {
 		t.Error("variables that are not JSON render")
 	}
 }
@@ -94,28 +95,28 @@ func TestParseTemplateSaysWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct{ name, value, word, want string }{
 		{"not JSON", `{`, "malformed", `the template is cut off: its JSON ends after 1 bytes, in the middle of a value`},
 		{"too large", strings.Repeat("x", 256<<10+1), "too_large", `the template has 262145 bytes, at most 262144 are allowed`},
-		{"unknown", `{"locale":{}}`, "unknown_field", `unknown field "locale"; known are default_locale, locales`},
+		{"unknown", `{"locale":{}}`, "unknown_field", `unknown field "locale"; known are default_locale, timezone, locales`},
 		{"nothing", `{}`, "template", `there are no locales: give "locales": {"en": {"title": "…", "body": "…"}}`},
 		{"no default", `{"locales":{"en":{"body":"b"}}}`, "template", `there is no default_locale: name one of the locales`},
 		{"default unknown", `{"default_locale":"ar","locales":{"en":{"body":"b"}}}`, "template", `default_locale ar is not among the locales`},
 		{"bad locale", `{"default_locale":"en","locales":{"en":{"body":"b"},"english":{}}}`, "template", `locales: "english" is not a BCP 47 locale such as "ar-EG"`},
 		{"locale twice", `{"default_locale":"en","locales":{"en":{"body":"b"},"EN":{"body":"b"}}}`, "duplicate_field", `locales.en is there twice`},
 		{"no text", `{"default_locale":"en","locales":{"en":{"url":"x"}}}`, "template", `locales.en is empty: give a title, a body or data`},
-		{"unknown text", `{"default_locale":"en","locales":{"en":{"subject":"x"}}}`, "unknown_field", `unknown field "subject" in locales.en; known are title, body, url, image, data`},
+		{"unknown text", `{"default_locale":"en","locales":{"en":{"subject":"x"}}}`, "unknown_field", `unknown field "subject" in locales.en; known are title, body, url, image, data, socket, push, apns, fcm, webpush, email, sms, webhook`},
 		{
 			"types", `{"default_locale":1,"locales":{"en":{"title":1,"data":[]},"ar":"x"}}`, "wrong_type",
 			`default_locale must be a string, not a number; locales.en.title must be a string, not a number; locales.en.data must be an object, not a list; locales.ar must be an object, not a string`,
 		},
-		{"filter", body("{{ amount | upcase }}"), "unavailable", `locales.en.body: {{ amount | upcase }}: filters (|) are not available in this version`},
-		{"tag", body("{{ a }}{% if b %}"), "unavailable", `locales.en.body: tags ({% … %}) are not available in this version, only placeholders such as {{ amount }}`},
-		{"open", body("Hello {{ name"), "template", `locales.en.body: a placeholder is not closed: {{ without }}`},
-		{
-			"no path", body("{{ }} {{ a b }} {{ 1a }} {{ a..b }}"), "template",
-			`locales.en.body: {{  }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a b }} is not a path such as amount, user.locale or user.attributes.name; ` +
-				`locales.en.body: {{ 1a }} is not a path such as amount, user.locale or user.attributes.name; locales.en.body: {{ a..b }} is not a path such as amount, user.locale or user.attributes.name`,
-		},
-		{"user", body("{{ user.token }}"), "template", `locales.en.body: {{ user.token }} is not known: of the user there are user.locale and user.attributes.NAME`},
-		{"too long", body(strings.Repeat("x", 4097)), "template", `locales.en.body has 4097 bytes, at most 4096 are allowed`},
+		{"filter", body("{{ amount | shout }} {{ b }}"), "template", `locales.en.body: {{ amount | shout }}: unknown filter shout; known are ` + filterNames},
+		{"tag", body("{{ a }}{% include 'b' %}"), "template", `locales.en.body: {% include 'b' %}: unknown tag include; known are if, unless, case, for, assign, capture, comment, raw, break, continue`},
+		{"open", body("Hello {{ name"), "template", `locales.en.body: a placeholder or tag is not closed: {{ name: {{ without }}`},
+		{"no path", body("{{ a b }}"), "template", `locales.en.body: {{ a b }}: b is not expected there`},
+		{"user", body("{{ user.token }}"), "template", `locales.en.body: {{ user.token }}: user.token is not known: of the user there are user.locale, user.timezone and user.attributes.NAME`},
+		{"time zone", `{"default_locale":"en","timezone":"Cairo","locales":{"en":{"body":"b"}}}`, "profile", `timezone "Cairo" is not a time zone of the IANA database such as "Africa/Cairo"`},
+		{"data", `{"default_locale":"en","locales":{"en":{"data":{"a":"{{ a | default: \"b\" }}","c":["{% if %}"]}}}}`, "template", `locales.en.data: {% if %}: a value is expected, not the end`},
+		{"sms has no title", `{"default_locale":"en","locales":{"en":{"body":"b","sms":{"title":"t"}}}}`, "unknown_field", `unknown field "title" in locales.en.sms; known are body`},
+		{"email without html", `{"default_locale":"en","locales":{"en":{"body":"b","email":{"subject":"s"},"push":{}}}}`, "template", `locales.en.email has no html; locales.en.push is empty: leave it out, or give what differs from the other channels`},
+		{"too long", body(strings.Repeat("x", 4097)), "template", `locales.en.body: has 4097 bytes, at most 4096 are allowed`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -131,6 +132,9 @@ func TestParseTemplateSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+const filterNames = "abs, append, at_least, at_most, capitalize, ceil, currency, date, default, divided_by, downcase, escape, first, floor, join, last, lstrip, map, minus, modulo, " +
+	"number, percent, plural, plus, prepend, remove, remove_first, replace, replace_first, reverse, round, rstrip, size, slice, split, strip, strip_newlines, times, truncate, truncatewords, upcase, url_encode"
+
 func FuzzTemplate(f *testing.F) {
 	f.Add([]byte(cardTemplate), []byte(`{"amount":1,"currency":"x","shop":{"name":"n","id":"i"}}`), []byte(`{"name":"x"}`))
 	f.Add([]byte(`{"default_locale":"en","locales":{"en":{"data":{"a":"{{ a }}"}}}}`), []byte(`{"a`), []byte(`[`))
@@ -139,11 +143,11 @@ func FuzzTemplate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		content, _, err := tpl.Render(variables, &whisperv1.Profile{Locale: "ar-EG", Attributes: attributes})
+		content, _, err := tpl.Render(domain.Rendering{Variables: variables, Locale: "ar-EG", Attributes: string(attributes)})
 		if err != nil {
 			return
 		}
-		if json.Valid(variables) && json.Valid(attributes) && content.Data != nil && !json.Valid(content.GetData()) {
+		if json.Valid(variables) && json.Valid(attributes) && content.GetData() != nil && !json.Valid(content.GetData()) {
 			t.Errorf("data is not JSON: %s", content.GetData())
 		}
 	})
@@ -155,7 +159,7 @@ func BenchmarkRender(b *testing.B) {
 	mona := &whisperv1.Profile{Locale: "en-GB", Attributes: []byte(`{"name":"Mona"}`)}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := tpl.Render(variables, mona); err != nil {
+		if _, _, err := tpl.Render(domain.RenderingFor(variables, mona, "", time.Time{})); err != nil {
 			b.Fatal(err)
 		}
 	}

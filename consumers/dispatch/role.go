@@ -151,6 +151,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
+	sg.Go(func() error { return r.tables.followTemplates(sctx, r.reader) })
 	g.Go(func() error {
 		if err := r.tables.restore(gctx, r.reader); err != nil && gctx.Err() == nil {
 			return fmt.Errorf("restore nodes and templates: %w", err)

@@ -27,12 +27,15 @@ type tables struct {
 	mu        sync.Mutex
 	nodes     map[string]*nodeState
 	templates map[string]domain.TemplateSeen
-	declared  map[string]domain.CategorySeen
-	parts     map[*partition]bool
-	nodesNext int64         // the heartbeat that comes next
-	looked    time.Time     // when watch last looked
-	live      bool          // heartbeats are read as they come, no longer from the past
-	restored  chan struct{} // all topics are read up to our start
+	// templatesNext is the offset up to which the templates are read, which may be past the last record.
+	templatesNext int64
+	lookEvery     time.Duration // how often the end of the templates is looked for
+	declared      map[string]domain.CategorySeen
+	parts         map[*partition]bool
+	nodesNext     int64         // the heartbeat that comes next
+	looked        time.Time     // when watch last looked
+	live          bool          // heartbeats are read as they come, no longer from the past
+	restored      chan struct{} // all topics are read up to our start
 }
 
 type nodeState struct {
@@ -47,7 +50,7 @@ func newTables(log *slog.Logger, now func() time.Time) *tables {
 		log: log, now: now, silent: 4,
 		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{},
 		declared: map[string]domain.CategorySeen{}, parts: map[*partition]bool{},
-		restored: make(chan struct{}),
+		restored: make(chan struct{}), lookEvery: time.Second,
 	}
 }
 
@@ -70,6 +73,7 @@ func (t *tables) attach(ctx context.Context, p *partition) ([]domain.CategorySee
 	for _, tmpl := range t.templates {
 		p.mail.tell(tmpl)
 	}
+	p.mail.tell(domain.TemplatesRead{Next: t.templatesNext})
 	return slices.Collect(maps.Values(t.declared)), nil
 }
 
@@ -216,12 +220,53 @@ func (t *tables) bury(next int64) {
 	}
 }
 
+// followTemplates looks now and then whether the end of the templates is read, though no record said so: compaction
+// leaves holes, also at the end, and who waits for what stood there must hear that it won't come.
+func (t *tables) followTemplates(ctx context.Context, r *consumers.Reader) error {
+	tick := time.NewTicker(t.lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.restored:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		t.mu.Lock()
+		from := t.templatesNext
+		t.mu.Unlock()
+		next, err := r.Passed(ctx, consumers.TopicTemplates, 0, from)
+		if err != nil {
+			if ctx.Err() == nil {
+				t.log.Warn("look for the end of the templates", "error", err)
+			}
+			continue
+		}
+		t.mu.Lock()
+		t.readTo(next)
+		t.mu.Unlock()
+	}
+}
+
+// readTo notes the position; the caller holds mu.
+func (t *tables) readTo(next int64) {
+	if next > t.templatesNext {
+		t.templatesNext = next
+		t.tell(domain.TemplatesRead{Next: next})
+	}
+}
+
 func (t *tables) template(recs []*kgo.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer func() { t.readTo(recs[len(recs)-1].Offset + 1) }()
 	for _, rec := range recs {
 		seen := domain.TemplateSeen{ID: string(rec.Key), Version: rec.Offset}
-		if rec.Value != nil {
+		if len(rec.Value) > 0 {
 			tmpl, err := domain.ParseTemplate(rec.Value)
 			if err != nil {
 				continue // intake dead-letters it and refuses requests that name it

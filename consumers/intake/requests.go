@@ -49,6 +49,7 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 			return nil
 		}
 		version = t.version
+		req.Template = t.name
 	}
 	deliveries, err := req.Deliveries(src, version, in.cfg.Now())
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// takeTemplate dead-letters a bad template, once for all processes. Using good ones is the catalogue's.
+// takeTemplate dead-letters a bad template, once for all processes. Using good ones is the catalogue's. A version's own
+// key (card-payment@3) is as good as the template's: `whisper templates apply` writes both.
 func (r *Role) takeTemplate(ctx context.Context, rc *receipt) error {
 	err := checkKey("template", string(rc.rec.Key))
 	if err == nil && len(rc.rec.Value) > 0 {
@@ -44,9 +45,11 @@ type catalogue struct {
 	arrived chan struct{} // closed when next moves
 }
 
-// template is the last version of one; of a bad one there is only why.
+// template is the last record of a key; of a bad one there is only why.
 type template struct {
-	version int64 // its record's offset
+	name    string // the key that deliveries are rendered from: pinned to a version where the template has versions
+	version int64  // its record's offset
+	current int64  // of a key that is not pinned: the version that it is a copy of, 0 where there are none
 	parsed  *domain.Template
 	bad     error
 }
@@ -99,7 +102,7 @@ func (c *catalogue) read(records []*kgo.Record) {
 			continue
 		}
 		parsed, err := domain.ParseTemplate(rec.Value)
-		c.known[id] = template{version: rec.Offset, parsed: parsed, bad: err}
+		c.known[id] = template{name: id, version: rec.Offset, current: consumers.TemplateVersionOf(rec), parsed: parsed, bad: err}
 	}
 	close(c.arrived)
 	c.arrived = make(chan struct{})
@@ -136,6 +139,11 @@ func (c *catalogue) get(id string) (t template, bad error) {
 		return t, &consumers.Reason{Word: unknownTemplate, Err: fmt.Errorf("unknown template %q: %s has none of that key", id, consumers.TopicTemplates)}
 	case t.bad != nil:
 		return t, fmt.Errorf("template %q can't be used: %w", id, t.bad)
+	}
+	// From here on a delivery speaks of the version, whose record never changes: what is applied later is for later
+	// requests, also in the middle of a broadcast.
+	if pinned, ok := c.known[domain.PinTemplate(id, t.current)]; ok && t.current > 0 && pinned.bad == nil {
+		return pinned, nil
 	}
 	return t, nil
 }

@@ -98,17 +98,17 @@ func TestPerUserIsExact(t *testing.T) {
 func TestNeeds(t *testing.T) {
 	t.Parallel()
 	for source, want := range map[string]string{
-		"{{ a }} {{ b.c }} {{ user.attributes.d }}":         "a:1 b.c:1",
-		"{{ a | upcase | append: b }} {{ c | default: d }}": "a:1 b:1 d:1",
+		"{{ a }} {{ b.c }} {{ user.attributes.d }}":                                           "a:1 b.c:1",
+		"{{ a | upcase | append: b }} {{ c | default: d }}":                                   "a:1 b:1 d:1",
 		`{{ a | number }} {{ a }} {{ b | plural: one: x, other: "y" }} {{ c | currency: d }}`: "a:3 b:3 c:3 d:1 x:1",
-		"{% if a %}{{ b }}{% endif %}":                                                   "",
-		"{% if a > b %}{{ c }}{% endif %}":                                               "a:0 b:0",
-		"{% if a == b and c > 1 %}{% endif %}":                                           "",
-		"{% if a %}{{ b }} {{ c }}{% elsif d > 1 %}{{ b }}{% else %}{{ b }}{% endif %}":  "b:1",
-		"{% case a %}{% when 1 %}{{ b }}{% else %}{{ b }}{{ c }}{% endcase %}":           "b:1",
-		"{% for a in b %}{{ c }}{{ a.d }}{% endfor %}{% for x in y %}{% else %}{% endfor %}": "b:2",
-		"{% assign a = b | upcase %}{{ a }}{% capture c %}{{ d }}{% endcapture %}{{ c }}": "b:1 d:1",
-		"{{ a[0].b }} {{ c.size }} {{ d[e].f }}":                                         "a:0 c:0 d:0 e:0",
+		"{% if a %}{{ b }}{% endif %}":                                                        "",
+		"{% if a > b %}{{ c }}{% endif %}":                                                    "a:0 b:0",
+		"{% if a == b and c > 1 %}{% endif %}":                                                "",
+		"{% if a %}{{ b }} {{ c }}{% elsif d > 1 %}{{ b }}{% else %}{{ b }}{% endif %}":       "b:1",
+		"{% case a %}{% when 1 %}{{ b }}{% else %}{{ b }}{{ c }}{% endcase %}":                "b:1",
+		"{% for a in b %}{{ c }}{{ a.d }}{% endfor %}{% for x in y %}{% else %}{% endfor %}":  "b:2",
+		"{% assign a = b | upcase %}{{ a }}{% capture c %}{{ d }}{% endcapture %}{{ c }}":     "b:1 d:1",
+		"{{ a[0].b }} {{ c.size }} {{ d[e].f }}":                                              "a:0 c:0 d:0 e:0",
 	} {
 		var got []string
 		for _, n := range parse(t, "en", source).Needs() {

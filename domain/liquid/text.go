@@ -25,6 +25,7 @@ type Text struct {
 	locale  *locale
 	html    bool
 	slots   int // registers that it needs
+	size    int // a guess at how long it gets
 	perUser bool
 	needs   []Need
 	known   func(zone string) bool
@@ -56,6 +57,7 @@ func Parse(source string, o Options) (*Text, error) {
 			literal += len(l)
 		}
 	}
+	t.size = literal + 12*(len(t.nodes)-1)
 	if o.MaxLiteral > 0 && literal > o.MaxLiteral {
 		return nil, fmt.Errorf("has %d bytes, at most %d are allowed", literal, o.MaxLiteral)
 	}
@@ -104,6 +106,7 @@ func (r *Run) Render(t *Text, most int) (text string, problems []string) {
 	if t.slots > 0 {
 		x.registers = make([]register, t.slots)
 	}
+	x.out.Grow(min(t.size, most))
 	x.nodes(t.nodes)
 	if len(x.problems) > 0 {
 		return "", x.problems

@@ -1,0 +1,98 @@
+package domain
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// template is what State knows of one key of whisper.templates: the newest, and of one whose key is not pinned a few
+// before it, so that what was accepted with an earlier one is rendered from that while it is remembered.
+type template struct {
+	version int64 // the record's offset
+	tmpl    *Template
+	older   []template // the newest first
+}
+
+// olderTemplates is how many earlier ones are remembered. Pinned ones never change and need none.
+const olderTemplates = 3
+
+func (s *State) templateSeen(in TemplateSeen) {
+	s.templatesAt = max(s.templatesAt, in.Version)
+	if in.Template == nil {
+		delete(s.templates, in.ID)
+		return
+	}
+	seen := template{version: in.Version, tmpl: in.Template}
+	if old, known := s.templates[in.ID]; known && old.version < in.Version {
+		seen.older = append([]template{{version: old.version, tmpl: old.tmpl}}, old.older[:min(len(old.older), olderTemplates-1)]...)
+	}
+	s.templates[in.ID] = seen
+}
+
+// templatesRead notes how far the templates are read: what was written before Next and is not known is gone, even
+// where compaction left no record that could tell. Who waited for it waits no more.
+func (s *State) templatesRead(in TemplatesRead) {
+	s.templatesAt = max(s.templatesAt, in.Next-1)
+}
+
+// templateOf finds what a delivery is rendered from: the record that intake saw. Where that is not remembered, of a
+// key that is not pinned the newest serves. gone: it can't come any more. Neither: it is on its way.
+func (s *State) templateOf(acc *whisperv1.DeliveryAccepted) (tmpl *Template, gone bool) {
+	t, known := s.templates[acc.GetTemplate()]
+	accepted := acc.GetTemplateVersion()
+	switch _, pinned := SplitTemplate(acc.GetTemplate()); {
+	case known && (t.version >= accepted || pinned > 0):
+		if i := slices.IndexFunc(t.older, func(o template) bool { return o.version == accepted }); i >= 0 {
+			return t.older[i].tmpl, false
+		}
+		return t.tmpl, false
+	default:
+		return nil, s.templatesAt >= accepted
+	}
+}
+
+// render makes the content for a channel, once for all channels that get the same texts. False: d is settled (it can't
+// be rendered) or waits for a template that intake has read and we have not.
+func (s *State) render(d *delivery, channel string) bool {
+	name := d.acc.GetTemplate()
+	if name == "" {
+		d.content = d.acc.GetContent()
+		return true
+	}
+	user := profileView(s.users[d.user()])
+	if d.content != nil && d.variant == channel {
+		return true
+	}
+	tmpl, gone := s.templateOf(d.acc)
+	switch {
+	case gone && d.content != nil: // what was rendered for another channel is better than nothing
+		return true
+	case gone:
+		s.failed(d, "template "+name+" is gone")
+		return false
+	case tmpl == nil:
+		d.phase = whisperv1.Phase_PHASE_BACKOFF
+		s.schedule(d, s.now.Add(templateWait))
+		return false
+	}
+	if d.content != nil && tmpl.Variant(user.locale(), d.variant) == tmpl.Variant(user.locale(), channel) {
+		d.variant = channel
+		return true
+	}
+	content, _, err := tmpl.Render(Rendering{
+		Variables: d.acc.GetVariables(), Locale: user.locale(), Timezone: user.timezone(), Attributes: user.attributes(),
+		Channel: channel, Now: s.now,
+	})
+	if err != nil {
+		s.failed(d, "template "+name+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		return false
+	}
+	d.content, d.variant = content, channel
+	return true
+}
+
+// templateWait is how soon a template that is on its way is looked for again.
+const templateWait = 100 * time.Millisecond
