@@ -606,3 +606,51 @@ func TestAPartitionThatMovesInTheMiddleLosesNothing(t *testing.T) {
 		t.Errorf("%d routed again, %d were open", len(again), open)
 	}
 }
+
+// TestAWaitingDeliveryHearsThatItsTemplateIsGone: nothing but a hole stands where it was, so no record can say so. The
+// end of a transaction leaves such a hole; compaction does as well.
+func TestAWaitingDeliveryHearsThatItsTemplateIsGone(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.start()
+	s.connect("mona", "s1", 1)
+	accept := func(notification, template string, version int64) {
+		rec := s.delivery(domain.High, "mona", notification, domain.ChannelSocket)
+		ev := &whisperv1.Event{}
+		if err := proto.Unmarshal(rec.Value, ev); err != nil {
+			t.Fatal(err)
+		}
+		ev.GetDeliveryAccepted().Template, ev.GetDeliveryAccepted().TemplateVersion = template, version
+		s.publish(rec, ev)
+	}
+	accept("lost", "card@1", 1)
+	accept("on-its-way", "card@2", 0)
+	tx, err := kgo.NewClient(kgo.SeedBrokers(s.client.Brokers...), kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tx.Close)
+	if err := tx.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	value := []byte(`{"default_locale":"en","locales":{"en":{"body":"Hello"}}}`)
+	if err := tx.ProduceSync(t.Context(), &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte("card@2"), Value: value}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.EndTransaction(t.Context(), kgo.TryCommit); err != nil { // its marker is at offset 1
+		t.Fatal(err)
+	}
+	s.eventually("the one that came is routed", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+	s.eventually("the one that can't come failed", func() bool {
+		for _, rec := range s.of(consumers.TopicEvents) {
+			ev := &whisperv1.Event{}
+			if proto.Unmarshal(rec.Value, ev) == nil && ev.GetNotificationId() == "lost" && ev.GetDeliveryFailed() != nil {
+				if got := ev.GetDeliveryFailed().GetReason(); got != "template card@1 is gone" {
+					t.Errorf("reason is %s", got)
+				}
+				return true
+			}
+		}
+		return false
+	})
+}

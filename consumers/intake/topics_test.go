@@ -2,6 +2,7 @@ package intake
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ const greeting = `{"default_locale":"en","locales":{"en":{"body":"Hello {{ name 
 func TestRequestsNameTemplatesThatExist(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	broken := `{"default_locale":"en","locales":{"en":{"body":"{{ name | upcase }}"}}}`
+	broken := `{"default_locale":"en","locales":{"en":{"body":"{% liquid %}"}}}`
 	b.publish(templateRecord("greeting", greeting), templateRecord("broken", broken), templateRecord("gone", greeting), templateRecord("gone", ""))
 	b.publish(
 		templated("mona", "greeting", `{"name":"Mona"}`), templated("u", "greeting", `{}`), templated("u", "broken", `{"name":"x"}`),
@@ -86,7 +87,7 @@ func TestRequestsNameTemplatesThatExist(t *testing.T) {
 	if acc.GetTemplate() != "greeting" || string(acc.GetVariables()) != `{"name":"Mona"}` || acc.GetTemplateVersion() != 0 {
 		t.Errorf("accepted %v", acc)
 	}
-	why := "locales.en.body: {{ name | upcase }}: filters (|) are not available in this version"
+	why := "locales.en.body: {% liquid %}: unknown tag liquid; known are if, unless, case, for, assign, capture, comment, raw, break, continue"
 	reasons := map[string]deadLetter{}
 	for _, letter := range b.deadLetters(5) {
 		reasons[letter.topic+"/"+letter.offset] = letter
@@ -101,6 +102,46 @@ func TestRequestsNameTemplatesThatExist(t *testing.T) {
 		if got := reasons[at].reason; got != want {
 			t.Errorf("%s\ngot  %s\nwant %s", at, got, want)
 		}
+	}
+}
+
+// version is what `whisper templates apply` writes: the version's own record, then the template's.
+func version(id string, n int, value string) []*kgo.Record {
+	current := templateRecord(id, value)
+	current.Headers = []kgo.RecordHeader{{Key: consumers.HeaderVersion, Value: []byte(strconv.Itoa(n))}}
+	return []*kgo.Record{templateRecord(fmt.Sprintf("%s@%d", id, n), value), current}
+}
+
+// TestDeliveriesSpeakOfOneVersion: the current one when the request was taken, or the one that it pins.
+func TestDeliveriesSpeakOfOneVersion(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	second := strings.Replace(greeting, "Hello", "Good day", 1)
+	b.publish(append(version("greeting", 1, greeting), version("greeting", 2, second)...)...) // offsets 0 to 3
+	unversioned := templateRecord("direct", greeting)
+	odd := templateRecord("odd", greeting)
+	odd.Headers = []kgo.RecordHeader{{Key: consumers.HeaderVersion, Value: []byte("7")}} // whose own record is not there
+	b.publish(unversioned, odd)                                                          // 4, 5
+	b.start(b.config())
+	for _, id := range []string{"greeting", "greeting@1", "greeting@2", "direct", "odd"} {
+		b.publish(templated(id, id, `{"name":"Mona"}`))
+	}
+	b.publish(templated("never", "greeting@3", `{"name":"Mona"}`))
+	events := b.events(toHigh, 5)
+	for user, want := range map[string]string{"greeting": "greeting@2 2", "greeting@1": "greeting@1 0", "greeting@2": "greeting@2 2", "direct": "direct 4", "odd": "odd 5"} {
+		acc := events[user].GetDeliveryAccepted()
+		if got := fmt.Sprint(acc.GetTemplate(), " ", acc.GetTemplateVersion()); got != want {
+			t.Errorf("%s: %s, want %s", user, got, want)
+		}
+	}
+	if got, want := b.deadLetters(1)[0].reason, `unknown template "greeting@3": whisper.templates has none of that key`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	// The next one that is applied is for later requests.
+	b.publish(version("greeting", 3, greeting)...)
+	b.publish(templated("later", "greeting@3", `{"name":"Mona"}`), templated("now", "greeting", `{"name":"Mona"}`))
+	if got := b.events(toHigh, 7)["now"].GetDeliveryAccepted().GetTemplate(); got != "greeting@3" {
+		t.Errorf("now: %s", got)
 	}
 }
 

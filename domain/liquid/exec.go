@@ -12,8 +12,9 @@ import (
 type exec struct {
 	run       *Run
 	text      *Text
-	out       strings.Builder
-	into      *strings.Builder // of a capture; nil: out
+	out       []byte
+	captured  int // captures that are open
+	from      int // where the innermost of them begins in out
 	most      int
 	registers []register
 	problems  []string
@@ -72,7 +73,9 @@ func (x *exec) nodes(body []node) jump {
 			v, _ := x.chain(&n.chain)
 			x.registers[n.slot] = register{value: v, set: true}
 		case *captureNode:
-			x.capture(n)
+			if j := x.capture(n); j != onward {
+				return j
+			}
 		case *branchNode:
 			if body := x.branch(n); body != nil {
 				if j := x.nodes(body); j != onward {
@@ -95,16 +98,16 @@ func (x *exec) nodes(body []node) jump {
 }
 
 func (x *exec) write(s string) {
-	out, most := &x.out, x.most
-	if x.into != nil {
-		out, most = x.into, MaxValueBytes
+	most := x.most
+	if x.captured > 0 {
+		most = MaxValueBytes
 	}
-	if out.Len()+len(s) > most {
+	if len(x.out)-x.from+len(s) > most {
 		x.problem("%s", tooLong(most))
 		x.over = true
 		return
 	}
-	out.WriteString(s)
+	x.out = append(x.out, s...)
 }
 
 func (x *exec) output(n *outputNode) {
@@ -123,15 +126,19 @@ func (x *exec) output(n *outputNode) {
 	x.write(s)
 }
 
-func (x *exec) capture(n *captureNode) {
-	outer := x.into
-	x.into = &strings.Builder{}
-	x.nodes(n.body)
-	made := textValue(x.into.String())
+func (x *exec) capture(n *captureNode) jump {
+	outer := x.from
+	x.from = len(x.out)
+	x.captured++
+	j := x.nodes(n.body)
+	made := textValue(string(x.out[x.from:]))
 	made.safe = x.text.html
-	x.into = outer
+	x.out = x.out[:x.from]
+	x.captured--
+	x.from = outer
 	x.step(len(made.text) / bytesPerStep)
 	x.registers[n.slot] = register{value: made, set: true}
+	return j
 }
 
 // branch is the body that is rendered; nil: none.

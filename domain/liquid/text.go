@@ -86,6 +86,7 @@ type Run struct {
 	Now time.Time
 
 	used int
+	exec exec
 }
 
 // Steps is how many were taken so far.
@@ -102,16 +103,19 @@ func (r *Run) Render(t *Text, most int) (text string, problems []string) {
 		}
 		return string(l), nil
 	}
-	x := exec{run: r, text: t, most: most}
+	x := &r.exec // one for all texts, and one buffer
+	*x = exec{run: r, text: t, most: most, out: x.out[:0]}
+	if cap(x.out) == 0 {
+		x.out = make([]byte, 0, min(t.size, most))
+	}
 	if t.slots > 0 {
 		x.registers = make([]register, t.slots)
 	}
-	x.out.Grow(min(t.size, most))
 	x.nodes(t.nodes)
 	if len(x.problems) > 0 {
 		return "", x.problems
 	}
-	return x.out.String(), nil
+	return string(x.out), nil
 }
 
 func tooLong(most int) string {
