@@ -83,6 +83,7 @@ type request struct {
 	lane                               whisperv1.Lane
 	acceptedAt                         int64 // Unix microseconds
 	recipients                         int64
+	templateVersion                    int64 // 0: none
 }
 
 type requestKey struct {
@@ -160,13 +161,15 @@ func (b *folded) add(f fact) {
 // same, so which of them stands does not matter. A dropped duplicate's request comes here as well: its
 // accepted records are what dispatch dropped.
 func (b *folded) register(f fact, acc *whisperv1.DeliveryAccepted) {
+	template, version := domain.SplitTemplate(acc.GetTemplate())
 	b.requests[requestKey{dayOf(f.id), positionOf(acc.GetRequest())}] = request{
-		notificationID: f.ev.GetNotificationId(),
-		category:       acc.GetCategory(),
-		template:       acc.GetTemplate(),
-		lane:           f.ev.GetLane(),
-		acceptedAt:     f.id.Time().UnixMicro(),
-		recipients:     int64(acc.GetRecipients()),
+		notificationID:  f.ev.GetNotificationId(),
+		category:        acc.GetCategory(),
+		template:        template,
+		templateVersion: version,
+		lane:            f.ev.GetLane(),
+		acceptedAt:      f.id.Time().UnixMicro(),
+		recipients:      int64(acc.GetRecipients()),
 	}
 }
 

@@ -133,8 +133,12 @@ func (o *object) kind(ev *whisperv1.Event) {
 
 func (o *object) accepted(acc *whisperv1.DeliveryAccepted) {
 	o.text("category", acc.GetCategory())
-	o.text("template", acc.GetTemplate())
-	o.number("template_version", acc.GetTemplateVersion())
+	template, version := domain.SplitTemplate(acc.GetTemplate())
+	o.text("template", template)
+	o.number("template_version", version)
+	if template != "" && version == 0 { // upstream wrote it without versions: its record is all there is to name it by
+		o.number("template_offset", acc.GetTemplateVersion())
+	}
 	o.texts("channels", acc.GetChannels())
 	o.text("collapse_key", acc.GetCollapseKey())
 	o.number("accepted_at_ms", acc.GetAcceptedAtMs())

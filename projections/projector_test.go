@@ -2,6 +2,7 @@ package projections
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,28 @@ func TestAStoryBecomesRows(t *testing.T) {
 	}
 	if got := queryTexts(t, db, "SELECT concat_ws(' ', minute AT TIME ZONE 'UTC', channel, status, count, latency_p50_ms BETWEEN 985 AND 1478) FROM whisper.delivery_stats"); len(got) != 1 || got[0] != "2026-11-23 12:00:00 socket read 1 t" {
 		t.Errorf("stats %v", got)
+	}
+}
+
+// TestTheVersionOfATemplateIsTold, apart from its id, so that versions of one template can be counted together.
+func TestTheVersionOfATemplateIsTold(t *testing.T) {
+	t.Parallel()
+	db, l := database(t), startLog(t)
+	for i, name := range []string{"card-payment@3", "direct", ""} {
+		ev := tell(fmt.Sprint("n", i), "mona", now, int64(i)).accepted()
+		ev.GetDeliveryAccepted().Template, ev.GetDeliveryAccepted().TemplateVersion = name, 17
+		l.put(record(ev))
+	}
+	start(t, config(l, db))
+	caughtUp(t, l, db)
+	got := queryTexts(t, db, "SELECT concat_ws(' ', notification_id, template, template_version) FROM whisper.notifications ORDER BY notification_id")
+	if want := []string{"n0 card-payment 3", "n1 direct", "n2 "}; !slices.Equal(got, want) {
+		t.Errorf("notifications %q, want %q", got, want)
+	}
+	got = queryTexts(t, db, "SELECT concat_ws(' ', detail->>'template', detail->>'template_version', detail->>'template_offset') FROM whisper.timeline ORDER BY delivery_id, 1")
+	slices.Sort(got)
+	if want := []string{"", "card-payment 3", "direct 17"}; !slices.Equal(got, want) {
+		t.Errorf("timeline %q, want %q", got, want)
 	}
 }
 

@@ -85,7 +85,7 @@ func (t *transaction) writeRequests(ctx context.Context) error {
 	if len(t.requests) == 0 {
 		return nil
 	}
-	cols := arrays(oidDate, oidText, oidInt4, oidInt8, oidText, oidText, oidText, oidText, oidTimestamp, oidInt8)
+	cols := arrays(oidDate, oidText, oidInt4, oidInt8, oidText, oidText, oidText, oidText, oidTimestamp, oidInt8, oidInt8)
 	for _, key := range sorted(t.requests, compareRequests) {
 		r := t.requests[key]
 		f := cols.add()
@@ -99,12 +99,17 @@ func (t *transaction) writeRequests(ctx context.Context) error {
 		f[7].text(r.template)
 		f[8].int8(r.acceptedAt - pgEpochUS)
 		f[9].int8(r.recipients)
+		if r.templateVersion > 0 {
+			f[10].int8(r.templateVersion)
+		} else {
+			f[10].null()
+		}
 	}
 	_, err := t.run(ctx, t.tx, `
-		INSERT INTO $.notification_requests (day, topic, partition, "offset", notification_id, lane, category, template, kind, accepted_at, recipients)
-		SELECT day, topic, partition, "offset", notification_id, lane, category, template, 'direct', accepted_at, recipients
-		FROM unnest($1::date[], $2::text[], $3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::int8[])
-			AS k(day, topic, partition, "offset", notification_id, lane, category, template, accepted_at, recipients)
+		INSERT INTO $.notification_requests (day, topic, partition, "offset", notification_id, lane, category, template, kind, accepted_at, recipients, template_version)
+		SELECT day, topic, partition, "offset", notification_id, lane, category, template, 'direct', accepted_at, recipients, template_version
+		FROM unnest($1::date[], $2::text[], $3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::int8[], $11::int8[])
+			AS k(day, topic, partition, "offset", notification_id, lane, category, template, accepted_at, recipients, template_version)
 		ON CONFLICT DO NOTHING`, cols.params()...)
 	return err
 }

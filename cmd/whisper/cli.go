@@ -44,6 +44,7 @@ type cli struct {
 	Send        sendCmd        `cmd:"" group:"people" help:"Ask for a notification, or cancel one."`
 	Listen      listenCmd      `cmd:"" group:"people" help:"Connect as a user and print what arrives."`
 	Token       tokenCmd       `cmd:"" group:"people" help:"Print a token for a client's socket."`
+	Templates   templatesCmd   `cmd:"" group:"people" help:"Check, apply, preview, list or show the texts of notifications."`
 	Revoke      revokeCmd      `cmd:"" group:"people" help:"Close a user's sockets, and refuse the tokens that opened them."`
 	Profile     profileCmd     `cmd:"" group:"people" help:"Change a user's profile, or forget the user."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`

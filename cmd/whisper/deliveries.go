@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/klivvr/whisper/domain"
@@ -135,7 +137,15 @@ func (c *deliveriesShowCmd) Run(ctx context.Context, p *process) error {
 }
 
 func (s deliveryStory) print(w io.Writer) error {
-	_, _ = fmt.Fprintf(w, "delivery %s\n\nattempts\n", s.DeliveryID)
+	_, _ = fmt.Fprintf(w, "delivery %s\n", s.DeliveryID)
+	for _, f := range s.Timeline {
+		if said := object(f.Detail); f.Kind == "delivery_accepted" && said["template"] != nil {
+			maps.DeleteFunc(said, func(key string, _ any) bool { return !strings.HasPrefix(key, "template") })
+			_, _ = fmt.Fprintf(w, "%s\n", strings.TrimSpace(pairs("", said)))
+			break
+		}
+	}
+	_, _ = fmt.Fprintln(w, "\nattempts")
 	for _, a := range s.Attempts {
 		latency := "-"
 		if a.LatencyMS != nil {

@@ -56,8 +56,19 @@ func freeAddr(t *testing.T) string {
 
 func TestThePageOnTokensIsTrue(t *testing.T) {
 	t.Parallel()
-	script := blocks(t, "sh", filepath.Join("..", "..", "docs", "auth.md"))
-	if !strings.Contains(script, "whisper revoke") {
+	runPage(t, "auth.md", "whisper revoke")
+}
+
+func TestThePageOnTemplatesIsTrue(t *testing.T) {
+	t.Parallel()
+	runPage(t, "templates.md", "whisper templates apply")
+}
+
+// runPage runs the blocks of a page of docs, among which one has to say what.
+func runPage(t *testing.T, page, what string) {
+	t.Helper()
+	script := blocks(t, "sh", filepath.Join("..", "..", "docs", page))
+	if !strings.Contains(script, what) {
 		t.Fatal("the page's blocks were not found")
 	}
 	b := startBroker(t)

@@ -25,6 +25,7 @@ type sendCmd struct {
 	Data        string            `placeholder:"JSON" help:"A JSON object for the client, handed on as it is."`
 	Template    string            `placeholder:"ID" help:"A template instead of a content."`
 	Var         map[string]string `placeholder:"NAME=VALUE" mapsep:"none" help:"A variable of the template; may be repeated."`
+	Variables   string            `placeholder:"JSON" help:"The template's variables, a JSON object, or @FILE: for numbers and lists."`
 	Lane        string            `default:"normal" placeholder:"LANE" help:"high, normal or low (default ${default})."`
 	Category    string            `placeholder:"NAME" help:"What preferences speak of (default: default)."`
 	ID          string            `name:"id" placeholder:"ID" help:"Idempotency key: the same id again sends nothing (default: the record's position)."`
@@ -50,17 +51,17 @@ func (c *sendCmd) Help() string {
 
 // request is the JSON of the public contract.
 type request struct {
-	ID          string            `json:"id,omitempty"`
-	Category    string            `json:"category,omitempty"`
-	To          *audience         `json:"to,omitempty"`
-	Template    string            `json:"template,omitempty"`
-	Variables   map[string]string `json:"variables,omitempty"`
-	Content     *content          `json:"content,omitempty"`
-	Channels    []string          `json:"channels,omitempty"`
-	CollapseKey string            `json:"collapse_key,omitempty"`
-	SendAt      string            `json:"send_at,omitempty"`
-	TTL         string            `json:"ttl,omitempty"`
-	Cancel      string            `json:"cancel,omitempty"`
+	ID          string          `json:"id,omitempty"`
+	Category    string          `json:"category,omitempty"`
+	To          *audience       `json:"to,omitempty"`
+	Template    string          `json:"template,omitempty"`
+	Variables   json.RawMessage `json:"variables,omitempty"`
+	Content     *content        `json:"content,omitempty"`
+	Channels    []string        `json:"channels,omitempty"`
+	CollapseKey string          `json:"collapse_key,omitempty"`
+	SendAt      string          `json:"send_at,omitempty"`
+	TTL         string          `json:"ttl,omitempty"`
+	Cancel      string          `json:"cancel,omitempty"`
 }
 
 type audience struct {
@@ -117,6 +118,11 @@ func (c *sendCmd) checkContent() []error {
 		errs = append(errs, errors.New("body: say what to send (title, body) or which template"))
 	case c.Template == "" && len(c.Var) > 0:
 		errs = append(errs, errors.New("var: only a template has variables"))
+	case c.Template == "" && c.Variables != "":
+		errs = append(errs, errors.New("variables: only a template has variables"))
+	}
+	if _, err := variablesOf(c.Variables, c.Var); err != nil {
+		errs = append(errs, err)
 	}
 	var object map[string]any
 	if c.Data != "" && json.Unmarshal([]byte(c.Data), &object) != nil {
@@ -144,8 +150,9 @@ func (c *sendCmd) request() request {
 	if c.Cancel != "" {
 		return request{Cancel: c.Cancel}
 	}
+	variables, _ := variablesOf(c.Variables, c.Var) // Check has said what is wrong
 	req := request{
-		ID: c.ID, Category: c.Category, To: &audience{Users: c.User}, Template: c.Template, Variables: c.Var,
+		ID: c.ID, Category: c.Category, To: &audience{Users: c.User}, Template: c.Template, Variables: variables,
 		Channels: c.Channels, CollapseKey: c.CollapseKey, SendAt: c.SendAt, TTL: c.TTL,
 	}
 	if c.hasContent() {

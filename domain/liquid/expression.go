@@ -379,12 +379,35 @@ func (e *expressions) test() (test, error) {
 	return t, err
 }
 
-// similar hints at what was meant.
+// similar hints at what was meant: a name that begins alike, or is two letters off at most.
 func similar(name string, known []string) string {
-	for _, k := range known {
-		if strings.HasPrefix(k, name) || strings.HasPrefix(name, k) || strings.EqualFold(k, name) {
-			return "; is " + k + " meant?"
+	if len(name) > 2 && len(name) < 32 {
+		for _, k := range known {
+			if strings.HasPrefix(k, name) || strings.HasPrefix(name, k) || distance(strings.ToLower(name), k) <= 2 {
+				return "; is " + k + " meant?"
+			}
 		}
 	}
 	return "; known are " + strings.Join(known, ", ")
+}
+
+// distance is how many letters are to be changed, put in or left out to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }

@@ -638,7 +638,9 @@ type DeliveryAccepted struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Category string                 `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
 	Content  *Content               `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	Template string                 `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	// The key of the record that it is rendered from: ID@VERSION where the template has versions, which never changes;
+	// otherwise the template's id.
+	Template string `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
 	// A JSON object of the template's variables.
 	Variables []byte `protobuf:"bytes,4,opt,name=variables,proto3" json:"variables,omitempty"`
 	// In the order to try; `push` is whatever endpoints the user has. Never empty.
@@ -651,7 +653,7 @@ type DeliveryAccepted struct {
 	// The request record, and how many recipients it named in all.
 	Request    *Position `protobuf:"bytes,10,opt,name=request,proto3" json:"request,omitempty"`
 	Recipients int32     `protobuf:"varint,11,opt,name=recipients,proto3" json:"recipients,omitempty"`
-	// The version of the template that intake saw (its record's offset).
+	// The offset of that record, as intake saw it.
 	TemplateVersion int64 `protobuf:"varint,12,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
 	// The request named no channels: they are the category's, where it says.
 	ChannelsDefault bool `protobuf:"varint,20,opt,name=channels_default,json=channelsDefault,proto3" json:"channels_default,omitempty"`
