@@ -34,6 +34,7 @@ func sentBodies(out []domain.Output) (all []string) {
 			if f := o.Event.GetDeliveryFailed(); f != nil {
 				all = append(all, "failed "+f.GetReason())
 			}
+		case domain.Park, domain.Unpark, domain.PutUser, domain.Reject, domain.Settle:
 		}
 	}
 	return all

@@ -141,8 +141,11 @@ func TestRenderedContentsKeepTheirLimits(t *testing.T) {
 			return
 		}
 		for _, field := range []struct{ have, most int }{
-			{len(content.GetTitle()), domain.MaxTitleBytes}, {len(content.GetBody()), domain.MaxBodyBytes}, {len(content.GetUrl()), domain.MaxLinkBytes},
-			{len(content.GetImage()), domain.MaxLinkBytes}, {len(content.GetData()), domain.MaxDataBytes},
+			{len(content.GetTitle()), domain.MaxTitleBytes},
+			{len(content.GetBody()), domain.MaxBodyBytes},
+			{len(content.GetUrl()), domain.MaxLinkBytes},
+			{len(content.GetImage()), domain.MaxLinkBytes},
+			{len(content.GetData()), domain.MaxDataBytes},
 		} {
 			if field.have > field.most {
 				rt.Fatalf("%d bytes of %d", field.have, field.most)

@@ -128,6 +128,8 @@ func yamlValue(n *yaml.Node, depth int) (any, error) {
 		return list, nil
 	case yaml.ScalarNode:
 		return yamlScalar(n), nil
+	case yaml.DocumentNode, yaml.AliasNode:
+		fallthrough
 	default:
 		return nil, fmt.Errorf("line %d: anchors and aliases are not known here", n.Line)
 	}

@@ -226,24 +226,23 @@ func (x *exec) test(t *test) bool {
 }
 
 func (x *exec) contains(t *test, all, one value) bool {
-	switch all.kind {
-	case textKind:
+	if all.kind == textKind {
 		s, err := one.print()
 		if err != nil {
 			x.problem("%s %v", quoted(t.right.written()), err)
 		}
 		return strings.Contains(all.text, s)
-	case listKind:
-		for _, item := range all.list() {
-			if x.step(1) && equal(item, one) {
-				return true
-			}
-		}
-		return false
-	default:
+	}
+	if all.kind != listKind {
 		x.problem("%s is neither a text nor a list: it contains nothing", quoted(t.left.written()))
 		return false
 	}
+	for _, item := range all.list() {
+		if x.step(1) && equal(item, one) {
+			return true
+		}
+	}
+	return false
 }
 
 func (x *exec) loop(n *loopNode) {
@@ -264,7 +263,7 @@ func (x *exec) loop(n *loopNode) {
 		if n.reversed {
 			at = count - 1 - i
 		}
-		v := value{}
+		var v value
 		if items != nil {
 			v = items[at]
 		} else {

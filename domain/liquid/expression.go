@@ -270,9 +270,10 @@ func (o operand) written() string {
 		return "empty"
 	case blankKind:
 		return "blank"
-	default:
+	case boolKind, numberKind, listKind, objectKind:
 		return o.literal.text
 	}
+	return o.literal.text
 }
 
 // resolve finds out what a path speaks of.

@@ -28,7 +28,7 @@ var formatFilters = []filter{
 type numberFormat struct {
 	digits                       [10]string
 	decimal, group, minus        string
-	primary, secondary, grouped  int // digits in the last group, in the others, and from how many on there are groups
+	primary, secondary           int // digits in the last group and in the others; 0: there are no groups
 	percentBefore, percentBehind string
 	symbolBefore                 bool
 	symbolSpace                  string

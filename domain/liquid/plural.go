@@ -27,9 +27,9 @@ func formName(f plural.Form) string {
 		return "few"
 	case plural.Many:
 		return "many"
-	default:
-		return "other"
+	case plural.Other:
 	}
+	return "other"
 }
 
 // pluralForms are those that a language has, found by asking for numbers of every sort.

@@ -67,8 +67,10 @@ func TestRender(t *testing.T) {
 		{`{{ amount | currency: currency }} {{ -5 | currency: "USD" }} {{ 3.5 | currency: "JPY" }} {{ 1 | currency: "KWD" }} {{ 5 | currency: "USD", symbol: "code" }}`, "EGP\u00a0120.50 -$5.00 ¥4 KWD\u00a01.000 USD\u00a05.00"},
 		{`{{ 0.125 | percent }} {{ 0.5 | percent: decimals: 1 }}`, "12.5% 50.0%"},
 		{`{{ count | plural: one: "# card", other: "# cards" }} {{ 1 | plural: one: "# card", other: "# cards" }} {{ "1.0" | plural: one: "one", other: "other ##" }}`, "3 cards 1 card other #"},
-		{`{{ at | date }} {{ at | date: "full" }} {{ at | date: "time" }} {{ at | date: "%d.%m.%Y %H:%M", zone: "UTC" }} {{ day | date: "long" }} {{ "now" | date: "iso" }}`,
-			"Nov 24, 2026 Tuesday, November 24, 2026 11:05 am 24.11.2026 09:05 November 4, 2026 2026-11-25T00:30:00+02:00"},
+		{
+			`{{ at | date }} {{ at | date: "full" }} {{ at | date: "time" }} {{ at | date: "%d.%m.%Y %H:%M", zone: "UTC" }} {{ day | date: "long" }} {{ "now" | date: "iso" }}`,
+			"Nov 24, 2026 Tuesday, November 24, 2026 11:05 am 24.11.2026 09:05 November 4, 2026 2026-11-25T00:30:00+02:00",
+		},
 		{`{{ 1732440000 | date: "%A %-d %b", zone: "Asia/Tokyo" }}`, "Sunday 24 Nov"},
 	} {
 		got, problems := newRun(variables).Render(parse(t, "en", tt.source), 4096)

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // value is one of a text's: the kind says which field counts.
@@ -68,9 +69,9 @@ func (v value) print() (string, error) {
 		return "", errMissing
 	case emptyKind, blankKind:
 		return "", nil
-	default:
-		return "", errNoText
+	case listKind, objectKind:
 	}
+	return "", errNoText
 }
 
 // truth: all but nil and false, as in every Liquid.
@@ -91,9 +92,9 @@ func (v value) empty() bool {
 		return !some
 	case emptyKind, blankKind:
 		return true
-	default:
-		return false
+	case missingKind, boolKind, numberKind:
 	}
+	return false
 }
 
 func (v value) blank() bool {
@@ -102,26 +103,26 @@ func (v value) blank() bool {
 
 // size of a text in characters, of a list in items.
 func (v value) size() (int, bool) {
-	switch v.kind {
-	case textKind:
-		return len([]rune(v.text)), true
-	case listKind, objectKind:
-		if v.made {
-			return len(v.items), true
-		}
-		n, c := 0, cursor{s: v.text}
+	switch {
+	case v.kind == textKind:
+		return utf8.RuneCountInString(v.text), true
+	case v.made:
+		return len(v.items), true
+	case v.kind != listKind && v.kind != objectKind:
+		return 0, false
+	}
+	n, c := 0, cursor{s: v.text}
+	for {
+		ok := false
 		if v.kind == objectKind {
-			for _, _, ok := c.member(); ok; _, _, ok = c.member() {
-				n++
-			}
+			_, _, ok = c.member()
+		} else {
+			_, ok = c.item()
+		}
+		if !ok {
 			return n, true
 		}
-		for _, ok := c.item(); ok; _, ok = c.item() {
-			n++
-		}
-		return n, true
-	default:
-		return 0, false
+		n++
 	}
 }
 
