@@ -78,10 +78,11 @@ func (s *State) closeDigest(d *delivery) {
 func (s *State) digestOf(members []*delivery, category *Category) *whisperv1.Event {
 	first := members[0]
 	id := NewDeliveryID(s.now, HashDelivery(first.digest, first.user()))
+	template, version := s.currentTemplate(category.Digest.Template)
 	acc := &whisperv1.DeliveryAccepted{
 		Category:        category.Name,
-		Template:        category.Digest.Template,
-		TemplateVersion: s.templates[category.Digest.Template].version,
+		Template:        template,
+		TemplateVersion: version,
 		Variables:       digestVariables(members),
 		Channels:        first.channels(),
 		AcceptedAtMs:    id.Time().UnixMilli(),

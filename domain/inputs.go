@@ -65,10 +65,12 @@ type (
 		Offset int64
 	}
 	// TemplateSeen is a new record of a template, or nil when it is gone. ID is its key, which may be pinned to a
-	// version (see PinTemplate); Version is its offset.
+	// version (see PinTemplate); Version is its offset. Current is the version that a key which is not pinned is a
+	// copy of; 0: it has no versions.
 	TemplateSeen struct {
 		ID       string
 		Version  int64
+		Current  int64
 		Template *Template
 	}
 	// CategorySeen is what whisper.categories says of one now; nil: it is not declared any more.

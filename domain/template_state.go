@@ -12,6 +12,7 @@ import (
 // before it, so that what was accepted with an earlier one is rendered from that while it is remembered.
 type template struct {
 	version int64 // the record's offset
+	current int64 // the version that it is a copy of, or 0
 	tmpl    *Template
 	older   []template // the newest first
 }
@@ -25,7 +26,7 @@ func (s *State) templateSeen(in TemplateSeen) {
 		delete(s.templates, in.ID)
 		return
 	}
-	seen := template{version: in.Version, tmpl: in.Template}
+	seen := template{version: in.Version, current: in.Current, tmpl: in.Template}
 	if old, known := s.templates[in.ID]; known && old.version < in.Version {
 		seen.older = append([]template{{version: old.version, tmpl: old.tmpl}}, old.older[:min(len(old.older), olderTemplates-1)]...)
 	}
@@ -52,6 +53,19 @@ func (s *State) templateOf(acc *whisperv1.DeliveryAccepted) (tmpl *Template, gon
 	default:
 		return nil, s.templatesAt >= accepted
 	}
+}
+
+// currentTemplate is what a delivery that begins here speaks of: the key and the offset of the record, pinned to the
+// current version where the template has versions. Intake does the same for requests.
+func (s *State) currentTemplate(id string) (name string, version int64) {
+	t := s.templates[id]
+	if t.current > 0 {
+		name := PinTemplate(id, t.current)
+		if pinned, known := s.templates[name]; known {
+			return name, pinned.version
+		}
+	}
+	return id, t.version
 }
 
 // render makes the content for a channel, once for all channels that get the same texts. False: d is settled (it can't

@@ -265,7 +265,7 @@ func (t *tables) template(recs []*kgo.Record) {
 	defer t.mu.Unlock()
 	defer func() { t.readTo(recs[len(recs)-1].Offset + 1) }()
 	for _, rec := range recs {
-		seen := domain.TemplateSeen{ID: string(rec.Key), Version: rec.Offset}
+		seen := domain.TemplateSeen{ID: string(rec.Key), Version: rec.Offset, Current: consumers.TemplateVersionOf(rec)}
 		if len(rec.Value) > 0 {
 			tmpl, err := domain.ParseTemplate(rec.Value)
 			if err != nil {
