@@ -183,3 +183,53 @@ func TestSendTakesVariablesOfAnyKind(t *testing.T) {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }
+
+// TestATemplateReachesItsReaders: from a file, through intake, dispatch and a socket, in each one's language; and
+// Postgres tells which version it was.
+func TestATemplateReachesItsReaders(t *testing.T) {
+	t.Parallel()
+	dev := startDev(t, "--ephemeral", "--partitions=3")
+	addr := dev.find(t, `Kafka +(\S+),`)
+	kafka, socket := "--kafka="+addr, "--url="+dev.find(t, `sockets +(\S+)`)
+	postgres := "--postgres=" + dev.find(t, `Postgres +(postgres://\S+)`)
+	cl, err := consumers.NewPublisher(consumers.ClientConfig{Brokers: []string{addr}, ClientID: "test"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	for user, profile := range map[string]string{"mona": `{"locale":"ar-EG","attributes":{"name":"منى"}}`, "omar": `{"locale":"en-GB","attributes":{"name":"Omar"}}`} {
+		if err := cl.PublishSync(t.Context(), &kgo.Record{Topic: consumers.TopicProfiles, Key: []byte(user), Value: []byte(profile)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := file(t, "card.yaml", `{default_locale: en, locales: {
+  en: {body: "{{ user.attributes.name }}, you paid {{ amount | number: decimals: 2 }}"},
+  ar: {body: "{{ user.attributes.name }}، دفعت {{ amount | number: decimals: 2 }}"}}}`)
+	if got := whisper(t, nil, "templates", "apply", path, kafka); got.code != exitOK {
+		t.Fatal(got.stderr)
+	}
+	eventually(t, "the profiles are known", func() bool {
+		return whisper(t, nil, "templates", "preview", "card", "--user=mona", "--variables={\"amount\": 1}", kafka).code == exitOK &&
+			whisper(t, nil, "templates", "preview", "card", "--user=omar", "--variables={\"amount\": 1}", kafka).code == exitOK
+	})
+	heard := map[string]*written{}
+	for _, user := range []string{"mona", "omar"} {
+		heard[user], _, _ = background(t, nil, "listen", "--user="+user, socket, "--json", "--count=1")
+		eventually(t, user+" listens", func() bool { return strings.Contains(heard[user].String(), `"welcome"`) })
+	}
+	if got := whisper(t, nil, "send", "--user=mona", "--user=omar", "--user=lina", "--id=n-1", "--template=card", `--variables={"amount": 120.5}`, "--channels=socket", kafka); got.code != exitOK {
+		t.Fatal(got.stderr)
+	}
+	for user, want := range map[string]string{"mona": "منى، دفعت ١٢٠٫٥٠", "omar": "Omar, you paid 120.50"} {
+		eventually(t, user+" reads it", func() bool { return strings.Contains(heard[user].String(), want) })
+	}
+	eventually(t, "lina, who has no name, is told why", func() bool {
+		return strings.Contains(whisper(t, nil, "deliveries", "list", postgres, "--user=lina").stdout, `reason="template card@1: body: user.attributes.name is missing"`)
+	})
+	listed := decode[struct {
+		DeliveryID string `json:"delivery_id"`
+	}](t, lines(whisper(t, nil, "deliveries", "list", postgres, "--user=omar", "--json").stdout)[0])
+	if got := whisper(t, nil, "deliveries", "show", listed.DeliveryID, postgres); !strings.Contains(got.stdout, "template=card template_version=1\n") {
+		t.Errorf("show: %s%s", got.stdout, got.stderr)
+	}
+}

@@ -8,33 +8,32 @@
 //     needed; a test ({% if name %}, ==, !=) and the filter default get by without. It never gives half a text.
 //   - Bounded. A render has a budget of steps ([MaxSteps]), counted and not timed, so a text fails the same way on
 //     every machine: a step is a node, an argument, a loop's turn, a filter, 64 bytes that a filter makes, 256 bytes
-//     of JSON that are searched. All of it takes about 1 ms, or 10 ms
-//     of the dearest steps (a search through 8 KiB of variables, again and again). Values, output, nesting and the
-//     length of a source are bounded besides. There is no include, no file, no recursion.
+//     of JSON that are searched. All of them take about 1 ms, the dearest (searches through 8 KiB of variables) 10 ms.
+//     Values, output, nesting and the length of a source are bounded besides. There is no include, no file, no
+//     recursion.
 //   - Exact. What a text needs of the request ([Text.Needs]) and whether it differs from user to user
 //     ([Text.PerUser]) follow from its tree, not from a guess. Numbers keep the digits that upstream gave.
 //   - A parsed text is immutable; any number of goroutines render it.
 //
 // # Why not a library as it is
 //
-// Of the Go libraries one is kept: github.com/osteele/liquid (v1.9.2 of August 2026, ten releases in a year, few
-// open issues). The others are forks of it, young, or render a part. It was tried first, and what we promise can't
-// be put around it: it compiles expressions to closures, so nothing can be read from a parsed text (which variables,
-// which filters, is there any user.…); its own switch for strict variables also refuses {% if name %} and default;
-// filters are found missing only when rendered; an empty loop over (1..1000000000) runs to its end and append in a
-// loop until the memory is gone, since nothing counts and no context is asked; "{{ name" without its end is printed
-// as it is; 120.50 becomes 120.5 on its way through a float64; a filter's first argument can't be a named one, which
-// plural needs; and Go reflection makes a plain placeholder three times as dear. What would be left of it is a
-// regular expression that cuts tokens. So the language is read and run here, about 1,500 lines, and osteele/liquid
-// is what it is checked against: a test renders random texts of the common subset with both, and they agree
-// (oracle_test.go). The known differences are listed there.
+// Of the Go libraries one is kept: github.com/osteele/liquid (v1.9.2 of August 2026); the others are forks of it, young,
+// or render a part. It was tried first, and what we promise can't be put around it: it compiles expressions to closures,
+// so nothing can be read from a parsed text (which variables, which filters, is there any user.…), and a filter that does
+// not exist is found when its branch is rendered; its switch for strict variables also refuses {% if name %} and default;
+// an empty loop over (1..10000000) takes seconds, over more it takes all the time there is, and append in a loop all the
+// memory, since nothing counts and no context is asked; "{{ name" without its end is printed as it is; 120.50 becomes
+// 120.5 on its way through a float64; a filter's first argument can't be a named one, which plural needs; all variables
+// must be decoded before the first is printed. What would be left of it is a regular expression that cuts tokens. So the
+// language is read and run here, and osteele/liquid is what it is checked against: a test renders random texts of the
+// common subset with both, and they agree (oracle_test.go, where the known differences are listed).
 //
 // golang.org/x/text knows digits, separators, grouping, percent, symbols of currencies, their decimals and the plural
 // rules. It can't put a currency's symbol on the right side of the number (always before it), has no dates, takes
-// Latin digits for ar-EG where CLDR has Arabic ones, and writes U+200E, U+200F and U+061C around signs. So: dates and
-// the side of the symbol come from github.com/go-playground/locales (CLDR, v0.14.2 of September 2026; only the locales
-// in locales.go are linked), digits are chosen by CLDR's list (format.go), and direction marks are left out: a text
-// has those that its author wrote and no others.
+// Latin digits for ar-EG where CLDR has Arabic ones, and writes U+200E, U+200F and U+061C around signs. So: dates
+// come from github.com/go-playground/locales (CLDR, v0.14.2 of September 2026; only the locales in locales.go are
+// linked), the side of the symbol and the digits from CLDR's lists (locales.go, format.go), and direction marks are left
+// out: a text has those that its author wrote and no others.
 package liquid
 
 // The bounds of a text.
