@@ -8,7 +8,7 @@
 //     needed; a test ({% if name %}, ==, !=) and the filter default get by without. It never gives half a text.
 //   - Bounded. A render has a budget of steps ([MaxSteps]), counted and not timed, so a text fails the same way on
 //     every machine: a step is a node, an argument, a loop's turn, a filter, 64 bytes that a filter makes, 256 bytes
-//     of JSON that are searched. All of them take about 1 ms, the dearest (searches through 8 KiB of variables) 10 ms.
+//     of JSON that are searched. All of them take 0.3 ms, the dearest (searches through 8 KiB of variables) 3 ms.
 //     Values, output, nesting and the length of a source are bounded besides. There is no include, no file, no
 //     recursion.
 //   - Exact. What a text needs of the request ([Text.Needs]) and whether it differs from user to user
