@@ -23,18 +23,16 @@ func templated(notification, template string, version, offset int64) domain.Deli
 // sentBodies are the texts that went out to sockets and phones, and why a delivery failed.
 func sentBodies(out []domain.Output) (all []string) {
 	for _, o := range out {
-		switch o := o.(type) {
-		case domain.RouteTo:
-			_, rest, _ := strings.Cut(string(o.Route.GetFrame()), `"body":"`)
+		if r, ok := o.(domain.RouteTo); ok {
+			_, rest, _ := strings.Cut(string(r.Route.GetFrame()), `"body":"`)
 			body, _, _ := strings.Cut(rest, `"`)
 			all = append(all, "socket "+body)
-		case domain.PushTo:
-			all = append(all, "push "+o.Push.GetContent().GetBody())
-		case domain.Emit:
-			if f := o.Event.GetDeliveryFailed(); f != nil {
-				all = append(all, "failed "+f.GetReason())
-			}
-		case domain.Park, domain.Unpark, domain.PutUser, domain.Reject, domain.Settle:
+		}
+		if p, ok := o.(domain.PushTo); ok {
+			all = append(all, "push "+p.Push.GetContent().GetBody())
+		}
+		if e, ok := o.(domain.Emit); ok && e.Event.GetDeliveryFailed() != nil {
+			all = append(all, "failed "+e.Event.GetDeliveryFailed().GetReason())
 		}
 	}
 	return all
