@@ -258,6 +258,7 @@ func (s *State) settle(d *delivery) {
 	}
 	if len(rest) == 0 {
 		delete(s.byUser, d.user())
+		delete(s.resting, d.user())
 	} else {
 		s.byUser[d.user()] = rest
 	}

@@ -60,8 +60,9 @@ func (s *State) closeDigest(d *delivery) {
 	}
 	if rule == nil || len(members) < rule.Min && !d.closing {
 		for _, m := range members {
-			m.gathered = true
-			s.advance(m)
+			if m.gathered = true; s.holds(m) {
+				s.advance(m)
+			}
 		}
 		return
 	}

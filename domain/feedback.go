@@ -243,6 +243,7 @@ func (s *State) presenceSeen(in PresenceSeen) {
 func (s *State) wake(user string, opened presence) {
 	for _, d := range slices.Clone(s.byUser[user]) {
 		switch {
+		case !s.holds(d): // another one of them came in its place
 		case s.wakeable(d):
 			d.tries = 0
 			s.sendFromSocket(d)

@@ -112,7 +112,9 @@ func (s *State) hold(d *delivery, v *verdict) {
 		s.schedule(d, v.until)
 		return
 	}
-	d.phase, d.until = v.phase, v.until
+	if d.phase, d.until = v.phase, v.until; d.phase == whisperv1.Phase_PHASE_QUIET {
+		s.resting[d.user()] = true
+	}
 	d.waiting = d.waiting[:0]
 	s.deferred(d, v)
 	s.schedule(d, v.until)
@@ -174,10 +176,14 @@ func (s *State) replaceOlder(d *delivery) {
 	if !category.Collapse {
 		return
 	}
-	for _, o := range slices.Clone(s.byUser[d.user()]) {
-		if o != d && o.waits() && o.acc.GetCollapseKey() == key && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
-			s.suppress(o, ReasonCollapsed, d.ev.GetNotificationId(), nil)
+	var older []*delivery
+	for _, o := range s.byUser[d.user()] {
+		if o != d && o.acc.GetCollapseKey() == key && o.waits() && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
+			older = append(older, o)
 		}
+	}
+	for _, o := range older {
+		s.suppress(o, ReasonCollapsed, d.ev.GetNotificationId(), nil)
 	}
 }
 
@@ -196,11 +202,20 @@ func olderThan(a, b *delivery) bool {
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
 // lane is about to pass it: a user's lane stays in order. It says whether any went.
 func (s *State) releaseOlder(d *delivery) (any bool) {
-	if len(s.byUser[d.user()]) < 2 || d.attempt > 0 {
+	if d.attempt > 0 || !s.resting[d.user()] {
 		return false
 	}
-	for _, o := range slices.Clone(s.byUser[d.user()]) {
-		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
+	var older []*delivery
+	for _, o := range s.byUser[d.user()] {
+		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET {
+			older = append(older, o)
+		}
+	}
+	if len(older) == 0 {
+		delete(s.resting, d.user())
+	}
+	for _, o := range older {
+		if s.holds(o) && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
 			s.advance(o)
 			any = any || o.phase != whisperv1.Phase_PHASE_QUIET
 		}
@@ -212,6 +227,9 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 // channel may be refused.
 func (s *State) reconsider(user string) {
 	for _, d := range slices.Clone(s.byUser[user]) {
+		if !s.holds(d) {
+			continue
+		}
 		if d.phase == whisperv1.Phase_PHASE_QUIET || d.phase == whisperv1.Phase_PHASE_CAPPED || d.phase == whisperv1.Phase_PHASE_TIMED {
 			s.advance(d)
 			continue
@@ -230,6 +248,9 @@ func (s *State) reconsider(user string) {
 		}
 	}
 }
+
+// holds says whether d has not ended: what is done about one delivery may end another.
+func (s *State) holds(d *delivery) bool { return s.deliveries[d.id.Hash()] == d }
 
 // count counts d against its category's caps, once, just before its first attempt.
 func (s *State) count(d *delivery) {
@@ -324,6 +345,9 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	}
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())
+	if d.phase == whisperv1.Phase_PHASE_QUIET {
+		s.resting[d.user()] = true
+	}
 }
 
 func parkPolicy(p *whisperv1.Parked, d *delivery) {

@@ -64,7 +64,8 @@ type State struct {
 	tally      tally
 	zones      zones
 	noticed    map[Notice]bool
-	question   asked // of the judge at work, and its answer
+	resting    map[string]bool // users of whom something waits for the end of quiet hours, or did
+	question   asked           // of the judge at work, and its answer
 	answer     verdict
 
 	deliveries map[DeliveryHash]*delivery
@@ -165,6 +166,7 @@ func NewState(partition int32, policy Policy) *State {
 		seen:       newWindow(policy.Window),
 		tally:      newTally(),
 		noticed:    map[Notice]bool{},
+		resting:    map[string]bool{},
 		replay:     map[DeliveryHash]replayed{},
 	}
 }

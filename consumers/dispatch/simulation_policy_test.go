@@ -71,6 +71,15 @@ func (w *world) categoryOf(notification string) string {
 	return simRules[strings.Count(notification, "-")%len(simRules)].name
 }
 
+// collapseKeyOf: every third notification replaces those before it.
+func (w *world) collapseKeyOf(notification string) string {
+	var serial int
+	if _, err := fmt.Sscanf(notification, "n%d", &serial); err != nil || w.policy == nil || serial%3 != 0 {
+		return ""
+	}
+	return "key"
+}
+
 func newPolicyWorld(t *rapid.T) *world {
 	w := newWorld(t)
 	w.policy = &simPolicy{sent: map[string]map[string]time.Time{}}

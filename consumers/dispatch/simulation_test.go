@@ -272,7 +272,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
-			Category: w.categoryOf(notification),
+			Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification),
 			Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
 			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(w.ttl()).UnixMilli(),
 			Request: &whisperv1.Position{Topic: "r", Offset: w.requests}, Recipients: 1,
