@@ -225,6 +225,21 @@ func (w *world) checkFact(ev *whisperv1.Event) {
 	}
 }
 
+// checkDigests: nothing is told in two digests.
+func (w *world) checkDigests() {
+	told := map[string]string{}
+	for _, lane := range w.lanes {
+		for _, ev := range lane {
+			for _, member := range ev.GetDeliveryAccepted().GetDigestMembers() {
+				if other := told[string(member)]; other != "" && other != ev.GetNotificationId() {
+					w.t.Errorf("%x is told in %s and in %s", member, other, ev.GetNotificationId())
+				}
+				told[string(member)] = ev.GetNotificationId()
+			}
+		}
+	}
+}
+
 // TestAnyInterleavingKeepsThePolicy: whatever users change, whatever comes in whatever order, with clocks
 // that go back, and dispatch dying between any two records it writes: no cap is exceeded on the wire, nothing
 // goes out in quiet hours that may not, nothing stops what is mandatory, and everything comes to an end.

@@ -131,6 +131,17 @@ func (w *world) restore() {
 	if !w.crashed {
 		w.write(w.state.Resume(w.now))
 	}
+	w.replayed()
+}
+
+// replayed is partition.replayed.
+func (w *world) replayed() {
+	for lane, end := range w.laneEnds {
+		if w.taken[lane] < end {
+			return
+		}
+	}
+	w.state.ReplayDone()
 }
 
 // decide writes what is decided, unless the process dies in the middle of it.
@@ -248,9 +259,11 @@ func (w *world) feedLane(lane int) {
 	ev := proto.CloneOf(w.lanes[lane][at])
 	if ev.GetCancelRequested() != nil {
 		w.decide(domain.CancelArrived{Event: ev, Source: source})
+		w.replayed()
 		return
 	}
 	w.decide(domain.DeliveryArrived{Event: ev, Source: source})
+	w.replayed()
 }
 
 func (w *world) tellNodes() {
@@ -401,6 +414,7 @@ func (w *world) check() {
 			ends[key]++
 		}
 	}
+	w.checkDigests()
 	for key, s := range status { // digests are asked for by nobody
 		if s.Pending() && w.asked[key] == 0 {
 			w.t.Errorf("%s never ended: it is %s", key, s)
