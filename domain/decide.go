@@ -180,7 +180,7 @@ func (s *State) answerOverdue(d *delivery) {
 
 func (s *State) profilePatched(in ProfilePatched) {
 	if in.Patch == nil {
-		s.erase(in.User)
+		s.erase(in.User, in.Offset)
 		return
 	}
 	old := s.profile(in.User)

@@ -319,7 +319,7 @@ func (s *State) readSeen(ev *whisperv1.Event) {
 
 // erase forgets a user: what waits or is on its way ends, and nothing of the user stays but the hashes of
 // what the user was sent, which tell duplicates until their window is over.
-func (s *State) erase(user string) {
+func (s *State) erase(user string, changesOffset int64) {
 	for _, d := range slices.Clone(s.byUser[user]) {
 		s.suppress(d, ReasonErased, "", nil)
 	}
@@ -332,7 +332,7 @@ func (s *State) erase(user string) {
 	}
 	s.put(Emit{Event: &whisperv1.Event{
 		UserId: user, AtUs: s.now.UnixMicro(), Cause: s.cause,
-		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{}},
+		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{ChangesOffset: changesOffset}},
 	}})
 }
 

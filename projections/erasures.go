@@ -25,8 +25,9 @@ type alias struct {
 	at   int64 // Unix microseconds: what was accepted until then
 }
 
+// aliasOf is made of where the erasure was asked for, so that one that dispatch told twice has one alias.
 func aliasOf(f fact) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", f.rec.Topic, f.rec.Partition, f.rec.Offset))
+	sum := sha256.Sum256(fmt.Appendf(nil, "erasure/%d/%d", f.rec.Partition, f.ev.GetUserErased().GetChangesOffset()))
 	return "erased:" + hex.EncodeToString(sum[:8])
 }
 
@@ -115,9 +116,10 @@ func (t *transaction) aliases(ctx context.Context, chunks []*chunk) (map[string]
 func (t *transaction) eraseUser(ctx context.Context, f fact) error {
 	name := aliasOf(f)
 	user, at := f.ev.GetUserId(), f.ev.GetAtUs()
-	if _, err := t.tx.Exec(ctx, t.sql(`
+	inserted, err := t.tx.Exec(ctx, t.sql(`
 		INSERT INTO $.erasures (partition, "offset", user_hash, alias, at)
-		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000)) ON CONFLICT DO NOTHING`), f.rec.Partition, f.rec.Offset, userHash(user), name, at); err != nil {
+		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000)) ON CONFLICT DO NOTHING`), f.rec.Partition, f.ev.GetUserErased().GetChangesOffset(), userHash(user), name, at)
+	if err != nil || inserted.RowsAffected() == 0 { // told again after a restart: who came since under this id stays
 		return err
 	}
 	if _, err := t.tx.Exec(ctx, t.sql(`

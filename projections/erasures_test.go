@@ -13,7 +13,7 @@ import (
 func (s story) erased(after time.Duration) *whisperv1.Event {
 	return &whisperv1.Event{
 		UserId: s.user, AtUs: s.requested.Add(after).UnixMicro(), Cause: s.request,
-		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{}},
+		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{ChangesOffset: 7}},
 	}
 }
 
@@ -42,7 +42,7 @@ func TestAnErasedUserIsOutOfEveryRowAndTheCountsStay(t *testing.T) {
 	// From before the erasure, read after it; and of a time after it: somebody new of that name.
 	l.put(record(late.accepted()), record(late.sent(time.Second, 1, "apns")), record(acked.read(2*time.Minute)), record(timelessly(pushed.read(2*time.Minute))))
 	anew := tell("n-new", "mona@example.com", now.Add(time.Hour), 6)
-	l.put(record(anew.accepted()))
+	l.put(record(anew.accepted()), record(pushed.erased(2*time.Hour))) // the erasure is told again, by a dispatch that was restarted
 	caughtUp(t, l, db)
 
 	rows := dump(t, db, migrations.Schema)

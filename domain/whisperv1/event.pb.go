@@ -1655,7 +1655,10 @@ func (x *CancelRequested) GetRequest() *Position {
 // UserErased: upstream wrote an empty profile, and whatever Whisper held of the user is gone. It speaks
 // of no delivery. What was accepted before at_us is to be told without the user's id.
 type UserErased struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the empty profile stands on the user's partition of whisper.changes: one that is read again after
+	// a restart is the same erasure.
+	ChangesOffset int64 `protobuf:"varint,1,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1688,6 +1691,13 @@ func (x *UserErased) ProtoReflect() protoreflect.Message {
 // Deprecated: Use UserErased.ProtoReflect.Descriptor instead.
 func (*UserErased) Descriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UserErased) GetChangesOffset() int64 {
+	if x != nil {
+		return x.ChangesOffset
+	}
+	return 0
 }
 
 var File_whisper_v1_event_proto protoreflect.FileDescriptor
@@ -1817,9 +1827,10 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
 	"\x0fCancelRequested\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\f\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"3\n" +
 	"\n" +
-	"UserErased*J\n" +
+	"UserErased\x12%\n" +
+	"\x0echanges_offset\x18\x01 \x01(\x03R\rchangesOffset*J\n" +
 	"\x04Lane\x12\x14\n" +
 	"\x10LANE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tLANE_HIGH\x10\x01\x12\x0f\n" +
