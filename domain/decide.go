@@ -20,6 +20,14 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case CancelArrived:
 		s.cause = in.Cause
 		s.cancel(in)
+	case BroadcastArrived:
+		s.cause = in.Cause
+		s.broadcast(in)
+	case SteeringArrived:
+		s.cause = in.Cause
+		s.steer(in)
+	case WalkOn:
+		s.walkOn(in.Lane)
 	case FactSeen:
 		s.cause = in.Cause
 		s.fact(in.Event)
@@ -38,6 +46,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case TimePassed:
 		s.timePassed()
 	}
+	s.tidyWalks()
 	return s.out
 }
 
@@ -48,6 +57,10 @@ func (s *State) begin(now time.Time, cause *whisperv1.Position) {
 		s.out = nil
 	}
 	s.now, s.cause = now, cause
+	if s.restoring != nil {
+		s.roster.sort()
+		s.restoreWalks()
+	}
 }
 
 func (s *State) put(o Output) { s.out = append(s.out, o) }
@@ -73,6 +86,13 @@ func (s *State) arrive(in DeliveryArrived) {
 		s.put(Settle{Source: in.Source, Seen: &first})
 		return
 	}
+	// Is the id a broadcast's? One that was asked for later can only be known here already because we are being
+	// restored, and then this delivery was in flight.
+	if all, taken := s.seen.lookup(HashDelivery(ev.GetNotificationId(), "")); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
+		s.duplicate(in, NewDeliveryID(time.UnixMilli(all.AcceptedMs), id.Hash()))
+		s.put(Settle{Source: in.Source})
+		return
+	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
 	d.recount = s.tally.counted[id.Hash()]
 	s.seen.add(d.remembered())
@@ -91,6 +111,11 @@ func (s *State) arrive(in DeliveryArrived) {
 			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 			return
 		}
+	}
+	if s.wasCancelled(ev.GetNotificationId()) {
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
+		s.settle(d)
+		return
 	}
 	s.start(d)
 }
@@ -111,15 +136,6 @@ func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 			Request: acc.GetRequest(), Recipients: acc.GetRecipients(),
 		}},
 	}})
-}
-
-// cancel ends what was not sent. What was sent stays sent; it is not sent again.
-func (s *State) cancel(in CancelArrived) {
-	for _, d := range s.sorted(func(d *delivery) bool { return d.ev.GetNotificationId() == in.Event.GetNotificationId() }) {
-		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
-		s.settle(d)
-	}
-	s.put(Settle{Source: in.Source})
 }
 
 func (s *State) expire(d *delivery) {
@@ -162,6 +178,7 @@ func (s *State) timePassed() {
 			s.schedule(d, d.expires())
 		}
 	}
+	s.forgetRetractions()
 	s.seen.forget(s.now)
 }
 
@@ -179,6 +196,7 @@ func (s *State) answerOverdue(d *delivery) {
 }
 
 func (s *State) profilePatched(in ProfilePatched) {
+	s.changesAt = max(s.changesAt, in.Offset)
 	if in.Patch == nil {
 		s.erase(in.User, in.Offset)
 		return
@@ -204,6 +222,9 @@ func (s *State) putUser(user string, p *whisperv1.Profile) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
 	if err != nil {
 		return // intake lets only UTF-8 through
+	}
+	if _, known := s.users[user]; !known {
+		s.roster.add(user)
 	}
 	s.users[user] = string(encoded)
 	s.put(PutUser{User: user, Profile: p})
@@ -238,9 +259,17 @@ func (s *State) park(d *delivery) {
 	for _, w := range d.waiting {
 		p.Waiting = append(p.Waiting, &whisperv1.Waiting{Attempt: w.attempt, Node: w.node, Incarnation: w.incarnation, Endpoint: w.endpoint})
 	}
+	if d.walk != nil {
+		p.Accepted, p.Traceparent, p.Tracestate, p.Offset = nil, "", "", 0
+		p.Broadcast, p.UserId = d.walk.id[:], d.user()
+	}
 	s.put(Park{ID: d.id, Parked: p})
 	if !d.parked {
 		d.parked = true
+		if d.walk != nil {
+			d.leaveSlice()
+			return
+		}
 		seen := d.remembered()
 		s.put(Settle{Source: d.source, Seen: &seen})
 	}
@@ -262,8 +291,16 @@ func (s *State) settle(d *delivery) {
 	} else {
 		s.byUser[d.user()] = rest
 	}
+	if d.walk != nil {
+		d.walk.open--
+		d.walk.dealtWith(d.user(), d.id.Hash())
+		d.leaveSlice()
+	}
 	if d.parked {
 		s.put(Unpark{ID: d.id})
+		return
+	}
+	if d.walk != nil {
 		return
 	}
 	seen := d.remembered()

@@ -133,6 +133,8 @@ func said(o domain.Output) string {
 		return "put " + o.User
 	case domain.Reject:
 		return "reject: " + o.Reason.Error()
+	case domain.Steered:
+		return o.Command + " " + o.Notification
 	case domain.Settle:
 		return fmt.Sprintf("settle %d", o.Source.Offset)
 	case domain.Count:
@@ -352,7 +354,7 @@ func TestDecisions(t *testing.T) {
 		},
 		"a cancel reaches what waits": {
 			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
-			{1, domain.CancelArrived{Source: domain.LaneOffset{Offset: 8}, Event: &whisperv1.Event{NotificationId: "pay"}}, []string{"delivery_cancelled", "unpark", "settle 8"}},
+			{1, domain.CancelArrived{Source: domain.LaneOffset{Offset: 8}, Event: &whisperv1.Event{NotificationId: "pay"}}, []string{"delivery_cancelled", "unpark", "settle 8", "cancel pay"}},
 			{2, here("mona", "n1", "s1", 1), nil},
 			{2, n1, nil},
 		},

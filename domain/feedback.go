@@ -24,7 +24,9 @@ func (s *State) fact(ev *whisperv1.Event) {
 		s.readSeen(ev)
 	}
 	if d == nil {
-		s.remember(id.Hash(), ev)
+		if !s.walkFact(id, ev) {
+			s.remember(id.Hash(), ev)
+		}
 		return
 	}
 	switch k := ev.GetKind().(type) {
@@ -39,6 +41,8 @@ func (s *State) fact(ev *whisperv1.Event) {
 		s.attemptFailed(d, ev, k.AttemptFailed)
 	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
 		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted,
 		*whisperv1.Event_UserErased:
 	default: // a later version's
 	}
@@ -46,10 +50,14 @@ func (s *State) fact(ev *whisperv1.Event) {
 
 // remember keeps, during a restore, what events tell of a delivery that will be handed out again.
 func (s *State) remember(hash DeliveryHash, ev *whisperv1.Event) {
-	if s.replay == nil {
-		return
+	if s.replay != nil {
+		keepReplayed(s.replay, hash, ev)
 	}
-	r := s.replay[hash]
+}
+
+func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1.Event) {
+	r := in[hash]
+	r.note, r.user, r.at = ev.GetNotificationId(), ev.GetUserId(), DeliveryID(ev.GetDeliveryId()).Time()
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliverySent:
 		r.attempt = max(r.attempt, k.DeliverySent.GetAttempt())
@@ -66,7 +74,7 @@ func (s *State) remember(hash DeliveryHash, ev *whisperv1.Event) {
 	default: // waits and duplicates change nothing
 		return
 	}
-	s.replay[hash] = r
+	in[hash] = r
 }
 
 func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
@@ -236,11 +244,13 @@ func (s *State) presenceSeen(in PresenceSeen) {
 	}
 	if opened && s.nodes[now.node] == now.incarnation {
 		s.wake(in.User, now)
+		s.tellOpened(in.User, now)
 	}
 }
 
 // wake sends what waits for the user, oldest first, and again what was not acknowledged.
 func (s *State) wake(user string, opened presence) {
+	s.wakeWalks(user)
 	for _, d := range slices.Clone(s.byUser[user]) {
 		switch {
 		case !s.holds(d): // another one of them came in its place
@@ -287,6 +297,11 @@ func (s *State) nodeSeen(in NodeSeen) {
 	}
 	s.forgetPresence(in.Node, in.Incarnation)
 	// Presence may have been read before the heartbeat that makes it count.
+	for _, w := range s.order {
+		if !w.paused && !w.ending {
+			w.toWake = s.findAwake(w)
+		}
+	}
 	woken := map[string]bool{}
 	for _, d := range s.sorted(s.wakeable) {
 		user := d.user()

@@ -58,6 +58,8 @@ func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfInt32(int32(100 + n))
 	case protoreflect.Fixed64Kind, protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(uint64(1000 + n))
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(float64(n) + 0.5)
 	default:
 		return protoreflect.ValueOfInt64(10_000 + n)
 	}
@@ -82,7 +84,10 @@ func TestHistoryStaysReadable(t *testing.T) {
 	for name, m := range map[string]proto.Message{
 		"profile": &whisperv1.Profile{}, "parked": &whisperv1.Parked{}, "seen": &whisperv1.Seen{}, "presence": &whisperv1.Presence{},
 		"node": &whisperv1.Node{}, "route": &whisperv1.Route{}, "push": &whisperv1.Push{}, "request": &whisperv1.Request{},
-		"revocation": &whisperv1.Revocation{}, "counted": &whisperv1.Counted{},
+		"revocation": &whisperv1.Revocation{},
+		// Since there are broadcasts.
+		"parked_broadcast": &whisperv1.Parked{}, "profile_created": &whisperv1.Profile{}, "route_retract": &whisperv1.Route{}, "request_broadcast": &whisperv1.Request{},
+		"counted": &whisperv1.Counted{},
 	} {
 		sample(m.ProtoReflect(), 0)
 		samples[name] = m

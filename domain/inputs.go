@@ -39,6 +39,22 @@ type (
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
+	// BroadcastArrived: intake accepted a broadcast, and this is the partition's share of it.
+	BroadcastArrived struct {
+		Event  *whisperv1.Event
+		Source LaneOffset
+		Trace  Trace
+		Cause  *whisperv1.Position
+	}
+	// SteeringArrived asks to pause, resume or retract a notification; the event's kind says which.
+	SteeringArrived struct {
+		Event  *whisperv1.Event
+		Source LaneOffset
+		Trace  Trace
+		Cause  *whisperv1.Position
+	}
+	// WalkOn does one slice of the next of the lane's broadcasts.
+	WalkOn struct{ Lane Lane }
 	// FactSeen is feedback: any event of whisper.events, our own ones included.
 	FactSeen struct {
 		Event *whisperv1.Event
@@ -84,19 +100,22 @@ type (
 	TimePassed struct{}
 )
 
-func (DeliveryArrived) input() {}
-func (CancelArrived) input()   {}
-func (FactSeen) input()        {}
-func (PresenceSeen) input()    {}
-func (NodeSeen) input()        {}
-func (ProfilePatched) input()  {}
-func (TemplateSeen) input()    {}
-func (CategorySeen) input()    {}
-func (TemplatesRead) input()   {}
-func (TimePassed) input()      {}
+func (DeliveryArrived) input()  {}
+func (CancelArrived) input()    {}
+func (BroadcastArrived) input() {}
+func (SteeringArrived) input()  {}
+func (WalkOn) input()           {}
+func (FactSeen) input()         {}
+func (PresenceSeen) input()     {}
+func (NodeSeen) input()         {}
+func (ProfilePatched) input()   {}
+func (TemplateSeen) input()     {}
+func (TimePassed) input()       {}
+func (CategorySeen) input()     {}
+func (TemplatesRead) input()    {}
 
-// Output is one thing to write. Everything but Settle becomes a record; Settle may take effect only when
-// all outputs before it are acknowledged by Kafka. The set is closed.
+// Output is one thing to write. Most become records; Settle, Unpark, Advanced and
+// Finished may take effect only when all outputs before them are acknowledged by Kafka. The set is closed.
 //
 //sumtype:decl
 type Output interface{ output() }
@@ -124,12 +143,38 @@ type (
 		ID     DeliveryID
 		Parked *whisperv1.Parked
 	}
-	// Unpark removes what Park wrote.
+	// Unpark removes what Park wrote, once everything before this output is acknowledged: a delivery must not
+	// be forgotten before the fact of its end is known.
 	Unpark struct{ ID DeliveryID }
 	// PutUser writes a user to whisper.users; nil: a tombstone.
 	PutUser struct {
 		User    string
 		Profile *whisperv1.Profile
+	}
+	// SliceTaken begins a slice of a broadcast: feedback about its deliveries comes from here on.
+	SliceTaken struct {
+		Broadcast DeliveryID
+		Slice     int64
+		// Replays: some of them may have been dealt with before the restart, so their feedback is as old.
+		Replays bool
+	}
+	// Advanced lets go of all slices up to and including Slice. Cursor is to be parked under CursorID
+	// once everything before this output is acknowledged by Kafka; of several of a broadcast the last is enough.
+	// Until then a restart walks those slices again.
+	Advanced struct {
+		Broadcast DeliveryID
+		Slice     int64
+		CursorID  DeliveryID
+		Cursor    *whisperv1.Parked
+	}
+	// Finished ends a broadcast: nothing depends on its records any more. They are removed, in this order,
+	// once everything before this output is acknowledged.
+	Finished struct{ Broadcast, CursorID DeliveryID }
+	// Steered counts a command; Known says whether the partition held anything of the notification.
+	Steered struct {
+		Command      string
+		Notification string
+		Known        bool
 	}
 	// Count notes that a delivery counts against caps. It has to be durable before what comes after it for
 	// this user is written: a restart that had forgotten it would make room for one too many.
@@ -155,15 +200,19 @@ type (
 	}
 )
 
-func (Emit) output()    {}
-func (RouteTo) output() {}
-func (PushTo) output()  {}
-func (Park) output()    {}
-func (Unpark) output()  {}
-func (PutUser) output() {}
-func (Count) output()   {}
-func (Uncount) output() {}
-func (Deliver) output() {}
-func (Notice) output()  {}
-func (Reject) output()  {}
-func (Settle) output()  {}
+func (Emit) output()       {}
+func (RouteTo) output()    {}
+func (PushTo) output()     {}
+func (Park) output()       {}
+func (Unpark) output()     {}
+func (PutUser) output()    {}
+func (Reject) output()     {}
+func (SliceTaken) output() {}
+func (Advanced) output()   {}
+func (Finished) output()   {}
+func (Steered) output()    {}
+func (Settle) output()     {}
+func (Count) output()      {}
+func (Uncount) output()    {}
+func (Deliver) output()    {}
+func (Notice) output()     {}

@@ -323,6 +323,7 @@ func (s *State) erase(user string, changesOffset int64) {
 	for _, d := range slices.Clone(s.byUser[user]) {
 		s.suppress(d, ReasonErased, "", nil)
 	}
+	s.eraseWaiting(user)
 	if _, known := s.users[user]; known {
 		delete(s.users, user)
 		s.put(PutUser{User: user})

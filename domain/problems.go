@@ -17,6 +17,7 @@ const (
 	WordWrongType      = "wrong_type"
 	WordID             = "id"
 	WordAudience       = "audience"
+	WordSegment        = "segment"
 	WordContent        = "content"
 	WordChannel        = "channel"
 	WordCategory       = "category"

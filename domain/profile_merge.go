@@ -63,8 +63,17 @@ func copyProfile(old *whisperv1.Profile, offset int64) *whisperv1.Profile {
 		QuietHours:    old.GetQuietHours(),
 		Endpoints:     old.GetEndpoints(),
 		ChangesOffset: offset,
+		CreatedOffset: created(old, offset),
 		Reading:       old.GetReading(),
 	}
+}
+
+// created is one more than the offset of the user's first patch.
+func created(old *whisperv1.Profile, offset int64) int64 {
+	if old == nil {
+		return offset + 1
+	}
+	return old.GetCreatedOffset()
 }
 
 // mergeEndpoints returns a list of its own, sorted by name.

@@ -46,10 +46,11 @@ func TestPatchesMakeAndChangeAProfile(t *testing.T) {
 	first := apply(t, nil, fullPatch, 1000, 0)
 	want := &whisperv1.Profile{
 		Locale: "ar-EG", Timezone: "Africa/Cairo",
-		Attributes:  []byte(`{"country":"EG","name":"Mona","plan":"gold"}`),
-		Preferences: []byte(`{"marketing":{"apns":false}}`),
-		QuietHours:  []byte(`{"from":"22:00","to":"07:00"}`),
-		Endpoints:   []*whisperv1.Endpoint{{Name: "iphone", Channel: "apns", Token: "t1", App: "com.klivvr.app", RegisteredAtMs: 1000}},
+		Attributes:    []byte(`{"country":"EG","name":"Mona","plan":"gold"}`),
+		Preferences:   []byte(`{"marketing":{"apns":false}}`),
+		QuietHours:    []byte(`{"from":"22:00","to":"07:00"}`),
+		Endpoints:     []*whisperv1.Endpoint{{Name: "iphone", Channel: "apns", Token: "t1", App: "com.klivvr.app", RegisteredAtMs: 1000}},
+		CreatedOffset: 1,
 	}
 	if !proto.Equal(first, want) {
 		t.Fatalf("got  %v\nwant %v", first, want)
@@ -166,7 +167,7 @@ func TestMergedProfileIsBounded(t *testing.T) {
 		patch := parsePatch(t, fmt.Sprintf(`{"attributes":{"a%d":%q}}`, i, strings.Repeat("x", 30<<10)))
 		profile, err = domain.ApplyProfilePatch(profile, patch, time.UnixMilli(0), int64(i))
 	}
-	if err == nil || err.Error() != "the merged profile has 92191 bytes, at most 65536 are allowed: the patch is not applied" {
+	if err == nil || err.Error() != "the merged profile has 92194 bytes, at most 65536 are allowed: the patch is not applied" {
 		t.Errorf("got %v", err)
 	}
 	if profile.GetChangesOffset() != 2 || strings.Contains(string(profile.GetAttributes()), "a2") {

@@ -19,6 +19,8 @@ const (
 	profilePreferences = 4
 	profileQuietHours  = 5
 	profileEndpoints   = 6
+	profileChanges     = 7
+	profileCreated     = 30
 	profileReading     = 20
 )
 
@@ -35,6 +37,37 @@ func (v profileView) reading() string { return v.field(profileReading) }
 
 // reachable: there is an endpoint at all.
 func (v profileView) reachable() bool { return v.field(profileEndpoints) != "" }
+
+// number is the value of a field that is a varint; 0 where there is none.
+func (v profileView) number(number protowire.Number) int64 {
+	rest := string(v)
+	for rest != "" {
+		tag, n := uvarint(rest)
+		if n <= 0 {
+			return 0
+		}
+		rest = rest[n:]
+		at, kind := protowire.DecodeTag(tag)
+		if at > number {
+			return 0
+		}
+		value, n := uvarint(rest)
+		if n <= 0 {
+			return 0
+		}
+		rest = rest[n:]
+		switch {
+		case kind == protowire.VarintType && at == number:
+			return int64(value)
+		case kind == protowire.VarintType:
+		case value > uint64(len(rest)):
+			return 0
+		default:
+			rest = rest[value:]
+		}
+	}
+	return 0
+}
 
 // field is the value of the first field with this number, which has the wire type of bytes; "" where there
 // is none, or where the profile can't be read: like the empty value, it is a user of whom nothing is known.

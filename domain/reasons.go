@@ -13,6 +13,7 @@ const (
 	ReasonUnknownUser    = "unknown_user"
 	ReasonDuplicate      = "duplicate"
 	ReasonTTL            = "ttl"
+	ReasonCancelled      = "cancelled"
 
 	// Of the policy, in the order of the checks.
 	ReasonPreference   = "preference"   // the user allows none of the channels

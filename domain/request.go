@@ -44,14 +44,22 @@ var (
 // Request is a valid record of whisper.requests.{lane}: either a notification or a command about an
 // earlier one. What it leaves out has its default here, but for ID.
 type Request struct {
-	// Cancel is the notification that a cancel is about. Where it is set, all other fields are empty.
-	Cancel string
+	// Command is what is asked about an earlier notification (cancel, pause, resume, retract), and Target which. Where
+	// they are set, all other fields are empty.
+	Command string
+	Target  string
 
 	// ID is the notification's id; empty: topic/partition/offset of the record.
 	ID       string
 	Category string
 	// Users are the recipients in the order given; a user named twice counts once.
 	Users []string
+	// Broadcast: to everyone with a profile, or to those whom Segment (CEL, as [CompileSegment] takes it) means, and
+	// Users is empty. Rate is deliveries a second (0: no bound), SendAtLocal a time of day in each user's zone.
+	Broadcast   bool
+	Segment     string
+	Rate        float64
+	SendAtLocal string
 	// Either Template with Variables (a JSON object or nil), or Content.
 	Template  string
 	Variables []byte
@@ -108,6 +116,7 @@ type draft struct {
 	verbs     []string // commands
 	target    string   // the last command's notification
 	users     []string // as they came
+	segment   string
 }
 
 // The fields of the record, by their place in requestFields.
@@ -122,6 +131,8 @@ const (
 	atCollapseKey
 	atSendAt
 	atTTL
+	atRate
+	atSendAtLocal
 	atCancel
 	atPause
 	atResume
@@ -129,7 +140,7 @@ const (
 )
 
 var requestFields = []string{
-	"id", "category", "to", "template", "variables", "content", "channels", "collapse_key", "send_at", "ttl",
+	"id", "category", "to", "template", "variables", "content", "channels", "collapse_key", "send_at", "ttl", "rate", "send_at_local",
 	"cancel", "pause", "resume", "retract",
 }
 
@@ -189,14 +200,10 @@ func (d *draft) checkCommand() {
 			d.add(WordCommand, "%s stands alone: leave out %s", name, field)
 		}
 	}
-	if name != requestFields[atCancel] {
-		d.add(WordUnavailable, "%s is not available in this version: of the commands only cancel is", name)
-		return
-	}
-	if d.sound(atCancel) {
+	if d.broken == 0 {
 		d.checkID(name, d.target)
 	}
-	d.Request = Request{Cancel: d.target}
+	d.Request = Request{Command: name, Target: d.target}
 }
 
 func (d *draft) checkAudience() {
@@ -210,8 +217,13 @@ func (d *draft) checkAudience() {
 		}
 		return
 	case d.audiences[0] != "users":
-		d.add(WordUnavailable, "to.%s: broadcasts are not available in this version; name users", d.audiences[0])
+		d.checkBroadcast()
 		return
+	}
+	for _, at := range []int{atRate, atSendAtLocal} {
+		if d.given(at) {
+			d.add(WordAudience, "%s is of broadcasts only: to.all or to.segment", requestFields[at])
+		}
 	}
 	switch n := len(d.users); {
 	case n == 0:

@@ -52,6 +52,28 @@ func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (
 	if err := r.checkTimes(src, now); err != nil {
 		return nil, err
 	}
+	acc := r.accepted(src, templateVersion)
+	d := &Deliveries{
+		notificationID: r.NotificationID(src),
+		users:          r.Users,
+		at:             src.At,
+	}
+	d.shared = &whisperv1.Event{
+		NotificationId: d.notificationID,
+		AtUs:           now.UnixMicro(),
+		Lane:           src.Lane.Proto(),
+		Cause:          src.Position,
+		Kind:           &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+	}
+	var err error
+	if d.encoded, err = proto.Marshal(d.shared); err != nil { // can't be: all text is UTF-8
+		return nil, fmt.Errorf("encode the deliveries of %q: %w", d.notificationID, err)
+	}
+	return d, nil
+}
+
+// accepted is what all recipients share.
+func (r *Request) accepted(src Source, templateVersion int64) *whisperv1.DeliveryAccepted {
 	accepted := src.At.UnixMilli()
 	from := accepted
 	acc := &whisperv1.DeliveryAccepted{
@@ -72,23 +94,7 @@ func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (
 		acc.SendAtMs = from
 	}
 	acc.ExpiresAtMs = from + r.TTL.Milliseconds()
-	d := &Deliveries{
-		notificationID: r.NotificationID(src),
-		users:          r.Users,
-		at:             src.At,
-	}
-	d.shared = &whisperv1.Event{
-		NotificationId: d.notificationID,
-		AtUs:           now.UnixMicro(),
-		Lane:           src.Lane.Proto(),
-		Cause:          src.Position,
-		Kind:           &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
-	}
-	var err error
-	if d.encoded, err = proto.Marshal(d.shared); err != nil { // can't be: all text is UTF-8
-		return nil, fmt.Errorf("encode the deliveries of %q: %w", d.notificationID, err)
-	}
-	return d, nil
+	return acc
 }
 
 func (r *Request) checkTimes(src Source, now time.Time) error {
@@ -165,15 +171,4 @@ func (d *Deliveries) Encode(user string) []byte {
 	b = protowire.AppendTag(b, eventUserID, protowire.BytesType)
 	b = protowire.AppendString(b, user)
 	return append(b, d.encoded...)
-}
-
-// CancelEvent asks a lane's partitions to cancel what they hold of the notification that a cancel names.
-func (r *Request) CancelEvent(src Source, now time.Time) *whisperv1.Event {
-	return &whisperv1.Event{
-		NotificationId: r.Cancel,
-		AtUs:           now.UnixMicro(),
-		Lane:           src.Lane.Proto(),
-		Cause:          src.Position,
-		Kind:           &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{Request: src.Position}},
-	}
 }

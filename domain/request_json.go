@@ -48,6 +48,10 @@ func (d *draft) readField(at int, raw string) {
 		d.readSendAt(raw)
 	case atTTL:
 		d.readTTL(raw)
+	case atRate:
+		d.readRate(raw)
+	case atSendAtLocal:
+		d.SendAtLocal = d.text(name, raw)
 	default:
 		d.verb(at, d.text(name, raw))
 	}
@@ -70,7 +74,7 @@ func (d *draft) readAudience(raw string) {
 		case 0:
 			d.users = d.texts("to.users", raw)
 		case 1:
-			d.text("to.segment", raw)
+			d.segment = d.text("to.segment", raw)
 		case 2:
 			if raw == "false" { // as good as left out
 				continue

@@ -35,6 +35,10 @@ func (d *draft) readProto(value []byte) bool {
 		d.read(atContent, func() { d.readProtoContent(c) })
 	}
 	d.readProtoTimes(&req)
+	d.readProtoText(atSendAtLocal, &d.SendAtLocal, req.GetSendAtLocal())
+	if rate := req.GetRate(); rate != 0 {
+		d.read(atRate, func() { d.Rate = rate })
+	}
 	d.readProtoCommand(&req)
 	return true
 }
@@ -50,7 +54,7 @@ func (d *draft) readProtoAudience(to *whisperv1.Audience) {
 	case *whisperv1.Audience_Users:
 		d.audiences, d.users = audienceFields[0:1], a.Users.GetIds()
 	case *whisperv1.Audience_Segment:
-		d.audiences = audienceFields[1:2]
+		d.audiences, d.segment = audienceFields[1:2], a.Segment
 	case *whisperv1.Audience_All:
 		if a.All {
 			d.audiences = audienceFields[2:3]

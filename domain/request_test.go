@@ -110,7 +110,7 @@ func TestParseRequestFillsInDefaults(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	cancel, err := domain.ParseRequest([]byte(`{"cancel": "pay-8812"}`), "")
-	if err != nil || !reflect.DeepEqual(cancel, &domain.Request{Cancel: "pay-8812"}) {
+	if err != nil || !reflect.DeepEqual(cancel, &domain.Request{Command: "cancel", Target: "pay-8812"}) {
 		t.Errorf("cancel is %+v, %v", cancel, err)
 	}
 }
@@ -154,8 +154,8 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"half a pair", "", `{"id":"\ud800",` + to + `,` + say + `}`, "malformed", `id has half of a surrogate pair (\ud800 to \udfff)`},
 		{"unknown content type", "text/csv", `a,b`, "content_type", `unknown content-type "text/csv": application/json or application/x-protobuf`},
 		{"too large", "", strings.Repeat("x", 1<<20), "too_large", `the request has 1048576 bytes, at most 262144 are allowed`},
-		{"unknown field", "", `{"too":1,` + to + `,` + say + `}`, "unknown_field", `unknown field "too"; known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, cancel, pause, resume, retract`},
-		{"lane", "", `{"lane":"urgent",` + to + `,` + say + `}`, "unknown_field", `unknown field "lane" (the topic is the lane: whisper.requests.high, .normal or .low); known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, cancel, pause, resume, retract`},
+		{"unknown field", "", `{"too":1,` + to + `,` + say + `}`, "unknown_field", `unknown field "too"; known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract`},
+		{"lane", "", `{"lane":"urgent",` + to + `,` + say + `}`, "unknown_field", `unknown field "lane" (the topic is the lane: whisper.requests.high, .normal or .low); known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract`},
 		{"case matters", "", `{"to":{"Users":["mona"]},` + say + `}`, "unknown_field", `unknown field "Users" in to; known are users, segment, all`},
 		{"unknown in content", "", `{` + to + `,"content":{"body":"b","sound":"x"}}`, "unknown_field", `unknown field "sound" in content; known are title, body, url, image, data`},
 		{"duplicate", "", `{"id":"a",` + to + `,"i\u0064":"b",` + say + `}`, "duplicate_field", `id is there twice`},
@@ -174,8 +174,12 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"empty audience", "", `{"to":{},` + say + `}`, "audience", `there is no audience: give "to": {"users": [1 to 10000 user ids]}`},
 		{"no users", "", `{"to":{"users":[]},` + say + `}`, "audience", `to.users is empty: 1 to 10000 user ids are needed`},
 		{"10,001 users", "", `{"to":{"users":[` + users(10_001) + `]},` + say + `}`, "audience", `to.users has 10001 user ids, at most 10000 are allowed: split the request`},
-		{"segment", "", `{"to":{"segment":"true"},` + say + `}`, "unavailable", `to.segment: broadcasts are not available in this version; name users`},
-		{"all", "", `{"to":{"all":true},` + say + `}`, "unavailable", `to.all: broadcasts are not available in this version; name users`},
+		{"an empty segment", "", `{"to":{"segment":""},` + say + `}`, "segment", `to.segment is empty: give a CEL expression such as "user.attributes.country == 'EG'", or "to": {"all": true}`},
+		{"a rate of a list of users", "", `{"to":{"users":["a"]},"rate":5,` + say + `}`, "audience", `rate is of broadcasts only: to.all or to.segment`},
+		{"a rate of 0", "", `{"to":{"all":true},"rate":0,` + say + `}`, "audience", `rate is 0: it must be above 0, at most 1000000 deliveries a second`},
+		{"a rate below 0", "", `{"to":{"all":true},"rate":-1,` + say + `}`, "audience", `rate is -1: it must be above 0, at most 1000000 deliveries a second`},
+		{"a rate that is a text", "", `{"to":{"all":true},"rate":"fast",` + say + `}`, "wrong_type", `rate must be a number of deliveries a second, not a string`},
+		{"a time of day that is none", "", `{"to":{"all":true},"send_at_local":"9:00",` + say + `}`, "time", `send_at_local "9:00" is not a time of day such as "09:00"`},
 		{"empty ids", "", `{"id":"","to":{"users":["a",""]},` + say + `}`, "id", `id is empty; to.users[1] is empty`},
 		{"129-byte ids", "", `{"id":"` + long + `","to":{"users":["` + long + `"]},"template":"` + long + `"}`, "id", `id has 129 bytes, at most 128 are allowed; to.users[0] has 129 bytes, at most 128 are allowed; template has 129 bytes, at most 128 are allowed`},
 		{"control character", "", `{"to":{"users":["a\u0000b"]},` + say + `}`, "id", `to.users[0] has a control character (0x00)`},
@@ -196,14 +200,13 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"category", "", `{` + to + `,` + say + `,"category":"Card Payments"}`, "category", `category "Card Payments" has a character that is not allowed: lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card`},
 		{"category part", "", `{` + to + `,` + say + `,"category":"card."}`, "category", `category "card." has an empty part: lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card`},
 		{"collapse key", "", `{` + to + `,` + say + `,"collapse_key":"` + long + `"}`, "id", `collapse_key has 129 bytes, at most 64 are allowed`},
-		{"pause", "", `{"pause":"x"}`, "unavailable", `pause is not available in this version: of the commands only cancel is`},
-		{"retract", "", `{"retract":"x"}`, "unavailable", `retract is not available in this version: of the commands only cancel is`},
+		{"pause and resume", "", `{"pause":"x","resume":"x"}`, "command", `pause and resume are given together: one command a record`},
 		{"cancel with more", "", `{"cancel":"x",` + to + `}`, "command", `cancel stands alone: leave out to`},
 		{"two commands", "", `{"cancel":"x","resume":"x"}`, "command", `cancel and resume are given together: one command a record`},
 		{"cancel of nothing", "", `{"cancel":""}`, "id", `cancel is empty`},
 		{
 			"all at once", "", `{"id":"","ttl":"-1s","x":1,"channels":["fax"]}`, "unknown_field",
-			`unknown field "x"; known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, cancel, pause, resume, retract; id is empty; ` +
+			`unknown field "x"; known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract; id is empty; ` +
 				`there is no audience: give "to": {"users": [1 to 10000 user ids]}; there is nothing to say: give a template or a content; ` +
 				`channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; ttl is -1s: it must be positive`,
 		},
@@ -345,7 +348,7 @@ func TestDeliveriesRefuseTimesThatCannotBe(t *testing.T) {
 func TestCancelEventNamesTheNotification(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1_700_000_000_000)
-	ev := (&domain.Request{Cancel: "pay-8812"}).CancelEvent(source(at), at)
+	ev := (&domain.Request{Command: "cancel", Target: "pay-8812"}).CommandEvent(source(at), at)
 	if ev.GetNotificationId() != "pay-8812" || domain.KindOf(ev) != "cancel_requested" || ev.GetCancelRequested().GetRequest().GetOffset() != 42 {
 		t.Errorf("got %v", ev)
 	}
@@ -369,7 +372,7 @@ func FuzzParseRequest(f *testing.F) {
 			}
 			return
 		}
-		if r.Cancel != "" {
+		if r.Command != "" {
 			return
 		}
 		at := time.UnixMilli(1_700_000_000_000)

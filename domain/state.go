@@ -26,9 +26,18 @@ type Policy struct {
 	Resend Backoff
 	// Window is how long an id is told a duplicate.
 	Window time.Duration
+	// Slice is how many users of a broadcast one step looks at (0: [WalkSlice]).
+	Slice int
 	// Spread is the stretch over which what waited for the same hour (the end of quiet hours, a new day)
 	// is let out.
 	Spread time.Duration
+}
+
+func (p Policy) slice() int {
+	if p.Slice == 0 {
+		return WalkSlice
+	}
+	return p.Slice
 }
 
 // DefaultPolicy is for people on phones: an acknowledgement comes in seconds or not at all.
@@ -71,7 +80,19 @@ type State struct {
 	deliveries map[DeliveryHash]*delivery
 	byUser     map[string][]*delivery // in order of arrival
 	due        dueHeap
-	seen       window
+	roster     roster
+	// changesAt is the last offset of whisper.changes that is in the users.
+	changesAt int64
+
+	retractions map[string]*retraction // by notification id
+
+	walks map[string]*walk // broadcasts by notification id
+	order []*walk          // by lane, then as they came
+	turn  int              // whose it is among them
+	// restoring are records of broadcasts, until all are there.
+	restoring []*whisperv1.Parked
+
+	seen window
 
 	// replay is what whisper.events tells of deliveries that were in flight when the partition was last
 	// let go; nil when the replay is over.
@@ -94,6 +115,9 @@ type presence struct {
 type replayed struct {
 	attempt int32
 	settled bool
+	note    string
+	user    string
+	at      time.Time // of the delivery id: whose the facts are, if the notification id was used twice
 	// A socket took it at sentUS and has not acknowledged.
 	socketSent bool
 	sentUS     int64
@@ -107,7 +131,9 @@ type delivery struct {
 	acc     *whisperv1.DeliveryAccepted
 	trace   Trace
 	source  LaneOffset
-	parked  bool // it is in whisper.timers, its offset is let go
+	walk    *walk  // of a broadcast
+	slice   *slice // holds the walk's cursor back; nil once parked
+	parked  bool   // it is in whisper.timers, its offset is let go
 
 	phase   whisperv1.Phase
 	attempt int32
@@ -161,13 +187,16 @@ func NewState(partition int32, policy Policy) *State {
 
 		templatesAt: -1,
 
-		deliveries: map[DeliveryHash]*delivery{},
-		byUser:     map[string][]*delivery{},
-		seen:       newWindow(policy.Window),
-		tally:      newTally(),
-		noticed:    map[Notice]bool{},
-		resting:    map[string]bool{},
-		replay:     map[DeliveryHash]replayed{},
+		deliveries:  map[DeliveryHash]*delivery{},
+		byUser:      map[string][]*delivery{},
+		walks:       map[string]*walk{},
+		retractions: map[string]*retraction{},
+		changesAt:   -1,
+		seen:        newWindow(policy.Window),
+		tally:       newTally(),
+		noticed:     map[Notice]bool{},
+		resting:     map[string]bool{},
+		replay:      map[DeliveryHash]replayed{},
 	}
 }
 
@@ -177,7 +206,11 @@ func (s *State) RestoreUser(user string, encoded []byte) {
 		delete(s.users, user)
 		return
 	}
+	if _, known := s.users[user]; !known {
+		s.roster.add(user)
+	}
 	s.users[user] = string(encoded)
+	s.changesAt = max(s.changesAt, profileView(s.users[user]).number(profileChanges))
 }
 
 // RestoreSeen puts a part of the window back.
@@ -189,37 +222,46 @@ func (s *State) RestoreSeen(seen ...SeenDelivery) {
 
 // RestoreParked puts a parked delivery back. It wakes with [State.Resume].
 func (s *State) RestoreParked(p *whisperv1.Parked) {
+	if r := p.GetRetraction(); r != nil {
+		s.restoreRetraction(p)
+		return
+	}
+	if p.GetWalk() != nil || p.GetCursor() != nil || len(p.GetBroadcast()) > 0 {
+		s.restoring = append(s.restoring, p)
+		return
+	}
 	id, err := DeliveryIDFromBytes(p.GetAccepted().GetDeliveryId())
 	if err != nil {
 		return // we never write such a record
 	}
 	d := &delivery{
-		id:      id,
-		ev:      p.GetAccepted(),
-		acc:     p.GetAccepted().GetDeliveryAccepted(),
-		trace:   Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()},
-		parked:  true,
-		phase:   p.GetPhase(),
-		attempt: p.GetAttempt(),
-		step:    p.GetStep(),
-		tries:   p.GetTries(),
-		sent:    p.GetSent(),
-		index:   -1,
+		id:    id,
+		ev:    p.GetAccepted(),
+		acc:   p.GetAccepted().GetDeliveryAccepted(),
+		trace: Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()},
+		index: -1,
 	}
 	d.source = LaneOffset{Lane: d.lane(), Offset: p.GetOffset()}
 	d.request = FingerprintRequest(d.acc.GetRequest())
+	s.deliveries[id.Hash()] = d
+	s.byUser[d.user()] = append(s.byUser[d.user()], d)
+	slices.SortFunc(s.byUser[d.user()], compareArrival)
+	s.restoreDelivery(d, p)
+	s.seen.add(d.remembered())
+}
+
+// restoreDelivery puts d, which is held, where it stood.
+func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
+	d.parked, d.phase = true, p.GetPhase()
+	d.attempt, d.step, d.tries, d.sent = p.GetAttempt(), p.GetStep(), p.GetTries(), p.GetSent()
 	for _, w := range p.GetWaiting() {
 		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
 	}
 	s.restorePolicy(d, p)
-	s.deliveries[id.Hash()] = d
-	s.byUser[d.user()] = append(s.byUser[d.user()], d)
-	slices.SortFunc(s.byUser[d.user()], compareArrival)
 	s.schedule(d, time.UnixMilli(p.GetDueMs()))
 	if p.GetDueMs() == 0 {
 		s.schedule(d, d.expires())
 	}
-	s.seen.add(d.remembered())
 }
 
 // Resume goes on with what was parked, once everything is restored: users who are connected get what
@@ -231,18 +273,36 @@ func (s *State) Resume(now time.Time) []Output {
 			s.sendFromSocket(d)
 		}
 	}
+	for _, w := range s.order {
+		if !w.paused && !w.ending {
+			w.toWake = s.findAwake(w)
+		}
+	}
+	s.tidyWalks()
 	return s.out
 }
 
 // ReplayDone ends the restore: every record that was in flight has been handed out again.
-func (s *State) ReplayDone() { s.replay, s.tally.counted = nil, nil }
+func (s *State) ReplayDone() {
+	s.keepForWalks()
+	s.replay, s.tally.counted = nil, nil
+}
+
+// ReplayHeld: facts from before the restart are still to be used, so their offset can't be let go.
+func (s *State) ReplayHeld() bool {
+	return slices.ContainsFunc(s.order, func(w *walk) bool { return len(w.replay) > 0 })
+}
 
 // Stats are sizes, for metrics.
-type Stats struct{ Users, Connected, InFlight, Parked, Seen int }
+type Stats struct{ Users, Connected, InFlight, Parked, Seen, Broadcasts, Away int }
 
 // Stats counts; it walks the deliveries.
 func (s *State) Stats() Stats {
 	st := Stats{Users: len(s.users), Connected: len(s.presence), Seen: len(s.seen.seen)}
+	for _, w := range s.order {
+		st.Broadcasts++
+		st.Away += len(w.away) + len(w.later)
+	}
 	for _, d := range s.deliveries {
 		if d.parked {
 			st.Parked++
@@ -307,7 +367,10 @@ func (s *State) sorted(match func(*delivery) bool) []*delivery {
 
 // compareArrival orders a lane's deliveries as they came; lanes by their rank.
 func compareArrival(a, b *delivery) int {
-	return cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset))
+	if c := cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset)); c != 0 {
+		return c
+	}
+	return a.id.Compare(b.id) // of one broadcast
 }
 
 func (s *State) schedule(d *delivery, at time.Time) {

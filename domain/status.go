@@ -120,6 +120,8 @@ func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 	case *whisperv1.Event_DeliveryRead:
 		return Read, true
 	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted,
 		*whisperv1.Event_UserErased:
 		return 0, false
 	default: // nil, or a kind from a later version
@@ -159,6 +161,20 @@ func KindOf(ev *whisperv1.Event) string {
 		return "endpoint_pruned"
 	case *whisperv1.Event_CancelRequested:
 		return "cancel_requested"
+	case *whisperv1.Event_BroadcastAccepted:
+		return "broadcast_accepted"
+	case *whisperv1.Event_BroadcastProgressed:
+		return "broadcast_progressed"
+	case *whisperv1.Event_BroadcastDropped:
+		return "broadcast_dropped"
+	case *whisperv1.Event_PauseRequested:
+		return "pause_requested"
+	case *whisperv1.Event_ResumeRequested:
+		return "resume_requested"
+	case *whisperv1.Event_RetractRequested:
+		return "retract_requested"
+	case *whisperv1.Event_DeliveryRetracted:
+		return "delivery_retracted"
 	case *whisperv1.Event_UserErased:
 		return "user_erased"
 	default:

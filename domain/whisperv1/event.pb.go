@@ -149,6 +149,73 @@ func (FailureClass) EnumDescriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
+// Where one partition's share of a broadcast stands.
+type BroadcastState int32
+
+const (
+	BroadcastState_BROADCAST_STATE_UNSPECIFIED BroadcastState = 0
+	// Waits for its send_at.
+	BroadcastState_BROADCAST_STATE_SCHEDULED BroadcastState = 1
+	// Its users are walked.
+	BroadcastState_BROADCAST_STATE_RUNNING BroadcastState = 2
+	BroadcastState_BROADCAST_STATE_PAUSED  BroadcastState = 3
+	// Everyone was walked.
+	BroadcastState_BROADCAST_STATE_WALKED BroadcastState = 4
+	// Cancelled; who was not walked by then never will be.
+	BroadcastState_BROADCAST_STATE_CANCELLED BroadcastState = 5
+	// Its time was over before everyone was walked.
+	BroadcastState_BROADCAST_STATE_EXPIRED BroadcastState = 6
+)
+
+// Enum value maps for BroadcastState.
+var (
+	BroadcastState_name = map[int32]string{
+		0: "BROADCAST_STATE_UNSPECIFIED",
+		1: "BROADCAST_STATE_SCHEDULED",
+		2: "BROADCAST_STATE_RUNNING",
+		3: "BROADCAST_STATE_PAUSED",
+		4: "BROADCAST_STATE_WALKED",
+		5: "BROADCAST_STATE_CANCELLED",
+		6: "BROADCAST_STATE_EXPIRED",
+	}
+	BroadcastState_value = map[string]int32{
+		"BROADCAST_STATE_UNSPECIFIED": 0,
+		"BROADCAST_STATE_SCHEDULED":   1,
+		"BROADCAST_STATE_RUNNING":     2,
+		"BROADCAST_STATE_PAUSED":      3,
+		"BROADCAST_STATE_WALKED":      4,
+		"BROADCAST_STATE_CANCELLED":   5,
+		"BROADCAST_STATE_EXPIRED":     6,
+	}
+)
+
+func (x BroadcastState) Enum() *BroadcastState {
+	p := new(BroadcastState)
+	*p = x
+	return p
+}
+
+func (x BroadcastState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BroadcastState) Descriptor() protoreflect.EnumDescriptor {
+	return file_whisper_v1_event_proto_enumTypes[2].Descriptor()
+}
+
+func (BroadcastState) Type() protoreflect.EnumType {
+	return &file_whisper_v1_event_proto_enumTypes[2]
+}
+
+func (x BroadcastState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BroadcastState.Descriptor instead.
+func (BroadcastState) EnumDescriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{2}
+}
+
 // Position is where a record stands in Kafka.
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -288,8 +355,10 @@ func (x *Content) GetData() []byte {
 }
 
 // Event is one past-tense fact about one delivery. whisper.events carries all of them but
-// DeliveryAccepted and CancelRequested, which open a delivery's story on whisper.deliveries.{lane}.
-// The record's key is the user id; its header `event` is the name of the kind that is set.
+// DeliveryAccepted, BroadcastAccepted and the requests that steer, which open a delivery's story on
+// whisper.deliveries.{lane}. The record's key is the user id; its header `event` is the name of the kind that is
+// set. Broadcast* facts are about one user partition's share of a broadcast: they have no user, and the hash of
+// their delivery_id is that of the notification and an empty user id.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes: 48 bits of the request's time in Unix milliseconds, then 80 bits of
@@ -320,6 +389,13 @@ type Event struct {
 	//	*Event_EndpointPruned
 	//	*Event_CancelRequested
 	//	*Event_UserErased
+	//	*Event_BroadcastAccepted
+	//	*Event_BroadcastProgressed
+	//	*Event_BroadcastDropped
+	//	*Event_PauseRequested
+	//	*Event_ResumeRequested
+	//	*Event_RetractRequested
+	//	*Event_DeliveryRetracted
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -539,6 +615,69 @@ func (x *Event) GetUserErased() *UserErased {
 	return nil
 }
 
+func (x *Event) GetBroadcastAccepted() *BroadcastAccepted {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_BroadcastAccepted); ok {
+			return x.BroadcastAccepted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetBroadcastProgressed() *BroadcastProgressed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_BroadcastProgressed); ok {
+			return x.BroadcastProgressed
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetBroadcastDropped() *BroadcastDropped {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_BroadcastDropped); ok {
+			return x.BroadcastDropped
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPauseRequested() *PauseRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_PauseRequested); ok {
+			return x.PauseRequested
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetResumeRequested() *ResumeRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ResumeRequested); ok {
+			return x.ResumeRequested
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRetractRequested() *RetractRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_RetractRequested); ok {
+			return x.RetractRequested
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetDeliveryRetracted() *DeliveryRetracted {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_DeliveryRetracted); ok {
+			return x.DeliveryRetracted
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -603,6 +742,34 @@ type Event_UserErased struct {
 	UserErased *UserErased `protobuf:"bytes,40,opt,name=user_erased,json=userErased,proto3,oneof"`
 }
 
+type Event_BroadcastAccepted struct {
+	BroadcastAccepted *BroadcastAccepted `protobuf:"bytes,50,opt,name=broadcast_accepted,json=broadcastAccepted,proto3,oneof"`
+}
+
+type Event_BroadcastProgressed struct {
+	BroadcastProgressed *BroadcastProgressed `protobuf:"bytes,51,opt,name=broadcast_progressed,json=broadcastProgressed,proto3,oneof"`
+}
+
+type Event_BroadcastDropped struct {
+	BroadcastDropped *BroadcastDropped `protobuf:"bytes,52,opt,name=broadcast_dropped,json=broadcastDropped,proto3,oneof"`
+}
+
+type Event_PauseRequested struct {
+	PauseRequested *PauseRequested `protobuf:"bytes,53,opt,name=pause_requested,json=pauseRequested,proto3,oneof"`
+}
+
+type Event_ResumeRequested struct {
+	ResumeRequested *ResumeRequested `protobuf:"bytes,54,opt,name=resume_requested,json=resumeRequested,proto3,oneof"`
+}
+
+type Event_RetractRequested struct {
+	RetractRequested *RetractRequested `protobuf:"bytes,55,opt,name=retract_requested,json=retractRequested,proto3,oneof"`
+}
+
+type Event_DeliveryRetracted struct {
+	DeliveryRetracted *DeliveryRetracted `protobuf:"bytes,56,opt,name=delivery_retracted,json=deliveryRetracted,proto3,oneof"`
+}
+
 func (*Event_DeliveryAccepted) isEvent_Kind() {}
 
 func (*Event_DeliveryScheduled) isEvent_Kind() {}
@@ -632,6 +799,20 @@ func (*Event_EndpointPruned) isEvent_Kind() {}
 func (*Event_CancelRequested) isEvent_Kind() {}
 
 func (*Event_UserErased) isEvent_Kind() {}
+
+func (*Event_BroadcastAccepted) isEvent_Kind() {}
+
+func (*Event_BroadcastProgressed) isEvent_Kind() {}
+
+func (*Event_BroadcastDropped) isEvent_Kind() {}
+
+func (*Event_PauseRequested) isEvent_Kind() {}
+
+func (*Event_ResumeRequested) isEvent_Kind() {}
+
+func (*Event_RetractRequested) isEvent_Kind() {}
+
+func (*Event_DeliveryRetracted) isEvent_Kind() {}
 
 // DeliveryAccepted opens a delivery: intake took a valid request and this user is a recipient.
 type DeliveryAccepted struct {
@@ -1652,6 +1833,459 @@ func (x *CancelRequested) GetRequest() *Position {
 	return nil
 }
 
+// BroadcastAccepted opens one user partition's share of a broadcast: dispatch walks the partition's users, and
+// each who is meant becomes a delivery then. Its deliveries have no DeliveryAccepted of their own.
+type BroadcastAccepted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What all its deliveries share. recipients is 0: nobody knows yet.
+	Accepted *DeliveryAccepted `protobuf:"bytes,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// A CEL expression over the profile; empty: everyone who has a profile.
+	Segment string `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	// Deliveries a second over all partitions; 0: as fast as it goes.
+	Rate float64 `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// How many user partitions share the broadcast, and the rate.
+	Partitions int32 `protobuf:"varint,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	// "15:04" in the time zone of each user; empty: for all at the same time.
+	SendAtLocal   string `protobuf:"bytes,5,opt,name=send_at_local,json=sendAtLocal,proto3" json:"send_at_local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BroadcastAccepted) Reset() {
+	*x = BroadcastAccepted{}
+	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BroadcastAccepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BroadcastAccepted) ProtoMessage() {}
+
+func (x *BroadcastAccepted) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BroadcastAccepted.ProtoReflect.Descriptor instead.
+func (*BroadcastAccepted) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BroadcastAccepted) GetAccepted() *DeliveryAccepted {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *BroadcastAccepted) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *BroadcastAccepted) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *BroadcastAccepted) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *BroadcastAccepted) GetSendAtLocal() string {
+	if x != nil {
+		return x.SendAtLocal
+	}
+	return ""
+}
+
+// BroadcastProgressed says how far one partition's share of a broadcast is. The numbers are totals since its
+// start; the last one in the partition's log stands.
+type BroadcastProgressed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State BroadcastState         `protobuf:"varint,1,opt,name=state,proto3,enum=whisper.v1.BroadcastState" json:"state,omitempty"`
+	// Every delivery of this partition's share has come to an end, too.
+	Settled bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
+	// Users that there were when it started.
+	Audience int64 `protobuf:"varint,3,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Users that were looked at, and of them those who were meant: each of these is a delivery (or a dropped
+	// duplicate).
+	Walked  int64 `protobuf:"varint,4,opt,name=walked,proto3" json:"walked,omitempty"`
+	Matched int64 `protobuf:"varint,5,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Users whose profile the segment could not be asked about (a missing attribute): not meant.
+	SegmentErrors int64 `protobuf:"varint,6,opt,name=segment_errors,json=segmentErrors,proto3" json:"segment_errors,omitempty"`
+	// Users who were not looked at when it was cancelled or expired.
+	Unwalked int64 `protobuf:"varint,7,opt,name=unwalked,proto3" json:"unwalked,omitempty"`
+	// Unix milliseconds; 0: not yet.
+	StartedMs int64 `protobuf:"varint,8,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	WalkedMs  int64 `protobuf:"varint,9,opt,name=walked_ms,json=walkedMs,proto3" json:"walked_ms,omitempty"`
+	// The first one, which is before all facts of its deliveries in the partition's log, says what was asked for;
+	// contents and variables are left out.
+	Broadcast     *BroadcastAccepted `protobuf:"bytes,10,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BroadcastProgressed) Reset() {
+	*x = BroadcastProgressed{}
+	mi := &file_whisper_v1_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BroadcastProgressed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BroadcastProgressed) ProtoMessage() {}
+
+func (x *BroadcastProgressed) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BroadcastProgressed.ProtoReflect.Descriptor instead.
+func (*BroadcastProgressed) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BroadcastProgressed) GetState() BroadcastState {
+	if x != nil {
+		return x.State
+	}
+	return BroadcastState_BROADCAST_STATE_UNSPECIFIED
+}
+
+func (x *BroadcastProgressed) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *BroadcastProgressed) GetAudience() int64 {
+	if x != nil {
+		return x.Audience
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetWalked() int64 {
+	if x != nil {
+		return x.Walked
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetMatched() int64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetSegmentErrors() int64 {
+	if x != nil {
+		return x.SegmentErrors
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetUnwalked() int64 {
+	if x != nil {
+		return x.Unwalked
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetWalkedMs() int64 {
+	if x != nil {
+		return x.WalkedMs
+	}
+	return 0
+}
+
+func (x *BroadcastProgressed) GetBroadcast() *BroadcastAccepted {
+	if x != nil {
+		return x.Broadcast
+	}
+	return nil
+}
+
+// BroadcastDropped: this partition's share was not taken: `duplicate` (the id was used in the window), or
+// `unusable` (no version of dispatch that knows what to do with it).
+type BroadcastDropped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BroadcastDropped) Reset() {
+	*x = BroadcastDropped{}
+	mi := &file_whisper_v1_event_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BroadcastDropped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BroadcastDropped) ProtoMessage() {}
+
+func (x *BroadcastDropped) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BroadcastDropped.ProtoReflect.Descriptor instead.
+func (*BroadcastDropped) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BroadcastDropped) GetRequest() *Position {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *BroadcastDropped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// PauseRequested, ResumeRequested and RetractRequested steer a notification on every partition, as CancelRequested
+// does.
+type PauseRequested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequested) Reset() {
+	*x = PauseRequested{}
+	mi := &file_whisper_v1_event_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequested) ProtoMessage() {}
+
+func (x *PauseRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequested.ProtoReflect.Descriptor instead.
+func (*PauseRequested) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PauseRequested) GetRequest() *Position {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type ResumeRequested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequested) Reset() {
+	*x = ResumeRequested{}
+	mi := &file_whisper_v1_event_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequested) ProtoMessage() {}
+
+func (x *ResumeRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequested.ProtoReflect.Descriptor instead.
+func (*ResumeRequested) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResumeRequested) GetRequest() *Position {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// RetractRequested takes back what was delivered, and cancels what was not.
+type RetractRequested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetractRequested) Reset() {
+	*x = RetractRequested{}
+	mi := &file_whisper_v1_event_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetractRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetractRequested) ProtoMessage() {}
+
+func (x *RetractRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetractRequested.ProtoReflect.Descriptor instead.
+func (*RetractRequested) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RetractRequested) GetRequest() *Position {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// DeliveryRetracted: a client was told to take the notification back. It claims no status: what was delivered
+// stays delivered. Clients are told, too, who never had it.
+type DeliveryRetracted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeliveryRetracted) Reset() {
+	*x = DeliveryRetracted{}
+	mi := &file_whisper_v1_event_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeliveryRetracted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeliveryRetracted) ProtoMessage() {}
+
+func (x *DeliveryRetracted) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_event_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeliveryRetracted.ProtoReflect.Descriptor instead.
+func (*DeliveryRetracted) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeliveryRetracted) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *DeliveryRetracted) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // UserErased: upstream wrote an empty profile, and whatever Whisper held of the user is gone. It speaks
 // of no delivery. What was accepted before at_us is to be told without the user's id.
 type UserErased struct {
@@ -1665,7 +2299,7 @@ type UserErased struct {
 
 func (x *UserErased) Reset() {
 	*x = UserErased{}
-	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	mi := &file_whisper_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2311,7 @@ func (x *UserErased) String() string {
 func (*UserErased) ProtoMessage() {}
 
 func (x *UserErased) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_event_proto_msgTypes[17]
+	mi := &file_whisper_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2324,7 @@ func (x *UserErased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserErased.ProtoReflect.Descriptor instead.
 func (*UserErased) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_whisper_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UserErased) GetChangesOffset() int64 {
@@ -1715,8 +2349,7 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x04body\x18\x02 \x01(\tR\x04body\x12\x10\n" +
 	"\x03url\x18\x03 \x01(\tR\x03url\x12\x14\n" +
 	"\x05image\x18\x04 \x01(\tR\x05image\x12\x12\n" +
-	"\x04data\x18\x05 \x01(\fR\x04data\"\xa6\n" +
-	"\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"\xc7\x0e\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -1741,7 +2374,14 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x0fendpoint_pruned\x18\x16 \x01(\v2\x1a.whisper.v1.EndpointPrunedH\x00R\x0eendpointPruned\x12H\n" +
 	"\x10cancel_requested\x18\x17 \x01(\v2\x1b.whisper.v1.CancelRequestedH\x00R\x0fcancelRequested\x129\n" +
 	"\vuser_erased\x18( \x01(\v2\x16.whisper.v1.UserErasedH\x00R\n" +
-	"userErasedB\x06\n" +
+	"userErased\x12N\n" +
+	"\x12broadcast_accepted\x182 \x01(\v2\x1d.whisper.v1.BroadcastAcceptedH\x00R\x11broadcastAccepted\x12T\n" +
+	"\x14broadcast_progressed\x183 \x01(\v2\x1f.whisper.v1.BroadcastProgressedH\x00R\x13broadcastProgressed\x12K\n" +
+	"\x11broadcast_dropped\x184 \x01(\v2\x1c.whisper.v1.BroadcastDroppedH\x00R\x10broadcastDropped\x12E\n" +
+	"\x0fpause_requested\x185 \x01(\v2\x1a.whisper.v1.PauseRequestedH\x00R\x0epauseRequested\x12H\n" +
+	"\x10resume_requested\x186 \x01(\v2\x1b.whisper.v1.ResumeRequestedH\x00R\x0fresumeRequested\x12K\n" +
+	"\x11retract_requested\x187 \x01(\v2\x1c.whisper.v1.RetractRequestedH\x00R\x10retractRequested\x12N\n" +
+	"\x12delivery_retracted\x188 \x01(\v2\x1d.whisper.v1.DeliveryRetractedH\x00R\x11deliveryRetractedB\x06\n" +
 	"\x04kind\"\x8b\x04\n" +
 	"\x10DeliveryAccepted\x12\x1a\n" +
 	"\bcategory\x18\x01 \x01(\tR\bcategory\x12-\n" +
@@ -1827,7 +2467,40 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
 	"\x0fCancelRequested\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"3\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\xbf\x01\n" +
+	"\x11BroadcastAccepted\x128\n" +
+	"\baccepted\x18\x01 \x01(\v2\x1c.whisper.v1.DeliveryAcceptedR\baccepted\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x01R\x04rate\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x04 \x01(\x05R\n" +
+	"partitions\x12\"\n" +
+	"\rsend_at_local\x18\x05 \x01(\tR\vsendAtLocal\"\xeb\x02\n" +
+	"\x13BroadcastProgressed\x120\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x1a.whisper.v1.BroadcastStateR\x05state\x12\x18\n" +
+	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1a\n" +
+	"\baudience\x18\x03 \x01(\x03R\baudience\x12\x16\n" +
+	"\x06walked\x18\x04 \x01(\x03R\x06walked\x12\x18\n" +
+	"\amatched\x18\x05 \x01(\x03R\amatched\x12%\n" +
+	"\x0esegment_errors\x18\x06 \x01(\x03R\rsegmentErrors\x12\x1a\n" +
+	"\bunwalked\x18\a \x01(\x03R\bunwalked\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\b \x01(\x03R\tstartedMs\x12\x1b\n" +
+	"\twalked_ms\x18\t \x01(\x03R\bwalkedMs\x12;\n" +
+	"\tbroadcast\x18\n" +
+	" \x01(\v2\x1d.whisper.v1.BroadcastAcceptedR\tbroadcast\"Z\n" +
+	"\x10BroadcastDropped\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"@\n" +
+	"\x0ePauseRequested\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"A\n" +
+	"\x0fResumeRequested\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"B\n" +
+	"\x10RetractRequested\x12.\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"A\n" +
+	"\x11DeliveryRetracted\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"3\n" +
 	"\n" +
 	"UserErased\x12%\n" +
 	"\x0echanges_offset\x18\x01 \x01(\x03R\rchangesOffset*J\n" +
@@ -1844,7 +2517,15 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x13FAILURE_CLASS_PRUNE\x10\x04\x12\x16\n" +
 	"\x12FAILURE_CLASS_STOP\x10\x05\x12\x19\n" +
 	"\x15FAILURE_CLASS_UNKNOWN\x10\x06\x12\x19\n" +
-	"\x15FAILURE_CLASS_EXPIRED\x10\aB6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
+	"\x15FAILURE_CLASS_EXPIRED\x10\a*\xe1\x01\n" +
+	"\x0eBroadcastState\x12\x1f\n" +
+	"\x1bBROADCAST_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19BROADCAST_STATE_SCHEDULED\x10\x01\x12\x1b\n" +
+	"\x17BROADCAST_STATE_RUNNING\x10\x02\x12\x1a\n" +
+	"\x16BROADCAST_STATE_PAUSED\x10\x03\x12\x1a\n" +
+	"\x16BROADCAST_STATE_WALKED\x10\x04\x12\x1d\n" +
+	"\x19BROADCAST_STATE_CANCELLED\x10\x05\x12\x1b\n" +
+	"\x17BROADCAST_STATE_EXPIRED\x10\x06B6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
 
 var (
 	file_whisper_v1_event_proto_rawDescOnce sync.Once
@@ -1858,58 +2539,80 @@ func file_whisper_v1_event_proto_rawDescGZIP() []byte {
 	return file_whisper_v1_event_proto_rawDescData
 }
 
-var file_whisper_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_whisper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_whisper_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_whisper_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_whisper_v1_event_proto_goTypes = []any{
-	(Lane)(0),                  // 0: whisper.v1.Lane
-	(FailureClass)(0),          // 1: whisper.v1.FailureClass
-	(*Position)(nil),           // 2: whisper.v1.Position
-	(*Content)(nil),            // 3: whisper.v1.Content
-	(*Event)(nil),              // 4: whisper.v1.Event
-	(*DeliveryAccepted)(nil),   // 5: whisper.v1.DeliveryAccepted
-	(*DeliveryScheduled)(nil),  // 6: whisper.v1.DeliveryScheduled
-	(*DeliveryDeferred)(nil),   // 7: whisper.v1.DeliveryDeferred
-	(*DeliverySent)(nil),       // 8: whisper.v1.DeliverySent
-	(*DeliveryDelivered)(nil),  // 9: whisper.v1.DeliveryDelivered
-	(*DeliveryRead)(nil),       // 10: whisper.v1.DeliveryRead
-	(*AttemptFailed)(nil),      // 11: whisper.v1.AttemptFailed
-	(*DeliveryFailed)(nil),     // 12: whisper.v1.DeliveryFailed
-	(*DeliverySuppressed)(nil), // 13: whisper.v1.DeliverySuppressed
-	(*DeliveryExpired)(nil),    // 14: whisper.v1.DeliveryExpired
-	(*DeliveryCancelled)(nil),  // 15: whisper.v1.DeliveryCancelled
-	(*DuplicateDropped)(nil),   // 16: whisper.v1.DuplicateDropped
-	(*EndpointPruned)(nil),     // 17: whisper.v1.EndpointPruned
-	(*CancelRequested)(nil),    // 18: whisper.v1.CancelRequested
-	(*UserErased)(nil),         // 19: whisper.v1.UserErased
+	(Lane)(0),                   // 0: whisper.v1.Lane
+	(FailureClass)(0),           // 1: whisper.v1.FailureClass
+	(BroadcastState)(0),         // 2: whisper.v1.BroadcastState
+	(*Position)(nil),            // 3: whisper.v1.Position
+	(*Content)(nil),             // 4: whisper.v1.Content
+	(*Event)(nil),               // 5: whisper.v1.Event
+	(*DeliveryAccepted)(nil),    // 6: whisper.v1.DeliveryAccepted
+	(*DeliveryScheduled)(nil),   // 7: whisper.v1.DeliveryScheduled
+	(*DeliveryDeferred)(nil),    // 8: whisper.v1.DeliveryDeferred
+	(*DeliverySent)(nil),        // 9: whisper.v1.DeliverySent
+	(*DeliveryDelivered)(nil),   // 10: whisper.v1.DeliveryDelivered
+	(*DeliveryRead)(nil),        // 11: whisper.v1.DeliveryRead
+	(*AttemptFailed)(nil),       // 12: whisper.v1.AttemptFailed
+	(*DeliveryFailed)(nil),      // 13: whisper.v1.DeliveryFailed
+	(*DeliverySuppressed)(nil),  // 14: whisper.v1.DeliverySuppressed
+	(*DeliveryExpired)(nil),     // 15: whisper.v1.DeliveryExpired
+	(*DeliveryCancelled)(nil),   // 16: whisper.v1.DeliveryCancelled
+	(*DuplicateDropped)(nil),    // 17: whisper.v1.DuplicateDropped
+	(*EndpointPruned)(nil),      // 18: whisper.v1.EndpointPruned
+	(*CancelRequested)(nil),     // 19: whisper.v1.CancelRequested
+	(*BroadcastAccepted)(nil),   // 20: whisper.v1.BroadcastAccepted
+	(*BroadcastProgressed)(nil), // 21: whisper.v1.BroadcastProgressed
+	(*BroadcastDropped)(nil),    // 22: whisper.v1.BroadcastDropped
+	(*PauseRequested)(nil),      // 23: whisper.v1.PauseRequested
+	(*ResumeRequested)(nil),     // 24: whisper.v1.ResumeRequested
+	(*RetractRequested)(nil),    // 25: whisper.v1.RetractRequested
+	(*DeliveryRetracted)(nil),   // 26: whisper.v1.DeliveryRetracted
+	(*UserErased)(nil),          // 27: whisper.v1.UserErased
 }
 var file_whisper_v1_event_proto_depIdxs = []int32{
 	0,  // 0: whisper.v1.Event.lane:type_name -> whisper.v1.Lane
-	2,  // 1: whisper.v1.Event.cause:type_name -> whisper.v1.Position
-	5,  // 2: whisper.v1.Event.delivery_accepted:type_name -> whisper.v1.DeliveryAccepted
-	6,  // 3: whisper.v1.Event.delivery_scheduled:type_name -> whisper.v1.DeliveryScheduled
-	7,  // 4: whisper.v1.Event.delivery_deferred:type_name -> whisper.v1.DeliveryDeferred
-	8,  // 5: whisper.v1.Event.delivery_sent:type_name -> whisper.v1.DeliverySent
-	9,  // 6: whisper.v1.Event.delivery_delivered:type_name -> whisper.v1.DeliveryDelivered
-	10, // 7: whisper.v1.Event.delivery_read:type_name -> whisper.v1.DeliveryRead
-	11, // 8: whisper.v1.Event.attempt_failed:type_name -> whisper.v1.AttemptFailed
-	12, // 9: whisper.v1.Event.delivery_failed:type_name -> whisper.v1.DeliveryFailed
-	13, // 10: whisper.v1.Event.delivery_suppressed:type_name -> whisper.v1.DeliverySuppressed
-	14, // 11: whisper.v1.Event.delivery_expired:type_name -> whisper.v1.DeliveryExpired
-	15, // 12: whisper.v1.Event.delivery_cancelled:type_name -> whisper.v1.DeliveryCancelled
-	16, // 13: whisper.v1.Event.duplicate_dropped:type_name -> whisper.v1.DuplicateDropped
-	17, // 14: whisper.v1.Event.endpoint_pruned:type_name -> whisper.v1.EndpointPruned
-	18, // 15: whisper.v1.Event.cancel_requested:type_name -> whisper.v1.CancelRequested
-	19, // 16: whisper.v1.Event.user_erased:type_name -> whisper.v1.UserErased
-	3,  // 17: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
-	2,  // 18: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
-	1,  // 19: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
-	2,  // 20: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
-	2,  // 21: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	3,  // 1: whisper.v1.Event.cause:type_name -> whisper.v1.Position
+	6,  // 2: whisper.v1.Event.delivery_accepted:type_name -> whisper.v1.DeliveryAccepted
+	7,  // 3: whisper.v1.Event.delivery_scheduled:type_name -> whisper.v1.DeliveryScheduled
+	8,  // 4: whisper.v1.Event.delivery_deferred:type_name -> whisper.v1.DeliveryDeferred
+	9,  // 5: whisper.v1.Event.delivery_sent:type_name -> whisper.v1.DeliverySent
+	10, // 6: whisper.v1.Event.delivery_delivered:type_name -> whisper.v1.DeliveryDelivered
+	11, // 7: whisper.v1.Event.delivery_read:type_name -> whisper.v1.DeliveryRead
+	12, // 8: whisper.v1.Event.attempt_failed:type_name -> whisper.v1.AttemptFailed
+	13, // 9: whisper.v1.Event.delivery_failed:type_name -> whisper.v1.DeliveryFailed
+	14, // 10: whisper.v1.Event.delivery_suppressed:type_name -> whisper.v1.DeliverySuppressed
+	15, // 11: whisper.v1.Event.delivery_expired:type_name -> whisper.v1.DeliveryExpired
+	16, // 12: whisper.v1.Event.delivery_cancelled:type_name -> whisper.v1.DeliveryCancelled
+	17, // 13: whisper.v1.Event.duplicate_dropped:type_name -> whisper.v1.DuplicateDropped
+	18, // 14: whisper.v1.Event.endpoint_pruned:type_name -> whisper.v1.EndpointPruned
+	19, // 15: whisper.v1.Event.cancel_requested:type_name -> whisper.v1.CancelRequested
+	27, // 16: whisper.v1.Event.user_erased:type_name -> whisper.v1.UserErased
+	20, // 17: whisper.v1.Event.broadcast_accepted:type_name -> whisper.v1.BroadcastAccepted
+	21, // 18: whisper.v1.Event.broadcast_progressed:type_name -> whisper.v1.BroadcastProgressed
+	22, // 19: whisper.v1.Event.broadcast_dropped:type_name -> whisper.v1.BroadcastDropped
+	23, // 20: whisper.v1.Event.pause_requested:type_name -> whisper.v1.PauseRequested
+	24, // 21: whisper.v1.Event.resume_requested:type_name -> whisper.v1.ResumeRequested
+	25, // 22: whisper.v1.Event.retract_requested:type_name -> whisper.v1.RetractRequested
+	26, // 23: whisper.v1.Event.delivery_retracted:type_name -> whisper.v1.DeliveryRetracted
+	4,  // 24: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
+	3,  // 25: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
+	1,  // 26: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
+	3,  // 27: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
+	3,  // 28: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
+	6,  // 29: whisper.v1.BroadcastAccepted.accepted:type_name -> whisper.v1.DeliveryAccepted
+	2,  // 30: whisper.v1.BroadcastProgressed.state:type_name -> whisper.v1.BroadcastState
+	20, // 31: whisper.v1.BroadcastProgressed.broadcast:type_name -> whisper.v1.BroadcastAccepted
+	3,  // 32: whisper.v1.BroadcastDropped.request:type_name -> whisper.v1.Position
+	3,  // 33: whisper.v1.PauseRequested.request:type_name -> whisper.v1.Position
+	3,  // 34: whisper.v1.ResumeRequested.request:type_name -> whisper.v1.Position
+	3,  // 35: whisper.v1.RetractRequested.request:type_name -> whisper.v1.Position
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_event_proto_init() }
@@ -1933,14 +2636,21 @@ func file_whisper_v1_event_proto_init() {
 		(*Event_EndpointPruned)(nil),
 		(*Event_CancelRequested)(nil),
 		(*Event_UserErased)(nil),
+		(*Event_BroadcastAccepted)(nil),
+		(*Event_BroadcastProgressed)(nil),
+		(*Event_BroadcastDropped)(nil),
+		(*Event_PauseRequested)(nil),
+		(*Event_ResumeRequested)(nil),
+		(*Event_RetractRequested)(nil),
+		(*Event_DeliveryRetracted)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_event_proto_rawDesc), len(file_whisper_v1_event_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   18,
+			NumEnums:      3,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,6 +39,10 @@ type Request struct {
 	CollapseKey string                 `protobuf:"bytes,8,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
 	SendAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=send_at,json=sendAt,proto3" json:"send_at,omitempty"`
 	Ttl         *durationpb.Duration   `protobuf:"bytes,10,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Of broadcasts only: deliveries a second over the whole cluster, and the time of day ("09:00") in each user's
+	// own time zone.
+	Rate        float64 `protobuf:"fixed64,30,opt,name=rate,proto3" json:"rate,omitempty"`
+	SendAtLocal string  `protobuf:"bytes,31,opt,name=send_at_local,json=sendAtLocal,proto3" json:"send_at_local,omitempty"`
 	// Set instead of everything above: a command about an earlier notification.
 	//
 	// Types that are valid to be assigned to Command:
@@ -150,6 +154,20 @@ func (x *Request) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *Request) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Request) GetSendAtLocal() string {
+	if x != nil {
+		return x.SendAtLocal
+	}
+	return ""
 }
 
 func (x *Request) GetCommand() isRequest_Command {
@@ -372,7 +390,7 @@ var File_whisper_v1_request_proto protoreflect.FileDescriptor
 const file_whisper_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"\x18whisper/v1/request.proto\x12\n" +
-	"whisper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16whisper/v1/event.proto\"\xd8\x03\n" +
+	"whisper.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16whisper/v1/event.proto\"\x90\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bcategory\x18\x02 \x01(\tR\bcategory\x12$\n" +
@@ -384,7 +402,9 @@ const file_whisper_v1_request_proto_rawDesc = "" +
 	"\fcollapse_key\x18\b \x01(\tR\vcollapseKey\x123\n" +
 	"\asend_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06sendAt\x12+\n" +
 	"\x03ttl\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
+	"\x04rate\x18\x1e \x01(\x01R\x04rate\x12\"\n" +
+	"\rsend_at_local\x18\x1f \x01(\tR\vsendAtLocal\x12\x18\n" +
 	"\x06cancel\x18\x14 \x01(\tH\x00R\x06cancel\x12\x16\n" +
 	"\x05pause\x18\x15 \x01(\tH\x00R\x05pause\x12\x18\n" +
 	"\x06resume\x18\x16 \x01(\tH\x00R\x06resume\x12\x1a\n" +

@@ -39,7 +39,9 @@ type Route struct {
 	// Where it is set, the frame is for each of these users instead of the key's: a slice of a broadcast,
 	// whose text they share. delivery_id then gives the time alone; the rest of it is each user's own, made of
 	// the notification id and the user id. Each has a delivery, and facts, of its own.
-	Users         []string `protobuf:"bytes,9,rep,name=users,proto3" json:"users,omitempty"`
+	Users []string `protobuf:"bytes,9,rep,name=users,proto3" json:"users,omitempty"`
+	// The frame takes back an earlier one: nobody acknowledges it, and who has no session here is passed over.
+	Retract       bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -135,6 +137,13 @@ func (x *Route) GetUsers() []string {
 		return x.Users
 	}
 	return nil
+}
+
+func (x *Route) GetRetract() bool {
+	if x != nil {
+		return x.Retract
+	}
+	return false
 }
 
 // Push is a record of whisper.push.{channel}.{lane}: one attempt to one endpoint. The key is the user id.
@@ -466,7 +475,7 @@ var File_whisper_v1_route_proto protoreflect.FileDescriptor
 const file_whisper_v1_route_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/route.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x9d\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xb7\x02\n" +
 	"\x05Route\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -477,7 +486,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\asession\x18\x06 \x01(\tR\asession\x12\"\n" +
 	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x14\n" +
 	"\x05frame\x18\b \x01(\fR\x05frame\x12\x14\n" +
-	"\x05users\x18\t \x03(\tR\x05users\"\x99\x03\n" +
+	"\x05users\x18\t \x03(\tR\x05users\x12\x18\n" +
+	"\aretract\x18\x1e \x01(\bR\aretract\"\x99\x03\n" +
 	"\x04Push\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +

@@ -111,7 +111,10 @@ type Profile struct {
 	ChangesOffset int64 `protobuf:"varint,7,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
 	// When the user reads: a weight for each of the 24 hours of the user's own clock, a byte each, then the
 	// day of the last decay (days since 1970, little endian, 2 bytes). Kept where a category times smartly.
-	Reading       []byte `protobuf:"bytes,20,opt,name=reading,proto3" json:"reading,omitempty"`
+	Reading []byte `protobuf:"bytes,20,opt,name=reading,proto3" json:"reading,omitempty"`
+	// One more than the offset of the patch that made the user; 0: not known. A broadcast that started before it
+	// is not for this user.
+	CreatedOffset int64 `protobuf:"varint,30,opt,name=created_offset,json=createdOffset,proto3" json:"created_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -200,6 +203,13 @@ func (x *Profile) GetReading() []byte {
 		return x.Reading
 	}
 	return nil
+}
+
+func (x *Profile) GetCreatedOffset() int64 {
+	if x != nil {
+		return x.CreatedOffset
+	}
+	return 0
 }
 
 // Endpoint is one way to reach a user by push.
@@ -307,8 +317,17 @@ type Parked struct {
 	// The digest that it is gathered for: a notification id.
 	Digest string `protobuf:"bytes,22,opt,name=digest,proto3" json:"digest,omitempty"`
 	// It has waited for the user's usual hour, or for a digest: it does not wait again.
-	Timed         bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
-	Gathered      bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
+	Timed    bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
+	Gathered bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
+	// A delivery of a broadcast leaves out `accepted`: the broadcast's own record, whose key this is, has all but
+	// the user.
+	Broadcast []byte `protobuf:"bytes,30,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
+	UserId    string `protobuf:"bytes,31,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// A record of its own kind instead of a delivery: a broadcast's share, how far it is, a notification that was
+	// taken back.
+	Walk          *Walk       `protobuf:"bytes,32,opt,name=walk,proto3" json:"walk,omitempty"`
+	Cursor        *Cursor     `protobuf:"bytes,33,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Retraction    *Retraction `protobuf:"bytes,34,opt,name=retraction,proto3" json:"retraction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +474,302 @@ func (x *Parked) GetGathered() bool {
 	return false
 }
 
+func (x *Parked) GetBroadcast() []byte {
+	if x != nil {
+		return x.Broadcast
+	}
+	return nil
+}
+
+func (x *Parked) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Parked) GetWalk() *Walk {
+	if x != nil {
+		return x.Walk
+	}
+	return nil
+}
+
+func (x *Parked) GetCursor() *Cursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *Parked) GetRetraction() *Retraction {
+	if x != nil {
+		return x.Retraction
+	}
+	return nil
+}
+
+// Walk is one partition's share of a broadcast, under its own delivery id (that of an empty user). It stays until
+// all its deliveries are settled.
+type Walk struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Accepted *Event                 `protobuf:"bytes,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Paused   bool                   `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Unix milliseconds; 0: it has not begun.
+	StartedMs int64 `protobuf:"varint,4,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	Audience  int64 `protobuf:"varint,5,opt,name=audience,proto3" json:"audience,omitempty"`
+	// The last offset of whisper.changes that was known at its start: users who were made later are not meant.
+	ChangesOffset int64 `protobuf:"varint,6,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Walk) Reset() {
+	*x = Walk{}
+	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Walk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Walk) ProtoMessage() {}
+
+func (x *Walk) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Walk.ProtoReflect.Descriptor instead.
+func (*Walk) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Walk) GetAccepted() *Event {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+func (x *Walk) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Walk) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *Walk) GetAudience() int64 {
+	if x != nil {
+		return x.Audience
+	}
+	return 0
+}
+
+func (x *Walk) GetChangesOffset() int64 {
+	if x != nil {
+		return x.ChangesOffset
+	}
+	return 0
+}
+
+// Cursor is how far a walk is: everyone up to and including `user` is settled or parked. It is written when Kafka
+// has all that it speaks of.
+type Cursor struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
+	User      string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Everyone was walked.
+	Done          bool  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Walked        int64 `protobuf:"varint,4,opt,name=walked,proto3" json:"walked,omitempty"`
+	Matched       int64 `protobuf:"varint,5,opt,name=matched,proto3" json:"matched,omitempty"`
+	SegmentErrors int64 `protobuf:"varint,6,opt,name=segment_errors,json=segmentErrors,proto3" json:"segment_errors,omitempty"`
+	WalkedMs      int64 `protobuf:"varint,7,opt,name=walked_ms,json=walkedMs,proto3" json:"walked_ms,omitempty"`
+	// CANCELLED or EXPIRED: nobody else is looked at, and what waits is ended.
+	Ended         BroadcastState `protobuf:"varint,8,opt,name=ended,proto3,enum=whisper.v1.BroadcastState" json:"ended,omitempty"`
+	Unwalked      int64          `protobuf:"varint,9,opt,name=unwalked,proto3" json:"unwalked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cursor) Reset() {
+	*x = Cursor{}
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cursor) ProtoMessage() {}
+
+func (x *Cursor) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
+func (*Cursor) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Cursor) GetBroadcast() []byte {
+	if x != nil {
+		return x.Broadcast
+	}
+	return nil
+}
+
+func (x *Cursor) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Cursor) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *Cursor) GetWalked() int64 {
+	if x != nil {
+		return x.Walked
+	}
+	return 0
+}
+
+func (x *Cursor) GetMatched() int64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *Cursor) GetSegmentErrors() int64 {
+	if x != nil {
+		return x.SegmentErrors
+	}
+	return 0
+}
+
+func (x *Cursor) GetWalkedMs() int64 {
+	if x != nil {
+		return x.WalkedMs
+	}
+	return 0
+}
+
+func (x *Cursor) GetEnded() BroadcastState {
+	if x != nil {
+		return x.Ended
+	}
+	return BroadcastState_BROADCAST_STATE_UNSPECIFIED
+}
+
+func (x *Cursor) GetUnwalked() int64 {
+	if x != nil {
+		return x.Unwalked
+	}
+	return 0
+}
+
+// Retraction tells clients to take a notification back, until nobody can have it any more.
+type Retraction struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	NotificationId string                 `protobuf:"bytes,1,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
+	Lane           Lane                   `protobuf:"varint,2,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
+	UntilMs        int64                  `protobuf:"varint,3,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	AtMs           int64                  `protobuf:"varint,4,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Retraction) Reset() {
+	*x = Retraction{}
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retraction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retraction) ProtoMessage() {}
+
+func (x *Retraction) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retraction.ProtoReflect.Descriptor instead.
+func (*Retraction) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Retraction) GetNotificationId() string {
+	if x != nil {
+		return x.NotificationId
+	}
+	return ""
+}
+
+func (x *Retraction) GetLane() Lane {
+	if x != nil {
+		return x.Lane
+	}
+	return Lane_LANE_UNSPECIFIED
+}
+
+func (x *Retraction) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *Retraction) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
 type Waiting struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -467,7 +782,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +794,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +807,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Waiting) GetAttempt() int32 {
@@ -539,7 +854,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +866,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +879,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Seen) GetHashes() []byte {
@@ -607,7 +922,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +934,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +947,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -694,7 +1009,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +1021,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +1034,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -755,7 +1070,7 @@ var File_whisper_v1_state_proto protoreflect.FileDescriptor
 const file_whisper_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/state.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x95\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xbc\x02\n" +
 	"\aProfile\x12\x16\n" +
 	"\x06locale\x18\x01 \x01(\tR\x06locale\x12\x1a\n" +
 	"\btimezone\x18\x02 \x01(\tR\btimezone\x12\x1e\n" +
@@ -767,13 +1082,14 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"quietHours\x122\n" +
 	"\tendpoints\x18\x06 \x03(\v2\x14.whisper.v1.EndpointR\tendpoints\x12%\n" +
 	"\x0echanges_offset\x18\a \x01(\x03R\rchangesOffset\x12\x18\n" +
-	"\areading\x18\x14 \x01(\fR\areading\"\x8a\x01\n" +
+	"\areading\x18\x14 \x01(\fR\areading\x12%\n" +
+	"\x0ecreated_offset\x18\x1e \x01(\x03R\rcreatedOffset\"\x8a\x01\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xd8\x03\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\x99\x05\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -793,7 +1109,37 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\acounted\x18\x15 \x01(\bR\acounted\x12\x16\n" +
 	"\x06digest\x18\x16 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05timed\x18\x17 \x01(\bR\x05timed\x12\x1a\n" +
-	"\bgathered\x18\x18 \x01(\bR\bgathered\"u\n" +
+	"\bgathered\x18\x18 \x01(\bR\bgathered\x12\x1c\n" +
+	"\tbroadcast\x18\x1e \x01(\fR\tbroadcast\x12\x17\n" +
+	"\auser_id\x18\x1f \x01(\tR\x06userId\x12$\n" +
+	"\x04walk\x18  \x01(\v2\x10.whisper.v1.WalkR\x04walk\x12*\n" +
+	"\x06cursor\x18! \x01(\v2\x12.whisper.v1.CursorR\x06cursor\x126\n" +
+	"\n" +
+	"retraction\x18\" \x01(\v2\x16.whisper.v1.RetractionR\n" +
+	"retraction\"\xaf\x01\n" +
+	"\x04Walk\x12-\n" +
+	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x1a\n" +
+	"\baudience\x18\x05 \x01(\x03R\baudience\x12%\n" +
+	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\"\x92\x02\n" +
+	"\x06Cursor\x12\x1c\n" +
+	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\x12\x16\n" +
+	"\x06walked\x18\x04 \x01(\x03R\x06walked\x12\x18\n" +
+	"\amatched\x18\x05 \x01(\x03R\amatched\x12%\n" +
+	"\x0esegment_errors\x18\x06 \x01(\x03R\rsegmentErrors\x12\x1b\n" +
+	"\twalked_ms\x18\a \x01(\x03R\bwalkedMs\x120\n" +
+	"\x05ended\x18\b \x01(\x0e2\x1a.whisper.v1.BroadcastStateR\x05ended\x12\x1a\n" +
+	"\bunwalked\x18\t \x01(\x03R\bunwalked\"\x8b\x01\n" +
+	"\n" +
+	"Retraction\x12'\n" +
+	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12$\n" +
+	"\x04lane\x18\x02 \x01(\x0e2\x10.whisper.v1.LaneR\x04lane\x12\x19\n" +
+	"\buntil_ms\x18\x03 \x01(\x03R\auntilMs\x12\x13\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"u\n" +
 	"\aWaiting\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
@@ -845,28 +1191,39 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_whisper_v1_state_proto_goTypes = []any{
-	(Phase)(0),         // 0: whisper.v1.Phase
-	(*Profile)(nil),    // 1: whisper.v1.Profile
-	(*Endpoint)(nil),   // 2: whisper.v1.Endpoint
-	(*Parked)(nil),     // 3: whisper.v1.Parked
-	(*Waiting)(nil),    // 4: whisper.v1.Waiting
-	(*Seen)(nil),       // 5: whisper.v1.Seen
-	(*Counted)(nil),    // 6: whisper.v1.Counted
-	(*Revocation)(nil), // 7: whisper.v1.Revocation
-	(*Event)(nil),      // 8: whisper.v1.Event
+	(Phase)(0),          // 0: whisper.v1.Phase
+	(*Profile)(nil),     // 1: whisper.v1.Profile
+	(*Endpoint)(nil),    // 2: whisper.v1.Endpoint
+	(*Parked)(nil),      // 3: whisper.v1.Parked
+	(*Walk)(nil),        // 4: whisper.v1.Walk
+	(*Cursor)(nil),      // 5: whisper.v1.Cursor
+	(*Retraction)(nil),  // 6: whisper.v1.Retraction
+	(*Waiting)(nil),     // 7: whisper.v1.Waiting
+	(*Seen)(nil),        // 8: whisper.v1.Seen
+	(*Counted)(nil),     // 9: whisper.v1.Counted
+	(*Revocation)(nil),  // 10: whisper.v1.Revocation
+	(*Event)(nil),       // 11: whisper.v1.Event
+	(BroadcastState)(0), // 12: whisper.v1.BroadcastState
+	(Lane)(0),           // 13: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
-	2, // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	8, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
-	0, // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
-	4, // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
+	11, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	0,  // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
+	7,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
+	4,  // 4: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
+	5,  // 5: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
+	6,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
+	11, // 7: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	12, // 8: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	13, // 9: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -881,7 +1238,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,129 @@
+package domain
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
+// as the window of duplicates knows the notification. Nobody keeps who was shown what, so whoever was a recipient is
+// told, and a client passes over an id that it does not have.
+type retraction struct {
+	id    DeliveryID
+	note  string
+	lane  Lane
+	until time.Time
+	frame []byte
+}
+
+const retractMark = "\x01retract"
+
+// retractedUsers bounds one record to a node.
+const retractedUsers = 1000
+
+func newRetraction(note string, lane Lane, at, until time.Time) *retraction {
+	frame, _ := json.Marshal(map[string]string{"type": "retracted", "id": note}) // two strings always encode
+	return &retraction{id: NewDeliveryID(at, HashDelivery(note, retractMark)), note: note, lane: lane, until: until, frame: frame}
+}
+
+// retract cancels what was not sent, and tells those who may have the rest.
+func (s *State) retract(in SteeringArrived) {
+	note, lane := in.Event.GetNotificationId(), LaneOf(in.Event.GetLane())
+	s.put(Steered{Command: "retract", Notification: note, Known: s.cancelHeld(note, in.Event.GetRetractRequested().GetRequest(), in.Event.GetAtUs(), in.Source)})
+	if s.retractions[note] != nil {
+		return
+	}
+	r := newRetraction(note, lane, time.UnixMicro(in.Event.GetAtUs()), s.now.Add(s.policy.Window))
+	s.retractions[note] = r
+	s.put(Park{ID: r.id, Parked: &whisperv1.Parked{Retraction: &whisperv1.Retraction{
+		NotificationId: note, Lane: in.Event.GetLane(), AtMs: r.id.Time().UnixMilli(), UntilMs: r.until.UnixMilli(),
+	}}})
+	s.tellConnected(r)
+}
+
+// tellConnected looks at everyone who is connected: some 300 ns each.
+func (s *State) tellConnected(r *retraction) {
+	byNode := map[presence][]string{}
+	for user := range s.presence {
+		if !s.wasFor(r.note, user) {
+			continue
+		}
+		for _, p := range s.live(user) {
+			at := presence{node: p.node, incarnation: p.incarnation}
+			byNode[at] = append(byNode[at], user)
+		}
+	}
+	nodes := make([]presence, 0, len(byNode))
+	for at := range byNode {
+		nodes = append(nodes, at)
+	}
+	slices.SortFunc(nodes, func(a, b presence) int { return compareNodes(a, b) })
+	for _, at := range nodes {
+		slices.Sort(byNode[at])
+		for users := range slices.Chunk(byNode[at], retractedUsers) {
+			s.put(RouteTo{Node: at.node, Route: s.retractRoute(r, at, "", users)})
+		}
+	}
+}
+
+func compareNodes(a, b presence) int {
+	switch {
+	case a.node < b.node:
+		return -1
+	case a.node > b.node:
+		return 1
+	default:
+		return compare(int64(a.incarnation), int64(b.incarnation))
+	}
+}
+
+// retractRoute names no time of a delivery: of several requests with one id, all are taken back.
+func (s *State) retractRoute(r *retraction, at presence, session string, users []string) *whisperv1.Route {
+	timeless := NewDeliveryID(time.UnixMilli(0), HashDelivery(r.note, ""))
+	return &whisperv1.Route{
+		DeliveryId: timeless[:], NotificationId: r.note, Lane: r.lane.Proto(), Incarnation: at.incarnation, Session: session,
+		ExpiresAtMs: r.until.UnixMilli(), Frame: r.frame, Users: users, Retract: true,
+	}
+}
+
+// tellOpened tells a new session of what was taken back.
+func (s *State) tellOpened(user string, opened presence) {
+	notes := make([]string, 0, len(s.retractions))
+	for note, r := range s.retractions {
+		if s.now.Before(r.until) && s.wasFor(note, user) {
+			notes = append(notes, note)
+		}
+	}
+	slices.Sort(notes)
+	for _, note := range notes {
+		s.put(RouteTo{Node: opened.node, User: user, Route: s.retractRoute(s.retractions[note], opened, opened.latest, []string{user})})
+	}
+}
+
+// wasFor: the user was a recipient, or may have been one of a broadcast.
+func (s *State) wasFor(note, user string) bool {
+	if _, ok := s.seen.lookup(HashDelivery(note, "")); ok {
+		return true
+	}
+	_, ok := s.seen.lookup(HashDelivery(note, user))
+	return ok
+}
+
+// forgetRetractions drops those whose notification nobody remembers.
+func (s *State) forgetRetractions() {
+	for note, r := range s.retractions {
+		if !s.now.Before(r.until) {
+			delete(s.retractions, note)
+			s.put(Unpark{ID: r.id})
+		}
+	}
+}
+
+func (s *State) restoreRetraction(p *whisperv1.Parked) {
+	m := p.GetRetraction()
+	r := newRetraction(m.GetNotificationId(), LaneOf(m.GetLane()), time.UnixMilli(m.GetAtMs()), time.UnixMilli(m.GetUntilMs()))
+	s.retractions[r.note] = r
+}

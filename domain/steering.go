@@ -1,0 +1,89 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// CheckBroadcast says why a BroadcastAccepted can't be walked, or nil.
+func CheckBroadcast(ev *whisperv1.Event) error {
+	id, err := DeliveryIDFromBytes(ev.GetDeliveryId())
+	switch {
+	case err != nil:
+		return err
+	case id.Hash() != HashDelivery(ev.GetNotificationId(), ""):
+		return errors.New("delivery_id is not that of the broadcast's own")
+	case ev.GetBroadcastAccepted().GetAccepted() == nil || len(ev.GetBroadcastAccepted().GetAccepted().GetChannels()) == 0:
+		return errors.New("the broadcast says nothing of its deliveries")
+	}
+	if _, err := CompileSegment(ev.GetBroadcastAccepted().GetSegment()); err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	if _, err := parseLocalClock(ev.GetBroadcastAccepted().GetSendAtLocal()); err != nil {
+		return fmt.Errorf("send_at_local: %w", err)
+	}
+	return nil
+}
+
+// cancelHash is what the window of duplicates remembers a cancel by.
+func cancelHash(notification string) DeliveryHash { return HashDelivery(notification, cancelMark) }
+
+// wasCancelled: a cancel came before what it is about, or on another lane, within the window.
+func (s *State) wasCancelled(notification string) bool {
+	_, ok := s.seen.lookup(cancelHash(notification))
+	return ok
+}
+
+// cancel ends what was not sent. What was sent stays sent; it is not sent again. The window remembers it, for
+// what comes later than its cancel.
+func (s *State) cancel(in CancelArrived) {
+	note := in.Event.GetNotificationId()
+	known := s.cancelHeld(note, in.Event.GetCancelRequested().GetRequest(), in.Event.GetAtUs(), in.Source)
+	s.put(Steered{Command: "cancel", Notification: note, Known: known})
+}
+
+// cancelHeld cancels what is held of a notification, and says whether anything was.
+func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64, source LaneOffset) (known bool) {
+	w := s.walks[note]
+	if w != nil { // first, since it counts what is held
+		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)
+		s.progress(w)
+	}
+	held := s.sorted(func(d *delivery) bool { return d.ev.GetNotificationId() == note })
+	for _, d := range held {
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
+		s.settle(d)
+	}
+	seen := SeenDelivery{Hash: cancelHash(note), Request: FingerprintRequest(request), AcceptedMs: atUS / 1000}
+	s.seen.add(seen)
+	s.put(Settle{Source: source, Seen: &seen})
+	return len(held) > 0 || w != nil
+}
+
+// steer pauses, resumes or retracts.
+func (s *State) steer(in SteeringArrived) {
+	note := in.Event.GetNotificationId()
+	w := s.walks[note]
+	switch in.Event.GetKind().(type) {
+	case *whisperv1.Event_RetractRequested:
+		s.retract(in)
+		return
+	case *whisperv1.Event_PauseRequested:
+		s.put(Steered{Command: "pause", Notification: note, Known: w != nil})
+		if w != nil && !w.paused && !w.ending {
+			w.paused, w.toWake = true, nil
+			s.parkWalk(w)
+			s.progress(w)
+		}
+	case *whisperv1.Event_ResumeRequested:
+		s.put(Steered{Command: "resume", Notification: note, Known: w != nil})
+		if w != nil && w.paused {
+			w.paused, w.toWake = false, s.findAwake(w)
+			s.parkWalk(w)
+			s.progress(w)
+		}
+	}
+	s.put(Settle{Source: in.Source})
+}

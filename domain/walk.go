@@ -1,0 +1,264 @@
+package domain
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// bucket bounds how many deliveries go out. Each partition has its share of the rate for itself, so where users
+// are spread unevenly the whole is slower than asked for, never faster (but for what a restart lets out again).
+type bucket struct {
+	rate   float64 // a second; 0: no bound
+	tokens float64
+	filled time.Time
+}
+
+// fill makes good for the time that passed; a second's worth is kept at most.
+func (b *bucket) fill(now time.Time) {
+	if b.rate <= 0 {
+		return
+	}
+	if !b.filled.IsZero() {
+		b.tokens += b.rate * now.Sub(b.filled).Seconds()
+	}
+	b.tokens = min(b.tokens, max(b.rate, 1))
+	b.filled = now
+}
+
+// room is how many may go out now.
+func (b *bucket) room() int {
+	if b.rate <= 0 {
+		return math.MaxInt
+	}
+	return int(b.tokens)
+}
+
+func (b *bucket) spend(n int) {
+	if b.rate > 0 {
+		b.tokens -= float64(n)
+	}
+}
+
+// next is when one more may go out; a few are gathered where the rate allows it.
+func (b *bucket) next(now time.Time) time.Time {
+	if b.rate <= 0 || b.tokens >= 1 {
+		return now
+	}
+	wait := time.Duration((1 - b.tokens) / b.rate * float64(time.Second))
+	return now.Add(max(wait, walkPause))
+}
+
+// walkPause is how long a walk that must wait does, at least: long enough to be worth a slice.
+const walkPause = 20 * time.Millisecond
+
+// dueAt is when the walk has something to do; ok is false where only something that happens can tell.
+func (w *walk) dueAt() (at time.Time, ok bool) {
+	if w.ending {
+		return time.Time{}, len(w.toEnd) > 0 || !w.done
+	}
+	at = w.expires()
+	if w.paused {
+		return at, true
+	}
+	if len(w.toWake) > 0 {
+		return time.Time{}, true
+	}
+	for ms := range w.times {
+		at = earlier(at, time.UnixMilli(ms))
+	}
+	if !w.done && len(w.slices) < maxSlices {
+		from := w.starts()
+		if w.waits.After(from) {
+			from = w.waits
+		}
+		at = earlier(at, from)
+	}
+	return at, true
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// WalkDue is when a broadcast of the lane has something to do; ok is false when none has before something
+// happens.
+//
+// After a restart nothing is walked before [State.ReplayDone]: what was in flight for single users comes first, or
+// nobody could tell which of two requests with one id was the first.
+func (s *State) WalkDue(lane Lane) (at time.Time, ok bool) {
+	if s.replay != nil {
+		return time.Time{}, false
+	}
+	for _, w := range s.order {
+		if w.lane() != lane {
+			continue
+		}
+		if due, has := w.dueAt(); has && (!ok || due.Before(at)) {
+			at, ok = due, true
+		}
+	}
+	return at, ok
+}
+
+// walkOn does one slice of the lane's broadcast whose turn it is.
+func (s *State) walkOn(lane Lane) {
+	n := len(s.order)
+	for i := range n {
+		w := s.order[(s.turn+i)%n]
+		if w.lane() != lane {
+			continue
+		}
+		if due, has := w.dueAt(); has && !due.After(s.now) {
+			s.turn = (s.turn + i + 1) % n
+			s.cause = w.acc.GetRequest()
+			s.step(w)
+			return
+		}
+	}
+}
+
+func (s *State) step(w *walk) {
+	switch {
+	case len(w.toEnd) > 0:
+		s.endSome(w)
+	case w.ending:
+		s.walkSlice(w)
+	case w.over(s.now):
+		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_EXPIRED)
+	case w.paused:
+	case len(w.toWake) > 0:
+		s.wakeSome(w)
+	case s.startLater(w):
+	case !w.done:
+		s.walkSlice(w)
+	}
+}
+
+// begin fixes who can be meant: the users that there are now.
+func (s *State) beginWalk(w *walk) {
+	s.roster.sort()
+	w.begun, w.audience, w.changesAt = s.now, int64(len(s.roster.sorted)), s.changesAt
+	s.parkWalk(w)
+	s.progress(w)
+}
+
+// walkSlice looks at the next users.
+func (s *State) walkSlice(w *walk) {
+	if !w.ending && !s.textsReady(w) {
+		w.waits = s.now.Add(templateWait)
+		return
+	}
+	w.bucket.fill(s.now)
+	if !w.ending && w.bucket.room() < 1 {
+		w.waits = w.bucket.next(s.now)
+		return
+	}
+	if w.begun.IsZero() {
+		s.beginWalk(w)
+	}
+	sl := s.openSlice(w)
+	ids := s.roster.sorted
+	i := s.roster.after(w.at)
+	for n := 0; n < s.policy.slice() && i < len(ids) && (w.ending || w.bucket.room() > 0); n++ {
+		w.at = ids[i]
+		s.walkUser(w, sl, w.at)
+		i++
+	}
+	if i == len(ids) {
+		w.done, w.walkedAt, w.replay = true, s.now, nil
+	}
+	s.sendGroups(w)
+	sl.at, sl.done, sl.tally = w.at, w.done, w.tally
+	if w.bucket.room() < 1 {
+		w.waits = w.bucket.next(s.now)
+	}
+}
+
+func (s *State) openSlice(w *walk) *slice {
+	w.serial++
+	sl := &slice{number: w.serial}
+	w.slices = append(w.slices, sl)
+	s.put(SliceTaken{Broadcast: w.id, Slice: sl.number, Replays: s.replay != nil || len(w.replay) > 0})
+	return sl
+}
+
+// leaveSlice: nothing in memory only is left of the delivery.
+func (d *delivery) leaveSlice() {
+	if d.slice != nil {
+		d.slice.open--
+		d.slice = nil
+	}
+}
+
+// endWalk stops a walk: what is in flight goes on to its own end, what waits is ended slice by slice, and who was
+// not looked at is a number. After a restart nobody knows exactly how far the process before was, and gateways may
+// still tell of what it sent: then the rest is walked after all, and each gets the fact of his end.
+func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
+	if w.ending {
+		return
+	}
+	w.ending, w.advance, w.toWake, w.paused = true, true, nil, false
+	if why == whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED || !w.done {
+		w.ended = why
+	}
+	w.toEnd = w.waiters()
+	if w.done {
+		return
+	}
+	if w.begun.IsZero() {
+		s.roster.sort()
+		w.audience, w.changesAt = int64(len(s.roster.sorted)), s.changesAt
+	}
+	if w.restored && !w.begun.IsZero() {
+		return
+	}
+	sl := s.openSlice(w)
+	w.done, w.replay = true, nil
+	w.unwalked = max(w.audience-w.tally.walked, 0)
+	sl.at, sl.done, sl.tally = w.at, true, w.tally
+}
+
+// waiters are the users who wait for something, sorted.
+func (w *walk) waiters() []string {
+	all := make([]string, 0, len(w.away)+len(w.later))
+	for user := range w.away {
+		all = append(all, user)
+	}
+	for user := range w.later {
+		all = append(all, user)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// endSome ends a slice of those who wait.
+func (s *State) endSome(w *walk) {
+	n := min(WalkSlice, len(w.toEnd))
+	for _, user := range w.toEnd[:n] {
+		if !w.waitsFor(user) {
+			continue // told of by a fact meanwhile
+		}
+		id := w.idOf(user)
+		w.forget(user)
+		w.dealtWith(user, id.Hash())
+		s.emitFor(w, user, id, w.endFact(ReasonTTL))
+		s.put(Unpark{ID: id})
+	}
+	if w.toEnd = w.toEnd[n:]; len(w.toEnd) == 0 {
+		w.toEnd = nil
+	}
+}
+
+// endFact is how the walk's deliveries end that were not sent.
+func (w *walk) endFact(reason string) *whisperv1.Event {
+	if w.ended == whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED {
+		return &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}}
+	}
+	return &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}}
+}

@@ -1,0 +1,109 @@
+package domain
+
+import (
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// restoreWalks puts broadcasts back, once all of whisper.timers is read: its records come in any order.
+func (s *State) restoreWalks() {
+	cursors := map[DeliveryID]*whisperv1.Cursor{}
+	walks := map[DeliveryID]*walk{}
+	for _, p := range s.restoring {
+		switch {
+		case p.GetWalk() != nil:
+			if w := restoreWalk(p); w != nil {
+				walks[w.id] = w
+				s.addWalk(w)
+				s.seen.add(w.remembered())
+			}
+		case p.GetCursor() != nil:
+			if id, err := DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {
+				cursors[id] = p.GetCursor()
+			}
+		}
+	}
+	for id, c := range cursors {
+		if w := walks[id]; w != nil {
+			w.restoreCursor(c)
+		}
+	}
+	for _, p := range s.restoring {
+		id, err := DeliveryIDFromBytes(p.GetBroadcast())
+		if w := walks[id]; err == nil && w != nil {
+			s.restoreWaiting(w, p)
+		}
+	}
+	for _, w := range s.order {
+		if w.ended != whisperv1.BroadcastState_BROADCAST_STATE_UNSPECIFIED {
+			w.ending, w.toEnd = true, w.waiters()
+		}
+	}
+	s.restoring = nil
+}
+
+func restoreWalk(p *whisperv1.Parked) *walk {
+	m := p.GetWalk()
+	if CheckBroadcast(m.GetAccepted()) != nil {
+		return nil // we never write such a record
+	}
+	lane := LaneOf(m.GetAccepted().GetLane())
+	w := newWalk(m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
+	w.restored = true
+	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
+	if ms := m.GetStartedMs(); ms > 0 {
+		w.begun = time.UnixMilli(ms)
+	}
+	return w
+}
+
+func (w *walk) restoreCursor(c *whisperv1.Cursor) {
+	w.at, w.done, w.ended, w.unwalked = c.GetUser(), c.GetDone(), c.GetEnded(), c.GetUnwalked()
+	w.tally = walkTally{walked: c.GetWalked(), matched: c.GetMatched(), errors: c.GetSegmentErrors()}
+	if ms := c.GetWalkedMs(); ms > 0 {
+		w.walkedAt = time.UnixMilli(ms)
+	}
+	w.cursor = slice{at: w.at, done: w.done, tally: w.tally}
+}
+
+// restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet.
+func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
+	user := p.GetUserId()
+	if own, known := s.ownID(user); known {
+		user = own
+	}
+	switch untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0; {
+	case untried && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:
+		w.away[user] = struct{}{}
+		return
+	case untried && p.GetPhase() == whisperv1.Phase_PHASE_SCHEDULED:
+		w.setLater(user, p.GetDueMs())
+		return
+	}
+	d := s.openDelivery(w, nil, user, w.idOf(user))
+	s.restoreDelivery(d, p)
+}
+
+// ownID is the roster's copy of an id, which shares its memory with the map's key.
+func (s *State) ownID(user string) (string, bool) {
+	i := s.roster.after(user) - 1
+	if i >= 0 && s.roster.sorted[i] == user {
+		return s.roster.sorted[i], true
+	}
+	return "", false
+}
+
+// keepForWalks hands what facts told during the replay to the walks that will come to it.
+func (s *State) keepForWalks() {
+	for hash, r := range s.replay {
+		w := s.walks[r.note]
+		if w == nil || w.done || r.user <= w.at || !r.at.Equal(w.id.Time()) {
+			continue
+		}
+		if w.replay == nil {
+			w.replay = map[DeliveryHash]replayed{}
+		}
+		w.replay[hash] = r
+	}
+}

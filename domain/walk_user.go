@@ -1,0 +1,323 @@
+package domain
+
+import (
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// walkUser looks at one user: is he meant, and what is to be done about him? Only what goes out becomes a
+// [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
+func (s *State) walkUser(w *walk, sl *slice, user string) {
+	encoded, known := s.users[user]
+	if !known {
+		return // forgotten since
+	}
+	profile := profileView(encoded)
+	if created := profile.number(profileCreated); created > 0 && created-1 > w.changesAt {
+		return // came after it began
+	}
+	w.tally.walked++
+	if len(w.replay) > 0 || len(s.replay) > 0 {
+		hash := HashDelivery(w.note(), user)
+		if r, told := s.replayedOf(w, hash); told {
+			delete(w.replay, hash)
+			w.tally.matched++
+			s.walkReplayed(w, sl, user, hash, r)
+			return
+		}
+	}
+	match, failed := w.segment.match(user, profile)
+	if failed {
+		w.tally.errors++
+	}
+	if !match && !w.restored {
+		return
+	}
+	hash := HashDelivery(w.note(), user)
+	if held := s.deliveries[hash]; w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
+		w.tally.matched++
+		return
+	}
+	if !match {
+		return
+	}
+	w.tally.matched++
+	id := NewDeliveryID(w.id.Time(), hash)
+	if first, dup := s.seen.lookup(hash); dup { // a request for single users had the same id
+		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
+			Request: w.acc.GetRequest(), Recipients: 1,
+		}}})
+		return
+	}
+	s.meet(w, sl, user, id, profile)
+}
+
+// meet decides about a user who is meant.
+func (s *State) meet(w *walk, sl *slice, user string, id DeliveryID, profile profileView) {
+	if w.ending {
+		s.emitFor(w, user, id, w.endFact(ReasonTTL))
+		return
+	}
+	if w.clock.set {
+		if at := w.clock.after(w.starts(), s.zone(profile)); at.After(s.now) {
+			s.sendLater(w, user, id, at)
+			return
+		}
+	}
+	q := s.askFor(w, user, id, profile)
+	v := s.judge(q)
+	switch v.action {
+	case drop:
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: suppression(q.category, v)}})
+	case send:
+		s.sendWalked(w, sl, user, id, q, v.denied)
+	case hold, gather, lapse, waitFor: // it waits, as any delivery does
+		s.advance(s.openDelivery(w, sl, user, id))
+	}
+}
+
+func suppression(c *Category, v *verdict) *whisperv1.DeliverySuppressed {
+	out := &whisperv1.DeliverySuppressed{Reason: v.reason, Category: c.Name}
+	if v.limit.N > 0 {
+		out.Cap, out.Count = v.limit.String(), int32(v.counted)
+	}
+	return out
+}
+
+// askFor is the checks' question about a user for whom there is no delivery.
+func (s *State) askFor(w *walk, user string, id DeliveryID, profile profileView) *asked {
+	named := w.acc.GetCategory()
+	if named == "" {
+		named = DefaultCategory
+	}
+	q := &s.question
+	*q = asked{
+		category: s.category(named), named: named, user: user, profile: profile, channels: w.acc.GetChannels(),
+		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.counted[id.Hash()],
+	}
+	if w.acc.GetChannelsDefault() && len(q.category.Channels) > 0 {
+		q.channels = q.category.Channels
+	}
+	return q
+}
+
+// sendWalked sends now, or parks, or says why not.
+func (s *State) sendWalked(w *walk, sl *slice, user string, id DeliveryID, q *asked, denied channelMask) {
+	socket, push, first := false, false, ""
+	for _, c := range q.channels {
+		switch {
+		case denied.has(c):
+			continue
+		case c == ChannelSocket:
+			socket = true
+		default:
+			push = true
+		}
+		if first == "" {
+			first = c
+		}
+	}
+	var live []presence
+	if socket {
+		live = s.live(user)
+	}
+	push = push && q.profile.reachable()
+	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
+	alone := !collapses && len(s.byUser[user]) == 0 // nothing older to be let out or replaced first
+	switch {
+	case len(live) == 0 && !push && socket && !collapses:
+		s.goAway(w, user, id)
+		return
+	case len(live) == 0 && !push && !socket:
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: ReasonNoEndpoint}}})
+		return
+	}
+	d := s.openDelivery(w, sl, user, id)
+	if len(live) > 0 || push {
+		w.bucket.spend(1)
+	}
+	if alone && len(live) > 0 && (!push || first == ChannelSocket) {
+		if text := s.sharedText(w, q.profile.locale()); text != nil {
+			s.settleChannels(d)
+			d.denied = denied
+			s.group(d, live, text)
+			return
+		}
+	}
+	s.advance(d)
+}
+
+// openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
+func (s *State) openDelivery(w *walk, sl *slice, user string, id DeliveryID) *delivery {
+	d := &delivery{
+		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.counted[id.Hash()], walk: w, slice: sl, index: -1,
+		ev: &whisperv1.Event{
+			DeliveryId: id[:], NotificationId: w.note(), UserId: user, AtUs: s.now.UnixMicro(), Lane: w.ev.GetLane(),
+			Cause: w.acc.GetRequest(), Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: w.acc},
+		},
+	}
+	if sl != nil {
+		sl.open++
+	}
+	s.take(d)
+	return d
+}
+
+// take holds a walk's delivery.
+func (s *State) take(d *delivery) {
+	d.walk.open++
+	s.deliveries[d.id.Hash()] = d
+	of := append(s.byUser[d.user()], d)
+	if len(of) > 1 {
+		slices.SortStableFunc(of, compareArrival)
+	}
+	s.byUser[d.user()] = of
+}
+
+// goAway parks what waits for the user to connect: a small record, and the user's id here.
+func (s *State) goAway(w *walk, user string, id DeliveryID) {
+	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: ReasonAway}}})
+	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_AWAY}})
+	w.away[user] = struct{}{}
+}
+
+// sendLater parks what waits for the user's own time of day.
+func (s *State) sendLater(w *walk, user string, id DeliveryID, at time.Time) {
+	ms := at.UnixMilli()
+	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: ms}}})
+	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_SCHEDULED, DueMs: ms}})
+	w.setLater(user, ms)
+}
+
+func (w *walk) setLater(user string, ms int64) {
+	w.later[user] = ms
+	w.times[ms] = append(w.times[ms], user)
+}
+
+func (w *walk) waitsFor(user string) bool {
+	if _, away := w.away[user]; away {
+		return true
+	}
+	_, later := w.later[user]
+	return later
+}
+
+// forget takes a user out of those who wait. The list of a time is looked through when it comes.
+func (w *walk) forget(user string) {
+	delete(w.away, user)
+	delete(w.later, user)
+}
+
+func (w *walk) idOf(user string) DeliveryID {
+	return NewDeliveryID(w.id.Time(), HashDelivery(w.note(), user))
+}
+
+// emitFor writes a fact about a delivery that is not held.
+func (s *State) emitFor(w *walk, user string, id DeliveryID, ev *whisperv1.Event) {
+	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.Lane = id[:], w.note(), user, w.ev.GetLane()
+	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.cause
+	s.put(Emit{Event: ev, Trace: w.trace})
+}
+
+// sharedText is what everyone of a locale gets, rendered and encoded once for a broadcast.
+type sharedText struct {
+	content *whisperv1.Content
+	frame   []byte
+}
+
+// textsReady: the template that intake saw is here, or will never be.
+func (s *State) textsReady(w *walk) bool {
+	if w.acc.GetTemplate() == "" {
+		return true
+	}
+	tmpl, gone := s.templateOf(w.acc)
+	return tmpl != nil || gone
+}
+
+// sharedText is nil where the text is the user's own, or can't be rendered: then each delivery says so.
+func (s *State) sharedText(w *walk, locale string) *sharedText {
+	var tmpl *Template
+	if w.acc.GetTemplate() == "" {
+		locale = ""
+	} else {
+		if tmpl, _ = s.templateOf(w.acc); tmpl == nil {
+			return nil
+		}
+		locale = tmpl.Locale(locale) // all who fall back to it get the same
+	}
+	if text, known := w.texts[locale]; known {
+		return text
+	}
+	text := s.renderShared(w, tmpl, locale)
+	w.texts[locale] = text
+	return text
+}
+
+func (s *State) renderShared(w *walk, tmpl *Template, locale string) *sharedText {
+	content := w.acc.GetContent()
+	if tmpl != nil {
+		if tmpl.PerUser(locale) {
+			return nil
+		}
+		var err error
+		content, _, err = tmpl.Render(Rendering{Variables: w.acc.GetVariables(), Locale: locale, Channel: ChannelSocket, Now: s.now})
+		if err != nil {
+			return nil
+		}
+	}
+	frame, err := NotificationFrame(w.note(), w.lane(), w.acc, content)
+	if err != nil {
+		return nil
+	}
+	return &sharedText{content: content, frame: frame}
+}
+
+// group is one record to one node: everyone there whose frame is the same.
+type group struct {
+	node        string
+	incarnation uint64
+	attempt     int32
+	text        *sharedText
+	users       []string
+}
+
+// group adds a delivery to the records of its slice.
+func (s *State) group(d *delivery, live []presence, text *sharedText) {
+	d.content, d.variant, d.step = text.content, ChannelSocket, d.socketStep()
+	s.count(d)
+	d.sending, d.phase = s.now, whisperv1.Phase_PHASE_SENDING
+	d.attempt++
+	for _, p := range live {
+		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
+		d.walk.groupOf(p, d.attempt, text).add(d.user())
+	}
+	s.schedule(d, s.now.Add(s.ackTimeout(d)))
+}
+
+func (g *group) add(user string) { g.users = append(g.users, user) }
+
+// groupOf finds the record; a slice has a handful (nodes × locales).
+func (w *walk) groupOf(p presence, attempt int32, text *sharedText) *group {
+	for _, g := range w.groups {
+		if g.node == p.node && g.incarnation == p.incarnation && g.attempt == attempt && g.text == text {
+			return g
+		}
+	}
+	g := &group{node: p.node, incarnation: p.incarnation, attempt: attempt, text: text}
+	w.groups = append(w.groups, g)
+	return g
+}
+
+// sendGroups writes the slice's records.
+func (s *State) sendGroups(w *walk) {
+	for _, g := range w.groups {
+		s.put(RouteTo{Node: g.node, Trace: w.trace, Route: &whisperv1.Route{
+			DeliveryId: w.id[:], NotificationId: w.note(), Lane: w.ev.GetLane(), Attempt: g.attempt, Incarnation: g.incarnation,
+			ExpiresAtMs: w.acc.GetExpiresAtMs(), Frame: g.text.frame, Users: g.users,
+		}})
+	}
+	clear(w.groups)
+	w.groups = w.groups[:0]
+}

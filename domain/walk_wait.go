@@ -1,0 +1,167 @@
+package domain
+
+import (
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
+func (s *State) wakeWalks(user string) {
+	for _, w := range s.order {
+		if _, away := w.away[user]; away && !w.paused && !w.ending && !w.over(s.now) {
+			s.materialize(w, user)
+		}
+	}
+}
+
+// materialize makes an ordinary delivery, parked as it was, of a user who waited.
+func (s *State) materialize(w *walk, user string) *delivery {
+	w.forget(user)
+	d := s.openDelivery(w, nil, user, w.idOf(user))
+	d.parked, d.phase, d.step = true, whisperv1.Phase_PHASE_AWAY, d.socketStep()
+	s.schedule(d, w.expires())
+	return d
+}
+
+// wakeSome sends to users who connected while the broadcast was paused.
+func (s *State) wakeSome(w *walk) {
+	n := min(WalkSlice, len(w.toWake))
+	for _, user := range w.toWake[:n] {
+		if _, away := w.away[user]; away && len(s.live(user)) > 0 {
+			s.sendFromSocket(s.materialize(w, user))
+		}
+	}
+	if w.toWake = w.toWake[n:]; len(w.toWake) == 0 {
+		w.toWake = nil
+	}
+}
+
+// findAwake are the users who wait and are connected, sorted.
+func (s *State) findAwake(w *walk) []string {
+	var awake []string
+	for user := range w.away {
+		if len(s.live(user)) > 0 {
+			awake = append(awake, user)
+		}
+	}
+	slices.Sort(awake)
+	return awake
+}
+
+// startLater starts a slice of those whose time of day has come; false: there are none.
+func (s *State) startLater(w *walk) bool {
+	due := int64(0)
+	for ms := range w.times {
+		if ms <= s.now.UnixMilli() && (due == 0 || ms < due) {
+			due = ms
+		}
+	}
+	if due == 0 {
+		return false
+	}
+	w.bucket.fill(s.now)
+	users := w.times[due]
+	n := 0
+	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0; n++ {
+		user := users[n]
+		if ms, waits := w.later[user]; !waits || ms != due {
+			continue
+		}
+		w.forget(user)
+		d := s.openDelivery(w, nil, user, w.idOf(user))
+		d.parked = true
+		w.bucket.spend(1)
+		s.advance(d)
+	}
+	if n == len(users) {
+		delete(w.times, due)
+	} else if w.times[due] = users[n:]; n == 0 {
+		w.waits = w.bucket.next(s.now)
+		return false
+	}
+	return true
+}
+
+// walkFact takes a fact about a delivery of a broadcast that is not held; false: it is not one. What waits
+// compactly may have been dealt with before a restart.
+func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
+	w := s.walks[ev.GetNotificationId()]
+	if w == nil || !id.Time().Equal(w.id.Time()) {
+		return false
+	}
+	if w.waitsFor(ev.GetUserId()) {
+		if status, ok := StatusOf(ev); ok && !status.Pending() && status != Sent {
+			w.forget(ev.GetUserId())
+			w.dealtWith(ev.GetUserId(), id.Hash())
+			s.put(Unpark{ID: w.idOf(ev.GetUserId())})
+		}
+		return true
+	}
+	if !w.done && ev.GetUserId() > w.at {
+		if w.replay == nil {
+			w.replay = map[DeliveryHash]replayed{}
+		}
+		keepReplayed(w.replay, id.Hash(), ev)
+		return true
+	}
+	return false
+}
+
+// dealtWith: the walk will come to this user (again, after a restart) and must pass him over.
+func (w *walk) dealtWith(user string, hash DeliveryHash) {
+	if w.done || user <= w.at {
+		return
+	}
+	if w.replay == nil {
+		w.replay = map[DeliveryHash]replayed{}
+	}
+	w.replay[hash] = replayed{settled: true, note: w.note(), user: user, at: w.id.Time()}
+}
+
+func (s *State) replayedOf(w *walk, hash DeliveryHash) (replayed, bool) {
+	if r, ok := w.replay[hash]; ok {
+		return r, true
+	}
+	r, ok := s.replay[hash]
+	return r, ok && r.at.Equal(w.id.Time())
+}
+
+// walkReplayed takes up a user of whom facts told before the walk came here (again).
+func (s *State) walkReplayed(w *walk, sl *slice, user string, hash DeliveryHash, r replayed) {
+	if r.settled || w.waitsFor(user) || s.deliveries[hash] != nil {
+		return
+	}
+	id := NewDeliveryID(w.id.Time(), hash)
+	if w.ending {
+		reason := ReasonTTL
+		if r.socketSent {
+			reason = ReasonUnacknowledged
+		}
+		s.emitFor(w, user, id, w.endFact(reason))
+		return
+	}
+	d := s.openDelivery(w, sl, user, id)
+	d.attempt, d.sent = r.attempt, r.socketSent
+	if r.socketSent {
+		d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
+		s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
+		return
+	}
+	s.advance(d)
+}
+
+// eraseWaiting ends what a user who is forgotten waits for in broadcasts.
+func (s *State) eraseWaiting(user string) {
+	for _, w := range s.order {
+		if !w.waitsFor(user) {
+			continue
+		}
+		id := w.idOf(user)
+		w.forget(user)
+		w.dealtWith(user, id.Hash())
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: ReasonErased}}})
+		s.put(Unpark{ID: id})
+	}
+}
