@@ -97,6 +97,10 @@ type folded struct {
 	attempts   map[attemptKey]*attempt
 	requests   map[requestKey]request
 	duplicates map[duplicate]fact
+	// broadcasts by the last that was told of them, and what the first fact of each says.
+	progress map[castKey]fact
+	casts    map[castKey]*cast
+	specs    []fact
 	// timeline are the facts that have a row there.
 	timeline []fact
 	// timeless facts are to be resolved before they count.
@@ -115,6 +119,8 @@ func fold(chunks []*chunk) *folded {
 		attempts:   make(map[attemptKey]*attempt, n/2),
 		requests:   map[requestKey]request{},
 		duplicates: map[duplicate]fact{},
+		progress:   map[castKey]fact{},
+		casts:      map[castKey]*cast{},
 		timeline:   make([]fact, 0, n),
 	}
 	for _, c := range chunks {
@@ -134,6 +140,12 @@ func fold(chunks []*chunk) *folded {
 
 // add folds one fact whose delivery is known.
 func (b *folded) add(f fact) {
+	if p := f.ev.GetBroadcastProgressed(); p != nil {
+		b.progressed(f, p)
+		if p.GetBroadcast() == nil {
+			return // twice a second and partition: no story that anybody reads
+		}
+	}
 	b.timeline = append(b.timeline, f)
 	switch k := f.ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:

@@ -126,6 +126,18 @@ func (o *object) kind(ev *whisperv1.Event) {
 		o.text("endpoint", k.EndpointPruned.GetEndpoint())
 		o.text("channel", k.EndpointPruned.GetChannel())
 		o.text("reason", k.EndpointPruned.GetReason())
+	case *whisperv1.Event_BroadcastProgressed:
+		b := k.BroadcastProgressed.GetBroadcast()
+		o.accepted(b.GetAccepted())
+		o.text("segment", b.GetSegment())
+		o.text("send_at_local", b.GetSendAtLocal())
+		o.number("partitions", int64(b.GetPartitions()))
+	case *whisperv1.Event_BroadcastDropped:
+		o.text("reason", k.BroadcastDropped.GetReason())
+		o.position("request", k.BroadcastDropped.GetRequest())
+	case *whisperv1.Event_DeliveryRetracted:
+		o.text("channel", k.DeliveryRetracted.GetChannel())
+		o.text("node", k.DeliveryRetracted.GetNode())
 	case *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested, *whisperv1.Event_UserErased:
 	default: // a later version's: its kind is told, what it says is in Kafka
 	}

@@ -43,7 +43,9 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return fact{}, &consumers.Reason{Word: "undecodable", Err: fmt.Errorf("not a whisper.v1.Event: %w", err)}
 	}
-	if ev.GetCancelRequested() != nil {
+	switch ev.GetKind().(type) {
+	case *whisperv1.Event_CancelRequested, *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested,
+		*whisperv1.Event_BroadcastAccepted:
 		return fact{}, errSkip // names no delivery; what it does comes as facts of their own
 	}
 	if ev.GetUserErased() != nil {
@@ -106,7 +108,7 @@ func check(ev *whisperv1.Event) error {
 	if err := domain.CheckID(ev.GetNotificationId()); err != nil {
 		return fmt.Errorf("notification_id %w", err)
 	}
-	if err := domain.CheckID(ev.GetUserId()); err != nil {
+	if err := domain.CheckID(ev.GetUserId()); err != nil && !ofBroadcast(ev) {
 		return fmt.Errorf("user_id %w", err)
 	}
 	if id.Hash() != domain.HashDelivery(ev.GetNotificationId(), ev.GetUserId()) {
@@ -119,6 +121,9 @@ func check(ev *whisperv1.Event) error {
 		if err := checkAccepted(acc); err != nil {
 			return err
 		}
+	}
+	if err := checkBroadcast(ev.GetBroadcastProgressed().GetBroadcast()); err != nil {
+		return err
 	}
 	if dup := ev.GetDuplicateDropped(); dup != nil && dup.GetRequest().GetTopic() == "" {
 		return errors.New("a dropped duplicate names no request")
@@ -182,6 +187,14 @@ func texts(ev *whisperv1.Event) []string {
 	case *whisperv1.Event_EndpointPruned:
 		p := k.EndpointPruned
 		return []string{cause, p.GetEndpoint(), p.GetChannel(), p.GetReason()}
+	case *whisperv1.Event_BroadcastProgressed:
+		b := k.BroadcastProgressed.GetBroadcast()
+		acc := b.GetAccepted()
+		return []string{cause, b.GetSegment(), b.GetSendAtLocal(), acc.GetCategory(), acc.GetTemplate(), acc.GetRequest().GetTopic()}
+	case *whisperv1.Event_BroadcastDropped:
+		return []string{cause, k.BroadcastDropped.GetReason(), k.BroadcastDropped.GetRequest().GetTopic()}
+	case *whisperv1.Event_DeliveryRetracted:
+		return []string{cause, k.DeliveryRetracted.GetChannel(), k.DeliveryRetracted.GetNode()}
 	default:
 		return []string{cause}
 	}

@@ -334,7 +334,7 @@ func caughtUp(t testing.TB, l *eventLog, db string) {
 func dump(t testing.TB, db, schema string, tables ...string) []string {
 	t.Helper()
 	if len(tables) == 0 {
-		tables = []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards"}
+		tables = []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "broadcast_shards", "broadcast_skips"}
 	}
 	var all []string // one query: connecting costs more than reading
 	for _, table := range tables {

@@ -23,6 +23,7 @@ type transaction struct {
 	*folded
 	shards shards
 	stats  stats
+	skips  map[skipKey]int64
 	// known are the batch's users who were erased.
 	known map[string][]alias
 }
@@ -35,7 +36,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk) error {
 	}
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	t := &transaction{store: s, tx: tx, shards: shards{}, stats: stats{}}
+	t := &transaction{store: s, tx: tx, shards: shards{}, stats: stats{}, skips: map[skipKey]int64{}}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
 	}
@@ -49,6 +50,8 @@ func (s *store) write(ctx context.Context, chunks []*chunk) error {
 	}{
 		{"find the deliveries of late reads", t.resolve},
 		{"take up early facts", t.takeEarly},
+		{"write broadcasts", t.writeBroadcasts},
+		{"find the broadcasts of deliveries", t.joinBroadcasts},
 		{"write duplicates", t.writeDuplicates},
 		{"write deliveries", t.writeDeliveries},
 		{"write attempts", t.writeAttempts},
@@ -56,6 +59,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk) error {
 		{"write requests", t.writeRequests},
 		{"write counts", t.writeShards},
 		{"write statistics", t.writeStats},
+		{"write why broadcasts skipped", t.writeSkips},
 	}
 	for _, step := range steps {
 		if err := step.do(ctx); err != nil {

@@ -37,6 +37,7 @@ func (s shards) of(notificationID string, day, partition int32) *shard {
 func (t *transaction) count(r *row, partition int32, by int64) {
 	t.shards.of(r.notificationID, dayOf(r.id), partition).statuses[r.status] += by
 	t.stats.add(r, partition, by)
+	t.skip(r, partition, by)
 }
 
 func compareShards(a, b shardKey) int {

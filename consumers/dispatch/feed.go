@@ -59,7 +59,7 @@ func (f *feed) decode(rec *kgo.Record) item {
 // decodeFact passes over what can't change a decision: most of it is our own.
 func (f *feed) decodeFact(rec *kgo.Record) item {
 	switch consumers.KindOfRecord(rec) {
-	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned", "user_erased":
+	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned", "broadcast_progressed", "broadcast_dropped", "delivery_retracted", "user_erased":
 		return item{rec: rec}
 	}
 	ev := &whisperv1.Event{}
@@ -84,6 +84,13 @@ func (f *feed) decodeDelivery(rec *kgo.Record) item {
 		return item{rec: rec, input: domain.DeliveryArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	case *whisperv1.Event_CancelRequested:
 		return item{rec: rec, input: domain.CancelArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+	case *whisperv1.Event_BroadcastAccepted:
+		if err := domain.CheckBroadcast(ev); err != nil {
+			return item{rec: rec, bad: err}
+		}
+		return item{rec: rec, input: domain.BroadcastArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+	case *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested:
+		return item{rec: rec, input: domain.SteeringArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	default:
 		return item{rec: rec, bad: errors.New("neither a delivery nor a command that this version knows")}
 	}

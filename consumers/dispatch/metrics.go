@@ -16,6 +16,8 @@ type roleMetrics struct {
 	facts   map[string]*metrics.Counter
 	other   *metrics.Counter
 	stopped map[string]*metrics.Counter // by the policy's reasons
+	// Commands by whether the partition held anything of their notification.
+	commands map[string][2]*metrics.Counter
 }
 
 func newRoleMetrics() *roleMetrics {
@@ -35,11 +37,26 @@ func newRoleMetrics() *roleMetrics {
 	}
 	for _, kind := range []string{
 		"delivery_scheduled", "delivery_deferred", "delivery_failed", "delivery_suppressed", "delivery_expired",
-		"delivery_cancelled", "duplicate_dropped", "endpoint_pruned", "user_erased",
+		"delivery_cancelled", "duplicate_dropped", "endpoint_pruned", "broadcast_progressed", "broadcast_dropped", "user_erased",
 	} {
 		m.facts[kind] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_facts_total{kind=%q}`, kind))
 	}
+	m.commands = map[string][2]*metrics.Counter{}
+	for _, command := range []string{"cancel", "pause", "resume", "retract"} {
+		var counters [2]*metrics.Counter
+		for i, outcome := range []string{"unknown", "done"} {
+			counters[i] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_commands_total{command=%q,outcome=%q}`, command, outcome))
+		}
+		m.commands[command] = counters
+	}
 	return m
+}
+
+func (m *roleMetrics) steered(command string, known bool) *metrics.Counter {
+	if known {
+		return m.commands[command][1]
+	}
+	return m.commands[command][0]
 }
 
 func (m *roleMetrics) emitted(kind string) *metrics.Counter {

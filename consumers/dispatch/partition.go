@@ -29,6 +29,8 @@ type partition struct {
 	// Everything below belongs to the loop's goroutine.
 	state       *domain.State
 	ledgers     [3]*ledger
+	walks       *walks
+	walkAt      time.Time // no slice before
 	laneStarts  [3]int64
 	laneEnds    [3]int64 // what was there at the restore is replayed up to here
 	eventsStart int64
@@ -47,7 +49,7 @@ func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
 		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		epochs: []*epoch{newEpoch()},
+		epochs: []*epoch{newEpoch()}, walks: newWalks(),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
@@ -122,11 +124,15 @@ func (p *partition) run() {
 
 // idle is how long the loop may sleep if nothing arrives.
 func (p *partition) idle() time.Duration {
-	at, ok := p.state.NextDue()
-	if !ok || p.eventsNext < p.eventsEnd { // nothing is done about what is due before the feedback is read
+	if p.eventsNext < p.eventsEnd { // nothing is done about what is due before the feedback is read
 		return time.Minute
 	}
-	return max(at.Sub(p.role.cfg.Now()), 0)
+	now := p.role.cfg.Now()
+	idle := p.walkIdle(now)
+	if at, ok := p.state.NextDue(); ok {
+		idle = min(idle, max(at.Sub(now), 0))
+	}
+	return idle
 }
 
 // How much of each lane is taken before the lanes above it are looked at again.
@@ -167,6 +173,8 @@ func (p *partition) work() (more bool) {
 		}
 		if len(items) > 0 {
 			p.replayed()
+		}
+		if p.walk(domain.Lane(lane), now) || len(items) > 0 {
 			return true
 		}
 	}
@@ -217,18 +225,29 @@ func (p *partition) seal() {
 			o.events = min(o.events, from)
 		}
 	}
-	if p.replaying {
+	e := p.epoch()
+	cursors, from := p.walks.seal()
+	if from >= 0 {
+		o.events = min(o.events, from)
+	}
+	if p.replaying || p.state.ReplayHeld() {
 		o.events = p.eventsStart
 	}
 	o.changes = p.changesNext
+	p.tell(cursors)
 	p.writeSeen(p.seen)
-	p.epoch().offsets = o
+	e.offsets, e.cursors = o, cursors
 	p.epochs = append(p.epochs, newEpoch())
 }
 
 // commit lets go what is acknowledged, in order.
 func (p *partition) commit() {
 	for len(p.epochs) > 1 && p.epochs[0].complete() {
+		if e := p.epochs[0]; !e.followed {
+			e.followed = true
+			p.writeAfter(e)
+			continue
+		}
 		o := p.epochs[0].offsets
 		for lane, next := range o.lanes {
 			p.sources[queueHigh+lane].Commit(next)

@@ -36,8 +36,11 @@ type Config struct {
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
-	Now            func() time.Time
-	Logger         *slog.Logger
+	// WalkRecords is how many records a second broadcasts may write, in this process (default 100,000): who is away
+	// takes two, a slice that is sent to one node one.
+	WalkRecords int
+	Now         func() time.Time
+	Logger      *slog.Logger
 }
 
 // Validate names every problem of the settings.
@@ -48,6 +51,9 @@ func (c Config) Validate() error {
 	}
 	if c.Policy.AckTimeout > 10*time.Minute {
 		errs = append(errs, fmt.Errorf("ack-timeout: %s holds offsets back for too long, at most 10m", c.Policy.AckTimeout))
+	}
+	if c.WalkRecords < 0 {
+		errs = append(errs, fmt.Errorf("walk-records: %d is not a number of records a second", c.WalkRecords))
 	}
 	if c.Policy.Spread < 0 || c.Policy.Spread > 2*time.Hour {
 		errs = append(errs, fmt.Errorf("spread: %s is not between 0s and 2h", c.Policy.Spread))
@@ -64,6 +70,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.HandoverTimeout == 0 {
 		c.HandoverTimeout = 8 * time.Second
+	}
+	if c.WalkRecords == 0 {
+		c.WalkRecords = 100_000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -221,6 +230,13 @@ func (r *Role) forget(p *partition) {
 	if r.parts[p.id] == p {
 		delete(r.parts, p.id)
 	}
+}
+
+// owned is how many partitions share this process.
+func (r *Role) owned() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(1, len(r.parts))
 }
 
 func (r *Role) fail(err error) {

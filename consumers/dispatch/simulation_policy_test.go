@@ -295,7 +295,7 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 			"the clock goes back":       func(t *rapid.T) { pass(t, -time.Duration(rapid.IntRange(1, 30).Draw(t, "seconds"))*time.Second) },
 			"commit": func(*rapid.T) {
 				if !w.crashed {
-					w.commit(false)
+					w.commit(0)
 				}
 			},
 			"crash soon": func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 5).Draw(t, "outputs") },

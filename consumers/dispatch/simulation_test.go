@@ -36,7 +36,12 @@ type world struct {
 	pushes   []*whisperv1.Push
 	serial   uint64
 	requests int64
+	changes  int64
 	asked    map[string]int // notification/user → how often
+
+	casts      map[string]*whisperv1.Event // broadcasts asked for
+	tombstones []domain.DeliveryID
+	walks      *walks
 
 	state       *domain.State
 	ledgers     [3]*ledger
@@ -71,7 +76,7 @@ func newWorld(t *rapid.T) *world {
 		t: t, now: time.UnixMilli(1_700_000_000_000),
 		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
-		crashAfter: -1,
+		crashAfter: -1, casts: map[string]*whisperv1.Event{},
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -96,7 +101,10 @@ func (w *world) startNode(node string) {
 // restore makes a dispatch from the logs, as restore.go does.
 func (w *world) restore() {
 	w.crashed, w.crashAfter = false, -1
-	w.state = domain.NewState(0, domain.DefaultPolicy())
+	policy := domain.DefaultPolicy()
+	policy.Slice = 2
+	w.state = domain.NewState(0, policy)
+	w.walks, w.tombstones = newWalks(), nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)
 	}
@@ -166,16 +174,28 @@ func (w *world) write(outputs []domain.Output) {
 		case domain.Emit:
 			w.checkFact(o.Event)
 			w.events = append(w.events, proto.CloneOf(o.Event))
+		case domain.SliceTaken:
+			from := w.eventsAt
+			if o.Replays {
+				from = w.eventsStart
+			}
+			w.walks.take(o, from)
+		case domain.Advanced:
+			o.Cursor = proto.CloneOf(o.Cursor)
+			w.walks.advance(o)
+		case domain.Finished:
+			delete(w.walks.cursors, o.Broadcast)
+			delete(w.walks.open, o.Broadcast)
+			w.tombstones = append(w.tombstones, o.Broadcast, o.CursorID)
+		case domain.Steered:
 		case domain.RouteTo:
 			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("routed after its expiry: %v", o.Route)
 			}
-			if w.ended[string(o.Route.GetDeliveryId())] {
-				w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", o.Route)
-			}
 			if !strings.Contains(string(o.Route.GetFrame()), `"body":"b"`) {
 				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
 			}
+			w.route(o)
 			w.checkSend(o.Route.GetNotificationId(), o.User)
 			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
 		case domain.Notice:
@@ -201,7 +221,7 @@ func (w *world) write(outputs []domain.Output) {
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
 		case domain.Unpark:
-			delete(w.timers, string(o.ID[:]))
+			w.tombstones = append(w.tombstones, o.ID)
 		case domain.PutUser:
 			if o.Profile == nil {
 				delete(w.profiles, o.User)
@@ -214,10 +234,40 @@ func (w *world) write(outputs []domain.Output) {
 	}
 }
 
+// route takes a route apart as a gateway does: each user has a delivery.
+func (w *world) route(o domain.RouteTo) {
+	for _, user := range append(o.Route.GetUsers(), o.User) {
+		if user == "" {
+			continue
+		}
+		r := proto.CloneOf(o.Route)
+		if len(o.Route.GetUsers()) > 0 {
+			id := domain.NewDeliveryID(domain.DeliveryID(r.GetDeliveryId()).Time(), domain.HashDelivery(r.GetNotificationId(), user))
+			r.DeliveryId = id[:]
+		}
+		if w.ended[string(r.GetDeliveryId())] {
+			w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", r)
+		}
+		w.routes = append(w.routes, routed{o.Node, user, r})
+	}
+}
+
 // commit is partition.seal and partition.commit with a broker that acknowledges at once; the process may
 // die between the window's record and the offsets.
-func (w *world) commit(dieBetween bool) {
+func (w *world) commit(die int) {
 	o := offsets{events: w.eventsAt}
+	cursors, from := w.walks.seal()
+	for _, id := range sortedIDs(cursors) {
+		if ev := w.state.Progress(id); ev != nil {
+			w.events = append(w.events, proto.CloneOf(ev))
+		}
+	}
+	if from >= 0 {
+		o.events = min(o.events, from)
+	}
+	if w.state.ReplayHeld() {
+		o.events = w.eventsStart
+	}
 	var seen []domain.SeenDelivery
 	for lane, l := range w.ledgers {
 		var next, from int64
@@ -233,7 +283,18 @@ func (w *world) commit(dieBetween bool) {
 		}
 	}
 	w.seen = append(w.seen, seen...)
-	if !dieBetween {
+	if die == 1 {
+		return
+	}
+	for _, id := range sortedIDs(cursors) {
+		a := cursors[id]
+		w.timers[string(a.CursorID[:])] = a.Cursor
+	}
+	for _, id := range w.tombstones {
+		delete(w.timers, string(id[:]))
+	}
+	w.tombstones = nil
+	if die != 2 {
 		w.committed = o
 	}
 }
@@ -253,16 +314,21 @@ func (w *world) feedLane(lane int) {
 	}
 	at := w.taken[lane]
 	w.taken[lane]++
+	defer w.replayed()
 	// As in partition.take: feedback of what is replayed may be older than this process.
 	w.ledgers[lane].take(at, w.eventsStart)
 	source := domain.LaneOffset{Lane: domain.Lane(lane), Offset: at}
 	ev := proto.CloneOf(w.lanes[lane][at])
-	if ev.GetCancelRequested() != nil {
+	switch ev.GetKind().(type) {
+	case *whisperv1.Event_CancelRequested:
 		w.decide(domain.CancelArrived{Event: ev, Source: source})
-		w.replayed()
-		return
+	case *whisperv1.Event_BroadcastAccepted:
+		w.decide(domain.BroadcastArrived{Event: ev, Source: source})
+	case *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested:
+		w.decide(domain.SteeringArrived{Event: ev, Source: source})
+	default:
+		w.decide(domain.DeliveryArrived{Event: ev, Source: source})
 	}
-	w.decide(domain.DeliveryArrived{Event: ev, Source: source})
 	w.replayed()
 }
 
@@ -281,6 +347,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 		w.requests++
 		w.asked[notification+"/"+user]++
 	}
+	w.now = w.now.Add(time.Millisecond)
 	id := domain.NewDeliveryID(w.now, domain.HashDelivery(notification, user))
 	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
@@ -381,10 +448,16 @@ func (w *world) settleAll() {
 		for range 4 {
 			w.feedEvent()
 		}
+		w.walk()
+		w.now = w.now.Add(5 * time.Second)
 		w.now = w.now.Add(w.ttl() / 120) // three times as long as anything may wait
 		w.decide(domain.TimePassed{})
 	}
-	w.commit(false)
+	w.commit(0)
+	for w.eventsAt < int64(len(w.events)) {
+		w.feedEvent()
+	}
+	w.commit(0)
 }
 
 func (w *world) check() {
@@ -415,28 +488,34 @@ func (w *world) check() {
 		}
 	}
 	w.checkDigests()
+	w.checkBroadcasts(duplicates)
 	for key, s := range status { // digests are asked for by nobody
 		if s.Pending() && w.asked[key] == 0 {
 			w.t.Errorf("%s never ended: it is %s", key, s)
 		}
 	}
 	for key, asked := range w.asked {
-		if status[key].Pending() {
+		opened := !w.broadcastHas(key, duplicates[key])
+		if opened && status[key].Pending() {
 			w.t.Errorf("%s never ended: it is %s", key, status[key])
 		}
-		if got := 1 + len(duplicates[key]); got != asked {
+		got := w.direct(duplicates[key])
+		if opened {
+			got++
+		}
+		if got != asked {
 			w.t.Errorf("%s: asked for %d times, accounted for %d", key, asked, got)
 		}
 	}
 	if len(w.timers) > 0 {
-		w.t.Errorf("%d deliveries are still parked", len(w.timers))
+		w.t.Errorf("%d deliveries are still parked: %v", len(w.timers), w.timers)
 	}
 	for lane := range w.lanes {
 		if w.committed.lanes[lane] != int64(len(w.lanes[lane])) {
 			w.t.Errorf("lane %d is committed up to %d of %d", lane, w.committed.lanes[lane], len(w.lanes[lane]))
 		}
 	}
-	if st := w.state.Stats(); st.InFlight+st.Parked > 0 {
+	if st := w.state.Stats(); st.InFlight+st.Parked+st.Broadcasts+st.Away > 0 {
 		w.t.Errorf("still held: %+v", st)
 	}
 }
@@ -459,7 +538,7 @@ func TestFeedbackOutlivesARestart(t *testing.T) {
 		for range 5 {
 			w.feedEvent()
 		}
-		w.commit(false)
+		w.commit(0)
 		w.restore()
 		w.settleAll()
 		w.check()
@@ -493,6 +572,16 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 					NotificationId: simID(id), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
 				})
 			},
+			"broadcast": func(t *rapid.T) {
+				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				w.broadcast(id%3, simID(id))
+			},
+			"steer": func(t *rapid.T) {
+				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				w.steer(id%3, simID(id), rapid.Bool().Draw(t, "pause"))
+			},
+			"somebody new":              func(t *rapid.T) { w.newUser() },
+			"dispatch walks":            func(*rapid.T) { w.walk() },
 			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },
 			"everything flows": func(t *rapid.T) {
 				w.tellNodes()
@@ -528,13 +617,13 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 			},
 			"commit": func(*rapid.T) {
 				if !w.crashed {
-					w.commit(false)
+					w.commit(0)
 				}
 			},
 			"crash soon": func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 3).Draw(t, "outputs") },
-			"crash in a commit": func(*rapid.T) {
+			"crash in a commit": func(t *rapid.T) {
 				if !w.crashed {
-					w.commit(true)
+					w.commit(rapid.IntRange(1, 2).Draw(t, "after"))
 				}
 				w.restore()
 			},

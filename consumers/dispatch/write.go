@@ -26,7 +26,7 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
 			}, o.Route)
-			p.role.metrics.routed.Inc()
+			p.role.metrics.routed.Add(max(1, len(o.Route.GetUsers())))
 		case domain.PushTo:
 			p.send(o.Push.GetUserId(), nil, &kgo.Record{
 				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
@@ -34,12 +34,8 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			}, o.Push)
 			p.role.metrics.pushed.Inc()
 		case domain.Emit:
-			kind := domain.KindOf(o.Event)
-			headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, traceHeaders(o.Trace)...)
-			p.publish(p.role.bulk, &kgo.Record{
-				Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(o.Event.GetUserId()), Headers: headers,
-			}, o.Event)
-			p.role.metrics.emitted(kind).Inc()
+			p.publish(p.role.bulk, p.factRecord(o.Event, o.Trace), o.Event)
+			p.role.metrics.emitted(domain.KindOf(o.Event)).Inc()
 			p.role.metrics.policy(o.Event)
 		case domain.Count:
 			p.gate.count(o)
@@ -53,9 +49,27 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 		case domain.Notice:
 			p.role.notices.tell(o)
 		case domain.Park:
-			p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: o.ID[:]}, o.Parked)
+			p.publish(p.role.bulk, p.timer(o.ID), o.Parked)
 		case domain.Unpark:
-			p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: o.ID[:]}, nil)
+			p.epoch().tombstones = append(p.epoch().tombstones, o.ID)
+		case domain.SliceTaken:
+			from := p.eventsNext
+			if o.Replays {
+				from = p.eventsStart
+			}
+			p.walks.take(o, from)
+		case domain.Advanced:
+			p.walks.advance(o)
+		case domain.Finished:
+			delete(p.walks.cursors, o.Broadcast)
+			delete(p.walks.open, o.Broadcast)
+			// The broadcast's own first: a walk without a cursor would begin anew.
+			p.epoch().tombstones = append(p.epoch().tombstones, o.Broadcast, o.CursorID)
+		case domain.Steered:
+			p.role.metrics.steered(o.Command, o.Known).Inc()
+			if !o.Known {
+				p.role.log.Debug("a command found nothing of its notification here", "partition", p.id, "command", o.Command, "notification_id", o.Notification)
+			}
 		case domain.PutUser:
 			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User)}
 			if o.Profile == nil {
@@ -75,10 +89,18 @@ func (p *partition) reject(rec *kgo.Record, reason error) {
 
 // publish writes a record whose value is m, or a tombstone, as part of the open epoch.
 func (p *partition) publish(to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
+	p.publishIn(p.epoch(), to, rec, m)
+}
+
+func (p *partition) factRecord(ev *whisperv1.Event, trace domain.Trace) *kgo.Record {
+	headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(domain.KindOf(ev))}}, traceHeaders(trace)...)
+	return &kgo.Record{Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(ev.GetUserId()), Headers: headers}
+}
+
+func (p *partition) publishIn(e *epoch, to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
 	if m != nil && !p.encode(rec, m) {
 		return
 	}
-	e := p.epoch()
 	e.outstanding.Add(1)
 	to.Publish(p.ctx, rec, e.acked)
 }

@@ -10,8 +10,9 @@ import (
 
 // laneMetrics count a record once everything that follows from it is acknowledged.
 type laneMetrics struct {
-	accepted, cancelled, refused *metrics.Counter
-	deliveries                   *metrics.Counter
+	accepted, broadcasts, refused *metrics.Counter
+	commands                      map[string]*metrics.Counter // by verb
+	deliveries                    *metrics.Counter
 	// seconds: from the request record's time until its last delivery is acknowledged.
 	seconds *metrics.PrometheusHistogram
 }
@@ -40,7 +41,10 @@ func newRoleMetrics() *roleMetrics {
 		}
 		m.lanes[lane] = laneMetrics{
 			accepted:   requests("accepted"),
-			cancelled:  requests("cancelled"),
+			broadcasts: metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_intake_broadcasts_total{lane=%q}`, lane)),
+			commands: map[string]*metrics.Counter{
+				"cancel": requests("cancelled"), "pause": requests("paused"), "resume": requests("resumed"), "retract": requests("retracted"),
+			},
 			refused:    requests("refused"),
 			deliveries: metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_intake_deliveries_total{lane=%q}`, lane)),
 			seconds:    metrics.GetOrCreatePrometheusHistogram(fmt.Sprintf(`whisper_intake_request_seconds{lane=%q}`, lane)),

@@ -32,8 +32,8 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 		return nil
 	}
 	src := domain.Source{Lane: in.lane, Position: consumers.PositionOf(rc.rec), At: rc.rec.Timestamp}
-	if req.Cancel != "" {
-		return in.cancel(ctx, rc, req, src)
+	if req.Command != "" {
+		return in.command(ctx, rc, req, src)
 	}
 	var version int64
 	if req.Template != "" {
@@ -50,6 +50,9 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 		}
 		version = t.version
 		req.Template = t.name
+	}
+	if req.Broadcast {
+		return in.broadcast(ctx, rc, req, src, version)
 	}
 	deliveries, err := req.Deliveries(src, version, in.cfg.Now())
 	if err != nil {
@@ -89,22 +92,6 @@ func (in *requests) deliver(ctx context.Context, rc *receipt, d *domain.Deliveri
 			Headers:   headers,
 		}
 	})
-}
-
-// cancel asks every partition of the lane, since a cancel does not name the users. It follows the
-// request's deliveries only within its own lane, so that is where upstream sends it.
-func (in *requests) cancel(ctx context.Context, rc *receipt, req *domain.Request, src domain.Source) error {
-	rec, err := consumers.EventRecord(in.topic, 0, req.CancelEvent(src, in.cfg.Now()), trace(rc.rec))
-	if err != nil {
-		return err
-	}
-	rc.settled = in.metrics.cancelled.Inc
-	rc.write(ctx, int(in.cfg.Partitions), func(i int) *kgo.Record {
-		one := *rec
-		one.Partition = int32(i)
-		return &one
-	})
-	return nil
 }
 
 func (in *requests) refuse(ctx context.Context, rc *receipt, reason error) {

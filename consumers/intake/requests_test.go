@@ -120,7 +120,7 @@ func badRequests() []struct {
 	}
 	future := request(oneUser("u"))
 	future.Timestamp = started.Add(90 * time.Minute)
-	known := "known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, cancel, pause, resume, retract"
+	known := "known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract"
 	return []struct {
 		rec    *kgo.Record
 		reason string
@@ -150,8 +150,8 @@ func badRequests() []struct {
 		{&kgo.Record{Topic: high}, `the record is empty: a request is a JSON object such as {"to":{"users":["mona"]},"content":{"body":"…"}}`},
 		{request(`null`), `the request must be a JSON object, not null`},
 		{request("{\"id\":\"\xff\"}"), `the request is not UTF-8 (at byte 7)`},
-		{request(`{"to":{"all":true},` + content + `}`), `to.all: broadcasts are not available in this version; name users`},
-		{request(`{"pause":"x"}`), `pause is not available in this version: of the commands only cancel is`},
+		{request(`{"to":{"all":true},"rate":-2,` + content + `}`), `rate is -2: it must be above 0, at most 1000000 deliveries a second`},
+		{request(`{"pause":"x","resume":"x"}`), `pause and resume are given together: one command a record`},
 		{future, `the record's time is 2026-11-23T09:30:00Z, 1h30m0s ahead of the clock, at most 1h0m0s is allowed: check the producer's clock`},
 	}
 }

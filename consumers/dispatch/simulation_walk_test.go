@@ -1,0 +1,129 @@
+package dispatch
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// broadcast is upstream and intake: to everyone.
+func (w *world) broadcast(lane int, notification string) {
+	w.requests++
+	w.now = w.now.Add(time.Millisecond)
+	id := domain.NewDeliveryID(w.now, domain.HashDelivery(notification, ""))
+	ev := &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: notification, Lane: domain.Lane(lane).Proto(),
+		Kind: &whisperv1.Event_BroadcastAccepted{BroadcastAccepted: &whisperv1.BroadcastAccepted{
+			Partitions: 1,
+			Accepted: &whisperv1.DeliveryAccepted{
+				Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
+				AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(simTTL).UnixMilli(),
+				Request: &whisperv1.Position{Topic: "r", Offset: w.requests},
+			},
+		}},
+	}
+	w.casts[fmt.Sprint(w.requests)] = ev
+	w.lanes[lane] = append(w.lanes[lane], ev)
+}
+
+func (w *world) steer(lane int, notification string, pause bool) {
+	ev := &whisperv1.Event{NotificationId: notification, Kind: &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{}}}
+	if pause {
+		ev.Kind = &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{}}
+	}
+	w.lanes[lane] = append(w.lanes[lane], ev)
+}
+
+// newUser has a profile from now on.
+func (w *world) newUser() {
+	w.changes++
+	w.decide(domain.ProfilePatched{User: fmt.Sprint("new", w.changes), Patch: []byte(`{"locale":"en"}`), Offset: w.changes})
+}
+
+// walk does what is to be walked now, a slice of each lane.
+func (w *world) walk() {
+	for _, lane := range domain.Lanes {
+		if at, ok := w.state.WalkDue(lane); ok && !at.After(w.now) {
+			w.decide(domain.WalkOn{Lane: lane})
+		}
+	}
+}
+
+// direct counts the dropped requests that were for single users.
+func (w *world) direct(dropped map[int64]bool) (n int) {
+	for request := range dropped {
+		if w.casts[fmt.Sprint(request)] == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// broadcastHas: a broadcast took the id before anybody asked for the user alone, and each request for him was
+// dropped.
+func (w *world) broadcastHas(key string, dropped map[int64]bool) bool {
+	return w.direct(dropped) == w.asked[key] && w.asked[key] > 0
+}
+
+// checkBroadcasts: every broadcast was walked to its end or ended, everyone who is counted as meant came to an
+// end, and nobody who is not counted was dealt with.
+func (w *world) checkBroadcasts(duplicates map[string]map[int64]bool) {
+	status := map[string]domain.Status{}
+	last := map[string]*whisperv1.BroadcastProgressed{}
+	dropped := map[string]bool{}
+	for _, ev := range w.events {
+		if s, ok := domain.StatusOf(ev); ok {
+			key := ev.GetNotificationId() + "/" + ev.GetUserId()
+			status[key] = status[key].Then(s)
+		}
+		if p := ev.GetBroadcastProgressed(); p != nil {
+			last[ev.GetNotificationId()] = proto.CloneOf(p)
+		}
+		if d := ev.GetBroadcastDropped(); d != nil {
+			dropped[fmt.Sprint(d.GetRequest().GetOffset())] = true
+		}
+	}
+	for request, cast := range w.casts {
+		note := cast.GetNotificationId()
+		p := last[note]
+		if dropped[request] {
+			continue
+		}
+		if p == nil || !p.GetSettled() {
+			w.t.Errorf("the broadcast %s never came to its end: %v", note, p)
+			continue
+		}
+		offset := cast.GetBroadcastAccepted().GetAccepted().GetRequest().GetOffset()
+		reached := map[string]domain.Status{}
+		for key, s := range status {
+			if user, of := keyOf(key, note); of && (w.asked[key] == 0 || w.broadcastHas(key, duplicates[key])) {
+				reached[user] = s
+				if s.Pending() {
+					w.t.Errorf("%s of the broadcast %s is %s for ever", user, note, s)
+				}
+			}
+		}
+		for key, requests := range duplicates {
+			if user, of := keyOf(key, note); of && requests[offset] {
+				reached[user] = domain.Suppressed
+			}
+		}
+		if int64(len(reached)) != p.GetMatched() {
+			w.t.Errorf("the broadcast %s is for %d, and %d were dealt with: %v, %v", note, p.GetMatched(), len(reached), reached, p)
+		}
+		if p.GetState() == whisperv1.BroadcastState_BROADCAST_STATE_WALKED && p.GetWalked() != p.GetAudience() {
+			w.t.Errorf("the broadcast %s has looked at %d of %d", note, p.GetWalked(), p.GetAudience())
+		}
+	}
+}
+
+func keyOf(key, note string) (user string, ok bool) {
+	if len(key) > len(note) && key[:len(note)] == note && key[len(note)] == '/' {
+		return key[len(note)+1:], true
+	}
+	return "", false
+}

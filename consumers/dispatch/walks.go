@@ -1,0 +1,125 @@
+package dispatch
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// walks knows of the partition's broadcasts which slices are not let go, and so where their feedback begins: the
+// committed offset of the events stays behind the oldest, as the ledger sees to for records.
+type walks struct {
+	open    map[domain.DeliveryID][]openSlice
+	cursors map[domain.DeliveryID]domain.Advanced // to be written when this epoch is acknowledged
+}
+
+type openSlice struct{ number, events int64 }
+
+func newWalks() *walks {
+	return &walks{open: map[domain.DeliveryID][]openSlice{}, cursors: map[domain.DeliveryID]domain.Advanced{}}
+}
+
+func (w *walks) take(s domain.SliceTaken, events int64) {
+	w.open[s.Broadcast] = append(w.open[s.Broadcast], openSlice{s.Slice, events})
+}
+
+func (w *walks) advance(a domain.Advanced) { w.cursors[a.Broadcast] = a }
+
+// seal hands over the cursors that the epoch writes, and says where the feedback of what stays begins (-1:
+// nothing stays). The epoch's offsets are committed only when its cursors are written, so what they let go counts
+// as gone here.
+func (w *walks) seal() (cursors map[domain.DeliveryID]domain.Advanced, events int64) {
+	cursors, events = w.cursors, -1
+	w.cursors = map[domain.DeliveryID]domain.Advanced{}
+	for id, a := range cursors {
+		open := w.open[id]
+		for len(open) > 0 && open[0].number <= a.Slice {
+			open = open[1:]
+		}
+		if w.open[id] = open; len(open) == 0 {
+			delete(w.open, id)
+		}
+	}
+	for _, open := range w.open {
+		if events < 0 || open[0].events < events {
+			events = open[0].events
+		}
+	}
+	return cursors, events
+}
+
+// tell writes how far the broadcasts are that moved in this epoch. It is done at its end, so that the last word in
+// the log is the latest.
+func (p *partition) tell(cursors map[domain.DeliveryID]domain.Advanced) {
+	for _, id := range sortedIDs(cursors) {
+		if ev := p.state.Progress(id); ev != nil {
+			p.publish(p.role.bulk, p.factRecord(ev, domain.Trace{}), ev)
+		}
+	}
+}
+
+// writeAfter writes what may be written only now that everything decided before it is acknowledged, as part of the
+// same epoch: cursors, then tombstones.
+func (p *partition) writeAfter(e *epoch) {
+	for _, id := range sortedIDs(e.cursors) {
+		a := e.cursors[id]
+		p.publishIn(e, p.role.bulk, p.timer(a.CursorID), a.Cursor)
+	}
+	for _, id := range e.tombstones {
+		p.publishIn(e, p.role.bulk, p.timer(id), nil)
+	}
+	e.cursors, e.tombstones = nil, nil
+}
+
+func (p *partition) timer(id domain.DeliveryID) *kgo.Record {
+	return &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: id[:]}
+}
+
+func sortedIDs(m map[domain.DeliveryID]domain.Advanced) []domain.DeliveryID {
+	return slices.SortedFunc(maps.Keys(m), domain.DeliveryID.Compare)
+}
+
+// maxOutstanding bounds what a walk may have written and Kafka not acknowledged: more would fill the publisher's
+// buffer and keep alerts waiting for room in it.
+const (
+	maxOutstanding = 4 * domain.WalkSlice
+	outstandingAgo = 2 * time.Millisecond
+)
+
+func (p *partition) outstanding() (n int64) {
+	for _, e := range p.epochs {
+		n += e.outstanding.Load()
+	}
+	return n
+}
+
+// walk does one slice of the lane's broadcasts, if there is something to do and room for what comes of it.
+func (p *partition) walk(lane domain.Lane, now time.Time) bool {
+	at, ok := p.state.WalkDue(lane)
+	if !ok || at.After(now) || p.walkAt.After(now) || p.outstanding() > maxOutstanding {
+		return false
+	}
+	outputs := p.state.Decide(domain.WalkOn{Lane: lane}, now)
+	// Evenly, not as fast as it goes: a burst of records is what an alert would wait behind, in the publisher and at
+	// the broker.
+	pace := time.Duration(len(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))
+	p.walkAt = now.Add(pace)
+	p.write(nil, outputs)
+	return true
+}
+
+// walkIdle is how long the loop may sleep for its broadcasts.
+func (p *partition) walkIdle(now time.Time) time.Duration {
+	idle := time.Minute
+	for _, lane := range domain.Lanes {
+		if at, ok := p.state.WalkDue(lane); ok {
+			idle = min(idle, max(at.Sub(now), p.walkAt.Sub(now), outstandingAgo))
+		}
+	}
+	return idle
+}

@@ -1,0 +1,89 @@
+package projections
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// progressed is what dispatch says of one partition's share; the first says what was asked for.
+func progressed(after time.Duration, partition int32, first bool, p *whisperv1.BroadcastProgressed) *kgo.Record {
+	s := tell("news", "", now, 9)
+	ev := s.at(after)
+	if first {
+		p.Broadcast = &whisperv1.BroadcastAccepted{
+			Partitions: 2, Segment: "true", Rate: 50, Accepted: &whisperv1.DeliveryAccepted{
+				Category: "news", Template: "weekly", Channels: []string{"socket"}, ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Request: s.request,
+			},
+		}
+	}
+	ev.Kind = &whisperv1.Event_BroadcastProgressed{BroadcastProgressed: p}
+	rec := record(ev)
+	rec.Partition = partition
+	return rec
+}
+
+// userOf is a user of the partition.
+func userOf(partition int32, n int) string {
+	for i := 0; ; i++ {
+		user := string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676))
+		if consumers.PartitionOf(user, parts) == partition {
+			if n--; n < 0 {
+				return user
+			}
+		}
+	}
+}
+
+func TestABroadcastIsSeenWhileItRuns(t *testing.T) {
+	t.Parallel()
+	db, l := database(t), startLog(t)
+	running, walked := whisperv1.BroadcastState_BROADCAST_STATE_RUNNING, whisperv1.BroadcastState_BROADCAST_STATE_WALKED
+	at := func(p int32, n int) story { return tell("news", userOf(p, n), now, 9) }
+	l.put(
+		progressed(0, 0, true, &whisperv1.BroadcastProgressed{State: running}),
+		progressed(0, 1, true, &whisperv1.BroadcastProgressed{State: running}),
+		record(at(0, 0).deferred(10*time.Millisecond, "away")),
+		record(at(0, 1).deferred(10*time.Millisecond, "away")),
+		progressed(2*time.Second, 0, false, &whisperv1.BroadcastProgressed{State: running, Audience: 8, Walked: 4, Matched: 3, StartedMs: now.UnixMilli()}),
+	)
+	start(t, config(l, db))
+	caughtUp(t, l, db)
+	row := `SELECT concat_ws(' ', state, category, template, total, sent, failed, skipped, skipped_by, pending, audience, walked, rate, round(walked_per_second::numeric, 1),
+		round(extract(epoch FROM estimated_end - started_at))) FROM whisper.broadcasts`
+	if got := queryTexts(t, db, row); !slices.Equal(got, []string{`running news weekly 3 0 0 0 {} 3 8 4 50 2.0 4`}) {
+		t.Errorf("while it runs: %q", got)
+	}
+	if got := queryTexts(t, db, "SELECT concat_ws(' ', kind, recipients, accepted, deferred) FROM whisper.notifications"); !slices.Equal(got, []string{"broadcast 3 1 2"}) {
+		t.Errorf("the notification: %q", got)
+	}
+	l.put(
+		record(at(0, 0).expired(time.Minute, "ttl")),
+		record(at(0, 1).sent(time.Minute, 1, domain.ChannelSocket)), record(at(0, 1).delivered(time.Minute, 1)),
+		record(at(0, 2).sent(time.Minute, 1, domain.ChannelSocket)), record(at(1, 0).sent(time.Minute, 1, domain.ChannelSocket)),
+		progressed(2*time.Minute, 0, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 8, Walked: 8, Matched: 3, SegmentErrors: 2, StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli()}),
+		progressed(2*time.Minute, 1, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 1, Walked: 1, Matched: 1, StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli()}),
+	)
+	caughtUp(t, l, db)
+	if got := queryTexts(t, db, row); !slices.Equal(got, []string{`finished news weekly 4 3 0 1 {"ttl": 1} 0 9 9 50 9.0`}) {
+		t.Errorf("at its end: %q", got)
+	}
+	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.conservation"); len(got) > 0 {
+		t.Errorf("it does not add up: %q", got)
+	}
+	if got := queryTexts(t, db, "SELECT DISTINCT category || ' ' || request_offset FROM whisper.deliveries"); !slices.Equal(got, []string{"news 9"}) {
+		t.Errorf("its deliveries: %q", got)
+	}
+	// One that dispatch counted and nobody ever told of is found.
+	l.put(progressed(3*time.Minute, 1, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 2, Walked: 2, Matched: 2}))
+	caughtUp(t, l, db)
+	if got := queryTexts(t, db, "SELECT concat_ws(' ', notification_id, recipients, counted) FROM whisper.conservation"); !slices.Equal(got, []string{"news 5 4"}) {
+		t.Errorf("the missing one: %q", got)
+	}
+}
