@@ -163,6 +163,10 @@ func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) err
 		return l.g.nodes.lostTo(route.GetIncarnation())
 	}
 	frame := encodeFrame(opText, route.GetFrame()) // once for all sessions
+	if route.GetRetract() {
+		l.retract(r, route, frame, targets)
+		return nil
+	}
 	if users := route.GetUsers(); len(users) > 0 {
 		r.open.Store(int32(len(users)))
 		for _, user := range users {
@@ -173,6 +177,34 @@ func (l *lanes) take(lane domain.Lane, rec *kgo.Record, targets *[]*session) err
 	r.open.Store(1)
 	l.hand(&delivery{routed: r, user: string(rec.Key), id: domain.DeliveryID(route.GetDeliveryId())}, frame, route.GetSession(), targets)
 	return nil
+}
+
+// retract tells sessions that a notification is taken back. It goes before the lanes, so that what waits behind it
+// is not shown later; nobody acknowledges it, and who has no session here is passed over: dispatch tells whoever
+// connects. Each user who was told has a fact; the record is settled when they are written.
+func (l *lanes) retract(r *routed, route *whisperv1.Route, frame wireFrame, targets *[]*session) {
+	r.open.Store(int32(len(route.GetUsers())) + 1)
+	for _, user := range route.GetUsers() {
+		found, _ := l.g.hub.find((*targets)[:0], user, route.GetSession())
+		*targets = found
+		if r.incarnation != l.g.incarnation.Load() || len(found) == 0 {
+			r.settled()
+			continue
+		}
+		for _, s := range found {
+			s.control(frame)
+		}
+		clear(*targets)
+		d := &delivery{routed: r, user: user, id: r.idOf(user)}
+		ev := d.event(l.g.stamp.next())
+		ev.Kind = &whisperv1.Event_DeliveryRetracted{DeliveryRetracted: &whisperv1.DeliveryRetracted{Channel: channelSocket, Node: l.g.cfg.Node}}
+		l.g.broker.Fact(ev, r.trace, func(err error) {
+			if err == nil {
+				r.settled()
+			}
+		})
+	}
+	r.settled()
 }
 
 func (r *routed) idOf(user string) domain.DeliveryID {
