@@ -15,6 +15,8 @@ import (
 type benchCmd struct {
 	Spine benchSpineCmd `cmd:"" help:"Measure the way from a request to the socket, beside a bare chain of as many hops."`
 
+	Broadcast benchBroadcastCmd `cmd:"" help:"Measure one broadcast: when the connected have it, when its facts are in Postgres, what it does to alerts."`
+
 	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of connections at rest, connects, deliveries, each beside its floor."`
 	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
 	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`

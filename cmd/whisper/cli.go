@@ -48,6 +48,7 @@ type cli struct {
 	Revoke      revokeCmd      `cmd:"" group:"people" help:"Close a user's sockets, and refuse the tokens that opened them."`
 	Profile     profileCmd     `cmd:"" group:"people" help:"Change a user's profile, or forget the user."`
 	Events      eventsCmd      `cmd:"" group:"people" help:"Print the facts about deliveries."`
+	Broadcasts  broadcastsCmd  `cmd:"" group:"people" help:"List, show, watch or steer broadcasts."`
 	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
 	Nodes       nodesCmd       `cmd:"" group:"people" help:"List the gateways: their load, and who drains or is silent."`

@@ -18,6 +18,10 @@ import (
 
 type sendCmd struct {
 	User        []string          `placeholder:"ID" help:"Who gets it; may be repeated."`
+	All         bool              `help:"Everyone who has a profile: a broadcast."`
+	Segment     string            `placeholder:"CEL" help:"Everyone of whom this is true: a broadcast."`
+	Rate        float64           `placeholder:"N" help:"Of a broadcast: at most this many deliveries a second."`
+	SendAtLocal string            `placeholder:"HH:MM" help:"Of a broadcast: at this time of day in each user's time zone."`
 	Title       string            `placeholder:"TEXT" help:"Title of the content."`
 	Body        string            `placeholder:"TEXT" help:"Body of the content, at most 4 KiB."`
 	URL         string            `name:"url" placeholder:"URL" help:"Where a tap leads."`
@@ -35,7 +39,7 @@ type sendCmd struct {
 	CollapseKey string            `placeholder:"KEY" help:"A later notification of this key takes this one's place on the device."`
 	Cancel      string            `placeholder:"ID" help:"Cancel this notification instead of sending one."`
 	Traceparent string            `placeholder:"VALUE" help:"W3C trace context to carry; a new trace by default."`
-	DryRun      bool              `help:"Print the record instead of producing it."`
+	DryRun      bool              `help:"Print the record instead of producing it; of a broadcast, count its audience and show three renderings."`
 	JSON        bool              `name:"json" help:"Print where the record went as JSON."`
 	Kafka       kafkaFlags        `embed:"" group:"kafka"`
 }
@@ -46,6 +50,7 @@ func (c *sendCmd) Help() string {
 
     whisper send --user mona --title "Card payment" --body "You paid EGP 120.50" --lane high
     whisper send --user mona,omar --id pay-8812 --ttl 1h --body "Your transfer arrived"
+    whisper send --segment "user.attributes.country == 'EG'" --lane low --body "We open in Cairo" --dry-run
     whisper send --cancel pay-8812`
 }
 
@@ -61,11 +66,15 @@ type request struct {
 	CollapseKey string          `json:"collapse_key,omitempty"`
 	SendAt      string          `json:"send_at,omitempty"`
 	TTL         string          `json:"ttl,omitempty"`
+	Rate        float64         `json:"rate,omitempty"`
+	SendAtLocal string          `json:"send_at_local,omitempty"`
 	Cancel      string          `json:"cancel,omitempty"`
 }
 
 type audience struct {
-	Users []string `json:"users"`
+	Users   []string `json:"users,omitempty"`
+	Segment string   `json:"segment,omitempty"`
+	All     bool     `json:"all,omitempty"`
 }
 
 type content struct {
@@ -83,14 +92,12 @@ func (c *sendCmd) Check() error {
 		errs = append(errs, fmt.Errorf("lane: %w", err))
 	}
 	if c.Cancel != "" {
-		if len(c.User) > 0 || c.hasContent() || c.Template != "" {
+		if len(c.User) > 0 || c.All || c.Segment != "" || c.hasContent() || c.Template != "" {
 			errs = append(errs, errors.New("cancel: stands alone, without users and content"))
 		}
 		return errors.Join(errs...)
 	}
-	if len(c.User) == 0 {
-		errs = append(errs, errors.New("user: say who gets it, or what to --cancel"))
-	}
+	errs = append(errs, c.checkAudience()...)
 	for _, id := range c.User {
 		if err := domain.CheckID(id); err != nil {
 			errs = append(errs, fmt.Errorf("user: %q %w", id, err))
@@ -152,8 +159,9 @@ func (c *sendCmd) request() request {
 	}
 	variables, _ := variablesOf(c.Variables, c.Var) // Check has said what is wrong
 	req := request{
-		ID: c.ID, Category: c.Category, To: &audience{Users: c.User}, Template: c.Template, Variables: variables,
+		ID: c.ID, Category: c.Category, To: c.to(), Template: c.Template, Variables: variables,
 		Channels: c.Channels, CollapseKey: c.CollapseKey, SendAt: c.SendAt, TTL: c.TTL,
+		Rate: c.Rate, SendAtLocal: c.SendAtLocal,
 	}
 	if c.hasContent() {
 		req.Content = &content{Title: c.Title, Body: c.Body, URL: c.URL, Image: c.Image}
@@ -178,6 +186,9 @@ func (c *sendCmd) Run(ctx context.Context, p *process) error {
 	value, err := json.Marshal(req)
 	if err != nil {
 		return err
+	}
+	if c.DryRun && (c.All || c.Segment != "") {
+		return c.dryRun(ctx, p, req)
 	}
 	if c.DryRun {
 		_, err := fmt.Fprintf(p.stdout, "%s\n", value)
