@@ -19,6 +19,8 @@ type audience struct {
 	users   int
 	current atomic.Pointer[measurement]
 	clients []*client.Client
+	// broadcasts counts who has the broadcast.
+	broadcasts atomic.Int64
 }
 
 // measurement is the load that runs now; ids carry its number, so a straggler of an earlier one is told
@@ -66,6 +68,10 @@ func connectAudience(ctx context.Context, url string, users int, progress func(d
 
 func (a *audience) take(_ context.Context, n client.Notification) error {
 	now := time.Now()
+	if n.ID == broadcastID {
+		a.broadcasts.Add(1)
+		return nil
+	}
 	var serial, i int
 	if _, err := fmt.Sscanf(n.ID, "b%d-%d", &serial, &i); err != nil {
 		return nil //nolint:nilerr // somebody else's

@@ -98,6 +98,8 @@ type spine struct {
 	users  *audience
 	load   *kgo.Client
 	serial int
+	env    []string
+	before func(context.Context) error // where set, once the topics are there
 }
 
 // RunSpine measures the way from a request to the socket.
@@ -156,8 +158,13 @@ func (s *spine) start(ctx context.Context) error {
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}
+	if s.before != nil {
+		if err := s.before(ctx); err != nil {
+			return err
+		}
+	}
 	sockets := freeAddr()
-	env := []string{
+	s.env = []string{
 		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions), "WHISPER_AUTH_SECRET=" + benchSecret,
 		fmt.Sprintf("WHISPER_PPROF=%v", s.cfg.Profiles != ""),
 	}
@@ -166,7 +173,7 @@ func (s *spine) start(ctx context.Context) error {
 		{"dispatch"},
 		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.cfg.Users)},
 	} {
-		p, err := startRole(ctx, env, args[0], args...)
+		p, err := startRole(ctx, s.env, args[0], args...)
 		if err != nil {
 			return err
 		}
