@@ -2,6 +2,7 @@ package domain_test
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +57,11 @@ func BenchmarkWalk(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				b.StopTimer()
-				s := domain.NewState(0, domain.DefaultPolicy())
+				policy := domain.DefaultPolicy()
+				if cast.connected {
+					policy.Slice = benchAudience / 50 // nobody acknowledges here, and only so many slices may be open
+				}
+				s := domain.NewState(0, policy)
 				benchUsers(b, s, benchAudience)
 				s.ReplayDone()
 				s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, at(0))
@@ -78,27 +83,31 @@ func BenchmarkWalk(b *testing.B) {
 				s.Decide(cast0, at(0))
 				s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)) // sorts
 				b.StartTimer()
-				begin := time.Now()
+				began := cpuTime(b)
 				walkAll(b, s)
-				took += time.Since(begin)
+				took += cpuTime(b) - began
 			}
-			b.ReportMetric(float64(benchAudience)*float64(b.N)/took.Seconds(), "users/s")
+			b.ReportMetric(float64(benchAudience)*float64(b.N)/took.Seconds(), "users/CPU-s")
 		})
 	}
 }
 
-// walkAll goes on until nothing is due; slices that wait for acknowledgements are settled.
+// cpuTime is what this process has used, its collector included.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// walkAll goes on until nothing is due.
 func walkAll(b *testing.B, s *domain.State) {
 	b.Helper()
 	for {
 		if due, ok := s.WalkDue(domain.Low); ok && !due.After(at(0)) {
-			var routes []*whisperv1.Route
-			for _, o := range s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)) {
-				if r, is := o.(domain.RouteTo); is {
-					routes = append(routes, r.Route)
-				}
-			}
-			_ = routes
+			s.Decide(domain.WalkOn{Lane: domain.Low}, at(0))
 			continue
 		}
 		return

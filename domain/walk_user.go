@@ -178,9 +178,25 @@ func (s *State) take(d *delivery) {
 
 // goAway parks what waits for the user to connect: a small record, and the user's id here.
 func (s *State) goAway(w *walk, user string, id DeliveryID) {
-	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: ReasonAway}}})
-	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_AWAY}})
+	r := &awayRecords{id: id}
+	r.fact.Reason = ReasonAway
+	r.kind.DeliveryDeferred = &r.fact
+	r.ev.Kind = &r.kind
+	r.ev.DeliveryId, r.ev.NotificationId, r.ev.UserId, r.ev.Lane = r.id[:], w.note(), user, w.ev.GetLane()
+	r.ev.AtUs, r.ev.Cause = s.now.UnixMicro(), s.cause
+	r.parked.Broadcast, r.parked.UserId, r.parked.Phase = w.id[:], user, whisperv1.Phase_PHASE_AWAY
+	s.put(Emit{Event: &r.ev, Trace: w.trace})
+	s.put(Park{ID: id, Parked: &r.parked})
 	w.away[user] = struct{}{}
+}
+
+// awayRecords are what is written of a user who is away, in one piece: most of a broadcast's users are.
+type awayRecords struct {
+	ev     whisperv1.Event
+	kind   whisperv1.Event_DeliveryDeferred
+	fact   whisperv1.DeliveryDeferred
+	parked whisperv1.Parked
+	id     DeliveryID
 }
 
 // sendLater parks what waits for the user's own time of day.
