@@ -205,6 +205,9 @@ func (s *scene) epilogue(ctx context.Context) error {
 		return err
 	}
 	defer reader.Close()
+	if err := s.toEverybody(ctx, reader); err != nil {
+		return err
+	}
 	alert, err := s.settled(ctx, reader)
 	if err != nil {
 		return err
