@@ -124,7 +124,7 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		return nil
 	}
 	cols := arrays(oidText, oidInt4, oidDate, oidText, oidText, oidText, oidText, oidText, oidInt4, oidTimestamp, oidTimestamp, oidText, oidTimestamp,
-		oidText, oidInt4, oidInt8, oidTimestamp)
+		oidText, oidInt4, oidInt8, oidTimestamp, oidInt8)
 	for _, spec := range t.specs {
 		ev := spec.ev
 		b := ev.GetBroadcastProgressed().GetBroadcast()
@@ -135,7 +135,8 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		f[2].day(dayOf(spec.id))
 		f[3].text(domain.LaneOf(ev.GetLane()).String())
 		f[4].text(acc.GetCategory())
-		f[5].text(acc.GetTemplate())
+		template, version := domain.SplitTemplate(acc.GetTemplate())
+		f[5].text(template)
 		f[6].text(b.GetSegment())
 		if b.GetRate() > 0 {
 			f[7].text(formatRate(b.GetRate()))
@@ -151,18 +152,23 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		f[14].int4(acc.GetRequest().GetPartition())
 		f[15].int8(acc.GetRequest().GetOffset())
 		f[16].time(ev.GetAtUs())
+		if version > 0 {
+			f[17].int8(version)
+		} else {
+			f[17].null()
+		}
 	}
 	_, err := t.run(ctx, t.tx, `
 		INSERT INTO $.broadcast_shards (notification_id, partition, day, lane, category, template, segment, rate, partitions, accepted_at, send_at,
-			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at,
+			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version,
 			state, settled, audience, walked, matched, segment_errors, unwalked)
 		SELECT notification_id, partition, day, lane, category, template, segment, rate::double precision, partitions, accepted_at, send_at,
-			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at,
+			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version,
 			'running', false, 0, 0, 0, 0, 0
 		FROM unnest($1::text[], $2::int4[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int4[], $10::timestamptz[],
-			$11::timestamptz[], $12::text[], $13::timestamptz[], $14::text[], $15::int4[], $16::int8[], $17::timestamptz[])
+			$11::timestamptz[], $12::text[], $13::timestamptz[], $14::text[], $15::int4[], $16::int8[], $17::timestamptz[], $18::int8[])
 			AS k(notification_id, partition, day, lane, category, template, segment, rate, partitions, accepted_at, send_at,
-			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at)
+			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version)
 		ON CONFLICT DO NOTHING`, cols.params()...)
 	return err
 }

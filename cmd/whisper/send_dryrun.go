@@ -63,7 +63,7 @@ func (c *sendCmd) dryRun(ctx context.Context, p *process, req request) error {
 			return err
 		}
 	}
-	return r.tell(p.stdout, parsed)
+	return r.tell(p.stdout, parsed, p.now())
 }
 
 // user takes a record of whisper.users; the last one of each user counts.
@@ -93,20 +93,15 @@ func (r *rehearsal) user(rec *kgo.Record) error {
 }
 
 func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientConfig, req *domain.Request) error {
-	var last []byte
-	err := scan{client: client, topics: []string{consumers.TopicTemplates}}.run(ctx, func(rec *kgo.Record) error {
-		if string(rec.Key) == req.Template {
-			last = rec.Value
-		}
-		return nil
-	})
+	store, err := readTemplates(ctx, client)
 	if err != nil {
 		return err
 	}
-	if len(last) == 0 {
-		return fmt.Errorf("there is no template %q", req.Template)
+	rec, err := store.find(req.Template)
+	if err != nil {
+		return err
 	}
-	if r.tmpl, err = domain.ParseTemplate(last); err != nil {
+	if r.tmpl, err = domain.ParseTemplate(rec.Value); err != nil {
 		return fmt.Errorf("template %q: %w", req.Template, err)
 	}
 	if err := r.tmpl.CheckVariables(req.Variables); err != nil {
@@ -115,7 +110,7 @@ func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientCon
 	return nil
 }
 
-func (r *rehearsal) tell(w io.Writer, req *domain.Request) error {
+func (r *rehearsal) tell(w io.Writer, req *domain.Request, now time.Time) error {
 	var total [3]int
 	for _, state := range r.users {
 		total[state]++
@@ -134,7 +129,7 @@ func (r *rehearsal) tell(w io.Writer, req *domain.Request) error {
 		profile := r.samples[user]
 		content, why := req.Content, error(nil)
 		if r.tmpl != nil {
-			content, _, why = r.tmpl.Render(req.Variables, profile)
+			content, _, why = r.tmpl.Render(domain.RenderingFor(req.Variables, profile, domain.ChannelSocket, now))
 		}
 		line := fmt.Sprintf("\n%s (%s)\n", user, profile.GetLocale())
 		if why != nil {
