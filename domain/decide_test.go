@@ -145,6 +145,8 @@ func said(o domain.Output) string {
 		return "deliver " + o.Event.GetNotificationId()
 	case domain.Notice:
 		return "notice " + o.What + " " + o.Name
+	case domain.SliceTaken, domain.Advanced, domain.Finished:
+		return fmt.Sprintf("%T", o)
 	default:
 		return fmt.Sprintf("%T", o)
 	}

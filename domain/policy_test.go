@@ -87,7 +87,8 @@ func (d *desk) do(in domain.Input) (words []string) {
 				words = append(words, id+" "+said(o))
 				continue
 			}
-		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject:
+		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject,
+			domain.SliceTaken, domain.Advanced, domain.Finished, domain.Steered:
 		}
 		words = append(words, said(o))
 	}

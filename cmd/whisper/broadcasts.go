@@ -100,13 +100,26 @@ func (c *broadcastsShowCmd) Run(ctx context.Context, p *process) error {
 
 func showBroadcast(w io.Writer, b projections.Broadcast) error {
 	lines := [][2]string{
-		{"broadcast", b.NotificationID}, {"state", b.State}, {"lane", b.Lane}, {"category", b.Category}, {"template", b.Template},
-		{"segment", b.Segment}, {"accepted", b.AcceptedAt.UTC().Format(timeMillis)}, {"local time", b.SendAtLocal},
-		{"started", clock(b.StartedAt)}, {"all looked at", clock(b.WalkedAt)}, {"finished", clock(b.FinishedAt)}, {"estimated end", clock(b.EstimatedEnd)},
+		{"broadcast", b.NotificationID},
+		{"state", b.State},
+		{"lane", b.Lane},
+		{"category", b.Category},
+		{"template", b.Template},
+		{"segment", b.Segment},
+		{"accepted", b.AcceptedAt.UTC().Format(timeMillis)},
+		{"local time", b.SendAtLocal},
+		{"started", clock(b.StartedAt)},
+		{"all looked at", clock(b.WalkedAt)},
+		{"finished", clock(b.FinishedAt)},
+		{"estimated end", clock(b.EstimatedEnd)},
 		{"users", fmt.Sprintf("%d, of whom %d were looked at", b.Audience, b.Walked)},
-		{"never looked at", count(b.Unwalked)}, {"segment failed", count(b.SegmentErrors)},
-		{"meant", fmt.Sprint(b.Total)}, {"sent", fmt.Sprintf("%d, of which %d acknowledged", b.Sent, b.Delivered)}, {"pending", fmt.Sprint(b.Pending)},
-		{"failed", fmt.Sprint(b.Failed)}, {"skipped", fmt.Sprint(b.Skipped)},
+		{"never looked at", count(b.Unwalked)},
+		{"segment failed", count(b.SegmentErrors)},
+		{"meant", fmt.Sprint(b.Total)},
+		{"sent", fmt.Sprintf("%d, of which %d acknowledged", b.Sent, b.Delivered)},
+		{"pending", fmt.Sprint(b.Pending)},
+		{"failed", fmt.Sprint(b.Failed)},
+		{"skipped", fmt.Sprint(b.Skipped)},
 	}
 	for _, reason := range slices.Sorted(maps.Keys(b.SkippedBy)) {
 		lines = append(lines, [2]string{"  " + reason, fmt.Sprint(b.SkippedBy[reason])})
