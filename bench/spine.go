@@ -171,7 +171,7 @@ func (s *spine) start(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"intake"},
 		{"dispatch"},
-		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.cfg.Users)},
+		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000"},
 	} {
 		p, err := startRole(ctx, s.env, args[0], args...)
 		if err != nil {
