@@ -45,6 +45,7 @@ type walk struct {
 	cursor    slice // everything up to here is settled or parked
 
 	slices []*slice // open or behind an open one, in order
+	flying int      // deliveries of open slices
 	serial int64
 	open   int // deliveries that are held, in flight or parked
 	away   map[string]struct{}
@@ -73,12 +74,13 @@ type slice struct {
 	tally  walkTally
 }
 
-// WalkSlice is how many users one step looks at, and maxSlices how many slices may be open: together they bound
-// how long a broadcast keeps others waiting (below a millisecond) and what is in flight of it (8,192 deliveries a
-// partition).
+// WalkSlice is how many users one step looks at: it bounds how long a broadcast keeps others waiting (below a
+// millisecond). maxFlying and maxSlices bound what is in flight of it in a partition, and what a restart may have to
+// walk again.
 const (
 	WalkSlice = 128
-	maxSlices = 64
+	maxFlying = 8_192
+	maxSlices = 4_096
 )
 
 func (w *walk) note() string            { return w.ev.GetNotificationId() }

@@ -111,6 +111,13 @@ func said(o domain.Output) string {
 			return "failed " + k.DeliveryFailed.GetReason()
 		case *whisperv1.Event_DeliveryExpired:
 			return "expired " + k.DeliveryExpired.GetReason()
+		case *whisperv1.Event_BroadcastProgressed:
+			p := k.BroadcastProgressed
+			state := strings.ToLower(strings.TrimPrefix(p.GetState().String(), "BROADCAST_STATE_"))
+			if p.GetSettled() {
+				state += " settled"
+			}
+			return fmt.Sprintf("%s %d/%d for %d", state, p.GetWalked(), p.GetAudience(), p.GetMatched())
 		default:
 			return domain.KindOf(o.Event)
 		}
@@ -118,6 +125,12 @@ func said(o domain.Output) string {
 		to := o.Node
 		if s := o.Route.GetSession(); s != "" {
 			to += "/" + s
+		}
+		if users := o.Route.GetUsers(); len(users) > 0 {
+			to += " for " + strings.Join(users, ",")
+		}
+		if o.Route.GetRetract() {
+			return "retract at " + to
 		}
 		return fmt.Sprintf("route %s #%d to %s", o.Route.GetNotificationId(), o.Route.GetAttempt(), to)
 	case domain.PushTo:
@@ -135,6 +148,12 @@ func said(o domain.Output) string {
 		return "reject: " + o.Reason.Error()
 	case domain.Steered:
 		return o.Command + " " + o.Notification
+	case domain.SliceTaken:
+		return fmt.Sprintf("slice %d", o.Slice)
+	case domain.Advanced:
+		return fmt.Sprintf("advanced to %s", o.Cursor.GetCursor().GetUser())
+	case domain.Finished:
+		return "finished"
 	case domain.Settle:
 		return fmt.Sprintf("settle %d", o.Source.Offset)
 	case domain.Count:
@@ -145,8 +164,6 @@ func said(o domain.Output) string {
 		return "deliver " + o.Event.GetNotificationId()
 	case domain.Notice:
 		return "notice " + o.What + " " + o.Name
-	case domain.SliceTaken, domain.Advanced, domain.Finished:
-		return fmt.Sprintf("%T", o)
 	default:
 		return fmt.Sprintf("%T", o)
 	}

@@ -69,7 +69,7 @@ func (w *walk) dueAt() (at time.Time, ok bool) {
 	for ms := range w.times {
 		at = earlier(at, time.UnixMilli(ms))
 	}
-	if !w.done && len(w.slices) < maxSlices {
+	if !w.done && w.flying < maxFlying && len(w.slices) < maxSlices {
 		from := w.starts()
 		if w.waits.After(from) {
 			from = w.waits
@@ -192,6 +192,7 @@ func (s *State) openSlice(w *walk) *slice {
 func (d *delivery) leaveSlice() {
 	if d.slice != nil {
 		d.slice.open--
+		d.walk.flying--
 		d.slice = nil
 	}
 }

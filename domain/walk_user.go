@@ -160,6 +160,7 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id DeliveryID) *de
 	}
 	if sl != nil {
 		sl.open++
+		w.flying++
 	}
 	s.take(d)
 	return d

@@ -1,0 +1,180 @@
+package domain_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+func steer(command, note string) domain.Input {
+	source := domain.LaneOffset{Lane: domain.Low, Offset: 9}
+	ev := &whisperv1.Event{NotificationId: note, Lane: whisperv1.Lane_LANE_LOW, AtUs: at(0).UnixMicro()}
+	switch command {
+	case "cancel":
+		return domain.CancelArrived{Event: ev, Source: source}
+	case "pause":
+		ev.Kind = &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{}}
+	case "resume":
+		ev.Kind = &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{}}
+	case "retract":
+		ev.Kind = &whisperv1.Event_RetractRequested{RetractRequested: &whisperv1.RetractRequested{}}
+	}
+	return domain.SteeringArrived{Event: ev, Source: source}
+}
+
+func with(b domain.BroadcastArrived, change func(*whisperv1.BroadcastAccepted)) domain.BroadcastArrived {
+	change(b.Event.GetBroadcastAccepted())
+	return b
+}
+
+func TestBroadcastDecisions(t *testing.T) {
+	t.Parallel()
+	user := func(name, patch string, offset int64) step {
+		return step{0, domain.ProfilePatched{User: name, Patch: []byte(patch), At: t0, Offset: offset}, []string{"put " + name}}
+	}
+	people := []step{
+		user("ann", `{"locale":"en","timezone":"Africa/Cairo"}`, 1), user("bob", `{"locale":"ar","attributes":{"vip":true}}`, 2),
+		user("cay", `{"locale":"en","attributes":{"vip":true}}`, 3), {0, n1, nil},
+	}
+	walk := domain.WalkOn{Lane: domain.Low}
+	taken := []string{"park", "running 0/0 for 0", "settle 1"}
+	tests := map[string][]step{
+		"connected users share a record, the others wait and are woken": {
+			{0, here("bob", "n1", "s1", 1), nil},
+			{0, here("cay", "n1", "s2", 1), nil},
+			{0, broadcast("news", ""), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "route news #1 to n1 for bob,cay"}},
+			{1, delivered("news", "bob", 1), nil},
+			{1, delivered("news", "cay", 1), []string{"advanced to cay"}},
+			{2, here("ann", "n1", "s3", 1), []string{"route news #1 to n1"}},
+			{3, delivered("news", "ann", 1), []string{"unpark", "walked settled 3/3 for 3", "finished"}},
+		},
+		"a segment means some; who can't be asked about is not meant": {
+			{0, broadcast("news", "user.attributes.vip && user.locale == 'ar'"), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
+			{3600, walk, []string{"advanced to cay"}},
+			{3600, walk, []string{"expired ttl", "unpark", "walked settled 3/3 for 1", "finished"}},
+		},
+		"who comes after it began is not in it": {
+			{0, with(broadcast("news", "false"), func(b *whisperv1.BroadcastAccepted) { b.Rate = 1 }), taken},
+			{0, walk, nil}, // the rate has nothing to give yet
+			{1, walk, []string{"park", "running 0/3 for 0", "slice 1", "advanced to cay", "walked settled 3/3 for 0", "finished"}},
+		},
+		"a pause holds the walk and those who connect": {
+			{0, broadcast("news", ""), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "deferred away", "park", "deferred away", "park", "advanced to cay"}},
+			{1, steer("pause", "news"), []string{"pause news", "park", "paused 3/3 for 3", "settle 9"}},
+			{2, here("bob", "n1", "s1", 1), nil},
+			{2, walk, nil},
+			{3, steer("resume", "news"), []string{"resume news", "park", "walked 3/3 for 3", "settle 9"}},
+			{3, walk, []string{"route news #1 to n1"}},
+		},
+		"a cancel ends what waits, slice by slice, and counts the rest": {
+			{0, with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) { b.Accepted.SendAtMs = at(100).UnixMilli() }), []string{"park", "scheduled 0/0 for 0", "settle 1"}},
+			{1, walk, nil},
+			{2, steer("cancel", "news"), []string{"slice 1", "cancelled 0/3 for 0", "settle 9", "cancel news", "advanced to ", "cancelled settled 0/3 for 0", "finished"}},
+		},
+		"a cancel that comes first, or of what was tried": {
+			{0, steer("cancel", "news"), []string{"settle 9", "cancel news"}},
+			{1, broadcast("news", ""), []string{"park", "running 0/0 for 0", "slice 1", "settle 1", "advanced to ", "cancelled settled 0/3 for 0", "finished"}},
+			{1, steer("cancel", "pay"), []string{"settle 9", "cancel pay"}},
+			{2, arrived("pay", "ann", 7, given{}), []string{"delivery_cancelled", "settle 7"}},
+		},
+		"an id sends once": {
+			{0, broadcast("news", ""), taken},
+			{0, broadcast("news", ""), []string{"settle 1"}},
+			{0, with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) { b.Accepted.Request.Offset = 2 }), []string{"broadcast_dropped", "settle 1"}},
+			{1, arrived("news", "ann", 7, given{}), []string{"duplicate_dropped", "settle 7"}},
+			{1, steer("pause", "nobody's"), []string{"pause nobody's", "settle 9"}},
+		},
+		"everybody's own nine o'clock": { // it is 22:13 UTC
+			{0, with(broadcast("news", "user.id != 'cay'"), func(b *whisperv1.BroadcastAccepted) {
+				b.SendAtLocal = "09:00"
+				b.Accepted.ExpiresAtMs = at(200_000).UnixMilli()
+			}), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "delivery_scheduled", "park", "delivery_scheduled", "park", "advanced to cay"}},
+			{31_600, walk, []string{"deferred away", "park"}}, // 07:00 UTC is 09:00 in Cairo
+			{38_800, walk, []string{"deferred away", "park"}}, // 09:00 UTC
+		},
+		"a retraction reaches who is connected, and who connects": {
+			{0, here("ann", "n1", "s1", 1), nil},
+			{0, broadcast("news", "user.id == 'ann'"), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "route news #1 to n1 for ann"}},
+			{1, delivered("news", "ann", 1), []string{"advanced to cay", "walked settled 3/3 for 1", "finished"}},
+			{2, steer("retract", "news"), []string{"settle 9", "retract news", "park", "retract at n1 for ann"}},
+			{3, here("bob", "n1", "s2", 1), []string{"retract at n1/s2 for bob"}},
+			{100_000, domain.TimePassed{}, []string{"unpark"}},
+		},
+		"who is erased waits for nothing": {
+			{0, broadcast("news", "user.id == 'bob'"), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
+			{1, domain.ProfilePatched{User: "bob", Offset: 9}, []string{"suppressed erased", "unpark", "forget bob", "user_erased", "walked settled 3/3 for 1", "finished"}},
+		},
+	}
+	for name, steps := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := domain.NewState(0, domain.DefaultPolicy())
+			s.ReplayDone()
+			for i, step := range append(slices.Clone(people), steps...) {
+				var got []string
+				for _, o := range s.Decide(step.in, at(step.at)) {
+					got = append(got, said(o))
+				}
+				if !slices.Equal(got, step.want) {
+					t.Fatalf("step %d (%T at %ds):\n got %q\nwant %q", i-len(people), step.in, step.at, got, step.want)
+				}
+			}
+		})
+	}
+}
+
+// TestARateIsKept: a walk sends no more than its share in any second, and not much less.
+func TestARateIsKept(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.ReplayDone()
+	s.Decide(n1, at(0))
+	for i := range 100 {
+		name := fmt.Sprint("u", i)
+		s.Decide(domain.ProfilePatched{User: name, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
+		s.Decide(here(name, "n1", name, 1), at(0))
+	}
+	s.Decide(with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) { b.Rate, b.Partitions = 40, 4 }), at(0))
+	sent := map[int]int{}
+	for ms := 0; ms < 20_000; ms += 10 {
+		now := t0.Add(time.Duration(ms) * time.Millisecond)
+		if due, ok := s.WalkDue(domain.Low); !ok || due.After(now) {
+			continue
+		}
+		for _, o := range s.Decide(domain.WalkOn{Lane: domain.Low}, now) {
+			if r, is := o.(domain.RouteTo); is {
+				sent[ms/1000] += len(r.Route.GetUsers())
+			}
+		}
+	}
+	total := 0
+	for second, n := range sent {
+		total += n
+		if n > 11 {
+			t.Errorf("%d in second %d, 10 are its share", n, second)
+		}
+	}
+	if total != 100 || len(sent) > 12 {
+		t.Errorf("%d were sent in %d seconds", total, len(sent))
+	}
+}
+
+var n1 = domain.NodeSeen{Node: "n1", Incarnation: 1}
+
+func delivered(note, user string, attempt int32) domain.FactSeen {
+	id := domain.NewDeliveryID(at(0), domain.HashDelivery(note, user))
+	return domain.FactSeen{Event: &whisperv1.Event{
+		DeliveryId: id[:], NotificationId: note, UserId: user, AtUs: at(0).UnixMicro(),
+		Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: attempt, Channel: domain.ChannelSocket, Node: "n1"}},
+	}}
+}
