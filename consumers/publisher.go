@@ -114,6 +114,13 @@ func (p *Publisher) endLinger() {
 	}()
 }
 
+// Free is the part of the buffer that is free, from 1 to 0, where Publish begins to wait. Who publishes both what
+// is urgent and what is not leaves some of it to the former.
+func (p *Publisher) Free() float64 {
+	taken := max(float64(p.cl.BufferedProduceRecords())/maxBuffered, float64(p.cl.BufferedProduceBytes())/maxBufferedBytes)
+	return max(0, 1-taken)
+}
+
 // awaitRoom waits while the buffer is full: Kafka is away, or slower than we are. The client would wait
 // as well, but not end with ctx without giving up records that it has taken.
 func (p *Publisher) awaitRoom(ctx context.Context) error {

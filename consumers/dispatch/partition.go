@@ -42,6 +42,7 @@ type partition struct {
 	epochs      []*epoch // in order; the last one is being filled
 	seen        []domain.SeenDelivery
 	gate        gate
+	crowded     bool // a lane waits for room on the way to Kafka
 	restored    chan struct{}
 }
 
@@ -129,6 +130,9 @@ func (p *partition) idle() time.Duration {
 	}
 	now := p.role.cfg.Now()
 	idle := p.walkIdle(now)
+	if p.crowded {
+		idle = min(idle, roomIn)
+	}
 	if at, ok := p.state.NextDue(); ok {
 		idle = min(idle, max(at.Sub(now), 0))
 	}
@@ -137,6 +141,13 @@ func (p *partition) idle() time.Duration {
 
 // How much of each lane is taken before the lanes above it are looked at again.
 var laneBatch = [3]int{512, 128, 64}
+
+// How much of the buffer of what is on the way to a channel must be free for a lane to go on: while Kafka is
+// slower than we are, what is less urgent waits in its topic, and an alert finds room. roomIn is how soon a lane
+// that waits for it looks again.
+var laneRoom = [3]float64{0, 0.25, 0.5}
+
+const roomIn = 5 * time.Millisecond
 
 // work does one round and says whether there may be more to do at once.
 func (p *partition) work() (more bool) {
@@ -166,7 +177,12 @@ func (p *partition) work() (more bool) {
 		more = true
 	}
 	p.write(nil, p.state.Decide(domain.TimePassed{}, now))
+	p.crowded = false
 	for lane := range p.ledgers {
+		if p.role.free() < laneRoom[lane] {
+			p.crowded = true
+			break
+		}
 		items := p.mail.take(queueHigh+lane, laneBatch[lane])
 		for _, it := range items {
 			p.take(lane, it, now)

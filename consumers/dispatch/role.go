@@ -251,3 +251,6 @@ func (r *Role) heartbeatsEnd(ctx context.Context) (int64, error) {
 	_, end, err := r.reader.Bounds(ctx, consumers.TopicNodes, 0)
 	return end, err
 }
+
+// free is how much room there is for what is decided, on the way to a channel or to the log.
+func (r *Role) free() float64 { return min(r.direct.Free(), r.bulk.Free()) }
