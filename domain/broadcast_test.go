@@ -38,7 +38,8 @@ func TestBroadcastDecisions(t *testing.T) {
 	}
 	people := []step{
 		user("ann", `{"locale":"en","timezone":"Africa/Cairo"}`, 1), user("bob", `{"locale":"ar","attributes":{"vip":true}}`, 2),
-		user("cay", `{"locale":"en","attributes":{"vip":true}}`, 3), {0, n1, nil},
+		user("cay", `{"locale":"en","attributes":{"vip":true}}`, 3),
+		{0, n1, nil},
 	}
 	walk := domain.WalkOn{Lane: domain.Low}
 	taken := []string{"park", "running 0/0 for 0", "settle 1"}
