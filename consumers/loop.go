@@ -216,9 +216,9 @@ func (l *Loop) complete(w *worker, f kgo.FetchTopicPartition) bool {
 	if lost == 0 {
 		return true
 	}
-	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_records_lost_total{group=%q,topic=%q}`, l.cfg.Group, f.Topic)).AddInt64(lost)
+	RecordsLost(l.cfg.Group, f.Topic).AddInt64(lost)
 	if l.cfg.Client.AcceptLoss {
-		l.cfg.Client.logger().Error("records were removed by retention before they were read, going on without them as kafka-accept-loss says",
+		l.cfg.Client.logger().Error("records were removed by retention before they were read, going on without them",
 			"group", l.cfg.Group, "topic", f.Topic, "partition", f.Partition, "records", lost, "from", f.LogStartOffset)
 		return true
 	}
@@ -226,6 +226,11 @@ func (l *Loop) complete(w *worker, f kgo.FetchTopicPartition) bool {
 		"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
 		lost, f.LogStartOffset, l.cfg.Group))
 	return false
+}
+
+// RecordsLost counts what retention removed before the group read it.
+func RecordsLost(group, topic string) *metrics.Counter {
+	return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_records_lost_total{group=%q,topic=%q}`, group, topic))
 }
 
 // pause stops fetching what is over its bound. A worker may have emptied its queue meanwhile and have

@@ -222,13 +222,14 @@ func TestRecordsThatKafkaDroppedAreSkippedAndCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	execSQL(t, db, fmt.Sprintf("INSERT INTO whisper.checkpoints VALUES ('whisper.events', %d, 2)", last.Partition))
-	before := newMeters().lostRecords.Get()
+	lost := consumers.RecordsLost(Group, last.Topic)
+	before := lost.Get()
 	start(t, config(l, db))
 	caughtUp(t, l, db)
 	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.deliveries"); got[0] != "4" {
 		t.Errorf("%s deliveries, want the 4 that Kafka still has", got[0])
 	}
-	if got := newMeters().lostRecords.Get() - before; got != 4 {
+	if got := lost.Get() - before; got != 4 {
 		t.Errorf("%d records counted as lost, want 4", got)
 	}
 }

@@ -47,7 +47,6 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 }
 
 func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
-	f.lookForHole(records[0])
 	now := f.now()
 	facts := make([]fact, 0, len(records))
 	for _, rec := range records {
@@ -74,15 +73,6 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 	}
 	f.next = next
 	return f.put(ctx, facts, next)
-}
-
-// lookForHole says when the log skips offsets: nobody writes these topics in transactions or compacts
-// them, so what is missing was dropped by age before it was read here.
-func (f *feed) lookForHole(first *kgo.Record) {
-	if missing := first.Offset - f.next; missing > 0 {
-		f.log.Error("kafka has dropped records that are not in the tables, going on behind them", "topic", first.Topic, "partition", first.Partition, "from", f.next, "to", first.Offset, "lost", missing)
-		f.meters.lostRecords.Add(int(missing))
-	}
 }
 
 func (f *feed) put(ctx context.Context, facts []fact, next int64) error {

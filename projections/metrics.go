@@ -6,7 +6,6 @@ import "github.com/VictoriaMetrics/metrics"
 type meters struct {
 	facts        *metrics.Counter
 	aged         *metrics.Counter
-	lostRecords  *metrics.Counter
 	conflicts    *metrics.Counter
 	transactions *metrics.Counter
 	seconds      *metrics.PrometheusHistogram
@@ -17,7 +16,6 @@ func newMeters() *meters {
 	return &meters{
 		facts:        metrics.GetOrCreateCounter("whisper_projections_facts_total"),
 		aged:         metrics.GetOrCreateCounter("whisper_projections_aged_facts_total"),
-		lostRecords:  metrics.GetOrCreateCounter("whisper_projections_lost_records_total"),
 		conflicts:    metrics.GetOrCreateCounter("whisper_projections_checkpoint_conflicts_total"),
 		transactions: metrics.GetOrCreateCounter("whisper_projections_transactions_total"),
 		seconds:      metrics.GetOrCreatePrometheusHistogram("whisper_projections_transaction_seconds"),

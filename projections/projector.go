@@ -53,8 +53,10 @@ func New(cfg Config) (*Projector, error) {
 		p.close()
 		return nil, err
 	}
+	client := cfg.Kafka
+	client.AcceptLoss = true // it is said and counted; tables without it are worth more than none
 	p.loop, err = consumers.NewLoop(consumers.LoopConfig{
-		Client:         cfg.Kafka,
+		Client:         client,
 		Group:          Group,
 		Topics:         topics(),
 		CoPartitioned:  true,
@@ -234,7 +236,7 @@ func (p *Projector) start(ctx context.Context, topic string, id int32, next int6
 		)}
 	case next < first:
 		p.cfg.Logger.Error("kafka has dropped records that are not in the tables, going on from the earliest", "topic", topic, "partition", id, "checkpoint", next, "earliest", first, "lost", first-next)
-		p.meters.lostRecords.Add(int(first - next))
+		consumers.RecordsLost(Group, topic).AddInt64(first - next)
 		return first, p.store.skip(ctx, topic, id, next, first)
 	default:
 		return next, nil

@@ -10,10 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/klivvr/whisper/migrations"
 )
@@ -138,26 +135,5 @@ func TestBucketsHoldTheirBounds(t *testing.T) {
 		if got := bucket(latency); got != want {
 			t.Errorf("%s is in bucket %d, want %d", latency, got, want)
 		}
-	}
-}
-
-func TestAHoleInTheLogIsCounted(t *testing.T) {
-	t.Parallel()
-	m := &meters{lostRecords: metrics.NewSet().NewCounter("lost")}
-	w := newWriter(nil, slog.New(slog.DiscardHandler), limits{100, time.Millisecond}, m, nil)
-	f := &feed{
-		writer: w, log: slog.New(slog.DiscardHandler), meters: m, now: func() time.Time { return now }, keep: 24 * time.Hour,
-		room: semaphore.NewWeighted(100), size: 100, next: 3,
-	}
-	f.src = &source{topic: "whisper.events"}
-	c := chunkOf(t, f.src, 7, 9)
-	if err := f.Handle(t.Context(), []*kgo.Record{c.facts[0].rec, c.facts[1].rec}); err != nil {
-		t.Fatal(err)
-	}
-	if got := m.lostRecords.Get(); got != 4 {
-		t.Errorf("%d records counted as lost, want 4", got)
-	}
-	if got := <-w.in; got.next != 9 || len(got.facts) != 2 {
-		t.Errorf("the chunk ends at %d with %d facts", got.next, len(got.facts))
 	}
 }
