@@ -24,6 +24,9 @@ import (
 // leaves. Without it there are as many as CI has the time for.
 const socketsEnv = "WHISPER_TEST_SOCKETS"
 
+// measuring: somebody wants figures, and keeps the machine free for them.
+func measuring() bool { return os.Getenv(socketsEnv) != "" }
+
 // clientsFor is how many clients a test gets, and says what bounds them.
 func clientsFor(t *testing.T, inCI int) int {
 	t.Helper()
