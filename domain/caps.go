@@ -81,12 +81,35 @@ type tally struct {
 	seed    maphash.Seed
 	sent    map[uint64]stamps
 	// counted are the deliveries that the log knows, for telling what was counted before a restart, and
-	// how; nil once everything that was in flight is there again.
-	counted map[DeliveryHash]stamp
+	// how; nil once everything that was in flight is there again, as is erased: how often each user was
+	// forgotten. A count from before that is gone, and must not be taken for another one of its millisecond.
+	counted map[DeliveryHash]countedBefore
+	erased  map[uint64]uint32
+}
+
+// countedBefore is one delivery's count, and how often its user had been forgotten by then.
+type countedBefore struct {
+	stamp  stamp
+	erased uint32
 }
 
 func newTally() tally {
-	return tally{numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{}, counted: map[DeliveryHash]stamp{}}
+	return tally{numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{}, counted: map[DeliveryHash]countedBefore{}, erased: map[uint64]uint32{}}
+}
+
+// replayed drops what only a replay needs.
+func (t *tally) replayed() { t.counted, t.erased = nil, nil }
+
+// before is how a user's delivery was counted before a restart; 0: it was not, or the user was forgotten since.
+func (t *tally) before(user string, hash DeliveryHash) stamp {
+	if len(t.counted) == 0 {
+		return 0
+	}
+	b, ok := t.counted[hash]
+	if !ok || len(t.erased) > 0 && b.erased != t.erased[maphash.String(t.seed, user)] {
+		return 0
+	}
+	return b.stamp
 }
 
 // of are a user's.
@@ -102,6 +125,9 @@ func (t *tally) forget(user string) bool {
 	key := maphash.String(t.seed, user)
 	_, any := t.sent[key]
 	delete(t.sent, key)
+	if t.counted != nil {
+		t.erased[key]++
+	}
 	return any
 }
 
@@ -124,16 +150,15 @@ func (t *tally) number(category string) uint16 {
 // counted), it counts from now on instead, but never from earlier than before. It returns from when it counts.
 func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, before stamp) time.Time {
 	if before == 0 {
-		before = t.counted[hash]
+		before = t.before(user, hash)
 	}
 	if before.time().After(at) {
 		at = before.time()
 	}
-	now := newStamp(at, t.number(category))
+	now, key := newStamp(at, t.number(category)), maphash.String(t.seed, user)
 	if t.counted != nil {
-		t.counted[hash] = now
+		t.counted[hash] = countedBefore{stamp: now, erased: t.erased[key]}
 	}
-	key := maphash.String(t.seed, user)
 	old, oldest := t.sent[key], newStamp(at.Add(-CountsKept), 0)
 	var scratch [64]byte
 	kept := scratch[:0]

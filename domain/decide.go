@@ -94,7 +94,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		return
 	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
-	d.recount = s.tally.counted[id.Hash()]
+	d.recount = s.tally.before(d.user(), id.Hash())
 	s.seen.add(d.remembered())
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)

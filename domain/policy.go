@@ -342,7 +342,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 		d.own = d.acc.GetChannels()
 	}
 	if d.counted = p.GetCounted(); !d.counted && d.attempt == 0 {
-		d.recount = s.tally.counted[d.id.Hash()]
+		d.recount = s.tally.before(d.user(), d.id.Hash())
 	}
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())

@@ -473,3 +473,50 @@ func TestErasureForgetsEverything(t *testing.T) {
 	}
 	d.want(d.send("c", "mona", "promo"), "route c #1 to n1") // somebody new of that name
 }
+
+// TestACountFromBeforeAnErasureIsNotTakenForAnother: a is counted, and dispatch dies before it is sent. The
+// user is forgotten before a comes again, and in the same millisecond b is counted, which must stand in the
+// way of both a and c.
+func TestACountFromBeforeAnErasureIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	const promo = `{"caps":[{"n":1,"per":"day"}]}`
+	forget := domain.ProfilePatched{User: "mona", Offset: 100, At: noon}
+	begin := func(t *testing.T) *desk {
+		d := newDesk(t)
+		d.category("promo", promo)
+		d.connect("mona")
+		return d
+	}
+	for name, erase := range map[string]func(d *desk, before []domain.Count){
+		"after the restart": func(d *desk, before []domain.Count) {
+			d.s.RestoreCounted(before...)
+			d.connectAgain(promo)
+			d.want(d.do(forget), "uncount mona", "user_erased")
+		},
+		"in the log": func(d *desk, before []domain.Count) {
+			d.s.RestoreCounted(before...)
+			d.s.RestoreUncounted("mona")
+			d.connectAgain(promo)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := begin(t)
+			a := d.delivery("a", "mona", "promo", nil)
+			d.want(d.do(a), "route a #1 to n1") // the count is written, the route is not
+			d.s = domain.NewState(0, domain.DefaultPolicy())
+			erase(d, d.counts)
+			d.want(d.send("b", "mona", "promo"), "route b #1 to n1")
+			d.want(d.do(a), "a suppressed cap")
+			d.want(d.send("c", "mona", "promo"), "c suppressed cap")
+		})
+	}
+}
+
+// connectAgain is what a State that is restored by hand is told, in the middle of its replay.
+func (d *desk) connectAgain(promo string) {
+	d.t.Helper()
+	d.category("promo", promo)
+	d.do(domain.NodeSeen{Node: "n1", Incarnation: 1})
+	d.connect("mona")
+}

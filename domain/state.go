@@ -285,7 +285,8 @@ func (s *State) Resume(now time.Time) []Output {
 // ReplayDone ends the restore: every record that was in flight has been handed out again.
 func (s *State) ReplayDone() {
 	s.keepForWalks()
-	s.replay, s.tally.counted = nil, nil
+	s.replay = nil
+	s.tally.replayed()
 }
 
 // ReplayHeld: facts from before the restart are still to be used, so their offset can't be let go.

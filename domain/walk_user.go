@@ -95,7 +95,7 @@ func (s *State) askFor(w *walk, user string, id DeliveryID, profile profileView)
 	q := &s.question
 	*q = asked{
 		category: s.category(named), named: named, user: user, profile: profile, channels: w.acc.GetChannels(),
-		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.counted[id.Hash()],
+		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.before(user, id.Hash()),
 	}
 	if w.acc.GetChannelsDefault() && len(q.category.Channels) > 0 {
 		q.channels = q.category.Channels
@@ -152,7 +152,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id DeliveryID, q *as
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id DeliveryID) *delivery {
 	d := &delivery{
-		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.counted[id.Hash()], walk: w, slice: sl, index: -1,
+		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl, index: -1,
 		ev: &whisperv1.Event{
 			DeliveryId: id[:], NotificationId: w.note(), UserId: user, AtUs: s.now.UnixMicro(), Lane: w.ev.GetLane(),
 			Cause: w.acc.GetRequest(), Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: w.acc},
