@@ -192,6 +192,9 @@ func (w *world) write(outputs []domain.Output) {
 			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("routed after its expiry: %v", o.Route)
 			}
+			if o.Route.GetRetract() { // clients are told; nothing comes of it here
+				continue
+			}
 			if !strings.Contains(string(o.Route.GetFrame()), `"body":"b"`) {
 				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
 			}
@@ -507,6 +510,7 @@ func (w *world) check() {
 			w.t.Errorf("%s: asked for %d times, accounted for %d", key, asked, got)
 		}
 	}
+	w.checkRetractions()
 	if len(w.timers) > 0 {
 		w.t.Errorf("%d deliveries are still parked: %v", len(w.timers), w.timers)
 	}
@@ -579,6 +583,10 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 			"steer": func(t *rapid.T) {
 				id := rapid.IntRange(0, 4).Draw(t, "notification")
 				w.steer(id%3, simID(id), rapid.Bool().Draw(t, "pause"))
+			},
+			"retract": func(t *rapid.T) {
+				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				w.retract(id%3, simID(id))
 			},
 			"somebody new":              func(t *rapid.T) { w.newUser() },
 			"dispatch walks":            func(*rapid.T) { w.walk() },

@@ -38,6 +38,39 @@ func (w *world) steer(lane int, notification string, pause bool) {
 	w.lanes[lane] = append(w.lanes[lane], ev)
 }
 
+// retract is upstream and intake: what was sent is to be taken back, what was not is not to be sent.
+func (w *world) retract(lane int, notification string) {
+	w.requests++
+	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
+		NotificationId: notification, Lane: domain.Lane(lane).Proto(), AtUs: w.now.UnixMicro(),
+		Kind: &whisperv1.Event_RetractRequested{RetractRequested: &whisperv1.RetractRequested{Request: &whisperv1.Position{Topic: "r", Offset: w.requests}}},
+	})
+}
+
+// checkRetractions: what was taken back is parked until nobody can have it any more, and then it is gone.
+func (w *world) checkRetractions() {
+	told := 0
+	for _, p := range w.timers {
+		if p.GetRetraction() != nil {
+			told++
+		}
+	}
+	asked := map[string]bool{}
+	for _, lane := range w.lanes {
+		for _, ev := range lane {
+			if ev.GetRetractRequested() != nil {
+				asked[ev.GetNotificationId()] = true
+			}
+		}
+	}
+	if told != len(asked) {
+		w.t.Errorf("%d retractions are kept, of %v", told, asked)
+	}
+	w.now = w.now.Add(domain.DefaultPolicy().Window)
+	w.decide(domain.TimePassed{})
+	w.commit(0)
+}
+
 // newUser has a profile from now on.
 func (w *world) newUser() {
 	w.changes++
