@@ -27,7 +27,8 @@ const maxFrameTested = 1 << 17
 //	close:A|B       a close frame with one of these codes (none: without a code), then the end
 //	end             the end, with or without a close frame
 //
-// With "?" in front it may also be missing. Unless it ends with a close, the session must live on.
+// With "?" in front it may also be missing. Unless it ends with a close, the session must live on. The server's own
+// pings may come between any two of them, the first at any moment from the upgrade on: they are passed over.
 type wireCase struct {
 	name string
 	send [][]byte
@@ -368,9 +369,9 @@ func (c *rawConn) expect(want []string) error {
 	var err error
 	have := false
 	read := func() {
-		if !have {
+		for !have {
 			got, err = c.frame()
-			have = true
+			have = err != nil || got.op != opPing
 		}
 	}
 	for _, w := range want {
