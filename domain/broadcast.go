@@ -36,13 +36,17 @@ type walk struct {
 	begun     time.Time
 	audience  int64
 	changesAt int64
-	at        string // the last user who was looked at
-	done      bool   // everyone was
-	restored  bool   // some may have been dealt with beyond it
+	first     []string // connected when it began, sorted: looked at before the others
+	rest      bool     // they all were, `at` is one of the others
+	at        string   // the last user of the pass who was looked at
+	done      bool     // everyone was
+	restored  bool     // some may have been dealt with beyond it
 	tally     walkTally
 	unwalked  int64
 	walkedAt  time.Time
 	cursor    slice // everything up to here is settled or parked
+	// How many records have the first pass, and how many there may be of it.
+	firstRecords, firstWritten int
 
 	slices []*slice // open or behind an open one, in order
 	flying int      // deliveries of open slices
@@ -70,6 +74,7 @@ type slice struct {
 	number int64
 	open   int // deliveries neither settled nor parked
 	at     string
+	rest   bool
 	done   bool
 	tally  walkTally
 }
@@ -122,6 +127,7 @@ func newWalk(ev *whisperv1.Event, trace Trace, source LaneOffset) *walk {
 const (
 	cursorMark = "\x01cursor"
 	cancelMark = "\x01cancel"
+	firstMark  = "\x01first"
 )
 
 // broadcast takes the partition's share of a broadcast. It is parked at once, so that its offset is let go.
@@ -165,7 +171,7 @@ func (s *State) addWalk(w *walk) {
 func (s *State) parkWalk(w *walk) {
 	p := &whisperv1.Parked{
 		Traceparent: w.trace.Parent, Tracestate: w.trace.State, Offset: w.source.Offset,
-		Walk: &whisperv1.Walk{Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt},
+		Walk: &whisperv1.Walk{Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt, FirstRecords: int32(w.firstRecords)},
 	}
 	if !w.begun.IsZero() {
 		p.Walk.StartedMs = w.begun.UnixMilli()
@@ -176,7 +182,7 @@ func (s *State) parkWalk(w *walk) {
 // cursorOf is what is to be parked when Kafka has everything up to the walk's cursor.
 func (w *walk) cursorOf() *whisperv1.Parked {
 	c := &whisperv1.Cursor{
-		Broadcast: w.id[:], User: w.cursor.at, Done: w.cursor.done,
+		Broadcast: w.id[:], User: w.cursor.at, Rest: w.cursor.rest, Done: w.cursor.done,
 		Walked: w.cursor.tally.walked, Matched: w.cursor.tally.matched, SegmentErrors: w.cursor.tally.errors,
 	}
 	c.Ended = w.ended
@@ -265,7 +271,7 @@ func (s *State) tidyWalks() {
 		}
 		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
-			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID})
+			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
 			delete(s.walks, w.note())
 			s.order = slices.Delete(s.order, i, i+1)
 			i--

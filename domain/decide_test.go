@@ -136,6 +136,9 @@ func said(o domain.Output) string {
 	case domain.PushTo:
 		return fmt.Sprintf("push %s #%d to %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint())
 	case domain.Park:
+		if first := o.Parked.GetWalkFirst(); first != nil {
+			return "park first " + strings.Join(first.GetUsers(), ",")
+		}
 		return "park"
 	case domain.Unpark:
 		return "unpark"

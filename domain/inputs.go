@@ -169,7 +169,10 @@ type (
 	}
 	// Finished ends a broadcast: nothing depends on its records any more. They are removed, in this order,
 	// once everything before this output is acknowledged.
-	Finished struct{ Broadcast, CursorID DeliveryID }
+	Finished struct {
+		Broadcast, CursorID DeliveryID
+		FirstIDs            []DeliveryID
+	}
 	// Steered counts a command; Known says whether the partition held anything of the notification.
 	Steered struct {
 		Command      string

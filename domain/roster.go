@@ -41,8 +41,10 @@ func (r *roster) sort() {
 }
 
 // after is the place of the first user behind this one.
-func (r *roster) after(user string) int {
-	i, found := slices.BinarySearch(r.sorted, user)
+func (r *roster) after(user string) int { return after(r.sorted, user) }
+
+func after(sorted []string, user string) int {
+	i, found := slices.BinarySearch(sorted, user)
 	if found {
 		i++
 	}

@@ -226,7 +226,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		s.restoreRetraction(p)
 		return
 	}
-	if p.GetWalk() != nil || p.GetCursor() != nil || len(p.GetBroadcast()) > 0 {
+	if p.GetWalk() != nil || p.GetCursor() != nil || p.GetWalkFirst() != nil || len(p.GetBroadcast()) > 0 {
 		s.restoring = append(s.restoring, p)
 		return
 	}

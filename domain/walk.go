@@ -140,10 +140,12 @@ func (s *State) step(w *walk) {
 	}
 }
 
-// begin fixes who can be meant: the users that there are now.
+// begin fixes who can be meant: the users that there are now; and who of them comes first.
 func (s *State) beginWalk(w *walk) {
 	s.roster.sort()
 	w.begun, w.audience, w.changesAt = s.now, int64(len(s.roster.sorted)), s.changesAt
+	w.setFirst(s.findFirst(w))
+	s.parkFirst(w)
 	s.parkWalk(w)
 	s.progress(w)
 }
@@ -163,21 +165,19 @@ func (s *State) walkSlice(w *walk) {
 		s.beginWalk(w)
 	}
 	sl := s.openSlice(w)
-	ids := s.roster.sorted
-	i := s.roster.after(w.at)
-	for n := 0; n < s.policy.slice() && i < len(ids) && (w.ending || w.bucket.room() > 0); n++ {
-		w.at = ids[i]
-		s.walkUser(w, sl, w.at)
-		i++
-	}
-	if i == len(ids) {
-		w.done, w.walkedAt, w.replay = true, s.now, nil
+	if s.walkUsers(w, sl) {
+		w.finish(s.now)
 	}
 	s.sendGroups(w)
-	sl.at, sl.done, sl.tally = w.at, w.done, w.tally
+	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, w.done, w.tally
 	if w.bucket.room() < 1 {
 		w.waits = w.bucket.next(s.now)
 	}
+}
+
+// finish: everyone was looked at.
+func (w *walk) finish(now time.Time) {
+	w.done, w.walkedAt, w.replay, w.first = true, now, nil, nil
 }
 
 func (s *State) openSlice(w *walk) *slice {
@@ -220,9 +220,9 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 		return
 	}
 	sl := s.openSlice(w)
-	w.done, w.replay = true, nil
+	w.done, w.replay, w.first = true, nil, nil
 	w.unwalked = max(w.audience-w.tally.walked, 0)
-	sl.at, sl.done, sl.tally = w.at, true, w.tally
+	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, true, w.tally
 }
 
 // waiters are the users who wait for something, sorted.

@@ -9,6 +9,7 @@ import (
 // restoreWalks puts broadcasts back, once all of whisper.timers is read: its records come in any order.
 func (s *State) restoreWalks() {
 	cursors := map[DeliveryID]*whisperv1.Cursor{}
+	first := map[DeliveryID][]*whisperv1.WalkFirst{}
 	walks := map[DeliveryID]*walk{}
 	for _, p := range s.restoring {
 		switch {
@@ -22,12 +23,19 @@ func (s *State) restoreWalks() {
 			if id, err := DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {
 				cursors[id] = p.GetCursor()
 			}
+		case p.GetWalkFirst() != nil:
+			if id, err := DeliveryIDFromBytes(p.GetWalkFirst().GetBroadcast()); err == nil {
+				first[id] = append(first[id], p.GetWalkFirst())
+			}
 		}
 	}
 	for id, c := range cursors {
 		if w := walks[id]; w != nil {
 			w.restoreCursor(c)
 		}
+	}
+	for id, w := range walks {
+		w.restoreFirst(first[id])
 	}
 	for _, p := range s.restoring {
 		id, err := DeliveryIDFromBytes(p.GetBroadcast())
@@ -52,6 +60,7 @@ func restoreWalk(p *whisperv1.Parked) *walk {
 	w := newWalk(m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
 	w.restored = true
 	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
+	w.firstRecords = int(m.GetFirstRecords())
 	if ms := m.GetStartedMs(); ms > 0 {
 		w.begun = time.UnixMilli(ms)
 	}
@@ -59,12 +68,12 @@ func restoreWalk(p *whisperv1.Parked) *walk {
 }
 
 func (w *walk) restoreCursor(c *whisperv1.Cursor) {
-	w.at, w.done, w.ended, w.unwalked = c.GetUser(), c.GetDone(), c.GetEnded(), c.GetUnwalked()
+	w.at, w.rest, w.done, w.ended, w.unwalked = c.GetUser(), c.GetRest(), c.GetDone(), c.GetEnded(), c.GetUnwalked()
 	w.tally = walkTally{walked: c.GetWalked(), matched: c.GetMatched(), errors: c.GetSegmentErrors()}
 	if ms := c.GetWalkedMs(); ms > 0 {
 		w.walkedAt = time.UnixMilli(ms)
 	}
-	w.cursor = slice{at: w.at, done: w.done, tally: w.tally}
+	w.cursor = slice{at: w.at, rest: w.rest, done: w.done, tally: w.tally}
 }
 
 // restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet.
@@ -98,7 +107,7 @@ func (s *State) ownID(user string) (string, bool) {
 func (s *State) keepForWalks() {
 	for hash, r := range s.replay {
 		w := s.walks[r.note]
-		if w == nil || w.done || r.user <= w.at || !r.at.Equal(w.id.Time()) {
+		if w == nil || !r.at.Equal(w.id.Time()) || w.passed(r.user) {
 			continue
 		}
 		if w.replay == nil {

@@ -99,7 +99,7 @@ func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 		}
 		return true
 	}
-	if !w.done && ev.GetUserId() > w.at {
+	if !w.passed(ev.GetUserId()) {
 		if w.replay == nil {
 			w.replay = map[DeliveryHash]replayed{}
 		}
@@ -111,7 +111,7 @@ func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 
 // dealtWith: the walk will come to this user (again, after a restart) and must pass him over.
 func (w *walk) dealtWith(user string, hash DeliveryHash) {
-	if w.done || user <= w.at {
+	if w.passed(user) {
 		return
 	}
 	if w.replay == nil {

@@ -102,7 +102,7 @@ func (w *world) startNode(node string) {
 func (w *world) restore() {
 	w.crashed, w.crashAfter = false, -1
 	policy := domain.DefaultPolicy()
-	policy.Slice = 2
+	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
 	w.walks, w.tombstones = newWalks(), nil
 	for user, encoded := range w.profiles {
@@ -186,7 +186,7 @@ func (w *world) write(outputs []domain.Output) {
 		case domain.Finished:
 			delete(w.walks.cursors, o.Broadcast)
 			delete(w.walks.open, o.Broadcast)
-			w.tombstones = append(w.tombstones, o.Broadcast, o.CursorID)
+			w.tombstones = append(append(w.tombstones, o.Broadcast, o.CursorID), o.FirstIDs...)
 		case domain.Steered:
 		case domain.RouteTo:
 			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {

@@ -2,9 +2,11 @@ package dispatch
 
 import (
 	"fmt"
+	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -159,4 +161,81 @@ func keyOf(key, note string) (user string, ok bool) {
 		return key[len(note)+1:], true
 	}
 	return "", false
+}
+
+// TestAnyInterleavingWalksEveryoneOnce: a broadcast in two passes, of whose users some are connected, come and go
+// while it runs, and dispatch dying at any moment of it. Nobody is looked at twice, nobody is missed, and nobody
+// whose end was told gets it again. Its few actions bring the walk far, other than those of the test of everything.
+func TestAnyInterleavingWalksEveryoneOnce(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		users := make([]string, 9)
+		for i := range users {
+			users[i] = fmt.Sprint("u", i)
+			w.profiles[users[i]], _ = proto.Marshal(&whisperv1.Profile{Locale: "en"})
+		}
+		w.restore()
+		user, node := rapid.SampledFrom(users), rapid.SampledFrom(simNodes)
+		flow := func(*rapid.T) {
+			w.tellNodes()
+			for _, in := range w.presenceAt {
+				w.decide(in)
+			}
+			w.presenceAt = nil
+			w.feedLane(2)
+			for range 4 {
+				w.gateway(true)
+			}
+			for range 8 {
+				w.feedEvent()
+			}
+			w.walk()
+		}
+		for range rapid.IntRange(0, len(users)).Draw(t, "connected") {
+			w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), true)
+		}
+		w.broadcast(2, simID(0))
+		flow(t)
+		actions := map[string]func(*rapid.T){
+			"everything flows": flow,
+			"dispatch walks":   func(*rapid.T) { w.walk() },
+			"steer":            func(t *rapid.T) { w.steer(2, simID(0), rapid.Bool().Draw(t, "pause")) },
+			"cancel": func(t *rapid.T) {
+				if rapid.IntRange(0, 9).Draw(t, "seldom") == 0 {
+					w.lanes[2] = append(w.lanes[2], &whisperv1.Event{
+						NotificationId: simID(0), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
+					})
+				}
+			},
+			"connect":    func(t *rapid.T) { w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), true) },
+			"disconnect": func(t *rapid.T) { w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), false) },
+			"time passes": func(t *rapid.T) {
+				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
+				w.decide(domain.TimePassed{})
+			},
+			"commit": func(*rapid.T) {
+				if !w.crashed {
+					w.commit(0)
+				}
+			},
+			"crash soon": func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 3).Draw(t, "outputs") },
+			"crash in a commit": func(t *rapid.T) {
+				if !w.crashed {
+					w.commit(rapid.IntRange(0, 2).Draw(t, "after"))
+				}
+				w.restore()
+			},
+			"": func(*rapid.T) {
+				if w.crashed {
+					w.restore()
+				}
+			},
+		}
+		for range 3 {
+			t.Repeat(actions)
+		}
+		w.settleAll()
+		w.check()
+	})
 }

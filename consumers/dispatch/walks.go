@@ -107,10 +107,22 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 	outputs := p.state.Decide(domain.WalkOn{Lane: lane}, now)
 	// Evenly, not as fast as it goes: a burst of records is what an alert would wait behind, in the publisher and at
 	// the broker.
-	pace := time.Duration(len(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))
+	pace := time.Duration(recordsOf(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))
 	p.walkAt = now.Add(pace)
 	p.write(nil, outputs)
 	return true
+}
+
+// recordsOf is how many records come of a slice: ours, and what gateways say of everyone whom they are handed (taken,
+// acknowledged).
+func recordsOf(outputs []domain.Output) int {
+	n := len(outputs)
+	for _, o := range outputs {
+		if r, is := o.(domain.RouteTo); is {
+			n += 2 * max(1, len(r.Route.GetUsers()))
+		}
+	}
+	return n
 }
 
 // walkIdle is how long the loop may sleep for its broadcasts.

@@ -328,6 +328,7 @@ type Parked struct {
 	Walk          *Walk       `protobuf:"bytes,32,opt,name=walk,proto3" json:"walk,omitempty"`
 	Cursor        *Cursor     `protobuf:"bytes,33,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	Retraction    *Retraction `protobuf:"bytes,34,opt,name=retraction,proto3" json:"retraction,omitempty"`
+	WalkFirst     *WalkFirst  `protobuf:"bytes,35,opt,name=walk_first,json=walkFirst,proto3" json:"walk_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +510,13 @@ func (x *Parked) GetRetraction() *Retraction {
 	return nil
 }
 
+func (x *Parked) GetWalkFirst() *WalkFirst {
+	if x != nil {
+		return x.WalkFirst
+	}
+	return nil
+}
+
 // Walk is one partition's share of a broadcast, under its own delivery id (that of an empty user). It stays until
 // all its deliveries are settled.
 type Walk struct {
@@ -520,6 +528,8 @@ type Walk struct {
 	Audience  int64 `protobuf:"varint,5,opt,name=audience,proto3" json:"audience,omitempty"`
 	// The last offset of whisper.changes that was known at its start: users who were made later are not meant.
 	ChangesOffset int64 `protobuf:"varint,6,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
+	// How many records of kind WalkFirst say who is walked before the others.
+	FirstRecords  int32 `protobuf:"varint,7,opt,name=first_records,json=firstRecords,proto3" json:"first_records,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -589,8 +599,79 @@ func (x *Walk) GetChangesOffset() int64 {
 	return 0
 }
 
-// Cursor is how far a walk is: everyone up to and including `user` is settled or parked. It is written when Kafka
-// has all that it speaks of.
+func (x *Walk) GetFirstRecords() int32 {
+	if x != nil {
+		return x.FirstRecords
+	}
+	return 0
+}
+
+// WalkFirst is a part of the users who were connected when a walk began: they are walked before all others. It is
+// written before the walk says that it has begun, never changed, and stays until the walk's records go.
+type WalkFirst struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
+	// From 0; the users of all parts in the order of their numbers are sorted.
+	Number        int32    `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Users         []string `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WalkFirst) Reset() {
+	*x = WalkFirst{}
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WalkFirst) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WalkFirst) ProtoMessage() {}
+
+func (x *WalkFirst) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WalkFirst.ProtoReflect.Descriptor instead.
+func (*WalkFirst) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WalkFirst) GetBroadcast() []byte {
+	if x != nil {
+		return x.Broadcast
+	}
+	return nil
+}
+
+func (x *WalkFirst) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *WalkFirst) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// Cursor is how far a walk is: everyone up to and including `user` is settled or parked, of those who were connected
+// at its beginning, or, with `rest`, all of them and of the others up to `user`. It is written when Kafka has all that
+// it speaks of.
 type Cursor struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
@@ -604,13 +685,14 @@ type Cursor struct {
 	// CANCELLED or EXPIRED: nobody else is looked at, and what waits is ended.
 	Ended         BroadcastState `protobuf:"varint,8,opt,name=ended,proto3,enum=whisper.v1.BroadcastState" json:"ended,omitempty"`
 	Unwalked      int64          `protobuf:"varint,9,opt,name=unwalked,proto3" json:"unwalked,omitempty"`
+	Rest          bool           `protobuf:"varint,10,opt,name=rest,proto3" json:"rest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +704,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +717,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Cursor) GetBroadcast() []byte {
@@ -701,6 +783,13 @@ func (x *Cursor) GetUnwalked() int64 {
 	return 0
 }
 
+func (x *Cursor) GetRest() bool {
+	if x != nil {
+		return x.Rest
+	}
+	return false
+}
+
 // Retraction tells clients to take a notification back, until nobody can have it any more.
 type Retraction struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -714,7 +803,7 @@ type Retraction struct {
 
 func (x *Retraction) Reset() {
 	*x = Retraction{}
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +815,7 @@ func (x *Retraction) String() string {
 func (*Retraction) ProtoMessage() {}
 
 func (x *Retraction) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +828,7 @@ func (x *Retraction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retraction.ProtoReflect.Descriptor instead.
 func (*Retraction) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Retraction) GetNotificationId() string {
@@ -782,7 +871,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +883,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +896,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Waiting) GetAttempt() int32 {
@@ -854,7 +943,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +955,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +968,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Seen) GetHashes() []byte {
@@ -922,7 +1011,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1023,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1036,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -1009,7 +1098,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1110,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1123,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -1089,7 +1178,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\x99\x05\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xcf\x05\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1116,14 +1205,21 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x06cursor\x18! \x01(\v2\x12.whisper.v1.CursorR\x06cursor\x126\n" +
 	"\n" +
 	"retraction\x18\" \x01(\v2\x16.whisper.v1.RetractionR\n" +
-	"retraction\"\xaf\x01\n" +
+	"retraction\x124\n" +
+	"\n" +
+	"walk_first\x18# \x01(\v2\x15.whisper.v1.WalkFirstR\twalkFirst\"\xd4\x01\n" +
 	"\x04Walk\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1d\n" +
 	"\n" +
 	"started_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x1a\n" +
 	"\baudience\x18\x05 \x01(\x03R\baudience\x12%\n" +
-	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\"\x92\x02\n" +
+	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\x12#\n" +
+	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\"W\n" +
+	"\tWalkFirst\x12\x1c\n" +
+	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x14\n" +
+	"\x05users\x18\x03 \x03(\tR\x05users\"\xa6\x02\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1133,7 +1229,9 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x0esegment_errors\x18\x06 \x01(\x03R\rsegmentErrors\x12\x1b\n" +
 	"\twalked_ms\x18\a \x01(\x03R\bwalkedMs\x120\n" +
 	"\x05ended\x18\b \x01(\x0e2\x1a.whisper.v1.BroadcastStateR\x05ended\x12\x1a\n" +
-	"\bunwalked\x18\t \x01(\x03R\bunwalked\"\x8b\x01\n" +
+	"\bunwalked\x18\t \x01(\x03R\bunwalked\x12\x12\n" +
+	"\x04rest\x18\n" +
+	" \x01(\bR\x04rest\"\x8b\x01\n" +
 	"\n" +
 	"Retraction\x12'\n" +
 	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12$\n" +
@@ -1191,39 +1289,41 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_whisper_v1_state_proto_goTypes = []any{
 	(Phase)(0),          // 0: whisper.v1.Phase
 	(*Profile)(nil),     // 1: whisper.v1.Profile
 	(*Endpoint)(nil),    // 2: whisper.v1.Endpoint
 	(*Parked)(nil),      // 3: whisper.v1.Parked
 	(*Walk)(nil),        // 4: whisper.v1.Walk
-	(*Cursor)(nil),      // 5: whisper.v1.Cursor
-	(*Retraction)(nil),  // 6: whisper.v1.Retraction
-	(*Waiting)(nil),     // 7: whisper.v1.Waiting
-	(*Seen)(nil),        // 8: whisper.v1.Seen
-	(*Counted)(nil),     // 9: whisper.v1.Counted
-	(*Revocation)(nil),  // 10: whisper.v1.Revocation
-	(*Event)(nil),       // 11: whisper.v1.Event
-	(BroadcastState)(0), // 12: whisper.v1.BroadcastState
-	(Lane)(0),           // 13: whisper.v1.Lane
+	(*WalkFirst)(nil),   // 5: whisper.v1.WalkFirst
+	(*Cursor)(nil),      // 6: whisper.v1.Cursor
+	(*Retraction)(nil),  // 7: whisper.v1.Retraction
+	(*Waiting)(nil),     // 8: whisper.v1.Waiting
+	(*Seen)(nil),        // 9: whisper.v1.Seen
+	(*Counted)(nil),     // 10: whisper.v1.Counted
+	(*Revocation)(nil),  // 11: whisper.v1.Revocation
+	(*Event)(nil),       // 12: whisper.v1.Event
+	(BroadcastState)(0), // 13: whisper.v1.BroadcastState
+	(Lane)(0),           // 14: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	2,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	11, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	12, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0,  // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
-	7,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
+	8,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	4,  // 4: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
-	5,  // 5: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
-	6,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
-	11, // 7: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	12, // 8: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	13, // 9: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 5: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
+	7,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
+	5,  // 7: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
+	12, // 8: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	13, // 9: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	14, // 10: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -1238,7 +1338,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

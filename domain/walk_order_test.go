@@ -1,0 +1,102 @@
+package domain_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// TestTheFirstPassOutlivesARestart: more are connected than one record of the first pass takes; dispatch dies when
+// some of them have it and its cursor says so. The next one, to which nobody is connected, goes on with the rest of the
+// same first pass, and comes to the others after it, to each once.
+func TestTheFirstPassOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	const users, connected = 6000, 5000
+	policy := domain.DefaultPolicy()
+	policy.Slice = 1000
+	profile, err := proto.Marshal(&whisperv1.Profile{Locale: "en"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() *domain.State {
+		s := domain.NewState(0, policy)
+		for i := range users {
+			s.RestoreUser(fmt.Sprintf("user-%04d", i), profile)
+		}
+		return s
+	}
+	timers := map[domain.DeliveryID]*whisperv1.Parked{}
+	var routed, deferred []string
+	write := func(outputs []domain.Output) {
+		for _, o := range outputs {
+			switch o := o.(type) {
+			case domain.Park:
+				timers[o.ID] = proto.CloneOf(o.Parked)
+			case domain.Advanced:
+				timers[o.CursorID] = proto.CloneOf(o.Cursor)
+			case domain.Unpark:
+				delete(timers, o.ID)
+			case domain.Finished:
+				for _, id := range append(o.FirstIDs, o.Broadcast, o.CursorID) {
+					delete(timers, id)
+				}
+			case domain.RouteTo:
+				routed = append(routed, o.Route.GetUsers()...)
+			case domain.Emit:
+				if o.Event.GetDeliveryDeferred() != nil {
+					deferred = append(deferred, o.Event.GetUserId())
+				}
+			}
+		}
+	}
+
+	s := start()
+	s.ReplayDone()
+	s.Decide(n1, at(0))
+	for i := range connected { // the last in the order of ids, and some who have no profile
+		s.Decide(here(fmt.Sprintf("user-%04d", users-1-i), "n1", "s", 1), at(0))
+		s.Decide(here(fmt.Sprintf("guest-%04d", i), "n1", "s", 1), at(0))
+	}
+	write(s.Decide(broadcast("news", ""), at(0)))
+	for range 2 {
+		write(s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)))
+	}
+	if len(routed) != 2000 || routed[0] != "user-1000" || len(deferred) > 0 {
+		t.Fatalf("%d are sent to and %d away after two slices", len(routed), len(deferred))
+	}
+	for _, user := range routed {
+		write(s.Decide(delivered("news", user, 1), at(1)))
+	}
+
+	s = start()
+	for _, p := range timers {
+		s.RestoreParked(p)
+	}
+	write(s.Resume(at(2)))
+	s.ReplayDone()
+	for due, ok := s.WalkDue(domain.Low); ok && !due.After(at(2)); due, ok = s.WalkDue(domain.Low) {
+		write(s.Decide(domain.WalkOn{Lane: domain.Low}, at(2)))
+	}
+	if deferred[0] != "user-3000" || deferred[3000] != "user-0000" {
+		t.Errorf("it went on with %s, and with %s after the first pass", deferred[0], deferred[3000])
+	}
+	all := slices.Concat(routed, deferred)
+	slices.Sort(all)
+	if n := len(slices.Compact(slices.Clone(all))); len(all) != users || n != users {
+		t.Errorf("%d were met, %d of them different, of %d", len(all), n, users)
+	}
+	for _, o := range s.Decide(domain.TimePassed{}, at(4000)) {
+		write([]domain.Output{o})
+	}
+	for range 100 {
+		write(s.Decide(domain.WalkOn{Lane: domain.Low}, at(4000)))
+	}
+	if len(timers) > 0 {
+		t.Errorf("%d records stay", len(timers))
+	}
+}
