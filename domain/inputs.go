@@ -167,7 +167,8 @@ type (
 		CursorID  DeliveryID
 		Cursor    *whisperv1.Parked
 	}
-	// Finished ends a broadcast: nothing depends on its records any more. They are removed, in this order,
+	// Finished ends a broadcast: nothing depends on its records any more (FirstIDs are those of who was walked
+	// first). They are removed, in this order,
 	// once everything before this output is acknowledged.
 	Finished struct {
 		Broadcast, CursorID DeliveryID

@@ -50,7 +50,7 @@ func (s *State) parkFirst(w *walk) {
 	n := 0
 	for users := range slices.Chunk(w.first, firstPerRecord) {
 		s.put(Park{ID: w.firstID(n), Parked: &whisperv1.Parked{WalkFirst: &whisperv1.WalkFirst{
-			Broadcast: w.id[:], Number: int32(n), Users: users,
+			Broadcast: w.id[:], Number: int32(n), Users: users, NotificationId: w.note(),
 		}}})
 		n++
 	}
@@ -58,8 +58,10 @@ func (s *State) parkFirst(w *walk) {
 	w.firstWritten = max(w.firstWritten, n)
 }
 
-func (w *walk) firstID(n int) DeliveryID {
-	return NewDeliveryID(w.id.Time(), HashDelivery(w.note(), firstMark+strconv.Itoa(n)))
+func (w *walk) firstID(n int) DeliveryID { return firstID(w.id, w.note(), n) }
+
+func firstID(broadcast DeliveryID, note string, n int) DeliveryID {
+	return NewDeliveryID(broadcast.Time(), HashDelivery(note, firstMark+strconv.Itoa(n)))
 }
 
 // firstIDs are the records to be removed with the walk's.
@@ -88,6 +90,14 @@ func (w *walk) restoreFirst(records []*whisperv1.WalkFirst) {
 	rest := w.rest
 	w.setFirst(first)
 	w.rest = w.rest || rest
+}
+
+// dropFirst removes what is left of a first pass whose walk came to its end: the process before died between the
+// tombstones, of which the walk's is the first.
+func (s *State) dropFirst(broadcast DeliveryID, records []*whisperv1.WalkFirst) {
+	for _, r := range records {
+		s.put(Unpark{ID: firstID(broadcast, r.GetNotificationId(), int(r.GetNumber()))})
+	}
 }
 
 // passed says whether the walk has looked at the user.

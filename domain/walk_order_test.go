@@ -73,8 +73,12 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 		write(s.Decide(delivered("news", user, 1), at(1)))
 	}
 
+	var first []*whisperv1.Parked
 	s = start()
 	for _, p := range timers {
+		if p.GetWalkFirst() != nil {
+			first = append(first, p)
+		}
 		s.RestoreParked(p)
 	}
 	write(s.Resume(at(2)))
@@ -98,5 +102,17 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 	}
 	if len(timers) > 0 {
 		t.Errorf("%d records stay", len(timers))
+	}
+
+	for _, p := range first { // the process died before it had removed them, too
+		timers[domain.NewDeliveryID(at(0), domain.HashDelivery("news", fmt.Sprint("\x01first", p.GetWalkFirst().GetNumber())))] = p
+	}
+	s = start()
+	for _, p := range timers {
+		s.RestoreParked(p)
+	}
+	write(s.Resume(at(4001)))
+	if len(first) != 2 || len(timers) > 0 {
+		t.Errorf("%d of %d records of the first pass stay", len(timers), len(first))
 	}
 }

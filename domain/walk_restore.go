@@ -1,6 +1,8 @@
 package domain
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -36,6 +38,10 @@ func (s *State) restoreWalks() {
 	}
 	for id, w := range walks {
 		w.restoreFirst(first[id])
+		delete(first, id)
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(first), DeliveryID.Compare) {
+		s.dropFirst(id, first[id])
 	}
 	for _, p := range s.restoring {
 		id, err := DeliveryIDFromBytes(p.GetBroadcast())

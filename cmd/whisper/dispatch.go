@@ -11,8 +11,9 @@ import (
 )
 
 type dispatchCmd struct {
-	Policy policyFlags `embed:"" group:"policy"`
-	Role   roleFlags   `embed:""`
+	Policy      policyFlags `embed:"" group:"policy"`
+	WalkRecords int         `default:"100000" placeholder:"N" help:"How many records a second broadcasts may write and cause, in this process: less is gentler to what else Kafka does (default ${default})."`
+	Role        roleFlags   `embed:""`
 }
 
 // policyFlags are what an operator may set of the policy; they must be the same for all dispatch processes.
@@ -35,7 +36,7 @@ func (c *dispatchCmd) Help() string {
 }
 
 func (c *dispatchCmd) config(client consumers.ClientConfig) dispatch.Config {
-	return dispatch.Config{Client: client, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow)}
+	return dispatch.Config{Client: client, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords}
 }
 
 func (c *dispatchCmd) Check() error {

@@ -36,8 +36,8 @@ type Config struct {
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
-	// WalkRecords is how many records a second broadcasts may write, in this process (default 100,000): who is away
-	// takes two, a slice that is sent to one node one.
+	// WalkRecords is how many records a second broadcasts may cause, in this process (default 100,000): who is away
+	// takes two, who is sent to the two facts of his gateway, a slice that is sent to one node one more.
 	WalkRecords int
 	Now         func() time.Time
 	Logger      *slog.Logger

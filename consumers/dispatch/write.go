@@ -64,8 +64,7 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			delete(p.walks.cursors, o.Broadcast)
 			delete(p.walks.open, o.Broadcast)
 			// The broadcast's own first: a walk without a cursor would begin anew.
-			p.epoch().tombstones = append(p.epoch().tombstones, o.Broadcast, o.CursorID)
-			p.epoch().tombstones = append(p.epoch().tombstones, o.FirstIDs...)
+			p.epoch().tombstones = append(append(p.epoch().tombstones, o.Broadcast, o.CursorID), o.FirstIDs...)
 		case domain.Steered:
 			p.role.metrics.steered(o.Command, o.Known).Inc()
 			if !o.Known {

@@ -612,10 +612,11 @@ type WalkFirst struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
 	// From 0; the users of all parts in the order of their numbers are sorted.
-	Number        int32    `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
-	Users         []string `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Number         int32    `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Users          []string `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
+	NotificationId string   `protobuf:"bytes,4,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *WalkFirst) Reset() {
@@ -667,6 +668,13 @@ func (x *WalkFirst) GetUsers() []string {
 		return x.Users
 	}
 	return nil
+}
+
+func (x *WalkFirst) GetNotificationId() string {
+	if x != nil {
+		return x.NotificationId
+	}
+	return ""
 }
 
 // Cursor is how far a walk is: everyone up to and including `user` is settled or parked, of those who were connected
@@ -1215,11 +1223,12 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"started_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x1a\n" +
 	"\baudience\x18\x05 \x01(\x03R\baudience\x12%\n" +
 	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\x12#\n" +
-	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\"W\n" +
+	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\"\x80\x01\n" +
 	"\tWalkFirst\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x14\n" +
-	"\x05users\x18\x03 \x03(\tR\x05users\"\xa6\x02\n" +
+	"\x05users\x18\x03 \x03(\tR\x05users\x12'\n" +
+	"\x0fnotification_id\x18\x04 \x01(\tR\x0enotificationId\"\xa6\x02\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
