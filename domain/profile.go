@@ -254,6 +254,27 @@ func (e nameError) Error() string { return string(e) }
 
 // CanonicalLocale gives a BCP 47 tag its usual spelling (AR-eg → ar-EG), so that equal ones compare equal.
 func CanonicalLocale(s string) (string, error) {
+	if len(s) > shortLocale {
+		return parseLocale(s)
+	}
+	if known, ok := shortLocales.Load(s); ok {
+		return known.(string), nil
+	}
+	canonical, err := parseLocale(s)
+	if err == nil {
+		shortLocales.Store(strings.Clone(s), canonical)
+	}
+	return canonical, err
+}
+
+// shortLocales keeps the usual spelling of tags that were seen: to parse one takes a microsecond, and each rendering
+// looks at its user's. Only good ones of a language and a region at most, so they are some hundreds, and there can't be
+// more of them than languages times regions.
+var shortLocales sync.Map
+
+const shortLocale = len("fil-PH")
+
+func parseLocale(s string) (string, error) {
 	if strings.Contains(s, "_") || len(s) > 64 {
 		return "", badLocale
 	}

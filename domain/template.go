@@ -136,14 +136,17 @@ func (t *Template) Locale(locale string) string {
 // Variant is the key of the texts that a channel gets in a locale: the channel's own, or that of push for the channels
 // that push (apns, fcm, webpush), or "" for the base. What is rendered for one channel serves all of the same key.
 func (t *Template) Variant(locale, channel string) string {
-	variants := t.locales[t.Locale(locale)].variants
-	if len(variants) == 0 {
+	return t.locales[t.Locale(locale)].variant(channel)
+}
+
+func (l *localized) variant(channel string) string {
+	if len(l.variants) == 0 {
 		return ""
 	}
-	if variants[channel] != nil {
+	if l.variants[channel] != nil {
 		return channel
 	}
-	if slices.Contains(pushLike, channel) && variants[ChannelPush] != nil {
+	if slices.Contains(pushLike, channel) && l.variants[ChannelPush] != nil {
 		return ChannelPush
 	}
 	return ""

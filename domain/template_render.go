@@ -61,7 +61,7 @@ func (t *Template) Render(r Rendering) (*whisperv1.Content, string, error) {
 	}
 	l := t.locales[used]
 	from, body := l.base, MaxBodyBytes
-	if v := l.variants[t.Variant(r.Locale, r.Channel)]; v != nil {
+	if v := l.variants[l.variant(r.Channel)]; v != nil {
 		from = v
 	}
 	if from.email {

@@ -151,26 +151,41 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id DeliveryID, q *as
 
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id DeliveryID) *delivery {
-	d := &delivery{
+	o := &openRecords{delivery: delivery{
 		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl, index: -1,
-		ev: &whisperv1.Event{
-			DeliveryId: id[:], NotificationId: w.note(), UserId: user, AtUs: s.now.UnixMicro(), Lane: w.ev.GetLane(),
-			Cause: w.acc.GetRequest(), Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: w.acc},
-		},
-	}
+	}}
+	d := &o.delivery
+	o.kind.DeliveryAccepted, o.ev.Kind = w.acc, &o.kind
+	o.ev.DeliveryId, o.ev.NotificationId, o.ev.UserId, o.ev.Lane = d.id[:], w.note(), user, w.ev.GetLane()
+	o.ev.AtUs, o.ev.Cause = s.now.UnixMicro(), w.acc.GetRequest()
+	d.ev, d.waiting = &o.ev, o.waiting[:0]
 	if sl != nil {
 		sl.open++
 		w.flying++
 	}
-	s.take(d)
+	s.take(d, o.alone[:0])
 	return d
 }
 
-// take holds a walk's delivery.
-func (s *State) take(d *delivery) {
+// openRecords are a delivery, its event, and what it needs where there is one socket and nothing else of its user, in
+// one piece.
+type openRecords struct {
+	delivery delivery
+	ev       whisperv1.Event
+	kind     whisperv1.Event_DeliveryAccepted
+	waiting  [1]waiting
+	alone    [1]*delivery
+}
+
+// take holds a walk's delivery; alone has room for it, if it is the user's only one.
+func (s *State) take(d *delivery, alone []*delivery) {
 	d.walk.open++
 	s.deliveries[d.id.Hash()] = d
-	of := append(s.byUser[d.user()], d)
+	of := s.byUser[d.user()]
+	if len(of) == 0 {
+		of = alone
+	}
+	of = append(of, d)
 	if len(of) > 1 {
 		slices.SortStableFunc(of, compareArrival)
 	}
