@@ -41,6 +41,7 @@ type walk struct {
 	at        string   // the last user of the pass who was looked at
 	done      bool     // everyone was
 	restored  bool     // some may have been dealt with beyond it
+	recounts  bool     // or counted against caps, and nothing sent
 	tally     walkTally
 	unwalked  int64
 	walkedAt  time.Time

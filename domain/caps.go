@@ -81,10 +81,12 @@ type tally struct {
 	seed    maphash.Seed
 	sent    map[uint64]stamps
 	// counted are the deliveries that the log knows, for telling what was counted before a restart, and
-	// how; nil once everything that was in flight is there again, as is erased: how often each user was
-	// forgotten. A count from before that is gone, and must not be taken for another one of its millisecond.
-	counted map[DeliveryHash]countedBefore
-	erased  map[uint64]uint32
+	// how; once everything that was in flight is there again (not restoring), those that broadcasts may come to
+	// again, or nil. erased is how often each user was forgotten since: a count from before that is gone, and
+	// must not be taken for another one of its millisecond.
+	restoring bool
+	counted   map[DeliveryHash]countedBefore
+	erased    map[uint64]uint32
 }
 
 // countedBefore is one delivery's count, and how often its user had been forgotten by then.
@@ -94,11 +96,25 @@ type countedBefore struct {
 }
 
 func newTally() tally {
-	return tally{numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{}, counted: map[DeliveryHash]countedBefore{}, erased: map[uint64]uint32{}}
+	return tally{
+		numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{},
+		restoring: true, counted: map[DeliveryHash]countedBefore{}, erased: map[uint64]uint32{},
+	}
 }
 
-// replayed drops what only a replay needs.
-func (t *tally) replayed() { t.counted, t.erased = nil, nil }
+// replayed keeps of the log what was counted from a time on; of what is counted from now on, nothing.
+func (t *tally) replayed(from time.Time) {
+	kept, oldest := map[DeliveryHash]countedBefore{}, newStamp(from, 0)
+	for hash, b := range t.counted {
+		if b.stamp >= oldest {
+			kept[hash] = b
+		}
+	}
+	t.restoring, t.counted = false, kept
+}
+
+// forgetCounted ends that.
+func (t *tally) forgetCounted() { t.restoring, t.counted, t.erased = false, nil, nil }
 
 // before is how a user's delivery was counted before a restart; 0: it was not, or the user was forgotten since.
 func (t *tally) before(user string, hash DeliveryHash) stamp {
@@ -156,8 +172,10 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 		at = before.time()
 	}
 	now, key := newStamp(at, t.number(category)), maphash.String(t.seed, user)
-	if t.counted != nil {
+	if t.restoring {
 		t.counted[hash] = countedBefore{stamp: now, erased: t.erased[key]}
+	} else if len(t.counted) > 0 {
+		delete(t.counted, hash)
 	}
 	old, oldest := t.sent[key], newStamp(at.Add(-CountsKept), 0)
 	var scratch [64]byte

@@ -179,6 +179,7 @@ func (s *State) timePassed() {
 		}
 	}
 	s.forgetRetractions()
+	s.forgetCounts()
 	s.seen.forget(s.now)
 }
 

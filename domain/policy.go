@@ -283,6 +283,33 @@ func (s *State) RestoreCounted(counts ...Count) {
 // RestoreUncounted forgets what the log told of a user so far.
 func (s *State) RestoreUncounted(user string) { s.tally.forget(user) }
 
+// keepCounts lets go of what was counted before the restart, but for what broadcasts may come to again: they are
+// walked on only after the replay. A minute, since the broadcast's time is of another clock.
+func (s *State) keepCounts() {
+	from := time.Time{}
+	for _, w := range s.order {
+		if w.done || len(s.category(w.acc.GetCategory()).Caps) == 0 {
+			continue
+		}
+		w.recounts = true
+		if at := w.id.Time().Add(-time.Minute); from.IsZero() || at.Before(from) {
+			from = at
+		}
+	}
+	if from.IsZero() {
+		s.tally.forgetCounted()
+		return
+	}
+	s.tally.replayed(from)
+}
+
+// forgetCounts lets go of the rest when those broadcasts are walked.
+func (s *State) forgetCounts() {
+	if !s.tally.restoring && s.tally.counted != nil && !slices.ContainsFunc(s.order, func(w *walk) bool { return w.recounts && !w.done }) {
+		s.tally.forgetCounted()
+	}
+}
+
 func (s *State) categorySeen(in CategorySeen) {
 	s.categories.Put(in.Name, in.Category)
 	s.smart = s.categories.any(func(c *Category) bool { return c.SmartDelay > 0 })

@@ -520,3 +520,43 @@ func (d *desk) connectAgain(promo string) {
 	d.do(domain.NodeSeen{Node: "n1", Incarnation: 1})
 	d.connect("mona")
 }
+
+// TestAWalkKnowsItsOwnCountsAfterARestart: a user of a broadcast is counted, and dispatch dies before anything is
+// sent. What was counted for him must not keep from him what it was counted for, and is counted once.
+func TestAWalkKnowsItsOwnCountsAfterARestart(t *testing.T) {
+	t.Parallel()
+	const promo = `{"caps":[{"n":1,"per":"day"}]}`
+	walk := domain.WalkOn{Lane: domain.Low}
+	d := newDesk(t)
+	d.category("promo", promo)
+	d.user("mona", `{"locale":"en"}`)
+	d.connect("mona")
+	in := broadcast("news", "")
+	acc := in.Event.GetBroadcastAccepted().GetAccepted()
+	acc.Category, acc.ExpiresAtMs = "promo", noon.Add(time.Hour).UnixMilli()
+	d.do(in)
+	if got := d.do(walk); !slices.Contains(got, "route news #1 to n1 for mona") || len(d.counts) != 1 {
+		t.Fatalf("%q, counted %v", got, d.counts)
+	}
+
+	d.s = domain.NewState(0, domain.DefaultPolicy()) // the count and the walk are written, the route is not
+	encoded, err := proto.Marshal(&whisperv1.Profile{Locale: "en"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.s.RestoreUser("mona", encoded)
+	d.s.RestoreCounted(d.counts...)
+	for _, key := range slices.Sorted(mapsKeys(d.parked)) {
+		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
+	}
+	d.connectAgain(promo)
+	d.s.ReplayDone()
+	d.do(domain.TimePassed{})
+	if got := d.do(walk); !slices.Contains(got, "route news #1 to n1 for mona") {
+		t.Fatalf("%q", got)
+	}
+	d.want(d.send("other", "mona", "promo"), "other suppressed cap")
+	if k := d.events[len(d.events)-1].GetDeliverySuppressed(); k.GetCount() != 1 {
+		t.Errorf("counted %d", k.GetCount())
+	}
+}

@@ -286,7 +286,7 @@ func (s *State) Resume(now time.Time) []Output {
 func (s *State) ReplayDone() {
 	s.keepForWalks()
 	s.replay = nil
-	s.tally.replayed()
+	s.keepCounts()
 }
 
 // ReplayHeld: facts from before the restart are still to be used, so their offset can't be let go.
