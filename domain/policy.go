@@ -286,6 +286,9 @@ func (s *State) RestoreUncounted(user string) { s.tally.forget(user) }
 // keepCounts lets go of what was counted before the restart, but for what broadcasts may come to again: they are
 // walked on only after the replay. A minute, since the broadcast's time is of another clock.
 func (s *State) keepCounts() {
+	if !s.tally.restoring {
+		return
+	}
 	from := time.Time{}
 	for _, w := range s.order {
 		if w.done || len(s.category(w.acc.GetCategory()).Caps) == 0 {

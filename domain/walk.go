@@ -166,6 +166,7 @@ func (s *State) walkSlice(w *walk) {
 	}
 	sl := s.openSlice(w)
 	if s.walkUsers(w, sl) {
+		s.walkGone(w)
 		w.finish(s.now)
 	}
 	s.sendGroups(w)

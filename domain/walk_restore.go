@@ -122,3 +122,19 @@ func (s *State) keepForWalks() {
 		w.replay[hash] = r
 	}
 }
+
+// walkGone counts those whom the walk did not come to again though facts tell of them: an earlier process had dealt
+// with them, and they were forgotten since. Of whom nothing says the end, this is it.
+func (s *State) walkGone(w *walk) {
+	var open []string
+	for hash, r := range w.replay {
+		w.tally.matched++
+		if !r.settled && !w.waitsFor(r.user) && s.deliveries[hash] == nil {
+			open = append(open, r.user)
+		}
+	}
+	slices.Sort(open)
+	for _, user := range open {
+		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: ReasonErased}}})
+	}
+}

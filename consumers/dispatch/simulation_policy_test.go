@@ -121,7 +121,7 @@ func (w *world) patch() {
 		return
 	}
 	next := p.patches[p.patched]
-	in := domain.ProfilePatched{User: next.user, At: w.now, Offset: int64(p.patched)}
+	in := domain.ProfilePatched{User: next.user, At: w.now, Offset: int64(p.patched) + 1} // the users that are there came with the first
 	if next.value != "" {
 		in.Patch = []byte(next.value)
 	} else {
@@ -263,6 +263,7 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 			for range 4 {
 				w.feedEvent()
 			}
+			w.walk()
 		}
 		pass := func(t *rapid.T, d time.Duration) {
 			w.now = w.now.Add(d)
@@ -272,6 +273,10 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 			"ask": func(t *rapid.T) {
 				serial++
 				w.ask(lane.Draw(t, "lane"), fmt.Sprint("n", serial, strings.Repeat("-", rapid.IntRange(0, len(simRules)-1).Draw(t, "category"))), user.Draw(t, "user"), false)
+			},
+			"broadcast": func(t *rapid.T) {
+				serial++
+				w.broadcast(lane.Draw(t, "lane"), fmt.Sprint("n", serial, strings.Repeat("-", rapid.IntRange(0, len(simRules)-1).Draw(t, "category"))))
 			},
 			"cancel": func(t *rapid.T) {
 				l := lane.Draw(t, "lane")

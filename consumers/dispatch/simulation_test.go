@@ -199,8 +199,6 @@ func (w *world) write(outputs []domain.Output) {
 				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
 			}
 			w.route(o)
-			w.checkSend(o.Route.GetNotificationId(), o.User)
-			w.routes = append(w.routes, routed{o.Node, o.User, proto.CloneOf(o.Route)})
 		case domain.Notice:
 		case domain.Count:
 			w.counts = append(w.counts, simCount{count: o})
@@ -251,6 +249,7 @@ func (w *world) route(o domain.RouteTo) {
 		if w.ended[string(r.GetDeliveryId())] {
 			w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", r)
 		}
+		w.checkSend(r.GetNotificationId(), user)
 		w.routes = append(w.routes, routed{o.Node, user, r})
 	}
 }
