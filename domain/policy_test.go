@@ -560,3 +560,55 @@ func TestAWalkKnowsItsOwnCountsAfterARestart(t *testing.T) {
 		t.Errorf("counted %d", k.GetCount())
 	}
 }
+
+// TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince: dispatch dies with its cursor before users whom it had sent
+// to. Two of them are forgotten, so that only facts know them: mona has it, and of omar nobody can say.
+func TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince(t *testing.T) {
+	t.Parallel()
+	walk := domain.WalkOn{Lane: domain.Low}
+	d := newDesk(t)
+	in := broadcast("news", "")
+	in.Event.GetBroadcastAccepted().GetAccepted().ExpiresAtMs = noon.Add(time.Hour).UnixMilli()
+	for _, user := range []string{"ann", "mona", "omar"} {
+		d.user(user, `{"locale":"en"}`)
+		d.connect(user)
+	}
+	d.do(in)
+	if got := d.do(walk); !slices.Contains(got, "route news #1 to n1 for ann,mona,omar") {
+		t.Fatalf("%q", got)
+	}
+
+	d.s = domain.NewState(0, domain.DefaultPolicy())
+	encoded, err := proto.Marshal(&whisperv1.Profile{Locale: "en"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.s.RestoreUser("ann", encoded)
+	for _, key := range slices.Sorted(mapsKeys(d.parked)) {
+		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
+	}
+	cast := domain.DeliveryID(in.Event.GetDeliveryId())
+	fact := func(user string, ev *whisperv1.Event) {
+		id := domain.NewDeliveryID(cast.Time(), domain.HashDelivery("news", user))
+		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = id[:], "news", user, d.now.UnixMicro()
+		d.do(domain.FactSeen{Event: ev})
+	}
+	fact("mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
+	fact("omar", &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
+		Attempt: 1, Channel: "socket", Node: "n1", Class: whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN,
+	}}})
+	d.do(domain.NodeSeen{Node: "n1", Incarnation: 1})
+	d.s.ReplayDone()
+	d.do(domain.TimePassed{})
+	d.want(d.do(walk), "slice 1", "news deferred away", "news suppressed erased", "advanced to ann")
+	if last := d.events[len(d.events)-1]; last.GetUserId() != "omar" {
+		t.Errorf("the end is told of %s", last.GetUserId())
+	}
+	d.connect("ann")
+	fact("ann", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
+	d.do(domain.TimePassed{})
+	p := d.events[len(d.events)-1].GetBroadcastProgressed()
+	if !p.GetSettled() || p.GetMatched() != 3 {
+		t.Errorf("%v", p)
+	}
+}
