@@ -71,7 +71,8 @@ func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1
 	case *whisperv1.Event_DeliveryDelivered, *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
 		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
 		r.settled = true
-	default: // waits and duplicates change nothing
+	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred: // it was begun with
+	default: // duplicates change nothing
 		return
 	}
 	in[hash] = r

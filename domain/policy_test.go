@@ -612,3 +612,38 @@ func TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince(t *testing.T) {
 		t.Errorf("%v", p)
 	}
 }
+
+// TestAWalkEndsWhatItPutOffBeforeARestart: that ann and mona wait is told, dispatch dies before they are parked, and
+// neither is meant when the walk comes to them again: ann changed, mona is forgotten. No row may wait for ever.
+func TestAWalkEndsWhatItPutOffBeforeARestart(t *testing.T) {
+	t.Parallel()
+	walk := domain.WalkOn{Lane: domain.Low}
+	d := newDesk(t)
+	in := broadcast("news", "user.locale == 'en'")
+	in.Event.GetBroadcastAccepted().GetAccepted().ExpiresAtMs = noon.Add(time.Hour).UnixMilli()
+	d.user("ann", `{"locale":"en"}`)
+	d.user("mona", `{"locale":"en"}`)
+	d.do(in)
+	d.do(domain.WalkOn{Lane: domain.Low})
+	told := d.events
+	for key, p := range d.parked {
+		if p.GetUserId() != "" {
+			delete(d.parked, key)
+		}
+	}
+	d.s = domain.NewState(0, domain.DefaultPolicy())
+	encoded, err := proto.Marshal(&whisperv1.Profile{Locale: "ar"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.s.RestoreUser("ann", encoded)
+	for _, key := range slices.Sorted(mapsKeys(d.parked)) {
+		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
+	}
+	for _, ev := range told {
+		d.do(domain.FactSeen{Event: ev})
+	}
+	d.s.ReplayDone()
+	d.do(domain.TimePassed{})
+	d.want(d.do(walk), "slice 1", "news suppressed segment", "news suppressed erased", "advanced to ann", "news walked settled 1/2 for 2", "finished")
+}

@@ -14,6 +14,7 @@ const (
 	ReasonDuplicate      = "duplicate"
 	ReasonTTL            = "ttl"
 	ReasonCancelled      = "cancelled"
+	ReasonSegment        = "segment" // a broadcast had begun with the user, whom its segment does not mean any more
 
 	// Of the policy, in the order of the checks.
 	ReasonPreference   = "preference"   // the user allows none of the channels

@@ -123,6 +123,9 @@ type replayed struct {
 	sentUS     int64
 }
 
+// waits: it was put off, and nothing else is told of it.
+func (r *replayed) waits() bool { return !r.settled && !r.socketSent && r.attempt == 0 }
+
 // delivery is one in flight or parked.
 type delivery struct {
 	id      DeliveryID

@@ -19,10 +19,12 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return // came after it began
 	}
 	w.tally.walked++
+	waited := false
 	if len(w.replay) > 0 || len(s.replay) > 0 {
 		hash := HashDelivery(w.note(), user)
-		if r, told := s.replayedOf(w, hash); told {
-			delete(w.replay, hash)
+		r, told := s.replayedOf(w, hash)
+		delete(w.replay, hash)
+		if waited = told && r.waits(); told && !waited {
 			w.tally.matched++
 			s.walkReplayed(w, sl, user, hash, r)
 			return
@@ -32,7 +34,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 	if failed {
 		w.tally.errors++
 	}
-	if !match && !w.restored {
+	if !match && !w.restored && !waited {
 		return
 	}
 	hash := HashDelivery(w.note(), user)
@@ -40,10 +42,14 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		w.tally.matched++
 		return
 	}
-	if !match {
+	if !match && !waited {
 		return
 	}
 	w.tally.matched++
+	if !match {
+		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: ReasonSegment}}})
+		return
+	}
 	id := NewDeliveryID(w.id.Time(), hash)
 	if first, dup := s.seen.lookup(hash); dup { // a request for single users had the same id
 		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
