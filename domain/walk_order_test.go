@@ -51,6 +51,8 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 				if o.Event.GetDeliveryDeferred() != nil {
 					deferred = append(deferred, o.Event.GetUserId())
 				}
+			case domain.Count, domain.Uncount, domain.Deliver, domain.Notice, domain.PushTo, domain.PutUser, domain.Reject,
+				domain.Settle, domain.SliceTaken, domain.Steered:
 			}
 		}
 	}
