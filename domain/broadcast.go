@@ -41,6 +41,7 @@ type walk struct {
 	at        string   // the last user of the pass who was looked at
 	done      bool     // everyone was
 	restored  bool     // some may have been dealt with beyond it
+	again     bool     // it was walked before, to its end maybe, and came again, since its offset was not let go
 	recounts  bool     // or counted against caps, and nothing sent
 	tally     walkTally
 	unwalked  int64
@@ -151,6 +152,9 @@ func (s *State) broadcast(in BroadcastArrived) {
 	}
 	seen := w.remembered()
 	s.seen.add(seen)
+	if r, told := s.replay[w.id.Hash()]; told {
+		w.again = r.at.Equal(w.id.Time())
+	}
 	s.addWalk(w)
 	s.parkWalk(w)
 	s.announce(w)

@@ -72,6 +72,10 @@ func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1
 		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
 		r.settled = true
 	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred: // it was begun with
+	case *whisperv1.Event_BroadcastProgressed:
+		if k.BroadcastProgressed.GetStartedMs() == 0 {
+			return
+		}
 	default: // duplicates change nothing
 		return
 	}

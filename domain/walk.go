@@ -217,7 +217,7 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 		s.roster.sort()
 		w.audience, w.changesAt = int64(len(s.roster.sorted)), s.changesAt
 	}
-	if w.restored && !w.begun.IsZero() {
+	if w.restored && !w.begun.IsZero() || w.again {
 		return
 	}
 	sl := s.openSlice(w)

@@ -56,11 +56,16 @@ func (f *feed) decode(rec *kgo.Record) item {
 	}
 }
 
-// decodeFact passes over what can't change a decision: most of it is our own.
+// decodeFact passes over what can't change a decision: most of it is our own. What we told of broadcasts and of who
+// waits matters to a replay only.
 func (f *feed) decodeFact(rec *kgo.Record) item {
 	switch consumers.KindOfRecord(rec) {
-	case "delivery_scheduled", "delivery_deferred", "duplicate_dropped", "endpoint_pruned", "broadcast_progressed", "broadcast_dropped", "delivery_retracted", "user_erased":
+	case "duplicate_dropped", "endpoint_pruned", "broadcast_dropped", "delivery_retracted", "user_erased":
 		return item{rec: rec}
+	case "delivery_scheduled", "delivery_deferred", "broadcast_progressed":
+		if f.part.live.Load() {
+			return item{rec: rec}
+		}
 	}
 	ev := &whisperv1.Event{}
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {

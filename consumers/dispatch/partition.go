@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klivvr/whisper/consumers"
@@ -38,6 +39,7 @@ type partition struct {
 	eventsNext  int64
 	changesNext int64
 	replaying   bool
+	live        atomic.Bool // the replay is over; feeds read it
 	resumed     bool
 	epochs      []*epoch // in order; the last one is being filled
 	seen        []domain.SeenDelivery
@@ -224,6 +226,7 @@ func (p *partition) replayed() {
 		}
 	}
 	p.replaying = false
+	p.live.Store(true)
 	p.state.ReplayDone()
 }
 
