@@ -113,7 +113,7 @@ func (s *State) ownID(user string) (string, bool) {
 func (s *State) keepForWalks() {
 	for hash, r := range s.replay {
 		w := s.walks[r.note]
-		if w == nil || !r.at.Equal(w.id.Time()) || w.passed(r.user) {
+		if w == nil || r.user == "" || !r.at.Equal(w.id.Time()) || w.passed(r.user) {
 			continue
 		}
 		if w.replay == nil {

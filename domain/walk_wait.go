@@ -88,7 +88,7 @@ func (s *State) startLater(w *walk) bool {
 // compactly may have been dealt with before a restart.
 func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 	w := s.walks[ev.GetNotificationId()]
-	if w == nil || !id.Time().Equal(w.id.Time()) {
+	if w == nil || ev.GetUserId() == "" || !id.Time().Equal(w.id.Time()) {
 		return false
 	}
 	if w.waitsFor(ev.GetUserId()) {
