@@ -129,7 +129,8 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		ids, skip = s.roster.sorted, w.first
 	}
 	i, j := after(ids, w.at), after(skip, w.at)
-	for n := 0; n < s.policy.slice() && i < len(ids) && (w.ending || w.bucket.room() > 0); n++ {
+	end := min(i+s.policy.slice(), len(ids))
+	for i < end && (w.ending || w.bucket.room() > 0) {
 		w.at = ids[i]
 		i++
 		for j < len(skip) && skip[j] < w.at { // forgotten since
