@@ -36,7 +36,7 @@ type Config struct {
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
-	// WalkRecords is how many records a second broadcasts may cause, in this process (default 100,000): who is away
+	// WalkRecords is how many records a second broadcasts may cause, in this process (default 50,000): who is away
 	// takes two, who is sent to the two facts of his gateway, a slice that is sent to one node one more.
 	WalkRecords int
 	Now         func() time.Time
@@ -72,7 +72,7 @@ func (c *Config) setDefaults() {
 		c.HandoverTimeout = 8 * time.Second
 	}
 	if c.WalkRecords == 0 {
-		c.WalkRecords = 100_000
+		c.WalkRecords = 50_000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
