@@ -37,7 +37,7 @@ type Config struct {
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
 	// WalkRecords is how many records a second broadcasts may cause, in this process (default 50,000): who is away
-	// takes two, who is sent to the two facts of his gateway, a slice that is sent to one node one more.
+	// takes two; who is sent to counts as 16, since a socket, a client and two facts follow.
 	WalkRecords int
 	Now         func() time.Time
 	Logger      *slog.Logger
