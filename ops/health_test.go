@@ -146,7 +146,7 @@ func TestAnIdleSystemIsHealthy(t *testing.T) {
 	if doc.ActiveConnections != 40 || doc.Utilization != 0.1 || doc.ErrorRate != 0.05 || doc.DeliveryRatePerSecond != 0.95 {
 		t.Errorf("%+v", doc)
 	}
-	if len(doc.Nodes) != 2 || doc.Nodes[0].State != ops.NodeUp || doc.Nodes[1].State != ops.NodeDraining {
+	if len(doc.Nodes) != 2 || doc.Nodes[0].State != ops.NodeLive || doc.Nodes[1].State != ops.NodeDraining {
 		t.Errorf("nodes are %+v", doc.Nodes)
 	}
 	text, err := json.Marshal(doc)
@@ -189,6 +189,12 @@ func TestWhatDegrades(t *testing.T) {
 		"a node that is gone for good does not count": {
 			func(t *testing.T, f *fixture) {
 				f.heartbeat(t, &whisperv1.Node{Node: "a", Incarnation: 1, Limit: 100}, 2*time.Hour)
+			},
+			nil,
+		},
+		"a node that ended after its drain does not count": {
+			func(t *testing.T, f *fixture) {
+				f.heartbeat(t, &whisperv1.Node{Node: "a", Incarnation: 1, Limit: 100, Draining: true}, time.Minute)
 			},
 			nil,
 		},

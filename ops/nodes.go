@@ -21,29 +21,51 @@ import (
 type NodeHealth struct {
 	Node        string    `json:"node"`
 	Incarnation uint64    `json:"incarnation"`
-	State       string    `json:"state"` // up, draining or silent
+	State       NodeState `json:"state"` // live, draining or silent
 	Connections int64     `json:"connections"`
 	Limit       int64     `json:"limit"`
 	Utilization float64   `json:"utilization"`
 	HeartbeatAt time.Time `json:"heartbeat_at"`
 }
 
-// The values of NodeHealth.State.
+// NodeState is what a node's last heartbeat and the time since tell of it.
+type NodeState string
+
+// The states of a node.
 const (
-	NodeUp       = "up"
-	NodeDraining = "draining"
-	NodeSilent   = "silent"
+	NodeLive     NodeState = "live"
+	NodeDraining NodeState = "draining"
+	// NodeSilent died, or Kafka does not hear it.
+	NodeSilent NodeState = "silent"
+	// NodeGone ended after a drain, or has been silent for so long that nobody waits for it.
+	NodeGone NodeState = "gone"
 )
 
 const (
 	// missedHeartbeats make a node silent: one may be late, two may be a broker's election.
 	missedHeartbeats = 3
-	// forgetNode is after how long a silent node is left out: one that never came back, because the
-	// fleet was made smaller by a crash, must not keep the whole system degraded for ever.
-	forgetNode = time.Hour
 	// heartbeatFallback is for a record that names no interval.
 	heartbeatFallback = 2 * time.Second
+	// ForgetNode is after how long a silent node is gone: one that never came back, because the
+	// fleet was made smaller by a crash, must not keep the whole system degraded for ever.
+	ForgetNode = time.Hour
 )
+
+// StateOfNode judges a node by its last heartbeat.
+func StateOfNode(n *whisperv1.Node, now time.Time) NodeState {
+	age := now.Sub(time.UnixMicro(n.GetAtUs()))
+	silent := age > missedHeartbeats*cmp.Or(time.Duration(n.GetHeartbeatMs())*time.Millisecond, heartbeatFallback)
+	switch {
+	case silent && (n.GetDraining() || age > ForgetNode):
+		return NodeGone
+	case silent:
+		return NodeSilent
+	case n.GetDraining():
+		return NodeDraining
+	default:
+		return NodeLive
+	}
+}
 
 // connections adds up the nodes that are alive.
 func (m *HealthMonitor) connections(doc *Health, now time.Time) {
@@ -139,30 +161,21 @@ func (w *nodeWatch) fold(records []*kgo.Record) {
 	}
 }
 
-// list is sorted by name; nodes that are long gone are left out.
+// list is sorted by name; nodes that are gone are left out.
 func (w *nodeWatch) list(now time.Time) []NodeHealth {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	nodes := []NodeHealth{}
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		n := w.nodes[name]
-		at := time.UnixMicro(n.GetAtUs()).UTC()
-		interval := cmp.Or(time.Duration(n.GetHeartbeatMs())*time.Millisecond, heartbeatFallback)
-		age := now.Sub(at)
-		if age > forgetNode {
+		state := StateOfNode(n, now)
+		if state == NodeGone {
 			continue
-		}
-		state := NodeUp
-		switch {
-		case age > missedHeartbeats*interval:
-			state = NodeSilent
-		case n.GetDraining():
-			state = NodeDraining
 		}
 		nodes = append(nodes, NodeHealth{
 			Node: name, Incarnation: n.GetIncarnation(), State: state,
 			Connections: n.GetConnections(), Limit: n.GetLimit(), Utilization: ratio(n.GetConnections(), n.GetLimit()),
-			HeartbeatAt: at,
+			HeartbeatAt: time.UnixMicro(n.GetAtUs()).UTC(),
 		})
 	}
 	return nodes

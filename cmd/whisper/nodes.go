@@ -18,6 +18,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/ops"
 )
 
 type nodesCmd struct {
@@ -44,35 +45,20 @@ Examples:
 
 func (c *nodesCmd) Check() error { return c.Kafka.Check() }
 
-// What a node can be; see nodesCmd.Help.
-const (
-	nodeLive     = "live"
-	nodeDraining = "draining"
-	nodeSilent   = "silent"
-	nodeGone     = "gone"
-)
-
-const (
-	// missedHeartbeats make a node silent, as for dispatch.
-	missedHeartbeats = 3
-	// heartbeatFallback is for a record that names no interval.
-	heartbeatFallback = 2 * time.Second
-	// forgottenAfter is how long a silent node may come back; then nobody waits for it.
-	forgottenAfter = time.Hour
-	watchEvery     = 2 * time.Second
-)
+// nodesEvery is how often --watch prints.
+const nodesEvery = 2 * time.Second
 
 // nodeLine is what --json prints.
 type nodeLine struct {
-	Node         string    `json:"node"`
-	State        string    `json:"state"`
-	Connections  int64     `json:"connections"`
-	Limit        int64     `json:"limit"`
-	Utilization  float64   `json:"utilization"`
-	Incarnation  uint64    `json:"incarnation"`
-	StartedAt    time.Time `json:"started_at"` // an incarnation is the start's time in milliseconds
-	HeartbeatAt  time.Time `json:"heartbeat_at"`
-	HeartbeatAge float64   `json:"heartbeat_age_seconds"`
+	Node         string        `json:"node"`
+	State        ops.NodeState `json:"state"`
+	Connections  int64         `json:"connections"`
+	Limit        int64         `json:"limit"`
+	Utilization  float64       `json:"utilization"`
+	Incarnation  uint64        `json:"incarnation"`
+	StartedAt    time.Time     `json:"started_at"` // an incarnation is the start's time in milliseconds
+	HeartbeatAt  time.Time     `json:"heartbeat_at"`
+	HeartbeatAge float64       `json:"heartbeat_age_seconds"`
 }
 
 func (c *nodesCmd) Run(ctx context.Context, p *process) error {
@@ -99,7 +85,7 @@ func (c *nodesCmd) Run(ctx context.Context, p *process) error {
 }
 
 func (c *nodesCmd) watch(ctx context.Context, p *process, nodes *nodeTable, caughtUp <-chan struct{}) error {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(nodesEvery)
 	defer tick.Stop()
 	select {
 	case <-ctx.Done():
@@ -163,8 +149,8 @@ func (t *nodeTable) list(now time.Time) []nodeLine {
 		if l.Limit > 0 {
 			l.Utilization = float64(l.Connections) / float64(l.Limit)
 		}
-		l.State = stateOf(n, now.Sub(at))
-		if l.State == nodeSilent || l.State == nodeGone {
+		l.State = ops.StateOfNode(n, now)
+		if l.State == ops.NodeSilent || l.State == ops.NodeGone {
 			l.Connections, l.Utilization = 0, 0 // they went elsewhere
 		}
 		lines = append(lines, l)
@@ -176,30 +162,16 @@ func (t *nodeTable) list(now time.Time) []nodeLine {
 }
 
 func rank(l nodeLine) int {
-	if l.State == nodeGone {
+	if l.State == ops.NodeGone {
 		return 1
 	}
 	return 0
 }
 
-func stateOf(n *whisperv1.Node, age time.Duration) string {
-	silent := age > missedHeartbeats*cmp.Or(time.Duration(n.GetHeartbeatMs())*time.Millisecond, heartbeatFallback)
-	switch {
-	case silent && (n.GetDraining() || age > forgottenAfter):
-		return nodeGone
-	case silent:
-		return nodeSilent
-	case n.GetDraining():
-		return nodeDraining
-	default:
-		return nodeLive
-	}
-}
-
 func (c *nodesCmd) print(w io.Writer, lines []nodeLine) error {
 	if !c.All {
 		lines = slices.DeleteFunc(lines, func(l nodeLine) bool {
-			return l.State == nodeGone && l.HeartbeatAge > forgottenAfter.Seconds()
+			return l.State == ops.NodeGone && l.HeartbeatAge > ops.ForgetNode.Seconds()
 		})
 	}
 	if c.JSON {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/ops"
 )
 
 func (b *broker) heartbeat(t *testing.T, node *whisperv1.Node, ago time.Duration) {
@@ -63,11 +64,11 @@ func TestNodesAreListedWithTheirStates(t *testing.T) {
 		t.Fatalf("got %q", docs)
 	}
 	n := decode[nodeLine](t, docs[2])
-	if n.Node != "live" || n.State != nodeLive || n.Utilization != .8 || n.Incarnation != later || n.StartedAt.UnixMilli() != int64(later) ||
+	if n.Node != "live" || n.State != ops.NodeLive || n.Utilization != .8 || n.Incarnation != later || n.StartedAt.UnixMilli() != int64(later) ||
 		n.HeartbeatAge < 0 || n.HeartbeatAge > 60 || n.HeartbeatAt.IsZero() {
 		t.Errorf("got %+v", n)
 	}
-	if last := decode[nodeLine](t, docs[4]); last.Node != "long-gone" || last.State != nodeGone {
+	if last := decode[nodeLine](t, docs[4]); last.Node != "long-gone" || last.State != ops.NodeGone {
 		t.Errorf("got %+v", last)
 	}
 }
