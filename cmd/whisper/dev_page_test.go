@@ -56,7 +56,7 @@ func TestThePageOfDev(t *testing.T) {
 func TestAGatewayHasNoPage(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
-	sockets, ops := freeAddress(t), freeAddress(t)
+	sockets, ops := freeAddr(t), freeAddr(t)
 	_, stderr, stop := background(t, []string{"WHISPER_AUTH_SECRET=" + devSecret}, "gateway", "--node=n-1", "--kafka="+b.addr,
 		"--partitions=3", "--listen="+sockets, "--ops-addr="+ops, "--max-connections=100", "--log-level=error")
 	eventually(t, "the gateway is ready", func() bool {

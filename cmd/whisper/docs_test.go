@@ -64,14 +64,20 @@ func TestThePageOnTemplatesIsTrue(t *testing.T) {
 	runPage(t, "templates.md", "whisper templates apply")
 }
 
-// runPage runs the blocks of a page of docs, among which one has to say what.
+// runPage runs the blocks of a page of docs, among which one has to say what, against a broker of their own.
 func runPage(t *testing.T, page, what string) {
+	t.Helper()
+	runBlocks(t, page, what, "WHISPER_KAFKA="+startBroker(t).addr, "WHISPER_PARTITIONS=3", "WHISPER_LISTEN="+freeAddr(t), "WHISPER_OPS_ADDR="+freeAddr(t))
+}
+
+// runBlocks runs the blocks of a page, among which one has to say what, in an empty folder, with this program as
+// `whisper`, and ends what they leave running. It returns what they print.
+func runBlocks(t *testing.T, page, what string, env ...string) string {
 	t.Helper()
 	script := blocks(t, "sh", filepath.Join("..", "..", "docs", page))
 	if !strings.Contains(script, what) {
 		t.Fatal("the page's blocks were not found")
 	}
-	b := startBroker(t)
 	dir := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
@@ -81,16 +87,17 @@ func runPage(t *testing.T, page, what string) {
 	if err := os.WriteFile(filepath.Join(dir, "whisper"), []byte(program), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"+script)
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n"+script)
 	cmd.Dir = dir
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "WHISPER_KAFKA="+b.addr, "WHISPER_PARTITIONS=3",
-		"WHISPER_LISTEN="+freeAddr(t), "WHISPER_OPS_ADDR="+freeAddr(t))
-	if out, err := cmd.CombinedOutput(); err != nil {
+	cmd.WaitDelay = 20 * time.Second
+	cmd.Env = append(append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return string(out)
 }
 
 // Its TypeScript is run by a test of the SDK.

@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -75,28 +71,10 @@ func TestNodesAreListedWithTheirStates(t *testing.T) {
 
 func TestTheOperatorsPageIsTrue(t *testing.T) {
 	t.Parallel()
-	script := blocks(t, "sh", filepath.Join("..", "..", "docs", "operations.md"))
-	if !strings.Contains(script, "whisper nodes") {
-		t.Fatal("the page's blocks were not found")
-	}
 	b := startBroker(t)
 	b.heartbeat(t, &whisperv1.Node{Node: "eu-1", Connections: 40, Limit: 50}, 0)
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", asWhisper, self)
-	if err := os.WriteFile(filepath.Join(dir, "whisper"), []byte(program), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "WHISPER_KAFKA="+b.addr)
-	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "eu-1") != 2 {
-		t.Fatalf("%v\n%s", err, out)
+	if out := runBlocks(t, "operations.md", "whisper nodes", "WHISPER_KAFKA="+b.addr); strings.Count(out, "eu-1") != 2 {
+		t.Fatal(out)
 	}
 }
 

@@ -62,8 +62,8 @@ func TestTheLifeOfARole(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	// Nobody listens where the role looks for kafka, until a door is opened there.
-	ops := freeAddress(t)
-	kafka := freeAddress(t)
+	ops := freeAddr(t)
+	kafka := freeAddr(t)
 	_, stderr, stop := background(t, nil, "intake", "--kafka="+kafka, "--partitions=3", "--ops-addr="+ops, "--log-format=json")
 	probe := func(path string) (int, string) {
 		status, body, err := get(t.Context(), "http://"+ops+path)
@@ -90,16 +90,6 @@ func TestTheLifeOfARole(t *testing.T) {
 	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitError {
 		t.Errorf("of a process that is gone the probe's exit code is %d", got.code)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // openDoor hands on every connection to one address to another, until the test is over.
