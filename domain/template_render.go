@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/klivvr/whisper/domain/liquid"
@@ -139,22 +137,10 @@ func insideJSON(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// zoneRules keeps the rules of time zones that texts were rendered in. Only names of the list that profiles and templates
-// are checked against are looked up, so there are a few hundred at most.
-var zoneRules sync.Map
-
-// loadZone finds the rules of a zone. They come with the binary (timetzdata) or from the machine, and are read once.
+// loadZone finds the rules of a zone that a text or a profile may name.
 func loadZone(name string) (*time.Location, error) {
-	if zone, ok := zoneRules.Load(name); ok {
-		return zone.(*time.Location), nil
-	}
 	if _, err := knownTimezone(name); err != nil {
 		return nil, err
 	}
-	zone, err := time.LoadLocation(name)
-	if err != nil {
-		return nil, fmt.Errorf("load the time zone: %w", err)
-	}
-	zoneRules.Store(name, zone)
-	return zone, nil
+	return rulesOf(name)
 }

@@ -1,12 +1,30 @@
 package domain
 
 import (
+	"fmt"
+	"sync"
 	"time"
 	_ "time/tzdata" // the rules are part of the program, also where the machine has none
 )
 
-// zones are time zones by name, loaded once. The rules come from the machine's database or the one that is
-// built in: like the names in timezones.txt they are a table, and the only thing that the domain reads.
+// zoneRules are the rules of all zones that were asked for, in this process. They come from the machine's database or
+// the one that is built in: like the names in timezones.txt they are a table, and the only thing that the domain reads.
+var zoneRules sync.Map
+
+// rulesOf reads the rules of a zone, once.
+func rulesOf(name string) (*time.Location, error) {
+	if zone, ok := zoneRules.Load(name); ok {
+		return zone.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("load the time zone: %w", err)
+	}
+	zoneRules.Store(name, zone)
+	return zone, nil
+}
+
+// zones are a partition's time zones by name, at hand without a lock.
 type zones struct {
 	known map[string]*time.Location
 	// unknown are names without rules: a profile of a newer version whose list of zones is longer.
@@ -22,10 +40,6 @@ func (z *zones) load(name string) (zone *time.Location, known bool) {
 	if zone, ok := z.known[name]; ok {
 		return zone, !z.unknown[name]
 	}
-	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" { // the machine's own zone is nobody's
-		zone = time.UTC
-	}
 	if z.known == nil {
 		z.known, z.unknown = map[string]*time.Location{}, map[string]bool{}
 	}
@@ -33,11 +47,13 @@ func (z *zones) load(name string) (zone *time.Location, known bool) {
 		clear(z.known)
 		clear(z.unknown)
 	}
-	z.known[name] = zone
-	if zone == time.UTC && err != nil || name == "Local" {
+	zone, err := rulesOf(name)
+	if known = err == nil && name != "Local"; !known { // the machine's own zone is nobody's
+		zone = time.UTC
 		z.unknown[name] = true
 	}
-	return zone, !z.unknown[name]
+	z.known[name] = zone
+	return zone, known
 }
 
 const daySeconds = 24 * 60 * 60
