@@ -108,7 +108,7 @@ func TestBroadcastDecisions(t *testing.T) {
 			{0, walk, []string{"park first ann", "park", "running 0/3 for 0", "slice 1", "route news #1 to n1 for ann"}},
 			{0, walk, []string{"slice 2"}},
 			{1, delivered("news", "ann", 1), []string{"advanced to cay", "walked settled 3/3 for 1", "finished"}},
-			{2, steer("retract", "news"), []string{"settle 9", "retract news", "park", "retract at n1 for ann"}},
+			{2, steer("retract", "news"), []string{"settle 9", "retract news", "park", "recall news from 0", "retract at n1 for ann"}},
 			{3, here("bob", "n1", "s2", 1), []string{"retract at n1/s2 for bob"}},
 			{100_000, domain.TimePassed{}, []string{"unpark"}},
 		},

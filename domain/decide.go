@@ -31,6 +31,13 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case FactSeen:
 		s.cause = in.Cause
 		s.fact(in.Event)
+	case FactRecalled:
+		s.cause = in.Cause
+		if _, err := DeliveryIDFromBytes(in.Event.GetDeliveryId()); err == nil {
+			s.takeBack(in.Event)
+		}
+	case RecallRead:
+		s.recalled(in.Notification)
 	case PresenceSeen:
 		s.presenceSeen(in)
 	case NodeSeen:
@@ -178,6 +185,7 @@ func (s *State) timePassed() {
 			s.schedule(d, d.expires())
 		}
 	}
+	s.recallsPassed()
 	s.forgetRetractions()
 	s.forgetCounts()
 	s.seen.forget(s.now)

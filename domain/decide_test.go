@@ -134,12 +134,19 @@ func said(o domain.Output) string {
 		}
 		return fmt.Sprintf("route %s #%d to %s", o.Route.GetNotificationId(), o.Route.GetAttempt(), to)
 	case domain.PushTo:
+		if o.Push.GetRetract() {
+			return fmt.Sprintf("take back %s #%d from %s %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint(), o.Push.GetToken())
+		}
 		return fmt.Sprintf("push %s #%d to %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint())
 	case domain.Park:
 		if first := o.Parked.GetWalkFirst(); first != nil {
 			return "park first " + strings.Join(first.GetUsers(), ",")
 		}
 		return "park"
+	case domain.ParkAfter:
+		return "park after"
+	case domain.Recall:
+		return fmt.Sprintf("recall %s from %d", o.Notification, o.From.Unix()-t0.Unix())
 	case domain.Unpark:
 		return "unpark"
 	case domain.PutUser:

@@ -16,6 +16,15 @@ func (s *State) fact(ev *whisperv1.Event) {
 	if err != nil {
 		return // not ours to judge; projections dead-letter it
 	}
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliveryRetracted:
+		s.tookBack(ev, k.DeliveryRetracted)
+		return
+	case *whisperv1.Event_RetractFailed:
+		s.retractFailed(ev, k.RetractFailed)
+		return
+	}
+	s.takeBack(ev)
 	d := s.deliveries[id.Hash()]
 	if failed := ev.GetAttemptFailed(); failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
 		s.prune(ev, failed)
@@ -42,7 +51,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
 		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
 		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
-		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
 		*whisperv1.Event_UserErased:
 	default: // a later version's
 	}

@@ -86,7 +86,7 @@ func TestHistoryStaysReadable(t *testing.T) {
 		"node": &whisperv1.Node{}, "route": &whisperv1.Route{}, "push": &whisperv1.Push{}, "request": &whisperv1.Request{},
 		"revocation": &whisperv1.Revocation{},
 		// Since there are broadcasts.
-		"parked_broadcast": &whisperv1.Parked{}, "profile_created": &whisperv1.Profile{}, "route_retract": &whisperv1.Route{}, "request_broadcast": &whisperv1.Request{},
+		"parked_broadcast": &whisperv1.Parked{}, "parked_recall": &whisperv1.Parked{}, "push_retract": &whisperv1.Push{}, "profile_created": &whisperv1.Profile{}, "route_retract": &whisperv1.Route{}, "request_broadcast": &whisperv1.Request{},
 		"counted": &whisperv1.Counted{},
 	} {
 		sample(m.ProtoReflect(), 0)

@@ -60,6 +60,13 @@ type (
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
 	}
+	// FactRecalled is a fact that was read back for a [Recall].
+	FactRecalled struct {
+		Event *whisperv1.Event
+		Cause *whisperv1.Position
+	}
+	// RecallRead says that all facts that a [Recall] asked for have been told.
+	RecallRead struct{ Notification string }
 	// PresenceSeen is what a node holds of a user now; nil: nothing any more. Incarnation is the start of
 	// the node that says nil, 0 where it is not known.
 	PresenceSeen struct {
@@ -106,6 +113,8 @@ func (BroadcastArrived) input() {}
 func (SteeringArrived) input()  {}
 func (WalkOn) input()           {}
 func (FactSeen) input()         {}
+func (FactRecalled) input()     {}
+func (RecallRead) input()       {}
 func (PresenceSeen) input()     {}
 func (NodeSeen) input()         {}
 func (ProfilePatched) input()   {}
@@ -114,7 +123,7 @@ func (TimePassed) input()       {}
 func (CategorySeen) input()     {}
 func (TemplatesRead) input()    {}
 
-// Output is one thing to write. Most become records; Settle, Unpark, Advanced and
+// Output is one thing to write. Most become records; Settle, Unpark, ParkAfter, Advanced and
 // Finished may take effect only when all outputs before them are acknowledged by Kafka. The set is closed.
 //
 //sumtype:decl
@@ -146,6 +155,18 @@ type (
 	// Unpark removes what Park wrote, once everything before this output is acknowledged: a delivery must not
 	// be forgotten before the fact of its end is known.
 	Unpark struct{ ID DeliveryID }
+	// ParkAfter is a Park that is written once everything before this output is acknowledged.
+	ParkAfter struct {
+		ID     DeliveryID
+		Parked *whisperv1.Parked
+	}
+	// Recall asks for the facts of a notification, as [FactRecalled], that the partition's whisper.events has from a time
+	// on, up to the fact that was seen last; then for [RecallRead]. Of facts only those are meant that say that a push
+	// may have been shown. From is by upstream's clock.
+	Recall struct {
+		Notification string
+		From         time.Time
+	}
 	// PutUser writes a user to whisper.users; nil: a tombstone.
 	PutUser struct {
 		User    string
@@ -209,6 +230,8 @@ func (RouteTo) output()    {}
 func (PushTo) output()     {}
 func (Park) output()       {}
 func (Unpark) output()     {}
+func (ParkAfter) output()  {}
+func (Recall) output()     {}
 func (PutUser) output()    {}
 func (Reject) output()     {}
 func (SliceTaken) output() {}

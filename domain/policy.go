@@ -354,6 +354,7 @@ func (s *State) erase(user string, changesOffset int64) {
 		s.suppress(d, ReasonErased, "", nil)
 	}
 	s.eraseWaiting(user)
+	s.eraseRecalls(user)
 	if _, known := s.users[user]; known {
 		delete(s.users, user)
 		s.put(PutUser{User: user})

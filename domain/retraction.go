@@ -9,14 +9,21 @@ import (
 )
 
 // retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
-// as the window of duplicates knows the notification. Nobody keeps who was shown what, so whoever was a recipient is
-// told, and a client passes over an id that it does not have.
+// as the window of duplicates knows the notification. Nobody keeps whose socket was shown what, so whoever was a
+// recipient is told there, and a client passes over an id that it does not have. Phones are told by push: see recall.
 type retraction struct {
 	id    DeliveryID
 	note  string
 	lane  Lane
 	until time.Time
 	frame []byte
+	// restored: this process did not tell those who were connected.
+	restored bool
+
+	from     time.Time // since when facts may tell of it; zero: nobody here knows of it, or not yet
+	lookedAt string    // the last user whom the window was asked about
+	recalled bool      // the log was read back
+	asked    map[DeliveryHash]askedBack
 }
 
 const retractMark = "\x01retract"
@@ -32,16 +39,50 @@ func newRetraction(note string, lane Lane, at, until time.Time) *retraction {
 // retract cancels what was not sent, and tells those who may have the rest.
 func (s *State) retract(in SteeringArrived) {
 	note, lane := in.Event.GetNotificationId(), LaneOf(in.Event.GetLane())
+	r := newRetraction(note, lane, time.UnixMicro(in.Event.GetAtUs()), s.now.Add(s.policy.Window))
+	s.knownSince(r)
 	s.put(Steered{Command: "retract", Notification: note, Known: s.cancelHeld(note, in.Event.GetRetractRequested().GetRequest(), in.Event.GetAtUs(), in.Source)})
-	if s.retractions[note] != nil {
+	if known := s.retractions[note]; known != nil {
+		if known.restored && s.now.Before(known.until) { // the crash may have come before they were told
+			known.restored = false
+			s.tellConnected(known)
+		}
 		return
 	}
-	r := newRetraction(note, lane, time.UnixMicro(in.Event.GetAtUs()), s.now.Add(s.policy.Window))
 	s.retractions[note] = r
-	s.put(Park{ID: r.id, Parked: &whisperv1.Parked{Retraction: &whisperv1.Retraction{
-		NotificationId: note, Lane: in.Event.GetLane(), AtMs: r.id.Time().UnixMilli(), UntilMs: r.until.UnixMilli(),
-	}}})
+	s.lookFor(r)
+	if len(s.looks) == 1 {
+		s.look() // most partitions are done with it
+	}
+	if slices.Contains(s.looks, r) {
+		s.put(Park{ID: r.id, Parked: r.parked()})
+	}
 	s.tellConnected(r)
+}
+
+// knownSince looks at what is known without a user. It comes before what is held is cancelled.
+func (s *State) knownSince(r *retraction) {
+	if all, ok := s.seen.lookup(HashDelivery(r.note, "")); ok {
+		r.since(time.UnixMilli(all.AcceptedMs))
+	}
+	if w := s.walks[r.note]; w != nil { // also for longer than the window
+		r.since(w.id.Time())
+	}
+	for _, d := range s.deliveries {
+		if d.ev.GetNotificationId() == r.note {
+			r.since(d.id.Time())
+		}
+	}
+}
+
+func (r *retraction) parked() *whisperv1.Parked {
+	m := &whisperv1.Retraction{
+		NotificationId: r.note, Lane: r.lane.Proto(), AtMs: r.id.Time().UnixMilli(), UntilMs: r.until.UnixMilli(), Recalled: r.recalled,
+	}
+	if !r.from.IsZero() {
+		m.FromMs = r.from.UnixMilli()
+	}
+	return &whisperv1.Parked{Retraction: m}
 }
 
 // tellConnected looks at everyone who is connected: some 300 ns each.
@@ -125,5 +166,9 @@ func (s *State) forgetRetractions() {
 func (s *State) restoreRetraction(p *whisperv1.Parked) {
 	m := p.GetRetraction()
 	r := newRetraction(m.GetNotificationId(), LaneOf(m.GetLane()), time.UnixMilli(m.GetAtMs()), time.UnixMilli(m.GetUntilMs()))
+	r.restored, r.recalled = true, m.GetRecalled()
+	if ms := m.GetFromMs(); ms > 0 {
+		r.from = time.UnixMilli(ms)
+	}
 	s.retractions[r.note] = r
 }

@@ -85,6 +85,9 @@ type State struct {
 	changesAt int64
 
 	retractions map[string]*retraction // by notification id
+	looks       []*retraction          // of which it is being found out since when they are known
+	recalls     map[DeliveryHash]*recall
+	recallsDue  recallHeap
 
 	walks map[string]*walk // broadcasts by notification id
 	order []*walk          // by lane, then as they came
@@ -194,6 +197,7 @@ func NewState(partition int32, policy Policy) *State {
 		byUser:      map[string][]*delivery{},
 		walks:       map[string]*walk{},
 		retractions: map[string]*retraction{},
+		recalls:     map[DeliveryHash]*recall{},
 		changesAt:   -1,
 		seen:        newWindow(policy.Window),
 		tally:       newTally(),
@@ -227,6 +231,10 @@ func (s *State) RestoreSeen(seen ...SeenDelivery) {
 func (s *State) RestoreParked(p *whisperv1.Parked) {
 	if r := p.GetRetraction(); r != nil {
 		s.restoreRetraction(p)
+		return
+	}
+	if p.GetRecall() != nil {
+		s.restoreRecall(p)
 		return
 	}
 	if p.GetWalk() != nil || p.GetCursor() != nil || p.GetWalkFirst() != nil || len(p.GetBroadcast()) > 0 {
@@ -281,6 +289,7 @@ func (s *State) Resume(now time.Time) []Output {
 			w.toWake = s.findAwake(w)
 		}
 	}
+	s.resumeRecalls()
 	s.tidyWalks()
 	return s.out
 }
@@ -319,10 +328,16 @@ func (s *State) Stats() Stats {
 
 // NextDue is when TimePassed has something to do; ok is false when nothing waits.
 func (s *State) NextDue() (at time.Time, ok bool) {
-	if len(s.due) == 0 {
-		return time.Time{}, false
+	if len(s.looks) > 0 {
+		return s.now, true
 	}
-	return s.due[0].due, true
+	if len(s.due) > 0 {
+		at, ok = s.due[0].due, true
+	}
+	if len(s.recallsDue) > 0 && (!ok || s.recallsDue[0].due.Before(at)) {
+		at, ok = s.recallsDue[0].due, true
+	}
+	return at, ok
 }
 
 // profile decodes a user; nil when there is none.

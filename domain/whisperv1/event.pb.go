@@ -396,6 +396,7 @@ type Event struct {
 	//	*Event_ResumeRequested
 	//	*Event_RetractRequested
 	//	*Event_DeliveryRetracted
+	//	*Event_RetractFailed
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -678,6 +679,15 @@ func (x *Event) GetDeliveryRetracted() *DeliveryRetracted {
 	return nil
 }
 
+func (x *Event) GetRetractFailed() *AttemptFailed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_RetractFailed); ok {
+			return x.RetractFailed
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -770,6 +780,10 @@ type Event_DeliveryRetracted struct {
 	DeliveryRetracted *DeliveryRetracted `protobuf:"bytes,56,opt,name=delivery_retracted,json=deliveryRetracted,proto3,oneof"`
 }
 
+type Event_RetractFailed struct {
+	RetractFailed *AttemptFailed `protobuf:"bytes,57,opt,name=retract_failed,json=retractFailed,proto3,oneof"`
+}
+
 func (*Event_DeliveryAccepted) isEvent_Kind() {}
 
 func (*Event_DeliveryScheduled) isEvent_Kind() {}
@@ -813,6 +827,8 @@ func (*Event_ResumeRequested) isEvent_Kind() {}
 func (*Event_RetractRequested) isEvent_Kind() {}
 
 func (*Event_DeliveryRetracted) isEvent_Kind() {}
+
+func (*Event_RetractFailed) isEvent_Kind() {}
 
 // DeliveryAccepted opens a delivery: intake took a valid request and this user is a recipient.
 type DeliveryAccepted struct {
@@ -2233,11 +2249,19 @@ func (x *RetractRequested) GetRequest() *Position {
 }
 
 // DeliveryRetracted: a client was told to take the notification back. It claims no status: what was delivered
-// stays delivered. Clients are told, too, who never had it.
+// stays delivered. Clients are told over sockets, too, who never had it; by push only where a push of it was taken.
+// What a provider took may still not reach the phone. The kind `retract_failed` is an AttemptFailed whose attempts are
+// counted on their own: a provider did not take such a push.
 type DeliveryRetracted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Channel string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Of sockets.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Of push, as in DeliverySent.
+	Provider      string `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
+	Endpoint      string `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	ProviderId    string `protobuf:"bytes,5,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	LatencyUs     int64  `protobuf:"varint,6,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2284,6 +2308,34 @@ func (x *DeliveryRetracted) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *DeliveryRetracted) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *DeliveryRetracted) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *DeliveryRetracted) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *DeliveryRetracted) GetLatencyUs() int64 {
+	if x != nil {
+		return x.LatencyUs
+	}
+	return 0
 }
 
 // UserErased: upstream wrote an empty profile, and whatever Whisper held of the user is gone. It speaks
@@ -2349,7 +2401,7 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x04body\x18\x02 \x01(\tR\x04body\x12\x10\n" +
 	"\x03url\x18\x03 \x01(\tR\x03url\x12\x14\n" +
 	"\x05image\x18\x04 \x01(\tR\x05image\x12\x12\n" +
-	"\x04data\x18\x05 \x01(\fR\x04data\"\xc7\x0e\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"\x8b\x0f\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -2381,7 +2433,8 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x0fpause_requested\x185 \x01(\v2\x1a.whisper.v1.PauseRequestedH\x00R\x0epauseRequested\x12H\n" +
 	"\x10resume_requested\x186 \x01(\v2\x1b.whisper.v1.ResumeRequestedH\x00R\x0fresumeRequested\x12K\n" +
 	"\x11retract_requested\x187 \x01(\v2\x1c.whisper.v1.RetractRequestedH\x00R\x10retractRequested\x12N\n" +
-	"\x12delivery_retracted\x188 \x01(\v2\x1d.whisper.v1.DeliveryRetractedH\x00R\x11deliveryRetractedB\x06\n" +
+	"\x12delivery_retracted\x188 \x01(\v2\x1d.whisper.v1.DeliveryRetractedH\x00R\x11deliveryRetracted\x12B\n" +
+	"\x0eretract_failed\x189 \x01(\v2\x19.whisper.v1.AttemptFailedH\x00R\rretractFailedB\x06\n" +
 	"\x04kind\"\x8b\x04\n" +
 	"\x10DeliveryAccepted\x12\x1a\n" +
 	"\bcategory\x18\x01 \x01(\tR\bcategory\x12-\n" +
@@ -2497,10 +2550,16 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\x0fResumeRequested\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"B\n" +
 	"\x10RetractRequested\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"A\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\xb9\x01\n" +
 	"\x11DeliveryRetracted\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"3\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1a\n" +
+	"\bprovider\x18\x03 \x01(\tR\bprovider\x12\x1a\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\x12\x1f\n" +
+	"\vprovider_id\x18\x05 \x01(\tR\n" +
+	"providerId\x12\x1d\n" +
+	"\n" +
+	"latency_us\x18\x06 \x01(\x03R\tlatencyUs\"3\n" +
 	"\n" +
 	"UserErased\x12%\n" +
 	"\x0echanges_offset\x18\x01 \x01(\x03R\rchangesOffset*J\n" +
@@ -2596,23 +2655,24 @@ var file_whisper_v1_event_proto_depIdxs = []int32{
 	24, // 21: whisper.v1.Event.resume_requested:type_name -> whisper.v1.ResumeRequested
 	25, // 22: whisper.v1.Event.retract_requested:type_name -> whisper.v1.RetractRequested
 	26, // 23: whisper.v1.Event.delivery_retracted:type_name -> whisper.v1.DeliveryRetracted
-	4,  // 24: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
-	3,  // 25: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
-	1,  // 26: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
-	3,  // 27: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
-	3,  // 28: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
-	6,  // 29: whisper.v1.BroadcastAccepted.accepted:type_name -> whisper.v1.DeliveryAccepted
-	2,  // 30: whisper.v1.BroadcastProgressed.state:type_name -> whisper.v1.BroadcastState
-	20, // 31: whisper.v1.BroadcastProgressed.broadcast:type_name -> whisper.v1.BroadcastAccepted
-	3,  // 32: whisper.v1.BroadcastDropped.request:type_name -> whisper.v1.Position
-	3,  // 33: whisper.v1.PauseRequested.request:type_name -> whisper.v1.Position
-	3,  // 34: whisper.v1.ResumeRequested.request:type_name -> whisper.v1.Position
-	3,  // 35: whisper.v1.RetractRequested.request:type_name -> whisper.v1.Position
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	12, // 24: whisper.v1.Event.retract_failed:type_name -> whisper.v1.AttemptFailed
+	4,  // 25: whisper.v1.DeliveryAccepted.content:type_name -> whisper.v1.Content
+	3,  // 26: whisper.v1.DeliveryAccepted.request:type_name -> whisper.v1.Position
+	1,  // 27: whisper.v1.AttemptFailed.class:type_name -> whisper.v1.FailureClass
+	3,  // 28: whisper.v1.DuplicateDropped.request:type_name -> whisper.v1.Position
+	3,  // 29: whisper.v1.CancelRequested.request:type_name -> whisper.v1.Position
+	6,  // 30: whisper.v1.BroadcastAccepted.accepted:type_name -> whisper.v1.DeliveryAccepted
+	2,  // 31: whisper.v1.BroadcastProgressed.state:type_name -> whisper.v1.BroadcastState
+	20, // 32: whisper.v1.BroadcastProgressed.broadcast:type_name -> whisper.v1.BroadcastAccepted
+	3,  // 33: whisper.v1.BroadcastDropped.request:type_name -> whisper.v1.Position
+	3,  // 34: whisper.v1.PauseRequested.request:type_name -> whisper.v1.Position
+	3,  // 35: whisper.v1.ResumeRequested.request:type_name -> whisper.v1.Position
+	3,  // 36: whisper.v1.RetractRequested.request:type_name -> whisper.v1.Position
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_event_proto_init() }
@@ -2643,6 +2703,7 @@ func file_whisper_v1_event_proto_init() {
 		(*Event_ResumeRequested)(nil),
 		(*Event_RetractRequested)(nil),
 		(*Event_DeliveryRetracted)(nil),
+		(*Event_RetractFailed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

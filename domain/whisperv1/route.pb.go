@@ -162,8 +162,11 @@ type Push struct {
 	CollapseKey    string                 `protobuf:"bytes,11,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
 	Category       string                 `protobuf:"bytes,12,opt,name=category,proto3" json:"category,omitempty"`
 	ExpiresAtMs    int64                  `protobuf:"varint,13,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// It shows nothing and takes back what an earlier attempt of the delivery showed: there is no content, and the
+	// attempts are counted on their own.
+	Retract       bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Push) Reset() {
@@ -285,6 +288,13 @@ func (x *Push) GetExpiresAtMs() int64 {
 		return x.ExpiresAtMs
 	}
 	return 0
+}
+
+func (x *Push) GetRetract() bool {
+	if x != nil {
+		return x.Retract
+	}
+	return false
 }
 
 // Presence is a record of whisper.presence, keyed by user id, 0x00, node id, on the user's partition:
@@ -487,7 +497,7 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x14\n" +
 	"\x05frame\x18\b \x01(\fR\x05frame\x12\x14\n" +
 	"\x05users\x18\t \x03(\tR\x05users\x12\x18\n" +
-	"\aretract\x18\x1e \x01(\bR\aretract\"\x99\x03\n" +
+	"\aretract\x18\x1e \x01(\bR\aretract\"\xb3\x03\n" +
 	"\x04Push\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -503,7 +513,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	" \x01(\v2\x13.whisper.v1.ContentR\acontent\x12!\n" +
 	"\fcollapse_key\x18\v \x01(\tR\vcollapseKey\x12\x1a\n" +
 	"\bcategory\x18\f \x01(\tR\bcategory\x12\"\n" +
-	"\rexpires_at_ms\x18\r \x01(\x03R\vexpiresAtMs\"\xb1\x01\n" +
+	"\rexpires_at_ms\x18\r \x01(\x03R\vexpiresAtMs\x12\x18\n" +
+	"\aretract\x18\x1e \x01(\bR\aretract\"\xb1\x01\n" +
 	"\bPresence\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +

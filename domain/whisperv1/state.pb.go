@@ -329,6 +329,7 @@ type Parked struct {
 	Cursor        *Cursor     `protobuf:"bytes,33,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	Retraction    *Retraction `protobuf:"bytes,34,opt,name=retraction,proto3" json:"retraction,omitempty"`
 	WalkFirst     *WalkFirst  `protobuf:"bytes,35,opt,name=walk_first,json=walkFirst,proto3" json:"walk_first,omitempty"`
+	Recall        *Recall     `protobuf:"bytes,36,opt,name=recall,proto3" json:"recall,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,6 +514,13 @@ func (x *Parked) GetRetraction() *Retraction {
 func (x *Parked) GetWalkFirst() *WalkFirst {
 	if x != nil {
 		return x.WalkFirst
+	}
+	return nil
+}
+
+func (x *Parked) GetRecall() *Recall {
+	if x != nil {
+		return x.Recall
 	}
 	return nil
 }
@@ -805,8 +813,13 @@ type Retraction struct {
 	Lane           Lane                   `protobuf:"varint,2,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
 	UntilMs        int64                  `protobuf:"varint,3,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	AtMs           int64                  `protobuf:"varint,4,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// whisper.events was read back for it, and who was pushed to has been asked to take it back. Until then it is read
+	// again after a restart.
+	Recalled bool `protobuf:"varint,5,opt,name=recalled,proto3" json:"recalled,omitempty"`
+	// Since when whisper.events may tell of it, in Unix milliseconds; 0: not known yet.
+	FromMs        int64 `protobuf:"varint,6,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Retraction) Reset() {
@@ -867,6 +880,124 @@ func (x *Retraction) GetAtMs() int64 {
 	return 0
 }
 
+func (x *Retraction) GetRecalled() bool {
+	if x != nil {
+		return x.Recalled
+	}
+	return false
+}
+
+func (x *Retraction) GetFromMs() int64 {
+	if x != nil {
+		return x.FromMs
+	}
+	return 0
+}
+
+// Recall is a push that takes a notification back and waits to be tried again, or for its answer. due_ms is when it is
+// tried at the latest.
+type Recall struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	NotificationId string                 `protobuf:"bytes,1,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
+	DeliveryId     []byte                 `protobuf:"bytes,2,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	UserId         string                 `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Channel        string                 `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`
+	Endpoint       string                 `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Lane           Lane                   `protobuf:"varint,6,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
+	// Attempts to take it back so far.
+	Attempt int32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The delivery's own attempt that is taken back.
+	Shown         int32 `protobuf:"varint,8,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recall) Reset() {
+	*x = Recall{}
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recall) ProtoMessage() {}
+
+func (x *Recall) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recall.ProtoReflect.Descriptor instead.
+func (*Recall) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Recall) GetNotificationId() string {
+	if x != nil {
+		return x.NotificationId
+	}
+	return ""
+}
+
+func (x *Recall) GetDeliveryId() []byte {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return nil
+}
+
+func (x *Recall) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Recall) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *Recall) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Recall) GetLane() Lane {
+	if x != nil {
+		return x.Lane
+	}
+	return Lane_LANE_UNSPECIFIED
+}
+
+func (x *Recall) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Recall) GetShown() int32 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
 type Waiting struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -879,7 +1010,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1022,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1035,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Waiting) GetAttempt() int32 {
@@ -951,7 +1082,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1094,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1107,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Seen) GetHashes() []byte {
@@ -1019,7 +1150,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1162,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1175,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -1106,7 +1237,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1249,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1262,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -1186,7 +1317,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xcf\x05\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xfb\x05\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1215,7 +1346,8 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"retraction\x18\" \x01(\v2\x16.whisper.v1.RetractionR\n" +
 	"retraction\x124\n" +
 	"\n" +
-	"walk_first\x18# \x01(\v2\x15.whisper.v1.WalkFirstR\twalkFirst\"\xd4\x01\n" +
+	"walk_first\x18# \x01(\v2\x15.whisper.v1.WalkFirstR\twalkFirst\x12*\n" +
+	"\x06recall\x18$ \x01(\v2\x12.whisper.v1.RecallR\x06recall\"\xd4\x01\n" +
 	"\x04Walk\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1d\n" +
@@ -1240,13 +1372,25 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x05ended\x18\b \x01(\x0e2\x1a.whisper.v1.BroadcastStateR\x05ended\x12\x1a\n" +
 	"\bunwalked\x18\t \x01(\x03R\bunwalked\x12\x12\n" +
 	"\x04rest\x18\n" +
-	" \x01(\bR\x04rest\"\x8b\x01\n" +
+	" \x01(\bR\x04rest\"\xc0\x01\n" +
 	"\n" +
 	"Retraction\x12'\n" +
 	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12$\n" +
 	"\x04lane\x18\x02 \x01(\x0e2\x10.whisper.v1.LaneR\x04lane\x12\x19\n" +
 	"\buntil_ms\x18\x03 \x01(\x03R\auntilMs\x12\x13\n" +
-	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\"u\n" +
+	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\x12\x1a\n" +
+	"\brecalled\x18\x05 \x01(\bR\brecalled\x12\x17\n" +
+	"\afrom_ms\x18\x06 \x01(\x03R\x06fromMs\"\xf7\x01\n" +
+	"\x06Recall\x12'\n" +
+	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x1f\n" +
+	"\vdelivery_id\x18\x02 \x01(\fR\n" +
+	"deliveryId\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x18\n" +
+	"\achannel\x18\x04 \x01(\tR\achannel\x12\x1a\n" +
+	"\bendpoint\x18\x05 \x01(\tR\bendpoint\x12$\n" +
+	"\x04lane\x18\x06 \x01(\x0e2\x10.whisper.v1.LaneR\x04lane\x12\x18\n" +
+	"\aattempt\x18\a \x01(\x05R\aattempt\x12\x14\n" +
+	"\x05shown\x18\b \x01(\x05R\x05shown\"u\n" +
 	"\aWaiting\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
@@ -1298,7 +1442,7 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_whisper_v1_state_proto_goTypes = []any{
 	(Phase)(0),          // 0: whisper.v1.Phase
 	(*Profile)(nil),     // 1: whisper.v1.Profile
@@ -1308,31 +1452,34 @@ var file_whisper_v1_state_proto_goTypes = []any{
 	(*WalkFirst)(nil),   // 5: whisper.v1.WalkFirst
 	(*Cursor)(nil),      // 6: whisper.v1.Cursor
 	(*Retraction)(nil),  // 7: whisper.v1.Retraction
-	(*Waiting)(nil),     // 8: whisper.v1.Waiting
-	(*Seen)(nil),        // 9: whisper.v1.Seen
-	(*Counted)(nil),     // 10: whisper.v1.Counted
-	(*Revocation)(nil),  // 11: whisper.v1.Revocation
-	(*Event)(nil),       // 12: whisper.v1.Event
-	(BroadcastState)(0), // 13: whisper.v1.BroadcastState
-	(Lane)(0),           // 14: whisper.v1.Lane
+	(*Recall)(nil),      // 8: whisper.v1.Recall
+	(*Waiting)(nil),     // 9: whisper.v1.Waiting
+	(*Seen)(nil),        // 10: whisper.v1.Seen
+	(*Counted)(nil),     // 11: whisper.v1.Counted
+	(*Revocation)(nil),  // 12: whisper.v1.Revocation
+	(*Event)(nil),       // 13: whisper.v1.Event
+	(BroadcastState)(0), // 14: whisper.v1.BroadcastState
+	(Lane)(0),           // 15: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	2,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	12, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	13, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0,  // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
-	8,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
+	9,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	4,  // 4: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
 	6,  // 5: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
 	7,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
 	5,  // 7: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
-	12, // 8: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	13, // 9: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	14, // 10: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 8: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
+	13, // 9: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	14, // 10: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	15, // 11: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	15, // 12: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -1347,7 +1494,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
