@@ -95,7 +95,7 @@ func rowOf(f fact) (r row, ok bool) {
 	case *whisperv1.Event_DeliveryScheduled:
 	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
 		*whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped, *whisperv1.Event_DeliveryRetracted,
-		*whisperv1.Event_UserErased:
+		*whisperv1.Event_RetractFailed, *whisperv1.Event_UserErased:
 		return row{}, false
 	default: // a kind from a later version: only the timeline has it
 		return row{}, false

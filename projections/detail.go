@@ -102,14 +102,9 @@ func (o *object) kind(ev *whisperv1.Event) {
 	case *whisperv1.Event_DeliveryRead:
 		o.text("node", k.DeliveryRead.GetNode())
 	case *whisperv1.Event_AttemptFailed:
-		a := k.AttemptFailed
-		o.try(a.GetAttempt(), a.GetChannel(), a.GetProvider(), a.GetNode(), a.GetEndpoint())
-		o.text("class", className(a.GetClass()))
-		o.text("reason", a.GetReason())
-		o.number("status", int64(a.GetStatus()))
-		o.number("retry_after_ms", a.GetRetryAfterMs())
-		o.number("latency_us", a.GetLatencyUs())
-		o.number("invalid_since_ms", a.GetInvalidSinceMs())
+		o.failed(k.AttemptFailed)
+	case *whisperv1.Event_RetractFailed:
+		o.failed(k.RetractFailed)
 	case *whisperv1.Event_DeliveryFailed:
 		o.text("reason", k.DeliveryFailed.GetReason())
 	case *whisperv1.Event_DeliverySuppressed:
@@ -136,8 +131,10 @@ func (o *object) kind(ev *whisperv1.Event) {
 		o.text("reason", k.BroadcastDropped.GetReason())
 		o.position("request", k.BroadcastDropped.GetRequest())
 	case *whisperv1.Event_DeliveryRetracted:
-		o.text("channel", k.DeliveryRetracted.GetChannel())
-		o.text("node", k.DeliveryRetracted.GetNode())
+		d := k.DeliveryRetracted
+		o.try(0, d.GetChannel(), d.GetProvider(), d.GetNode(), d.GetEndpoint())
+		o.text("provider_id", d.GetProviderId())
+		o.number("latency_us", d.GetLatencyUs())
 	case *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested, *whisperv1.Event_UserErased:
 	default: // a later version's: its kind is told, what it says is in Kafka
 	}
@@ -158,6 +155,16 @@ func (o *object) accepted(acc *whisperv1.DeliveryAccepted) {
 	o.number("expires_at_ms", acc.GetExpiresAtMs())
 	o.position("request", acc.GetRequest())
 	o.number("recipients", int64(acc.GetRecipients()))
+}
+
+func (o *object) failed(a *whisperv1.AttemptFailed) {
+	o.try(a.GetAttempt(), a.GetChannel(), a.GetProvider(), a.GetNode(), a.GetEndpoint())
+	o.text("class", className(a.GetClass()))
+	o.text("reason", a.GetReason())
+	o.number("status", int64(a.GetStatus()))
+	o.number("retry_after_ms", a.GetRetryAfterMs())
+	o.number("latency_us", a.GetLatencyUs())
+	o.number("invalid_since_ms", a.GetInvalidSinceMs())
 }
 
 // policy is what a check of the policy went by.

@@ -194,7 +194,11 @@ func texts(ev *whisperv1.Event) []string {
 	case *whisperv1.Event_BroadcastDropped:
 		return []string{cause, k.BroadcastDropped.GetReason(), k.BroadcastDropped.GetRequest().GetTopic()}
 	case *whisperv1.Event_DeliveryRetracted:
-		return []string{cause, k.DeliveryRetracted.GetChannel(), k.DeliveryRetracted.GetNode()}
+		d := k.DeliveryRetracted
+		return []string{cause, d.GetChannel(), d.GetNode(), d.GetProvider(), d.GetEndpoint(), d.GetProviderId()}
+	case *whisperv1.Event_RetractFailed:
+		a := k.RetractFailed
+		return []string{cause, a.GetChannel(), a.GetProvider(), a.GetNode(), a.GetEndpoint(), a.GetReason()}
 	default:
 		return []string{cause}
 	}

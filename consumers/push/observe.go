@@ -15,6 +15,7 @@ import (
 // instruments of one lane; the first two are the contract's and shared with the gateway's by name.
 type instruments struct {
 	attempts map[whisperv1.FailureClass]*metrics.Counter
+	retracts map[whisperv1.FailureClass]*metrics.Counter
 	latency  *metrics.PrometheusHistogram
 	provider *metrics.PrometheusHistogram
 	inFlight *metrics.Gauge
@@ -26,6 +27,7 @@ var latencyBounds = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 func newInstruments(set *metrics.Set, p Provider, lane domain.Lane) *instruments {
 	m := &instruments{
 		attempts: map[whisperv1.FailureClass]*metrics.Counter{},
+		retracts: map[whisperv1.FailureClass]*metrics.Counter{},
 		latency: set.GetOrCreatePrometheusHistogramExt(
 			fmt.Sprintf(`whisper_delivery_latency_seconds{channel=%q,lane=%q}`, p.Channel(), lane), latencyBounds),
 		provider: set.GetOrCreatePrometheusHistogramExt(
@@ -37,6 +39,8 @@ func newInstruments(set *metrics.Set, p Provider, lane domain.Lane) *instruments
 		class := whisperv1.FailureClass(class)
 		m.attempts[class] = set.GetOrCreateCounter(
 			fmt.Sprintf(`whisper_delivery_attempts_total{channel=%q,outcome=%q}`, p.Channel(), outcome(class)))
+		m.retracts[class] = set.GetOrCreateCounter(
+			fmt.Sprintf(`whisper_push_retractions_total{channel=%q,outcome=%q}`, p.Channel(), outcome(class)))
 	}
 	return m
 }
@@ -68,7 +72,11 @@ func outcome(class whisperv1.FailureClass) string {
 // observe counts an attempt and writes its one line: at debug where it was taken, since there are as
 // many as deliveries, and at info where not. Neither token nor text is in it.
 func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
-	s.m.attempts[r.Class].Inc()
+	counter, line := s.m.attempts[r.Class], "push attempt"
+	if p.GetRetract() { // no delivery's attempt: its rates must not move with it
+		counter, line = s.m.retracts[r.Class], "push retraction"
+	}
+	counter.Inc()
 	id, _ := domain.DeliveryIDFromBytes(p.GetDeliveryId()) // decode has checked it
 	level := slog.LevelInfo
 	if r.Class != whisperv1.FailureClass_FAILURE_CLASS_EXPIRED {
@@ -76,11 +84,13 @@ func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Du
 	}
 	if r.Sent() {
 		level = slog.LevelDebug
+	}
+	if r.Sent() && !p.GetRetract() {
 		s.m.latency.Update(at.Sub(id.Time()).Seconds())
 	}
 	if ctx := context.Background(); s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(
-			ctx, level, "push attempt",
+			ctx, level, line,
 			slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),
 			slog.String("delivery_id", id.String()), slog.String("notification_id", p.GetNotificationId()),
 			slog.Int("attempt", int(p.GetAttempt())), slog.String("endpoint", p.GetEndpoint()),

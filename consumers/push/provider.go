@@ -25,6 +25,13 @@ type Provider interface {
 	Close()
 }
 
+// A Retracter is a Provider that can take back what it showed, without showing anything. Of others the role says that
+// they can't: DROP, no_retract.
+type Retracter interface {
+	// Retract makes one attempt to take p's notification back; p has no content. All else is as for Send.
+	Retract(ctx context.Context, p *whisperv1.Push) Result
+}
+
 // Result is what came of one attempt. The zero Class means that the provider took it.
 type Result struct {
 	Class whisperv1.FailureClass

@@ -100,12 +100,7 @@ func (f *feed) attempt(rec *kgo.Record) {
 		return
 	}
 	start := f.now()
-	var r Result
-	if ms := p.GetExpiresAtMs(); ms > 0 && start.UnixMilli() >= ms {
-		r = Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
-	} else {
-		r = f.provider.Send(f.ctx, p)
-	}
+	r := f.try(p, start)
 	if f.ctx.Err() != nil {
 		f.release() // nobody knows what came of it: whoever has the partition now tries again
 		return
@@ -119,6 +114,21 @@ func (f *feed) attempt(rec *kgo.Record) {
 	settled := f.settled(rec, 2)
 	f.deadLetters.Put(f.ctx, rec, &consumers.Reason{Word: "refused", Err: fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason)}, settled)
 	f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), settled)
+}
+
+// try has the provider make the attempt, if it is still wanted.
+func (f *feed) try(p *whisperv1.Push, now time.Time) Result {
+	if ms := p.GetExpiresAtMs(); ms > 0 && now.UnixMilli() >= ms {
+		return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+	}
+	if !p.GetRetract() {
+		return f.provider.Send(f.ctx, p)
+	}
+	retracter, can := f.provider.(Retracter)
+	if !can {
+		return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "no_retract"}
+	}
+	return retracter.Retract(f.ctx, p)
 }
 
 // settled is told each of a record's writes; the last good one settles it. A failed write leaves the
@@ -179,6 +189,13 @@ func (s *sender) fact(rec *kgo.Record, p *whisperv1.Push, r Result, at time.Time
 		DeliveryId: p.GetDeliveryId(), NotificationId: p.GetNotificationId(), UserId: p.GetUserId(),
 		AtUs: at.UnixMicro(), Lane: p.GetLane(), Cause: consumers.PositionOf(rec),
 	}
+	if r.Sent() && p.GetRetract() {
+		ev.Kind = &whisperv1.Event_DeliveryRetracted{DeliveryRetracted: &whisperv1.DeliveryRetracted{
+			Channel: s.provider.Channel(), Provider: s.provider.Name(),
+			Endpoint: p.GetEndpoint(), ProviderId: r.ProviderID, LatencyUs: took.Microseconds(),
+		}}
+		return ev
+	}
 	if r.Sent() {
 		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
 			Attempt: p.GetAttempt(), Channel: s.provider.Channel(), Provider: s.provider.Name(),
@@ -197,6 +214,10 @@ func (s *sender) fact(rec *kgo.Record, p *whisperv1.Push, r Result, at time.Time
 	case r.Class == whisperv1.FailureClass_FAILURE_CLASS_PRUNE:
 		failed.InvalidSinceMs = rec.Timestamp.UnixMilli()
 	}
-	ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: failed}
+	if p.GetRetract() {
+		ev.Kind = &whisperv1.Event_RetractFailed{RetractFailed: failed}
+	} else {
+		ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: failed}
+	}
 	return ev
 }

@@ -60,7 +60,10 @@ type credential struct {
 	client *apns2.Client
 }
 
-var _ push.Provider = (*Provider)(nil)
+var (
+	_ push.Provider  = (*Provider)(nil)
+	_ push.Retracter = (*Provider)(nil)
+)
 
 // New makes a provider. It connects with the first attempt of a lane. The caller closes it.
 func New(cfg Config) (*Provider, error) {
@@ -158,6 +161,12 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 		return push.Result{Class: t.verdict.Class, Reason: "abandoned"}
 	}
 	return p.settle(t, n.Topic, pass)
+}
+
+// Retract implements push.Retracter with a background push, of which Apple promises nothing: it delays them, and
+// drops what is too much for a device.
+func (p *Provider) Retract(ctx context.Context, attempt *whisperv1.Push) push.Result {
+	return p.Send(ctx, attempt) // the request tells them apart
 }
 
 // unaskable is an attempt that APNs is not asked about, since the answer is known.

@@ -47,6 +47,27 @@ type alert struct {
 	Body  string `json:"body,omitempty"`
 }
 
+// retraction wakes the app without showing anything: it is what Apple calls a background notification, whose `aps` may
+// have nothing else.
+type retraction struct {
+	APS       background `json:"aps"`
+	ID        string     `json:"id"`
+	Retracted bool       `json:"retracted"`
+}
+
+type background struct {
+	ContentAvailable int `json:"content-available"`
+}
+
+// encodeRetraction always fits: an id has 128 bytes at most.
+func encodeRetraction(p *whisperv1.Push) ([]byte, error) {
+	b, err := json.Marshal(retraction{APS: background{ContentAvailable: 1}, ID: p.GetNotificationId(), Retracted: true})
+	if err != nil {
+		return nil, fmt.Errorf("encode the payload: %w", err)
+	}
+	return b, nil
+}
+
 // encodePayload is what the device gets. Its bytes are final: apns2 encodes a []byte payload again
 // with encoding/json, which changes nothing that encoding/json made (`<`, `>`, `&` are six bytes each
 // in both), so the limit is measured on what is sent.

@@ -31,23 +31,50 @@ func (c *Config) request(p *whisperv1.Push) (*apns2.Notification, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := encodePayload(p, c.Sound)
+	form := c.alert
+	if p.GetRetract() {
+		form = silent
+	}
+	n, err := form(p)
 	if err != nil {
 		return nil, err
 	}
-	n := &apns2.Notification{
-		ApnsID:      apnsID(p.GetDeliveryId(), p.GetAttempt()),
-		CollapseID:  collapseID(p),
-		DeviceToken: p.GetToken(),
-		Topic:       topic,
-		Priority:    priority(p.GetLane()),
-		Payload:     body,
-		PushType:    apns2.PushTypeAlert,
-	}
+	n.DeviceToken, n.Topic = p.GetToken(), topic
 	if ms := p.GetExpiresAtMs(); ms > 0 {
 		n.Expiration = time.UnixMilli(ms)
 	}
 	return n, nil
+}
+
+func (c *Config) alert(p *whisperv1.Push) (*apns2.Notification, error) {
+	body, err := encodePayload(p, c.Sound)
+	if err != nil {
+		return nil, err
+	}
+	return &apns2.Notification{
+		ApnsID:     apnsID(p.GetDeliveryId(), p.GetAttempt()),
+		CollapseID: collapseID(p),
+		Priority:   priority(p.GetLane()),
+		Payload:    body,
+		PushType:   apns2.PushTypeAlert,
+	}, nil
+}
+
+// silent takes a notification back. Apple refuses background pushes of priority 10. It never has a collapse key: it
+// would knock out a newer notification of the same key that a phone has not got yet. As it has the notification's own
+// collapse id, it takes the place of the notification where that was stored under it for a phone that is off.
+func silent(p *whisperv1.Push) (*apns2.Notification, error) {
+	body, err := encodeRetraction(p)
+	if err != nil {
+		return nil, err
+	}
+	return &apns2.Notification{
+		ApnsID:     retractID(p.GetDeliveryId(), p.GetEndpoint()),
+		CollapseID: collapseText(p.GetNotificationId()),
+		Priority:   apns2.PriorityLow,
+		Payload:    body,
+		PushType:   apns2.PushTypeBackground,
+	}, nil
 }
 
 func (c *Config) topic(p *whisperv1.Push) (string, error) {
@@ -75,9 +102,19 @@ func priority(lane whisperv1.Lane) int {
 // apnsID is the same for every try of one attempt, here and after a crash: a UUID (version 8) of the
 // delivery and the attempt's number.
 func apnsID(delivery []byte, attempt int32) string {
+	return uuidOf(delivery, binary.BigEndian.AppendUint32(nil, uint32(attempt)))
+}
+
+// retractID is the same for every attempt to take a delivery back from an endpoint: whichever of them a phone gets, it
+// is one.
+func retractID(delivery []byte, endpoint string) string {
+	return uuidOf(delivery, []byte("retract\x00"+endpoint))
+}
+
+func uuidOf(delivery, what []byte) string {
 	h := sha256.New()
 	h.Write(delivery)
-	h.Write(binary.BigEndian.AppendUint32(nil, uint32(attempt)))
+	h.Write(what)
 	id := domain.DeliveryID(h.Sum(nil)[:16])
 	id[6] = id[6]&0x0f | 0x80
 	id[8] = id[8]&0x3f | 0x80
@@ -95,6 +132,11 @@ func collapseID(p *whisperv1.Push) string {
 	if key == "" {
 		key = p.GetNotificationId()
 	}
+	return collapseText(key)
+}
+
+// collapseText is a key as a header may have it.
+func collapseText(key string) string {
 	if len(key) <= maxCollapseBytes && isHeaderValue(key) {
 		return key
 	}

@@ -66,6 +66,8 @@ func (s *Simulator) check(r *request) (status int, reason string, got Received) 
 		return 400, "PayloadEmpty", got
 	case !isDevice(token):
 		return 400, "BadDeviceToken", got
+	case got.PushType == "background" && !isBackground(r.body):
+		return 400, "InvalidPushType", got
 	}
 	return 200, "", got
 }
@@ -115,6 +117,22 @@ func (s *Simulator) allowed(topic string) bool {
 		}
 	}
 	return false
+}
+
+// isBackground: Apple wants content-available in the payload of a background push, and nothing that would show or sound.
+func isBackground(body []byte) bool {
+	var payload struct {
+		APS map[string]json.RawMessage `json:"aps"`
+	}
+	if json.Unmarshal(body, &payload) != nil || string(payload.APS["content-available"]) != "1" {
+		return false
+	}
+	for _, name := range []string{"alert", "sound", "badge"} {
+		if _, has := payload.APS[name]; has {
+			return false
+		}
+	}
+	return true
 }
 
 func isDevice(token string) bool {

@@ -6,8 +6,8 @@
 // one stream before the first valid request, GOAWAY at will, refused streams, silence.
 //
 // It differs from Apple: any token of letters, digits, `-` and `_` is a device; a token is valid for
-// every topic; nothing is stored, collapsed or expired. Without configured keys signatures are not
-// checked.
+// every topic; nothing is stored, collapsed or expired; a background push whose payload is none is refused, where Apple
+// takes it and drops it. Without configured keys signatures are not checked.
 package simulator
 
 import (

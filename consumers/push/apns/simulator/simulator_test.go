@@ -157,6 +157,13 @@ func TestRefusesWhatAppleRefuses(t *testing.T) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(s)), int64(len(s))
 		}
 	}
+	background := func(body string) func(*fixture, *http.Request) {
+		return func(_ *fixture, r *http.Request) {
+			r.Header.Set("apns-push-type", "background")
+			r.Header.Set("apns-priority", "5")
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		}
+	}
 	for name, c := range map[string]struct {
 		change func(*fixture, *http.Request)
 		status int
@@ -188,6 +195,11 @@ func TestRefusesWhatAppleRefuses(t *testing.T) {
 		"push type":         {set("apns-push-type", "loud"), 400, "InvalidPushType"},
 		"no push type":      {func(_ *fixture, r *http.Request) { r.Header.Del("apns-push-type") }, 400, "InvalidPushType"},
 		"background at 10":  {func(_ *fixture, r *http.Request) { r.Header.Set("apns-push-type", "background") }, 400, "BadPriority"},
+		"in the background": {background(`{"aps":{"content-available":1},"id":"x"}`), 200, ""},
+		"nothing for it":    {background(`{"aps":{},"id":"x"}`), 400, "InvalidPushType"},
+		"no object":         {background(`[1]`), 400, "InvalidPushType"},
+		"it would show":     {background(`{"aps":{"content-available":1,"alert":{"body":"b"}}}`), 400, "InvalidPushType"},
+		"it would sound":    {background(`{"aps":{"content-available":1,"sound":"default"}}`), 400, "InvalidPushType"},
 		"collapse id":       {set("apns-collapse-id", strings.Repeat("c", 65)), 400, "BadCollapseId"},
 		"4097 bytes":        {body(4097), 413, "PayloadTooLarge"},
 		"20,000 bytes":      {body(20_000), 413, "PayloadTooLarge"},
