@@ -26,6 +26,19 @@ func (r *Reader) Bounds(ctx context.Context, topic string, partition int32) (sta
 	return start, end, err
 }
 
+// Since is the offset of the first record of a partition whose time is not before at; the one that comes next, where
+// there is none.
+func (r *Reader) Since(ctx context.Context, topic string, partition int32, at time.Time) (offset int64, err error) {
+	err = r.persist(ctx, "find a time in", topic, partition, func(ctx context.Context) error {
+		var err error
+		if offset, err = r.offset(ctx, topic, partition, max(at.UnixMilli(), 0)); err == nil && offset < 0 {
+			offset, err = r.offset(ctx, topic, partition, -1)
+		}
+		return err
+	})
+	return offset, err
+}
+
 // offset asks for this one partition only: with all of them in every answer, a restore of n partitions
 // would cost n².
 func (r *Reader) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {

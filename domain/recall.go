@@ -150,6 +150,12 @@ func (s *State) takeBack(ev *whisperv1.Event) {
 	s.pushBack(r, c)
 }
 
+// MayHaveShown says of a fact whether it tells of a push that a person may have seen.
+func MayHaveShown(ev *whisperv1.Event) bool {
+	_, endpoint, _ := shownBy(ev)
+	return endpoint != ""
+}
+
 // shownBy is the push by which a fact says that a person may have seen the notification; no endpoint: none.
 func shownBy(ev *whisperv1.Event) (channel, endpoint string, attempt int32) {
 	if sent := ev.GetDeliverySent(); sent != nil && sent.GetChannel() != ChannelSocket {

@@ -15,6 +15,7 @@ type epoch struct {
 	outstanding atomic.Int64
 	offsets     offsets
 	cursors     map[domain.DeliveryID]domain.Advanced
+	marks       []domain.ParkAfter
 	tombstones  []domain.DeliveryID
 	followed    bool        // the second part is handed over
 	acked       func(error) // for every publish of this epoch

@@ -60,7 +60,7 @@ func (f *feed) decode(rec *kgo.Record) item {
 // waits matters to a replay only.
 func (f *feed) decodeFact(rec *kgo.Record) item {
 	switch consumers.KindOfRecord(rec) {
-	case "duplicate_dropped", "endpoint_pruned", "broadcast_dropped", "delivery_retracted", "user_erased":
+	case "duplicate_dropped", "endpoint_pruned", "broadcast_dropped", "user_erased":
 		return item{rec: rec}
 	case "delivery_scheduled", "delivery_deferred", "broadcast_progressed":
 		if f.part.live.Load() {

@@ -13,19 +13,22 @@ type roleMetrics struct {
 	arrived [3]*metrics.Counter
 	routed  *metrics.Counter
 	pushed  *metrics.Counter
-	facts   map[string]*metrics.Counter
-	other   *metrics.Counter
-	stopped map[string]*metrics.Counter // by the policy's reasons
+	// Silent pushes that take a notification back.
+	takenBack *metrics.Counter
+	facts     map[string]*metrics.Counter
+	other     *metrics.Counter
+	stopped   map[string]*metrics.Counter // by the policy's reasons
 	// Commands by whether the partition held anything of their notification.
 	commands map[string][2]*metrics.Counter
 }
 
 func newRoleMetrics() *roleMetrics {
 	m := &roleMetrics{
-		routed: metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="socket"}`),
-		pushed: metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
-		facts:  map[string]*metrics.Counter{},
-		other:  metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
+		routed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="socket"}`),
+		pushed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
+		takenBack: metrics.GetOrCreateCounter(`whisper_dispatch_recall_pushes_total`),
+		facts:     map[string]*metrics.Counter{},
+		other:     metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
 
 		stopped: map[string]*metrics.Counter{},
 	}

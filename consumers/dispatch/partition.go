@@ -44,7 +44,8 @@ type partition struct {
 	epochs      []*epoch // in order; the last one is being filled
 	seen        []domain.SeenDelivery
 	gate        gate
-	crowded     bool // a lane waits for room on the way to Kafka
+	crowded     bool                // a lane waits for room on the way to Kafka
+	recalled    chan []domain.Input // what was read back, from its reader's goroutine
 	restored    chan struct{}
 }
 
@@ -52,7 +53,7 @@ func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
 		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		epochs: []*epoch{newEpoch()}, walks: newWalks(),
+		epochs: []*epoch{newEpoch()}, walks: newWalks(), recalled: make(chan []domain.Input, 1),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
@@ -132,6 +133,9 @@ func (p *partition) idle() time.Duration {
 	}
 	now := p.role.cfg.Now()
 	idle := p.walkIdle(now)
+	if len(p.recalled) > 0 {
+		idle = min(idle, outstandingAgo)
+	}
 	if p.crowded {
 		idle = min(idle, roomIn)
 	}
@@ -179,6 +183,7 @@ func (p *partition) work() (more bool) {
 		more = true
 	}
 	p.write(nil, p.state.Decide(domain.TimePassed{}, now))
+	more = p.takeBack(now) || more
 	p.crowded = false
 	for lane := range p.ledgers {
 		if p.role.free() < laneRoom[lane] {

@@ -94,6 +94,7 @@ type Role struct {
 	tables  *tables
 	metrics *roleMetrics
 	notices *notices
+	recalls *recalls
 
 	mu     sync.Mutex
 	parts  map[int32]*partition
@@ -119,6 +120,7 @@ func New(cfg Config) (*Role, error) {
 	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {
 		return nil, err
 	}
+	r.recalls = newRecalls(cfg.Client, r.reader, r.fail, r.log)
 	r.dead = consumers.NewDeadLetters(r.bulk, "dispatch")
 	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
 		Client:             cfg.Client,
@@ -161,6 +163,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.bulk.Run(sctx) })
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
 	sg.Go(func() error { return r.tables.followTemplates(sctx, r.reader) })
+	sg.Go(func() error { return r.recalls.run(sctx) })
 	g.Go(func() error {
 		if err := r.tables.restore(gctx, r.reader); err != nil && gctx.Err() == nil {
 			return fmt.Errorf("restore nodes and templates: %w", err)
@@ -225,6 +228,7 @@ func (r *Role) Open(_ context.Context, source *consumers.Partition) (consumers.F
 // forget drops a partition that ended.
 func (r *Role) forget(p *partition) {
 	r.tables.detach(p)
+	r.recalls.forget(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.parts[p.id] == p {

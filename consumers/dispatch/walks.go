@@ -64,16 +64,19 @@ func (p *partition) tell(cursors map[domain.DeliveryID]domain.Advanced) {
 }
 
 // writeAfter writes what may be written only now that everything decided before it is acknowledged, as part of the
-// same epoch: cursors, then tombstones.
+// same epoch: cursors and marks, then tombstones.
 func (p *partition) writeAfter(e *epoch) {
 	for _, id := range sortedIDs(e.cursors) {
 		a := e.cursors[id]
 		p.publishIn(e, p.role.bulk, p.timer(a.CursorID), a.Cursor)
 	}
+	for _, mark := range e.marks {
+		p.publishIn(e, p.role.bulk, p.timer(mark.ID), mark.Parked)
+	}
 	for _, id := range e.tombstones {
 		p.publishIn(e, p.role.bulk, p.timer(id), nil)
 	}
-	e.cursors, e.tombstones = nil, nil
+	e.cursors, e.marks, e.tombstones = nil, nil, nil
 }
 
 func (p *partition) timer(id domain.DeliveryID) *kgo.Record {

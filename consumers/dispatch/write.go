@@ -32,7 +32,11 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
 				Key: []byte(o.Push.GetUserId()), Headers: traceHeaders(o.Trace),
 			}, o.Push)
-			p.role.metrics.pushed.Inc()
+			if o.Push.GetRetract() {
+				p.role.metrics.takenBack.Inc()
+			} else {
+				p.role.metrics.pushed.Inc()
+			}
 		case domain.Emit:
 			p.publish(p.role.bulk, p.factRecord(o.Event, o.Trace), o.Event)
 			p.role.metrics.emitted(domain.KindOf(o.Event)).Inc()
@@ -52,6 +56,10 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			p.publish(p.role.bulk, p.timer(o.ID), o.Parked)
 		case domain.Unpark:
 			p.epoch().tombstones = append(p.epoch().tombstones, o.ID)
+		case domain.ParkAfter:
+			p.epoch().marks = append(p.epoch().marks, o)
+		case domain.Recall:
+			p.role.recalls.ask(p, o, p.eventsNext)
 		case domain.SliceTaken:
 			from := p.eventsNext
 			if o.Replays {
