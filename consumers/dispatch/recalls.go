@@ -278,6 +278,9 @@ func (b *readBack) take(ctx context.Context, fetches kgo.Fetches) bool {
 			return false
 		}
 	}
+	if len(b.batch) > 0 && !b.hand(ctx) {
+		return false
+	}
 	if now := time.Now(); now.Sub(b.logged) >= recallLog {
 		b.logged = now
 		b.log.Info("facts are being read back for retractions", "partition", b.part.id, "retractions", len(b.notes),
