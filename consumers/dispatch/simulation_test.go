@@ -41,6 +41,9 @@ type world struct {
 
 	casts      map[string]*whisperv1.Event // broadcasts asked for
 	tombstones []domain.DeliveryID
+	marks      []domain.ParkAfter
+	recalls    []simRecall
+	silent     map[simShown]int // pushes that take back
 	walks      *walks
 
 	state       *domain.State
@@ -76,7 +79,7 @@ func newWorld(t *rapid.T) *world {
 		t: t, now: time.UnixMilli(1_700_000_000_000),
 		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
-		crashAfter: -1, casts: map[string]*whisperv1.Event{},
+		crashAfter: -1, casts: map[string]*whisperv1.Event{}, silent: map[simShown]int{},
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -104,7 +107,7 @@ func (w *world) restore() {
 	policy := domain.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
-	w.walks, w.tombstones = newWalks(), nil
+	w.walks, w.tombstones, w.marks, w.recalls = newWalks(), nil, nil, nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)
 	}
@@ -211,6 +214,10 @@ func (w *world) write(outputs []domain.Output) {
 			if o.Push.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("pushed after its expiry: %v", o.Push)
 			}
+			if o.Push.GetRetract() {
+				w.takeBack(o.Push)
+				continue
+			}
 			if w.ended[string(o.Push.GetDeliveryId())] {
 				w.t.Fatalf("pushed again, though the facts said before the restart that it ended: %v", o.Push)
 			}
@@ -221,6 +228,10 @@ func (w *world) write(outputs []domain.Output) {
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
+		case domain.ParkAfter:
+			w.marks = append(w.marks, domain.ParkAfter{ID: o.ID, Parked: proto.CloneOf(o.Parked)})
+		case domain.Recall:
+			w.recall(o)
 		case domain.Unpark:
 			w.tombstones = append(w.tombstones, o.ID)
 		case domain.PutUser:
@@ -292,6 +303,10 @@ func (w *world) commit(die int) {
 		a := cursors[id]
 		w.timers[string(a.CursorID[:])] = a.Cursor
 	}
+	for _, mark := range w.marks {
+		w.timers[string(mark.ID[:])] = mark.Parked
+	}
+	w.marks = nil
 	for _, id := range w.tombstones {
 		delete(w.timers, string(id[:]))
 	}
@@ -420,7 +435,9 @@ func (w *world) push(class whisperv1.FailureClass) {
 	p := w.pushes[0]
 	w.pushes = w.pushes[1:]
 	ev := &whisperv1.Event{DeliveryId: p.GetDeliveryId(), NotificationId: p.GetNotificationId(), UserId: p.GetUserId(), AtUs: w.now.UnixMicro()}
-	if class == whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED {
+	if p.GetRetract() {
+		w.answerSilent(p, ev, class)
+	} else if class == whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED {
 		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: p.GetAttempt(), Channel: p.GetChannel(), Endpoint: p.GetEndpoint()}}
 	} else {
 		ev.Kind = &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
@@ -446,7 +463,10 @@ func (w *world) settleAll() {
 			w.feedLane(lane)
 		}
 		w.gateway(false)
-		w.push(whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED)
+		for range 3 {
+			w.push(whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED)
+		}
+		w.readBack(20)
 		for range 4 {
 			w.feedEvent()
 		}
@@ -509,6 +529,7 @@ func (w *world) check() {
 			w.t.Errorf("%s: asked for %d times, accounted for %d", key, asked, got)
 		}
 	}
+	w.checkTakenBack()
 	w.checkRetractions()
 	if len(w.timers) > 0 {
 		w.t.Errorf("%d deliveries are still parked: %v", len(w.timers), w.timers)
@@ -587,6 +608,7 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 				id := rapid.IntRange(0, 4).Draw(t, "notification")
 				w.retract(id%3, simID(id))
 			},
+			"dispatch reads back":       func(t *rapid.T) { w.readBack(rapid.IntRange(1, 20).Draw(t, "facts")) },
 			"somebody new":              func(t *rapid.T) { w.newUser() },
 			"dispatch walks":            func(*rapid.T) { w.walk() },
 			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },
