@@ -71,6 +71,9 @@ func (d *desk) do(in domain.Input) (words []string) {
 		case domain.Park:
 			d.parked[string(o.ID[:])] = proto.CloneOf(o.Parked)
 			continue
+		case domain.ParkAfter:
+			d.parked[string(o.ID[:])] = proto.CloneOf(o.Parked)
+			continue
 		case domain.Unpark:
 			delete(d.parked, string(o.ID[:]))
 			continue
@@ -88,7 +91,7 @@ func (d *desk) do(in domain.Input) (words []string) {
 				continue
 			}
 		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject,
-			domain.SliceTaken, domain.Advanced, domain.Finished, domain.Steered:
+			domain.SliceTaken, domain.Advanced, domain.Finished, domain.Steered, domain.Recall:
 		}
 		words = append(words, said(o))
 	}

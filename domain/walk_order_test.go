@@ -37,6 +37,8 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 			switch o := o.(type) {
 			case domain.Park:
 				timers[o.ID] = proto.CloneOf(o.Parked)
+			case domain.ParkAfter:
+				timers[o.ID] = proto.CloneOf(o.Parked)
 			case domain.Advanced:
 				timers[o.CursorID] = proto.CloneOf(o.Cursor)
 			case domain.Unpark:
@@ -52,7 +54,7 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 					deferred = append(deferred, o.Event.GetUserId())
 				}
 			case domain.Count, domain.Uncount, domain.Deliver, domain.Notice, domain.PushTo, domain.PutUser, domain.Reject,
-				domain.Settle, domain.SliceTaken, domain.Steered:
+				domain.Recall, domain.Settle, domain.SliceTaken, domain.Steered:
 			}
 		}
 	}

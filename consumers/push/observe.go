@@ -72,9 +72,9 @@ func outcome(class whisperv1.FailureClass) string {
 // observe counts an attempt and writes its one line: at debug where it was taken, since there are as
 // many as deliveries, and at info where not. Neither token nor text is in it.
 func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
-	counter, line := s.m.attempts[r.Class], "push attempt"
+	counter := s.m.attempts[r.Class]
 	if p.GetRetract() { // no delivery's attempt: its rates must not move with it
-		counter, line = s.m.retracts[r.Class], "push retraction"
+		counter = s.m.retracts[r.Class]
 	}
 	counter.Inc()
 	id, _ := domain.DeliveryIDFromBytes(p.GetDeliveryId()) // decode has checked it
@@ -90,8 +90,8 @@ func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Du
 	}
 	if ctx := context.Background(); s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(
-			ctx, level, line,
-			slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),
+			ctx, level, "push attempt",
+			slog.Bool("retract", p.GetRetract()), slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),
 			slog.String("delivery_id", id.String()), slog.String("notification_id", p.GetNotificationId()),
 			slog.Int("attempt", int(p.GetAttempt())), slog.String("endpoint", p.GetEndpoint()),
 			slog.String("provider_id", r.ProviderID), slog.Duration("latency", took), slog.Duration("retry_after", r.RetryAfter),
