@@ -233,7 +233,9 @@ func (s *State) putUser(user string, p *whisperv1.Profile) {
 		return // intake lets only UTF-8 through
 	}
 	if _, known := s.users[user]; !known {
-		s.roster.add(user)
+		user = s.roster.add(user)
+	} else if own, sorted := s.roster.own(user); sorted {
+		user = own // the map would keep the one that it is given
 	}
 	s.users[user] = string(encoded)
 	s.put(PutUser{User: user, Profile: p})

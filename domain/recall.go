@@ -59,14 +59,15 @@ func (s *State) look() {
 		return
 	}
 	i := s.roster.after(r.lookedAt)
-	end := min(i+LookSlice, len(s.roster.sorted))
-	for _, user := range s.roster.sorted[i:end] {
+	end := min(i+LookSlice, s.roster.len())
+	for ; i < end; i++ {
+		user := s.roster.at(i)
 		if seen, ok := s.seen.lookup(HashDelivery(r.note, user)); ok {
 			r.since(time.UnixMilli(seen.AcceptedMs))
 		}
 		r.lookedAt = user
 	}
-	if end < len(s.roster.sorted) {
+	if end < s.roster.len() {
 		return
 	}
 	s.looks = s.looks[1:]

@@ -214,7 +214,7 @@ func (s *State) RestoreUser(user string, encoded []byte) {
 		return
 	}
 	if _, known := s.users[user]; !known {
-		s.roster.add(user)
+		user = s.roster.add(user)
 	}
 	s.users[user] = string(encoded)
 	s.changesAt = max(s.changesAt, profileView(s.users[user]).number(profileChanges))

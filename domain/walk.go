@@ -143,7 +143,7 @@ func (s *State) step(w *walk) {
 // begin fixes who can be meant: the users that there are now; and who of them comes first.
 func (s *State) beginWalk(w *walk) {
 	s.roster.sort()
-	w.begun, w.audience, w.changesAt = s.now, int64(len(s.roster.sorted)), s.changesAt
+	w.begun, w.audience, w.changesAt = s.now, int64(s.roster.len()), s.changesAt
 	w.setFirst(s.findFirst(w))
 	s.parkFirst(w)
 	s.parkWalk(w)
@@ -215,7 +215,7 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	}
 	if w.begun.IsZero() {
 		s.roster.sort()
-		w.audience, w.changesAt = int64(len(s.roster.sorted)), s.changesAt
+		w.audience, w.changesAt = int64(s.roster.len()), s.changesAt
 	}
 	if w.restored && !w.begun.IsZero() || w.again {
 		return

@@ -30,8 +30,9 @@ func (s *State) findFirst(w *walk) []string {
 		return nil
 	}
 	var first []string
-	if len(s.presence) > len(s.roster.sorted)/4 {
-		for _, user := range s.roster.sorted {
+	if len(s.presence) > s.roster.len()/4 {
+		for i := range s.roster.len() {
+			user := s.roster.at(i)
 			if len(s.live(user)) > 0 {
 				first = append(first, user)
 			}
@@ -124,14 +125,16 @@ func (w *walk) passed(user string) bool {
 
 // walkUsers looks at the next users of the pass; over is true when it was the last pass's end.
 func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
-	ids, skip := w.first, []string(nil)
+	n, id, skip := len(w.first), func(i int) string { return w.first[i] }, []string(nil)
+	i := after(w.first, w.at)
 	if w.rest {
-		ids, skip = s.roster.sorted, w.first
+		n, id, skip = s.roster.len(), s.roster.at, w.first
+		i = s.roster.after(w.at)
 	}
-	i, j := after(ids, w.at), after(skip, w.at)
-	end := min(i+s.policy.slice(), len(ids))
+	j := after(skip, w.at)
+	end := min(i+s.policy.slice(), n)
 	for i < end && (w.ending || w.bucket.room() > 0) {
-		w.at = ids[i]
+		w.at = id(i)
 		i++
 		for j < len(skip) && skip[j] < w.at { // forgotten since
 			j++
@@ -142,7 +145,7 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		s.walkUser(w, sl, w.at)
 	}
 	switch {
-	case i < len(ids):
+	case i < n:
 		return false
 	case w.rest:
 		return true

@@ -85,7 +85,7 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 // restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet.
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
-	if own, known := s.ownID(user); known {
+	if own, known := s.roster.own(user); known {
 		user = own
 	}
 	switch untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0; {
@@ -98,15 +98,6 @@ func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	}
 	d := s.openDelivery(w, nil, user, w.idOf(user))
 	s.restoreDelivery(d, p)
-}
-
-// ownID is the roster's copy of an id, which shares its memory with the map's key.
-func (s *State) ownID(user string) (string, bool) {
-	i := s.roster.after(user) - 1
-	if i >= 0 && s.roster.sorted[i] == user {
-		return s.roster.sorted[i], true
-	}
-	return "", false
 }
 
 // keepForWalks hands what facts told during the replay to the walks that will come to it.
