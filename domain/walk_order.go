@@ -22,6 +22,11 @@ import (
 // firstPerRecord bounds a record of the first pass: ids have at most 128 bytes, so 512 KiB.
 const firstPerRecord = 4096
 
+// firstShare: a slice of the first pass is so much smaller. Each of its users is a socket to be written to and an
+// answer, so 128 of them in each of 12 partitions at once are a burst that an alert waits behind for 50 ms; 16 are none. It
+// makes records to the nodes of as many users, about 2 µs a delivery.
+const firstShare = 8
+
 // findFirst are the users who are connected and have a profile, sorted. It takes some 0.5 µs for each who is connected, or,
 // where those are many, 0.1 µs for each user: 50 ms for 100,000 sockets of one partition, in one go. None where nobody
 // could get it at once.
@@ -132,7 +137,11 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		i = s.roster.after(w.at)
 	}
 	j := after(skip, w.at)
-	end := min(i+s.policy.slice(), n)
+	slice := s.policy.slice()
+	if !w.rest {
+		slice = max(1, slice/firstShare)
+	}
+	end := min(i+slice, n)
 	for i < end && (w.ending || w.bucket.room() > 0) {
 		w.at = id(i)
 		i++
