@@ -67,11 +67,11 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 		s.Decide(here(fmt.Sprintf("guest-%04d", i), "n1", "s", 1), at(0))
 	}
 	write(s.Decide(broadcast("news", ""), at(0)))
-	for range 2 {
+	for range 16 {
 		write(s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)))
 	}
 	if len(routed) != 2000 || routed[0] != "user-1000" || len(deferred) > 0 {
-		t.Fatalf("%d are sent to and %d away after two slices", len(routed), len(deferred))
+		t.Fatalf("%d are sent to and %d away after half of the first pass", len(routed), len(deferred))
 	}
 	for _, user := range routed {
 		write(s.Decide(delivered("news", user, 1), at(1)))
