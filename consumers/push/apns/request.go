@@ -61,8 +61,8 @@ func (c *Config) alert(p *whisperv1.Push) (*apns2.Notification, error) {
 }
 
 // silent takes a notification back. Apple refuses background pushes of priority 10. It never has a collapse key: it
-// would knock out a newer notification of the same key that a phone has not got yet. As it has the notification's own
-// collapse id, it takes the place of the notification where that was stored under it for a phone that is off.
+// would knock out a newer notification of the same key that a phone has not got yet. With the notification's own
+// collapse id it may take its place where that is stored for a phone that is off; Apple does not say.
 func silent(p *whisperv1.Push) (*apns2.Notification, error) {
 	body, err := encodeRetraction(p)
 	if err != nil {
