@@ -58,7 +58,7 @@ func (s *State) exhausted(d *delivery) {
 		return
 	}
 	reason := ReasonNoEndpoint
-	if _, known := s.users[d.user()]; !known {
+	if _, known := s.users.profile(d.user()); !known {
 		reason = ReasonUnknownUser
 	}
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: reason}}})

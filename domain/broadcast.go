@@ -11,7 +11,7 @@ import (
 )
 
 // walk is one broadcast's share of the partition: who is meant, how far it is, and what of it is still open. It
-// costs nothing for users whose delivery is settled, some 40 bytes for one who waits to connect, and a
+// costs nothing for users whose delivery is settled, some 8 bytes for one who waits to connect, and a
 // [delivery] for one in flight.
 //
 // A slice is to a walk what a record is to a lane: its durable cursor moves past one only when each of its
@@ -54,9 +54,10 @@ type walk struct {
 	flying int      // deliveries of open slices
 	serial int64
 	open   int // deliveries that are held, in flight or parked
-	away   map[string]struct{}
-	later  map[string]int64 // waits for its local time: Unix milliseconds
-	times  map[int64][]string
+	users  *userTable
+	away   map[idRef]struct{}
+	later  map[idRef]int64 // waits for its local time: Unix milliseconds
+	times  map[int64][]idRef
 	replay map[DeliveryHash]replayed
 
 	texts   map[string]*sharedText
@@ -108,14 +109,14 @@ func (w *walk) remembered() SeenDelivery {
 }
 
 // newWalk: the event was checked by [CheckBroadcast].
-func newWalk(ev *whisperv1.Event, trace Trace, source LaneOffset) *walk {
+func newWalk(users *userTable, ev *whisperv1.Event, trace Trace, source LaneOffset) *walk {
 	spec := ev.GetBroadcastAccepted()
 	id := DeliveryID(ev.GetDeliveryId())
 	w := &walk{
 		id: id, ev: ev, spec: spec, acc: spec.GetAccepted(), trace: trace, source: source,
 		cursorID: NewDeliveryID(id.Time(), HashDelivery(ev.GetNotificationId(), cursorMark)),
 		request:  FingerprintRequest(spec.GetAccepted().GetRequest()),
-		away:     map[string]struct{}{}, later: map[string]int64{}, times: map[int64][]string{},
+		users:    users, away: map[idRef]struct{}{}, later: map[idRef]int64{}, times: map[int64][]idRef{},
 		texts: map[string]*sharedText{},
 	}
 	w.bucket.rate = spec.GetRate() / float64(max(spec.GetPartitions(), 1))
@@ -134,7 +135,7 @@ const (
 
 // broadcast takes the partition's share of a broadcast. It is parked at once, so that its offset is let go.
 func (s *State) broadcast(in BroadcastArrived) {
-	w := newWalk(in.Event, in.Trace, in.Source)
+	w := newWalk(s.users, in.Event, in.Trace, in.Source)
 	first, ours := s.seen.lookup(w.id.Hash())
 	if held := s.walks[w.note()]; held != nil { // also for longer than the window
 		first, ours = held.remembered(), true

@@ -3,7 +3,6 @@ package domain
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"math"
 	"time"
 )
@@ -71,22 +70,19 @@ func (s stamps) len() int       { return len(s) / 8 }
 func (s stamps) at(i int) stamp { return stamp(binary.LittleEndian.Uint64([]byte(s[8*i : 8*i+8]))) }
 
 // tally is what each user was sent in categories that have caps. It costs a user 8 bytes a delivery that
-// was counted in the last week or so, never more deliveries than the caps allow, and about 40 bytes for its
-// slot in the map; users to whom nothing of the kind was sent cost nothing. Users are known by 64 bits of
-// a hash: of a million users of one partition two share their counts with probability 3·10^-8, and
-// then get too few rather than too many.
+// was counted in the last week or so, never more deliveries than the caps allow, and 5 more; users to whom nothing of the
+// kind was sent cost nothing.
 type tally struct {
 	names   []string
 	numbers map[string]uint16
-	seed    maphash.Seed
-	sent    map[uint64]stamps
+	users   *userTable
 	// counted are the deliveries that the log knows, for telling what was counted before a restart, and
 	// how; once everything that was in flight is there again (not restoring), those that broadcasts may come to
 	// again, or nil. erased is how often each user was forgotten since: a count from before that is gone, and
 	// must not be taken for another one of its millisecond.
 	restoring bool
 	counted   map[DeliveryHash]countedBefore
-	erased    map[uint64]uint32
+	erased    map[idRef]uint32
 }
 
 // countedBefore is one delivery's count, and how often its user had been forgotten by then.
@@ -95,10 +91,10 @@ type countedBefore struct {
 	erased uint32
 }
 
-func newTally() tally {
+func newTally(users *userTable) tally {
 	return tally{
-		numbers: map[string]uint16{}, seed: maphash.MakeSeed(), sent: map[uint64]stamps{},
-		restoring: true, counted: map[DeliveryHash]countedBefore{}, erased: map[uint64]uint32{},
+		numbers: map[string]uint16{}, users: users,
+		restoring: true, counted: map[DeliveryHash]countedBefore{}, erased: map[idRef]uint32{},
 	}
 }
 
@@ -122,29 +118,35 @@ func (t *tally) before(user string, hash DeliveryHash) stamp {
 		return 0
 	}
 	b, ok := t.counted[hash]
-	if !ok || len(t.erased) > 0 && b.erased != t.erased[maphash.String(t.seed, user)] {
+	if !ok || b.erased != t.erasedTimes(user) {
 		return 0
 	}
 	return b.stamp
 }
 
+func (t *tally) erasedTimes(user string) uint32 {
+	if len(t.erased) == 0 {
+		return 0
+	}
+	ref, _ := t.users.ref(user) // whoever was erased is there
+	return t.erased[ref]
+}
+
 // of are a user's.
 func (t *tally) of(user string) stamps {
-	if len(t.sent) == 0 {
-		return ""
+	if len(t.names) == 0 {
+		return "" // nothing has caps
 	}
-	return t.sent[maphash.String(t.seed, user)]
+	sent, _ := t.users.get(user, keptStamps)
+	return stamps(sent)
 }
 
 // forget drops a user's, and says whether there were any.
 func (t *tally) forget(user string) bool {
-	key := maphash.String(t.seed, user)
-	_, any := t.sent[key]
-	delete(t.sent, key)
 	if t.counted != nil {
-		t.erased[key]++
+		t.erased[t.users.intern(user)]++
 	}
-	return any
+	return t.users.forget(user, keptStamps)
 }
 
 // number is a category's. There are as many as were declared with caps since the start; past 65,535 they
@@ -171,13 +173,13 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 	if before.time().After(at) {
 		at = before.time()
 	}
-	now, key := newStamp(at, t.number(category)), maphash.String(t.seed, user)
+	now, slot := newStamp(at, t.number(category)), t.users.add(user)
 	if t.restoring {
-		t.counted[hash] = countedBefore{stamp: now, erased: t.erased[key]}
+		t.counted[hash] = countedBefore{stamp: now, erased: t.erasedTimes(user)}
 	} else if len(t.counted) > 0 {
 		delete(t.counted, hash)
 	}
-	old, oldest := t.sent[key], newStamp(at.Add(-CountsKept), 0)
+	old, oldest := t.of(user), newStamp(at.Add(-CountsKept), 0)
 	var scratch [64]byte
 	kept := scratch[:0]
 	for i := range old.len() {
@@ -190,7 +192,7 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 			kept = binary.LittleEndian.AppendUint64(kept, uint64(s))
 		}
 	}
-	t.sent[key] = stamps(binary.LittleEndian.AppendUint64(kept, uint64(now)))
+	t.users.put(slot, keptStamps, binary.LittleEndian.AppendUint64(kept, uint64(now)))
 	return at
 }
 

@@ -65,7 +65,7 @@ func (s *State) begin(now time.Time, cause *whisperv1.Position) {
 	}
 	s.now, s.cause = now, cause
 	if s.restoring != nil {
-		s.roster.sort()
+		s.users.sort()
 		s.restoreWalks()
 	}
 }
@@ -232,12 +232,7 @@ func (s *State) putUser(user string, p *whisperv1.Profile) {
 	if err != nil {
 		return // intake lets only UTF-8 through
 	}
-	if _, known := s.users[user]; !known {
-		user = s.roster.add(user)
-	} else if own, sorted := s.roster.own(user); sorted {
-		user = own // the map would keep the one that it is given
-	}
-	s.users[user] = string(encoded)
+	s.users.putProfile(user, encoded)
 	s.put(PutUser{User: user, Profile: p})
 }
 

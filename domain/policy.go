@@ -43,7 +43,7 @@ func (s *State) ask(d *delivery) *asked {
 		category: s.category(named),
 		named:    named,
 		user:     d.user(),
-		profile:  profileView(s.users[d.user()]),
+		profile:  s.users.profileOf(d.user()),
 		channels: d.channels(),
 		hash:     d.id.Hash(),
 		sendAt:   d.acc.GetSendAtMs(),
@@ -329,7 +329,7 @@ func (s *State) ackTimeout(d *delivery) time.Duration {
 // readSeen learns when a user reads.
 func (s *State) readSeen(ev *whisperv1.Event) {
 	user := ev.GetUserId()
-	v := profileView(s.users[user])
+	v := s.users.profileOf(user)
 	if v == "" {
 		return // nobody whom we know
 	}
@@ -343,7 +343,7 @@ func (s *State) readSeen(ev *whisperv1.Event) {
 		return
 	}
 	if encoded, err := (proto.MarshalOptions{Deterministic: true}).Marshal(p); err == nil {
-		s.users[user] = string(encoded)
+		s.users.putProfile(user, encoded)
 	}
 }
 
@@ -355,8 +355,7 @@ func (s *State) erase(user string, changesOffset int64) {
 	}
 	s.eraseWaiting(user)
 	s.eraseRecalls(user)
-	if _, known := s.users[user]; known {
-		delete(s.users, user)
+	if s.users.forgetProfile(user) {
 		s.put(PutUser{User: user})
 	}
 	if s.tally.forget(user) {

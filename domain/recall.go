@@ -58,16 +58,16 @@ func (s *State) look() {
 		s.looks = s.looks[1:]
 		return
 	}
-	i := s.roster.after(r.lookedAt)
-	end := min(i+LookSlice, s.roster.len())
+	i := s.users.after(r.lookedAt)
+	end := min(i+LookSlice, s.users.len())
 	for ; i < end; i++ {
-		user := s.roster.at(i)
+		user := s.users.at(i)
 		if seen, ok := s.seen.lookup(HashDelivery(r.note, user)); ok {
 			r.since(time.UnixMilli(seen.AcceptedMs))
 		}
 		r.lookedAt = user
 	}
-	if end < s.roster.len() {
+	if end < s.users.len() {
 		return
 	}
 	s.looks = s.looks[1:]
@@ -96,7 +96,7 @@ func (s *State) resumeRecalls() {
 }
 
 func (s *State) lookFor(r *retraction) {
-	s.roster.sort()
+	s.users.sort()
 	s.looks = append(s.looks, r)
 }
 

@@ -13,32 +13,32 @@ import (
 func TestRosterIsTheSortedSet(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var r roster
+		users := newUserTable()
 		ever := map[string]bool{}
 		for range rapid.IntRange(1, 5).Draw(t, "sorts") {
 			for _, id := range rapid.SliceOfN(rapid.StringN(0, 12, MaxIDBytes), 0, 40).Draw(t, "ids") {
-				if own := r.add(id); own != id {
+				if own := users.own(users.intern(id)); own != id {
 					t.Fatalf("added %q, keeps %q", id, own)
 				}
 				ever[id] = true
 			}
-			r.sort()
+			users.sort()
 			var want, got []string
 			for id := range ever {
 				want = append(want, id)
 			}
 			slices.Sort(want)
-			for i := range r.len() {
-				got = append(got, r.at(i))
+			for i := range users.len() {
+				got = append(got, users.at(i))
 			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("got %q, want %q", got, want)
 			}
 			probe := rapid.StringN(0, 12, MaxIDBytes).Draw(t, "probe")
-			if got, want := r.after(probe), after(want, probe); got != want {
+			if got, want := users.after(probe), after(want, probe); got != want {
 				t.Fatalf("%q belongs at %d, got %d", probe, want, got)
 			}
-			if _, known := r.own(probe); known != ever[probe] {
+			if _, known := users.ref(probe); known != ever[probe] {
 				t.Fatalf("%q is there: %t", probe, known)
 			}
 		}
@@ -60,8 +60,8 @@ func TestIDsOfAllLengths(t *testing.T) {
 			t.Fatalf("id %d is %q, want %q", i, got, want[i])
 		}
 	}
-	if len(s.blocks) < 5_000*MaxIDBytes/2/idBlock {
-		t.Errorf("%d ids are in %d blocks", len(refs), len(s.blocks))
+	if len(s.texts) < 5_000*MaxIDBytes/2/blockSize {
+		t.Errorf("%d ids are in %d blocks", len(refs), len(s.texts))
 	}
 }
 

@@ -54,14 +54,13 @@ func DefaultPolicy() Policy {
 }
 
 // State is all that dispatch knows of one user partition: a fold of its topics. It is not safe for
-// concurrent use; one loop owns it. Beside the maps it costs, a user: the length of the id and of the
-// encoded profile, 32 bytes of headers and the map's slot; a delivery in flight or parked: its event
-// (about 1 KiB with a short text) and 200 bytes.
+// concurrent use; one loop owns it. It costs, a user: the length of the id and of the encoded profile, and 30 to 50
+// bytes (see userTable); a delivery in flight or parked: its event (about 1 KiB with a short text) and 200 bytes.
 type State struct {
 	policy    Policy
 	partition int32
 
-	users     map[string]string // encoded whisperv1.Profile: a third of the decoded one
+	users     *userTable
 	presence  map[string][]presence
 	nodes     map[string]uint64 // the incarnation that lives
 	templates map[string]template
@@ -80,7 +79,6 @@ type State struct {
 	deliveries map[DeliveryHash]*delivery
 	byUser     map[string][]*delivery // in order of arrival
 	due        dueHeap
-	roster     roster
 	// changesAt is the last offset of whisper.changes that is in the users.
 	changesAt int64
 
@@ -183,10 +181,11 @@ type waiting struct {
 // NewState is an empty partition in the state of restoring: facts seen before [State.ReplayDone] are
 // kept for the deliveries that will be handed out again.
 func NewState(partition int32, policy Policy) *State {
+	users := newUserTable()
 	return &State{
 		policy:    policy,
 		partition: partition,
-		users:     map[string]string{},
+		users:     users,
 		presence:  map[string][]presence{},
 		nodes:     map[string]uint64{},
 		templates: map[string]template{},
@@ -200,7 +199,7 @@ func NewState(partition int32, policy Policy) *State {
 		recalls:     map[DeliveryHash]*recall{},
 		changesAt:   -1,
 		seen:        newWindow(policy.Window),
-		tally:       newTally(),
+		tally:       newTally(users),
 		noticed:     map[Notice]bool{},
 		resting:     map[string]bool{},
 		replay:      map[DeliveryHash]replayed{},
@@ -210,14 +209,11 @@ func NewState(partition int32, policy Policy) *State {
 // RestoreUser puts a user back as whisper.users has it; nil forgets.
 func (s *State) RestoreUser(user string, encoded []byte) {
 	if encoded == nil {
-		delete(s.users, user)
+		s.users.forgetProfile(user)
 		return
 	}
-	if _, known := s.users[user]; !known {
-		user = s.roster.add(user)
-	}
-	s.users[user] = string(encoded)
-	s.changesAt = max(s.changesAt, profileView(s.users[user]).number(profileChanges))
+	s.users.putProfile(user, encoded)
+	s.changesAt = max(s.changesAt, s.users.profileOf(user).number(profileChanges))
 }
 
 // RestoreSeen puts a part of the window back.
@@ -279,7 +275,7 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 // waited for them.
 func (s *State) Resume(now time.Time) []Output {
 	s.begin(now, nil)
-	s.roster.sort() // or the first broadcast would, in all partitions at once, and alerts wait
+	s.users.sort() // or the first broadcast would, in all partitions at once, and alerts wait
 	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
 		if s.wakeable(d) && len(s.live(d.user())) > 0 {
 			s.sendFromSocket(d)
@@ -312,7 +308,7 @@ type Stats struct{ Users, Connected, InFlight, Parked, Seen, Broadcasts, Away in
 
 // Stats counts; it walks the deliveries.
 func (s *State) Stats() Stats {
-	st := Stats{Users: len(s.users), Connected: len(s.presence), Seen: len(s.seen.seen)}
+	st := Stats{Users: s.users.known, Connected: len(s.presence), Seen: len(s.seen.seen)}
 	for _, w := range s.order {
 		st.Broadcasts++
 		st.Away += len(w.away) + len(w.later)
@@ -343,7 +339,7 @@ func (s *State) NextDue() (at time.Time, ok bool) {
 
 // profile decodes a user; nil when there is none.
 func (s *State) profile(user string) *whisperv1.Profile {
-	encoded, ok := s.users[user]
+	encoded, ok := s.users.profile(user)
 	if !ok {
 		return nil
 	}

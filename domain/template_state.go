@@ -76,7 +76,7 @@ func (s *State) render(d *delivery, channel string) bool {
 		d.content = d.acc.GetContent()
 		return true
 	}
-	user := profileView(s.users[d.user()])
+	user := s.users.profileOf(d.user())
 	if d.content != nil && d.variant == channel {
 		return true
 	}

@@ -2,7 +2,6 @@ package domain
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -142,8 +141,8 @@ func (s *State) step(w *walk) {
 
 // begin fixes who can be meant: the users that there are now; and who of them comes first.
 func (s *State) beginWalk(w *walk) {
-	s.roster.sort()
-	w.begun, w.audience, w.changesAt = s.now, int64(s.roster.len()), s.changesAt
+	s.users.sort()
+	w.begun, w.audience, w.changesAt = s.now, int64(s.users.known), s.changesAt
 	w.setFirst(s.findFirst(w))
 	s.parkFirst(w)
 	s.parkWalk(w)
@@ -214,8 +213,8 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 		return
 	}
 	if w.begun.IsZero() {
-		s.roster.sort()
-		w.audience, w.changesAt = int64(s.roster.len()), s.changesAt
+		s.users.sort()
+		w.audience, w.changesAt = int64(s.users.known), s.changesAt
 	}
 	if w.restored && !w.begun.IsZero() || w.again {
 		return
@@ -224,19 +223,6 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	w.done, w.replay, w.first = true, nil, nil
 	w.unwalked = max(w.audience-w.tally.walked, 0)
 	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, true, w.tally
-}
-
-// waiters are the users who wait for something, sorted.
-func (w *walk) waiters() []string {
-	all := make([]string, 0, len(w.away)+len(w.later))
-	for user := range w.away {
-		all = append(all, user)
-	}
-	for user := range w.later {
-		all = append(all, user)
-	}
-	slices.Sort(all)
-	return all
 }
 
 // endSome ends a slice of those who wait.

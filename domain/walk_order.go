@@ -35,9 +35,9 @@ func (s *State) findFirst(w *walk) []string {
 		return nil
 	}
 	var first []string
-	if len(s.presence) > s.roster.len()/4 {
-		for i := range s.roster.len() {
-			user := s.roster.at(i)
+	if len(s.presence) > s.users.len()/4 {
+		for i := range s.users.len() {
+			user := s.users.at(i)
 			if len(s.live(user)) > 0 {
 				first = append(first, user)
 			}
@@ -45,7 +45,7 @@ func (s *State) findFirst(w *walk) []string {
 		return first
 	}
 	for user := range s.presence {
-		if _, known := s.users[user]; known && len(s.live(user)) > 0 {
+		if _, known := s.users.profile(user); known && len(s.live(user)) > 0 {
 			first = append(first, user)
 		}
 	}
@@ -133,8 +133,8 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	n, id, skip := len(w.first), func(i int) string { return w.first[i] }, []string(nil)
 	i := after(w.first, w.at)
 	if w.rest {
-		n, id, skip = s.roster.len(), s.roster.at, w.first
-		i = s.roster.after(w.at)
+		n, id, skip = s.users.len(), s.users.at, w.first
+		i = s.users.after(w.at)
 	}
 	j := after(skip, w.at)
 	slice := s.policy.slice()

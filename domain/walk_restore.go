@@ -16,7 +16,7 @@ func (s *State) restoreWalks() {
 	for _, p := range s.restoring {
 		switch {
 		case p.GetWalk() != nil:
-			if w := restoreWalk(p); w != nil {
+			if w := s.restoreWalk(p); w != nil {
 				walks[w.id] = w
 				s.addWalk(w)
 				s.seen.add(w.remembered())
@@ -57,13 +57,13 @@ func (s *State) restoreWalks() {
 	s.restoring = nil
 }
 
-func restoreWalk(p *whisperv1.Parked) *walk {
+func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 	m := p.GetWalk()
 	if CheckBroadcast(m.GetAccepted()) != nil {
 		return nil // we never write such a record
 	}
 	lane := LaneOf(m.GetAccepted().GetLane())
-	w := newWalk(m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
+	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
 	w.restored = true
 	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
 	w.firstRecords = int(m.GetFirstRecords())
@@ -85,12 +85,9 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 // restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet.
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
-	if own, known := s.roster.own(user); known {
-		user = own
-	}
 	switch untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0; {
 	case untried && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:
-		w.away[user] = struct{}{}
+		w.setAway(user)
 		return
 	case untried && p.GetPhase() == whisperv1.Phase_PHASE_SCHEDULED:
 		w.setLater(user, p.GetDueMs())

@@ -10,11 +10,10 @@ import (
 // walkUser looks at one user: is he meant, and what is to be done about him? Only what goes out becomes a
 // [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
 func (s *State) walkUser(w *walk, sl *slice, user string) {
-	encoded, known := s.users[user]
+	profile, known := s.users.profile(user)
 	if !known {
 		return // forgotten since
 	}
-	profile := profileView(encoded)
 	if created := profile.number(profileCreated); created > 0 && created-1 > w.changesAt {
 		return // came after it began
 	}
@@ -209,7 +208,7 @@ func (s *State) goAway(w *walk, user string, id DeliveryID) {
 	r.parked.Broadcast, r.parked.UserId, r.parked.Phase = w.id[:], user, whisperv1.Phase_PHASE_AWAY
 	s.put(Emit{Event: &r.ev, Trace: w.trace})
 	s.put(Park{ID: id, Parked: &r.parked})
-	w.away[user] = struct{}{}
+	w.setAway(user)
 }
 
 // awayRecords are what is written of a user who is away, in one piece: most of a broadcast's users are.
@@ -227,25 +226,6 @@ func (s *State) sendLater(w *walk, user string, id DeliveryID, at time.Time) {
 	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: ms}}})
 	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_SCHEDULED, DueMs: ms}})
 	w.setLater(user, ms)
-}
-
-func (w *walk) setLater(user string, ms int64) {
-	w.later[user] = ms
-	w.times[ms] = append(w.times[ms], user)
-}
-
-func (w *walk) waitsFor(user string) bool {
-	if _, away := w.away[user]; away {
-		return true
-	}
-	_, later := w.later[user]
-	return later
-}
-
-// forget takes a user out of those who wait. The list of a time is looked through when it comes.
-func (w *walk) forget(user string) {
-	delete(w.away, user)
-	delete(w.later, user)
 }
 
 func (w *walk) idOf(user string) DeliveryID {

@@ -7,10 +7,63 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
+// Who waits in a broadcast is known by the place of the id: of a million who are away each costs some 8 bytes, and nothing
+// that the garbage collector looks at.
+
+func (w *walk) setAway(user string) { w.away[w.users.intern(user)] = struct{}{} }
+
+func (w *walk) isAway(user string) bool {
+	if len(w.away) == 0 {
+		return false
+	}
+	ref, _ := w.users.ref(user)
+	_, away := w.away[ref]
+	return away
+}
+
+func (w *walk) setLater(user string, ms int64) {
+	ref := w.users.intern(user)
+	w.later[ref] = ms
+	w.times[ms] = append(w.times[ms], ref)
+}
+
+func (w *walk) waitsFor(user string) bool {
+	ref, known := w.users.ref(user)
+	if !known {
+		return false
+	}
+	if _, away := w.away[ref]; away {
+		return true
+	}
+	_, later := w.later[ref]
+	return later
+}
+
+// forget takes a user out of those who wait. The list of a time is looked through when it comes.
+func (w *walk) forget(user string) {
+	if ref, known := w.users.ref(user); known {
+		delete(w.away, ref)
+		delete(w.later, ref)
+	}
+}
+
+// waiters are the users who wait for something, sorted.
+func (w *walk) waiters() []string {
+	all := make([]string, 0, len(w.away)+len(w.later))
+	for ref := range w.away {
+		all = append(all, w.users.own(ref))
+	}
+	for ref := range w.later {
+		all = append(all, w.users.own(ref))
+	}
+	slices.Sort(all)
+	return all
+}
+
 // wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
 func (s *State) wakeWalks(user string) {
 	for _, w := range s.order {
-		if _, away := w.away[user]; away && !w.paused && !w.ending && !w.over(s.now) {
+		if w.isAway(user) && !w.paused && !w.ending && !w.over(s.now) {
 			s.materialize(w, user)
 		}
 	}
@@ -29,7 +82,7 @@ func (s *State) materialize(w *walk, user string) *delivery {
 func (s *State) wakeSome(w *walk) {
 	n := min(WalkSlice, len(w.toWake))
 	for _, user := range w.toWake[:n] {
-		if _, away := w.away[user]; away && len(s.live(user)) > 0 {
+		if w.isAway(user) && len(s.live(user)) > 0 {
 			s.sendFromSocket(s.materialize(w, user))
 		}
 	}
@@ -41,7 +94,8 @@ func (s *State) wakeSome(w *walk) {
 // findAwake are the users who wait and are connected, sorted.
 func (s *State) findAwake(w *walk) []string {
 	var awake []string
-	for user := range w.away {
+	for ref := range w.away {
+		user := w.users.own(ref)
 		if len(s.live(user)) > 0 {
 			awake = append(awake, user)
 		}
@@ -65,10 +119,10 @@ func (s *State) startLater(w *walk) bool {
 	users := w.times[due]
 	n := 0
 	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0; n++ {
-		user := users[n]
-		if ms, waits := w.later[user]; !waits || ms != due {
+		if ms, waits := w.later[users[n]]; !waits || ms != due {
 			continue
 		}
+		user := w.users.own(users[n])
 		w.forget(user)
 		d := s.openDelivery(w, nil, user, w.idOf(user))
 		d.parked = true
