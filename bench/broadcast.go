@@ -29,7 +29,7 @@ type BroadcastConfig struct {
 	Partitions       int32
 	// Segment is CEL; empty: everyone.
 	Segment string
-	// Alerts a second while it runs, and before, for Quiet.
+	// Alerts a second for Quiet before it, and while it runs, until its facts are in Postgres.
 	Alerts int
 	Quiet  time.Duration
 	// Out takes progress.
@@ -154,9 +154,9 @@ func (s *spine) broadcast(ctx context.Context, cfg BroadcastConfig, url string) 
 	if err := s.load.ProduceSync(ctx, &kgo.Record{Topic: "whisper.requests.low", Value: value}).FirstErr(); err != nil {
 		return nil, fmt.Errorf("send the broadcast: %w", err)
 	}
-	during := make(chan result, 1)
+	during, over := make(chan result, 1), make(chan struct{})
 	go func() {
-		lat, err := s.measure(ctx, cfg.Alerts, cfg.Quiet, nil)
+		lat, err := s.measureUntil(ctx, cfg.Alerts, over)
 		during <- result{lat, err}
 	}()
 	if report.ConnectedHaveIt, err = s.awaitConnected(ctx, cfg, begin); err != nil {
@@ -167,6 +167,7 @@ func (s *spine) broadcast(ctx context.Context, cfg BroadcastConfig, url string) 
 		return nil, err
 	}
 	s.say("  everything is in Postgres after %.1f s", report.FactsInPostgres)
+	close(over)
 	r := <-during
 	if r.err != nil {
 		return nil, r.err
@@ -183,6 +184,26 @@ func (s *spine) broadcast(ctx context.Context, cfg BroadcastConfig, url string) 
 type result struct {
 	lat *latencies
 	err error
+}
+
+// untilStep is how often it is asked whether it is over.
+const untilStep = 2 * time.Second
+
+// measureUntil sends until over is closed.
+func (s *spine) measureUntil(ctx context.Context, rate int, over <-chan struct{}) (*latencies, error) {
+	all := newLatencies(0)
+	for {
+		lat, err := s.measure(ctx, rate, untilStep, nil)
+		if err != nil {
+			return nil, err
+		}
+		all.join(lat)
+		select {
+		case <-over:
+			return all, nil
+		default:
+		}
+	}
 }
 
 // broadcastWait is far longer than any figure worth reporting.

@@ -41,6 +41,13 @@ func (l *latencies) arrive(i int, at time.Time) {
 	}
 }
 
+// join adds what another one measured, which is over.
+func (l *latencies) join(other *latencies) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.due, l.arrived, l.count = append(l.due, other.due...), append(l.arrived, other.arrived...), l.count+other.count
+}
+
 func (l *latencies) total() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -27,6 +27,12 @@ func TestQuantilesCountFromWhenItWasDue(t *testing.T) {
 	if q := l.quantiles(1); q.Lost != 0 {
 		t.Errorf("the warm-up counts: %+v", q)
 	}
+	all := newLatencies(0)
+	all.join(l)
+	all.join(l)
+	if q, n := all.quantiles(0), all.total(); q.P50 != 51 || q.Lost != 2 || n != 200 {
+		t.Errorf("joined with itself: %+v, %d arrived", q, n)
+	}
 	if m := median([]float64{3, 1, 2}); m != 2 {
 		t.Errorf("median %v", m)
 	}
