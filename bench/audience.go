@@ -16,11 +16,16 @@ const benchSecret = "the secret of a benchmark on loopback"
 
 // audience are the connected users of a benchmark. They acknowledge what they get.
 type audience struct {
-	users   int
-	current atomic.Pointer[measurement]
-	clients []*client.Client
-	// broadcasts counts who has the broadcast.
-	broadcasts atomic.Int64
+	users     int
+	current   atomic.Pointer[measurement]
+	clients   []*client.Client
+	broadcast atomic.Pointer[broadcastCount]
+}
+
+// broadcastCount counts who has the broadcast that runs now.
+type broadcastCount struct {
+	id   string
+	have atomic.Int64
 }
 
 // measurement is the load that runs now; ids carry its number, so a straggler of an earlier one is told
@@ -68,8 +73,8 @@ func connectAudience(ctx context.Context, url string, users int, progress func(d
 
 func (a *audience) take(_ context.Context, n client.Notification) error {
 	now := time.Now()
-	if n.ID == broadcastID {
-		a.broadcasts.Add(1)
+	if b := a.broadcast.Load(); b != nil && b.id == n.ID {
+		b.have.Add(1)
 		return nil
 	}
 	var serial, i int

@@ -22,7 +22,7 @@ type benchBroadcastCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *benchBroadcastCmd) Help() string {
-	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends one broadcast and measures when it is where, and what it does to alerts. Everything stays on this machine. Example:
+	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends a broadcast to warm up, and then one of which it measures when it is where, and what it does to alerts. Everything stays on this machine. Example:
 
     whisper bench broadcast --users 100000 --connected 1000`
 }
