@@ -32,6 +32,10 @@ type LoopConfig struct {
 	// A partition is paused while more than this is waiting for its Feed (default 5,000 records, 4 MiB).
 	MaxBufferedRecords int
 	MaxBufferedBytes   int
+	// FetchMinBytes lets a broker gather so much, of all partitions, before it answers, for at most FetchMaxWait
+	// (defaults: 1, so at once when there is anything, and 500 ms).
+	FetchMinBytes int32
+	FetchMaxWait  time.Duration
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
 	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
@@ -61,6 +65,12 @@ func (c *LoopConfig) setDefaults() {
 	}
 	if c.MaxBufferedBytes == 0 {
 		c.MaxBufferedBytes = 4 << 20
+	}
+	if c.FetchMinBytes == 0 {
+		c.FetchMinBytes = 1
+	}
+	if c.FetchMaxWait == 0 {
+		c.FetchMaxWait = fetchMaxWait
 	}
 	if c.CommitInterval == 0 {
 		c.CommitInterval = time.Second
@@ -109,7 +119,8 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.Balancers(balancer),
-		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMinBytes(cfg.FetchMinBytes),
+		kgo.FetchMaxWait(cfg.FetchMaxWait),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(cfg.SessionTimeout),

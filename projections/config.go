@@ -26,10 +26,12 @@ type Config struct {
 	// RetentionDays is how many days of deliveries are kept (default 30, at most 3650). What Kafka holds
 	// of older ones is passed over.
 	RetentionDays int
-	// Writers is how many transactions may run at once (default 2). Partitions are shared among them.
+	// Writers is how many transactions may run at once while there is much to catch up (default 2); otherwise they
+	// run one after another. Partitions are shared among them.
 	Writers int
 	// BatchFacts and BatchWait end the gathering of a transaction: so many facts (default 20,000), or so
-	// long after the first (default 250 ms). They are how far the tables are behind at rest.
+	// long after the first (default 250 ms). They are how far the tables are behind at rest, with up to 100 ms more
+	// in which Kafka gathers.
 	BatchFacts int
 	BatchWait  time.Duration
 	// SessionTimeout is how soon a dead projector's partitions move (default: the loop's).

@@ -63,6 +63,8 @@ func New(cfg Config) (*Projector, error) {
 		Handler:        p,
 		Starts:         p.starts,
 		SessionTimeout: cfg.SessionTimeout,
+		FetchMinBytes:  fetchMinBytes,
+		FetchMaxWait:   min(fetchMaxWait, max(cfg.BatchWait, 10*time.Millisecond)),
 	})
 	if err != nil {
 		p.close()
@@ -72,10 +74,18 @@ func New(cfg Config) (*Projector, error) {
 	return p, nil
 }
 
+// What a broker gathers for one fetch, and for how long: facts are written to Postgres in batches, so nobody waits
+// for a single one, and what a fetch costs, it costs by the request.
+const (
+	fetchMinBytes = 128 << 10
+	fetchMaxWait  = 100 * time.Millisecond
+)
+
 func newWriters(cfg Config, s *store, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) ([]*writer, *semaphore.Weighted) {
 	writers := make([]*writer, cfg.Writers)
+	turn := make(chan struct{}, 1)
 	for i := range writers {
-		writers[i] = newWriter(s, cfg.Logger, limits{cfg.BatchFacts, cfg.BatchWait}, m, deadLetter)
+		writers[i] = newWriter(s, cfg.Logger, limits{cfg.BatchFacts, cfg.BatchWait}, turn, m, deadLetter)
 	}
 	return writers, semaphore.NewWeighted(roomOf(cfg))
 }

@@ -23,6 +23,7 @@ type writer struct {
 	deadLetter func(ctx context.Context, rec *kgo.Record, reason error) error
 
 	in     chan *chunk
+	turn   chan struct{} // one token, of all writers: who holds it may write what is less than full
 	hurry  chan struct{} // one token: somebody waits for what is gathered
 	down   atomic.Pointer[error]
 	failed chan struct{} // closed when run ended with an error
@@ -34,9 +35,13 @@ type limits struct {
 	wait  time.Duration
 }
 
-func newWriter(s *store, log *slog.Logger, l limits, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) *writer {
+// turnWait is how much longer a writer gathers at most while it waits for its turn: one that Postgres holds up does
+// not hold up the others.
+const turnWait = time.Second
+
+func newWriter(s *store, log *slog.Logger, l limits, turn chan struct{}, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) *writer {
 	return &writer{
-		store: s, log: log, limits: l, meters: m, deadLetter: deadLetter,
+		store: s, log: log, limits: l, turn: turn, meters: m, deadLetter: deadLetter,
 		in: make(chan *chunk, 16), hurry: make(chan struct{}, 1), failed: make(chan struct{}),
 	}
 }
@@ -67,41 +72,54 @@ func (w *writer) hasten() {
 // run writes until ctx ends; it leaves nothing half-written. An error is one that only a person can mend.
 func (w *writer) run(ctx context.Context) error {
 	for {
-		chunks := w.gather(ctx)
+		chunks, turn := w.gather(ctx)
 		if chunks == nil {
 			return nil
 		}
-		if err := w.commit(ctx, chunks); err != nil && !ended(ctx) {
+		err := w.commit(ctx, chunks)
+		if turn {
+			<-w.turn
+		}
+		if err != nil && !ended(ctx) {
 			close(w.failed)
 			return explain(err)
 		}
 	}
 }
 
-// gather waits for a chunk, then for more until there is enough or it was long enough.
-func (w *writer) gather(ctx context.Context) []*chunk {
-	var chunks []*chunk
+// gather waits for a chunk, then for more until there is enough, or it was long enough and no other writer writes.
+// So writers that keep up write one after another, each a little more: all at once they would want every core, of
+// Postgres and of ours, for the time of a transaction. Writers that have much to catch up write side by side. turn
+// says that the turn is to be given back.
+func (w *writer) gather(ctx context.Context) (chunks []*chunk, turn bool) {
 	select {
 	case c := <-w.in:
 		chunks = append(chunks, c)
 	case <-ctx.Done():
-		return nil
+		return nil, false
 	}
 	timer := time.NewTimer(w.limits.wait)
 	defer timer.Stop()
+	var mine chan<- struct{} // nil: not yet
 	for n := weight(chunks); n < w.limits.facts; {
 		select {
 		case c := <-w.in:
 			chunks, n = append(chunks, c), n+len(c.facts)
 		case <-w.hurry:
-			return w.rest(chunks)
+			return w.rest(chunks), false
 		case <-timer.C:
-			return chunks
+			if mine != nil {
+				return chunks, false
+			}
+			mine = w.turn
+			timer.Reset(turnWait)
+		case mine <- struct{}{}:
+			return chunks, true
 		case <-ctx.Done():
-			return nil
+			return nil, false
 		}
 	}
-	return chunks
+	return chunks, false
 }
 
 // rest takes what is queued already.

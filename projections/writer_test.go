@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,7 +45,7 @@ func TestWhatSomebodyElseWroteIsSkipped(t *testing.T) {
 	}
 	stay := func() bool { return false }
 	var moves []int64
-	w := newWriter(st, slog.New(slog.DiscardHandler), limits{100, time.Millisecond}, newMeters(), nil)
+	w := newWriter(st, slog.New(slog.DiscardHandler), limits{100, time.Millisecond}, make(chan struct{}, 1), newMeters(), nil)
 	one := &source{topic: "whisper.events", gone: stay, moved: func(int64) {}}
 	two := &source{topic: "whisper.events", gone: stay, moved: func(at int64) { moves = append(moves, at) }}
 	if err := w.commit(t.Context(), []*chunk{chunkOf(t, one, 0, 5)}); err != nil {
@@ -72,6 +73,52 @@ func TestWhatSomebodyElseWroteIsSkipped(t *testing.T) {
 	}
 	if got := queryTexts(t, db, "SELECT next_offset::text FROM whisper.checkpoints"); got[0] != "4" {
 		t.Errorf("checkpoint %s", got[0])
+	}
+}
+
+// In a bubble: its clock goes on when everybody in it waits.
+func TestWritersTakeTurns(t *testing.T) {
+	t.Parallel()
+	const wait = 250 * time.Millisecond
+	for name, tc := range map[string]struct {
+		meanwhile func(t *testing.T, w *writer) // nil: no other writer writes
+		facts     int
+		turn      bool
+		after     time.Duration
+	}{
+		"nobody else writes": {nil, 2, true, wait},
+		"gathers on until the other is done": {func(t *testing.T, w *writer) {
+			<-time.After(400 * time.Millisecond)
+			w.in <- chunkOf(t, &source{}, 2, 5)
+			<-time.After(100 * time.Millisecond)
+			<-w.turn
+		}, 5, true, 500 * time.Millisecond},
+		"has enough": {func(t *testing.T, w *writer) {
+			<-time.After(400 * time.Millisecond)
+			w.in <- chunkOf(t, &source{}, 2, 12)
+		}, 12, false, 400 * time.Millisecond},
+		"somebody waits": {func(_ *testing.T, w *writer) {
+			<-time.After(400 * time.Millisecond)
+			w.hasten()
+		}, 2, false, 400 * time.Millisecond},
+		"the other is held up": {func(*testing.T, *writer) {}, 2, false, wait + turnWait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWriter(nil, nil, limits{10, wait}, make(chan struct{}, 1), nil, nil)
+				if tc.meanwhile != nil {
+					w.turn <- struct{}{}
+					go tc.meanwhile(t, w)
+				}
+				w.in <- chunkOf(t, &source{}, 0, 2)
+				begin := time.Now()
+				chunks, turn := w.gather(t.Context())
+				if weight(chunks) != tc.facts || turn != tc.turn || time.Since(begin) != tc.after {
+					t.Errorf("%d facts, turn %t, after %s; want %d, %t, %s", weight(chunks), turn, time.Since(begin), tc.facts, tc.turn, tc.after)
+				}
+			})
+		})
 	}
 }
 

@@ -17,7 +17,7 @@ type projectCmd struct {
 	AllowTruncated bool          `group:"project" help:"With --rebuild: go on although Kafka has dropped records that the served tables hold."`
 	KeepOld        bool          `group:"project" help:"With --rebuild: keep the tables that were served before as schema whisper_old."`
 	RetentionDays  int           `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
-	Writers        int           `default:"2" placeholder:"N" group:"project" help:"Transactions at once (default ${default})."`
+	Writers        int           `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
 	BatchFacts     int           `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
 	BatchWait      time.Duration `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered at most; how far the tables are behind at rest (default ${default})."`
 	Health         healthFlags   `embed:"" group:"health"`
