@@ -12,7 +12,7 @@ import (
 
 type dispatchCmd struct {
 	Policy      policyFlags `embed:"" group:"policy"`
-	WalkRecords int         `default:"50000" placeholder:"N" help:"How many records a second broadcasts may write and cause, in this process (a connected user counts as 16): less is gentler to what else Kafka does (default ${default})."`
+	WalkRecords int         `default:"40000" placeholder:"N" help:"How many records a second broadcasts may write and cause, in this process (a connected user counts as 16): less is gentler to what else Kafka does (default ${default})."`
 	Role        roleFlags   `embed:""`
 }
 

@@ -36,7 +36,7 @@ type Config struct {
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
-	// WalkRecords is how many records a second broadcasts may cause, in this process (default 50,000): who is away
+	// WalkRecords is how many records a second broadcasts may cause, in this process (default 40,000): who is away
 	// takes two; who is sent to counts as 16, since a socket, a client and two facts follow.
 	WalkRecords int
 	Now         func() time.Time
@@ -72,7 +72,7 @@ func (c *Config) setDefaults() {
 		c.HandoverTimeout = 8 * time.Second
 	}
 	if c.WalkRecords == 0 {
-		c.WalkRecords = 50_000
+		c.WalkRecords = 40_000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -101,6 +101,10 @@ type Role struct {
 	failed chan error
 }
 
+// lingerBulk is for facts and what is parked. A broadcast writes both for each of its users, a slice at a time on each
+// partition: gathered for longer than a slice takes, several go in one request.
+const lingerBulk = 50 * time.Millisecond
+
 // New makes the role; Run starts it and closes what New opened.
 func New(cfg Config) (*Role, error) {
 	cfg.setDefaults()
@@ -114,7 +118,7 @@ func New(cfg Config) (*Role, error) {
 	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
 		return nil, err
 	}
-	if r.bulk, err = consumers.NewPublisher(cfg.Client, consumers.LingerBulk); err != nil {
+	if r.bulk, err = consumers.NewPublisher(cfg.Client, lingerBulk); err != nil {
 		return nil, err
 	}
 	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {

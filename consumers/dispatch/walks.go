@@ -90,7 +90,7 @@ func sortedIDs(m map[domain.DeliveryID]domain.Advanced) []domain.DeliveryID {
 // maxOutstanding bounds what a walk may have written and Kafka not acknowledged: more would fill the publisher's
 // buffer and keep alerts waiting for room in it.
 const (
-	maxOutstanding = 4 * domain.WalkSlice
+	maxOutstanding = 10 * domain.WalkSlice
 	outstandingAgo = 2 * time.Millisecond
 )
 
@@ -117,8 +117,8 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 }
 
 // routedCost is what one user who is handed to a gateway costs the machine, in records: a socket is written to, a client
-// answers, two facts are written. All who are connected at once would be a burst that alerts feel; so 50,000 records a
-// second are some 3,000 sockets a second.
+// answers, two facts are written. All who are connected at once would be a burst that alerts feel; so 40,000 records a
+// second are some 2,500 sockets a second.
 const routedCost = 16
 
 // recordsOf is how many records come of a slice, or what is worth as many.
