@@ -278,6 +278,9 @@ func (s *State) tidyWalks() {
 		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
 			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
+			if seen, late := s.seen.end(w.remembered(), s.now); late {
+				s.put(Remember{Seen: seen})
+			}
 			delete(s.walks, w.note())
 			s.order = slices.Delete(s.order, i, i+1)
 			i--

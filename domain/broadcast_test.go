@@ -59,7 +59,7 @@ func TestBroadcastDecisions(t *testing.T) {
 			{0, broadcast("news", "user.attributes.vip && user.locale == 'ar'"), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
 			{3600, walk, []string{"advanced to cay"}},
-			{3600, walk, []string{"expired ttl", "unpark", "walked settled 3/3 for 1", "finished"}},
+			{3600, walk, []string{"expired ttl", "unpark", "walked settled 3/3 for 1", "finished", "remember"}},
 		},
 		"who comes after it began is not in it": {
 			{0, with(broadcast("news", "false"), func(b *whisperv1.BroadcastAccepted) { b.Rate = 1 }), taken},
@@ -111,6 +111,15 @@ func TestBroadcastDecisions(t *testing.T) {
 			{2, steer("retract", "news"), []string{"settle 9", "retract news", "park", "recall news from 0", "retract at n1 for ann"}},
 			{3, here("bob", "n1", "s2", 1), []string{"retract at n1/s2 for bob"}},
 			{100_000, domain.TimePassed{}, []string{"unpark"}},
+		},
+		"a retraction of what runs for days, and of what came to its end then": {
+			{0, with(broadcast("news", "user.id == 'ann'"), func(b *whisperv1.BroadcastAccepted) { b.Accepted.ExpiresAtMs = at(400_000).UnixMilli() }), taken},
+			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
+			{259_200, domain.TimePassed{}, nil},
+			{259_200, here("ann", "n1", "s1", 1), []string{"route news #1 to n1"}},
+			{259_201, delivered("news", "ann", 1), []string{"unpark", "walked settled 3/3 for 1", "finished", "remember"}},
+			{259_300, domain.TimePassed{}, nil},
+			{259_300, steer("retract", "news"), []string{"settle 9", "retract news", "park", "recall news from 0", "retract at n1 for ann"}},
 		},
 		"who is erased waits for nothing": {
 			{0, broadcast("news", "user.id == 'bob'"), taken},

@@ -304,11 +304,15 @@ func (s *State) settle(d *delivery) {
 	}
 	if d.parked {
 		s.put(Unpark{ID: d.id})
+	}
+	if d.walk != nil { // the window knows its broadcast
 		return
 	}
-	if d.walk != nil {
-		return
+	seen, late := s.seen.end(d.remembered(), s.now)
+	switch {
+	case !d.parked:
+		s.put(Settle{Source: d.source, Seen: &seen})
+	case late:
+		s.put(Remember{Seen: seen})
 	}
-	seen := d.remembered()
-	s.put(Settle{Source: d.source, Seen: &seen})
 }

@@ -166,6 +166,8 @@ func said(o domain.Output) string {
 		return "finished"
 	case domain.Settle:
 		return fmt.Sprintf("settle %d", o.Source.Offset)
+	case domain.Remember:
+		return "remember"
 	case domain.Count:
 		return "count " + o.User
 	case domain.Uncount:
@@ -222,7 +224,7 @@ func TestDecisions(t *testing.T) {
 			{0, n1, nil},
 			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
 			{60, here("mona", "n1", "s1", 1), []string{"route pay #1 to n1"}},
-			{61, acked("pay", "mona"), []string{"unpark"}},
+			{61, acked("pay", "mona"), []string{"unpark", "remember"}},
 		},
 		"who is away and has a phone is pushed to": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
@@ -323,7 +325,7 @@ func TestDecisions(t *testing.T) {
 			},
 			{60, domain.TimePassed{}, nil},
 			{61, domain.TimePassed{}, []string{"push pay #2 to phone"}},
-			{62, pushed("pay", "mona", "phone", 2), []string{"unpark"}},
+			{62, pushed("pay", "mona", "phone", 2), []string{"unpark", "remember"}},
 		},
 		"while it waits for a provider, a user who connects gets it over the socket": {
 			{0, n1, nil},
@@ -360,7 +362,7 @@ func TestDecisions(t *testing.T) {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
 			{30, domain.TimePassed{}, []string{"park", "settle 7"}},
-			{600, pushed("pay", "mona", "phone", 1), []string{"unpark"}},
+			{600, pushed("pay", "mona", "phone", 1), []string{"unpark", "remember"}},
 		},
 		"it waits for its send_at": {
 			{0, n1, nil},
@@ -372,7 +374,7 @@ func TestDecisions(t *testing.T) {
 		"nothing is sent after its time": {
 			{3600, arrived("pay", "mona", 7, given{}), []string{"expired ttl", "settle 7"}},
 			{3600, arrived("pay2", "mona", 8, given{ttl: 2 * time.Hour}), []string{"deferred away", "park", "settle 8"}},
-			{7200, domain.TimePassed{}, []string{"expired ttl", "unpark"}},
+			{7200, domain.TimePassed{}, []string{"expired ttl", "unpark", "remember"}},
 		},
 		"what a socket took and nobody acknowledged ends as such": {
 			{0, n1, nil},
@@ -392,6 +394,19 @@ func TestDecisions(t *testing.T) {
 			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"ar-EG"}`), At: t0, Offset: 1}, nil},
 			{0, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona", "user_erased"}},
 			{0, domain.ProfilePatched{User: "mona", Offset: 3}, []string{"user_erased"}},
+		},
+		"what was sent days after it was asked for is remembered from then, and can be taken back": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{sendAt: at(259_200), ttl: 96 * time.Hour}), []string{"delivery_scheduled", "park", "settle 7"}},
+			{259_200, domain.TimePassed{}, []string{"route pay #1 to n1"}},
+			{259_201, acked("pay", "mona"), []string{"unpark", "remember"}},
+			{345_000, domain.TimePassed{}, nil},
+			{345_000, sameRequest(arrived("pay", "mona", 8, given{}), 8), []string{"duplicate_dropped", "settle 8"}},
+			{345_000, steer("retract", "pay"), []string{"settle 9", "retract pay", "park", "retract at n1 for mona"}},
+			{345_001, here("mona", "n1", "s2", 1), []string{"retract at n1/s2 for mona"}},
+			{345_602, domain.TimePassed{}, nil}, // a day after it was acknowledged
+			{345_602, here("mona", "n1", "s3", 1), nil},
 		},
 		"per user and lane, order is kept when the user returns": {
 			{0, n1, nil},
@@ -741,4 +756,24 @@ func TestReconnectingDoesNotPutThePhoneOff(t *testing.T) {
 		s.Decide(here("mona", "n1", fmt.Sprint("s", i), 1), at(i))
 	}
 	t.Error("the phone was not tried in a minute")
+}
+
+func TestARestartKnowsWhatEndedLate(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	seen := func(n string, ended time.Time) domain.SeenDelivery {
+		d := domain.SeenDelivery{Hash: domain.HashDelivery(n, "mona"), Request: 1, AcceptedMs: at(0).UnixMilli()}
+		if !ended.IsZero() {
+			d.EndedMs = ended.UnixMilli()
+		}
+		return d
+	}
+	s.RestoreSeen(seen("early", time.Time{}), seen("late", time.Time{}), seen("late", at(200_000)), seen("late", at(200_001)))
+	s.ReplayDone()
+	for _, step := range []struct{ at, known int }{{1, 2}, {100_000, 1}, {286_401, 1}, {286_402, 0}} {
+		s.Decide(domain.TimePassed{}, at(step.at))
+		if got := s.Stats().Seen; got != step.known {
+			t.Errorf("%d are known after %d s, want %d", got, step.at, step.known)
+		}
+	}
 }

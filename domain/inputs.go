@@ -223,6 +223,9 @@ type (
 		Source LaneOffset
 		Seen   *SeenDelivery
 	}
+	// Remember says that what the window was told before came to its end, late. It is written when everything decided before
+	// it is acknowledged.
+	Remember struct{ Seen SeenDelivery }
 )
 
 func (Emit) output()       {}
@@ -239,6 +242,7 @@ func (Advanced) output()   {}
 func (Finished) output()   {}
 func (Steered) output()    {}
 func (Settle) output()     {}
+func (Remember) output()   {}
 func (Count) output()      {}
 func (Uncount) output()    {}
 func (Deliver) output()    {}

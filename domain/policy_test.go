@@ -66,7 +66,7 @@ func (d *desk) do(in domain.Input) (words []string) {
 	for _, o := range d.s.Decide(in, d.now) {
 		d.out = append(d.out, o)
 		switch o := o.(type) {
-		case domain.Settle, domain.PutUser:
+		case domain.Settle, domain.Remember, domain.PutUser:
 			continue
 		case domain.Park:
 			d.parked[string(o.ID[:])] = proto.CloneOf(o.Parked)

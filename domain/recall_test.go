@@ -212,7 +212,7 @@ func TestARestartReadsBackAgain(t *testing.T) {
 			case domain.PutUser:
 				profile, _ = proto.Marshal(o.Profile)
 			case domain.Advanced, domain.Count, domain.Deliver, domain.Emit, domain.Finished, domain.Notice, domain.PushTo, domain.Recall,
-				domain.Reject, domain.RouteTo, domain.Settle, domain.SliceTaken, domain.Steered, domain.Uncount:
+				domain.Reject, domain.Remember, domain.RouteTo, domain.Settle, domain.SliceTaken, domain.Steered, domain.Uncount:
 			}
 		}
 		return all

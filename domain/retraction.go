@@ -146,6 +146,9 @@ func (s *State) tellOpened(user string, opened presence) {
 
 // wasFor: the user was a recipient, or may have been one of a broadcast.
 func (s *State) wasFor(note, user string) bool {
+	if s.walks[note] != nil { // also for longer than the window
+		return true
+	}
 	if _, ok := s.seen.lookup(HashDelivery(note, "")); ok {
 		return true
 	}

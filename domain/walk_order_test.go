@@ -54,7 +54,7 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 					deferred = append(deferred, o.Event.GetUserId())
 				}
 			case domain.Count, domain.Uncount, domain.Deliver, domain.Notice, domain.PushTo, domain.PutUser, domain.Reject,
-				domain.Recall, domain.Settle, domain.SliceTaken, domain.Steered:
+				domain.Recall, domain.Remember, domain.Settle, domain.SliceTaken, domain.Steered:
 			}
 		}
 	}

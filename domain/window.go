@@ -16,7 +16,14 @@ type SeenDelivery struct {
 	Request uint64
 	// AcceptedMs is the request's time in Unix milliseconds.
 	AcceptedMs int64
+	// EndedMs is when it came to its end, in Unix milliseconds, where that was a good while later: what was put off or
+	// waited is remembered from then. Otherwise 0.
+	EndedMs int64
 }
+
+// endedLate is how long after the request an end is worth a record of its own: the window is never shorter than asked
+// for by more than this.
+const endedLate = time.Minute
 
 // FingerprintRequest is FNV-1a of the request's position.
 func FingerprintRequest(p *whisperv1.Position) uint64 {
@@ -39,8 +46,29 @@ func (d SeenDelivery) ID() DeliveryID { return NewDeliveryID(time.UnixMilli(d.Ac
 type window struct {
 	keep  time.Duration
 	seen  map[DeliveryHash]firstRequest
-	order []DeliveryHash // by arrival; head is the oldest
-	head  int
+	order hashQueue // by arrival
+	// Of those that ended late: when, and in that order.
+	ended     map[DeliveryHash]int64
+	endedLast hashQueue
+}
+
+// hashQueue is first in, first out.
+type hashQueue struct {
+	list []DeliveryHash
+	head int
+}
+
+func (q *hashQueue) push(h DeliveryHash) { q.list = append(q.list, h) }
+
+// drop lets go of the oldest ones, as long as gone says so.
+func (q *hashQueue) drop(gone func(DeliveryHash) bool) {
+	for q.head < len(q.list) && gone(q.list[q.head]) {
+		q.head++
+	}
+	if q.head > 4096 && q.head > len(q.list)/2 {
+		q.list = append([]DeliveryHash(nil), q.list[q.head:]...)
+		q.head = 0
+	}
 }
 
 type firstRequest struct {
@@ -49,34 +77,58 @@ type firstRequest struct {
 }
 
 func newWindow(keep time.Duration) window {
-	return window{keep: keep, seen: map[DeliveryHash]firstRequest{}}
+	return window{keep: keep, seen: map[DeliveryHash]firstRequest{}, ended: map[DeliveryHash]int64{}}
 }
 
 // lookup is the delivery as the first request made it.
 func (w *window) lookup(h DeliveryHash) (first SeenDelivery, ok bool) {
 	r, ok := w.seen[h]
-	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs}, ok
+	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs, EndedMs: w.ended[h]}, ok
 }
 
-// add remembers a delivery; the first request stands.
+// add remembers a delivery; the first request stands, and the last end.
 func (w *window) add(d SeenDelivery) {
-	if _, ok := w.seen[d.Hash]; ok {
-		return
+	if _, ok := w.seen[d.Hash]; !ok {
+		w.seen[d.Hash] = firstRequest{d.Request, d.AcceptedMs}
+		w.order.push(d.Hash)
 	}
-	w.seen[d.Hash] = firstRequest{d.Request, d.AcceptedMs}
-	w.order = append(w.order, d.Hash)
+	if d.EndedMs > w.ended[d.Hash] {
+		w.ended[d.Hash] = d.EndedMs
+		w.endedLast.push(d.Hash)
+	}
+}
+
+// end remembers that a delivery came to its end now; late says that it has to be written once more.
+func (w *window) end(d SeenDelivery, now time.Time) (_ SeenDelivery, late bool) {
+	if late = now.UnixMilli()-d.AcceptedMs > endedLate.Milliseconds(); late {
+		d.EndedMs = now.UnixMilli()
+		w.add(d)
+	}
+	return d, late
 }
 
 // forget drops what left the window. Arrivals are ordered by time but for lanes and delays, so an entry
 // may stay a little longer behind a younger one; never shorter.
 func (w *window) forget(now time.Time) {
 	oldest := now.Add(-w.keep).UnixMilli()
-	for w.head < len(w.order) && w.seen[w.order[w.head]].acceptedMs < oldest {
-		delete(w.seen, w.order[w.head])
-		w.head++
-	}
-	if w.head > 4096 && w.head > len(w.order)/2 {
-		w.order = append([]DeliveryHash(nil), w.order[w.head:]...)
-		w.head = 0
-	}
+	w.order.drop(func(h DeliveryHash) bool {
+		if w.seen[h].acceptedMs >= oldest {
+			return false
+		}
+		if _, late := w.ended[h]; !late {
+			delete(w.seen, h)
+		}
+		return true
+	})
+	w.endedLast.drop(func(h DeliveryHash) bool {
+		at, ok := w.ended[h]
+		if at >= oldest {
+			return false
+		}
+		if ok { // not twice in the list
+			delete(w.ended, h)
+			delete(w.seen, h)
+		}
+		return true
+	})
 }

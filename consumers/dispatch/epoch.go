@@ -9,16 +9,17 @@ import (
 // epoch is a stretch of outputs that are to be acknowledged by Kafka before the offsets that they let
 // go may be committed. A partition fills one, seals it with the offsets, and fills the next; they are
 // committed in order. One counter an epoch is all that an output costs. What may be written only when all that
-// is acknowledged (a walk's cursor, the tombstone of a delivery whose end is a fact) follows as the epoch's second
-// part, and the offsets wait for that, too.
+// is acknowledged (a walk's cursor, the tombstone of a delivery whose end is a fact, the window that would call it a
+// duplicate) follows as the epoch's second part, and the offsets wait for that, too.
 type epoch struct {
 	outstanding atomic.Int64
 	offsets     offsets
 	cursors     map[domain.DeliveryID]domain.Advanced
 	marks       []domain.ParkAfter
 	tombstones  []domain.DeliveryID
-	followed    bool        // the second part is handed over
-	acked       func(error) // for every publish of this epoch
+	seen        []domain.SeenDelivery // what the window has to remember
+	followed    bool                  // the second part is handed over
+	acked       func(error)           // for every publish of this epoch
 }
 
 // offsets are what may be committed of each topic; negative: nothing new.

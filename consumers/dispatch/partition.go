@@ -42,7 +42,6 @@ type partition struct {
 	live        atomic.Bool // the replay is over; feeds read it
 	resumed     bool
 	epochs      []*epoch // in order; the last one is being filled
-	seen        []domain.SeenDelivery
 	gate        gate
 	crowded     bool                // a lane waits for room on the way to Kafka
 	recalled    chan []domain.Input // what was read back, from its reader's goroutine
@@ -237,19 +236,18 @@ func (p *partition) replayed() {
 
 func (p *partition) epoch() *epoch { return p.epochs[len(p.epochs)-1] }
 
-// seal ends the epoch with the offsets that its outputs let go, and what the window must remember first.
+// seal ends the epoch with the offsets that its outputs let go, and what the window must remember before that.
 func (p *partition) seal() {
 	var o offsets
-	p.seen = p.seen[:0]
+	e := p.epoch()
 	o.events = p.eventsNext
 	for lane, l := range p.ledgers {
 		var from int64
-		p.seen, o.lanes[lane], from = l.advance(p.seen)
+		e.seen, o.lanes[lane], from = l.advance(e.seen)
 		if from >= 0 {
 			o.events = min(o.events, from)
 		}
 	}
-	e := p.epoch()
 	cursors, from := p.walks.seal()
 	if from >= 0 {
 		o.events = min(o.events, from)
@@ -259,7 +257,6 @@ func (p *partition) seal() {
 	}
 	o.changes = p.changesNext
 	p.tell(cursors)
-	p.writeSeen(p.seen)
 	e.offsets, e.cursors = o, cursors
 	p.epochs = append(p.epochs, newEpoch())
 }

@@ -115,13 +115,21 @@ func (p *partition) restoreSeen(recs []*kgo.Record) error {
 			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
 		}
 		hashes, size := m.GetHashes(), len(domain.DeliveryHash{})
-		if len(hashes) != size*len(m.GetRequests()) || len(m.GetRequests()) != len(m.GetAcceptedMs()) {
+		later := m.GetLaterMs()
+		if later == nil { // an earlier version's
+			later = make([]uint64, len(m.GetRequests()))
+		}
+		if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n {
 			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
 		}
 		for i, request := range m.GetRequests() {
-			p.state.RestoreSeen(domain.SeenDelivery{
+			seen := domain.SeenDelivery{
 				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
-			})
+			}
+			if later[i] > 0 {
+				seen.EndedMs = seen.AcceptedMs + int64(later[i])
+			}
+			p.state.RestoreSeen(seen)
 		}
 	}
 	return nil

@@ -42,6 +42,7 @@ type world struct {
 	casts      map[string]*whisperv1.Event // broadcasts asked for
 	tombstones []domain.DeliveryID
 	marks      []domain.ParkAfter
+	remember   []domain.SeenDelivery
 	recalls    []simRecall
 	silent     map[simShown]int // pushes that take back
 	walks      *walks
@@ -107,7 +108,7 @@ func (w *world) restore() {
 	policy := domain.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
-	w.walks, w.tombstones, w.marks, w.recalls = newWalks(), nil, nil, nil
+	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)
 	}
@@ -242,6 +243,8 @@ func (w *world) write(outputs []domain.Output) {
 			w.profiles[o.User], _ = proto.Marshal(o.Profile)
 		case domain.Settle:
 			w.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
+		case domain.Remember:
+			w.remember = append(w.remember, o.Seen)
 		}
 	}
 }
@@ -295,7 +298,6 @@ func (w *world) commit(die int) {
 			o.events = w.eventsStart
 		}
 	}
-	w.seen = append(w.seen, seen...)
 	if die == 1 {
 		return
 	}
@@ -311,6 +313,8 @@ func (w *world) commit(die int) {
 		delete(w.timers, string(id[:]))
 	}
 	w.tombstones = nil
+	w.seen = append(append(w.seen, w.remember...), seen...)
+	w.remember = nil
 	if die != 2 {
 		w.committed = o
 	}

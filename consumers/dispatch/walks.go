@@ -64,7 +64,7 @@ func (p *partition) tell(cursors map[domain.DeliveryID]domain.Advanced) {
 }
 
 // writeAfter writes what may be written only now that everything decided before it is acknowledged, as part of the
-// same epoch: cursors and marks, then tombstones.
+// same epoch: cursors and marks, then tombstones, and the window.
 func (p *partition) writeAfter(e *epoch) {
 	for _, id := range sortedIDs(e.cursors) {
 		a := e.cursors[id]
@@ -77,6 +77,7 @@ func (p *partition) writeAfter(e *epoch) {
 		p.publishIn(e, p.role.bulk, p.timer(id), nil)
 	}
 	e.cursors, e.marks, e.tombstones = nil, nil, nil
+	p.writeSeen(e)
 }
 
 func (p *partition) timer(id domain.DeliveryID) *kgo.Record {

@@ -21,6 +21,8 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			p.reject(rec, o.Reason)
 		case domain.Settle:
 			p.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
+		case domain.Remember:
+			p.epoch().seen = append(p.epoch().seen, o.Seen)
 		case domain.RouteTo:
 			p.send(o.User, o.Route.GetUsers(), &kgo.Record{
 				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
@@ -124,12 +126,15 @@ func (p *partition) encode(rec *kgo.Record, m proto.Message) bool {
 	return true
 }
 
-// seenPerRecord keeps a record of the window far below the record limit: 26 bytes each.
+// seenPerRecord keeps a record of the window far below the record limit: 27 bytes each.
 const seenPerRecord = 20_000
 
 // writeSeen appends to the window's log. It is written before the offsets are committed, so an id is
-// never forgotten; a part that is written twice is the same part.
-func (p *partition) writeSeen(seen []domain.SeenDelivery) {
+// never forgotten, and after everything that was decided, so that no restart calls a duplicate what nothing was said
+// about; a part that is written twice is the same part.
+func (p *partition) writeSeen(e *epoch) {
+	seen := e.seen
+	e.seen = nil
 	for len(seen) > 0 {
 		n := min(len(seen), seenPerRecord)
 		m := &whisperv1.Seen{Hashes: make([]byte, 0, n*len(domain.DeliveryHash{}))}
@@ -137,8 +142,9 @@ func (p *partition) writeSeen(seen []domain.SeenDelivery) {
 			m.Hashes = append(m.Hashes, d.Hash[:]...)
 			m.Requests = append(m.Requests, d.Request)
 			m.AcceptedMs = append(m.AcceptedMs, uint64(d.AcceptedMs))
+			m.LaterMs = append(m.LaterMs, uint64(max(d.EndedMs-d.AcceptedMs, 0)))
 		}
-		p.publish(p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id))}, m)
+		p.publishIn(e, p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id))}, m)
 		seen = seen[n:]
 	}
 }

@@ -1075,7 +1075,10 @@ type Seen struct {
 	// One each: a fingerprint of the request's position, which tells a redelivery from a duplicate.
 	Requests []uint64 `protobuf:"fixed64,2,rep,packed,name=requests,proto3" json:"requests,omitempty"`
 	// One each: the request's time in Unix milliseconds.
-	AcceptedMs    []uint64 `protobuf:"fixed64,3,rep,packed,name=accepted_ms,json=acceptedMs,proto3" json:"accepted_ms,omitempty"`
+	AcceptedMs []uint64 `protobuf:"fixed64,3,rep,packed,name=accepted_ms,json=acceptedMs,proto3" json:"accepted_ms,omitempty"`
+	// One each: how many milliseconds later the delivery came to its end, where that was more than a minute; else 0.
+	// Records of earlier versions have none.
+	LaterMs       []uint64 `protobuf:"varint,4,rep,packed,name=later_ms,json=laterMs,proto3" json:"later_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1127,6 +1130,13 @@ func (x *Seen) GetRequests() []uint64 {
 func (x *Seen) GetAcceptedMs() []uint64 {
 	if x != nil {
 		return x.AcceptedMs
+	}
+	return nil
+}
+
+func (x *Seen) GetLaterMs() []uint64 {
+	if x != nil {
+		return x.LaterMs
 	}
 	return nil
 }
@@ -1395,12 +1405,13 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"[\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"v\n" +
 	"\x04Seen\x12\x16\n" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
 	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
-	"acceptedMs\"\xa0\x01\n" +
+	"acceptedMs\x12\x19\n" +
+	"\blater_ms\x18\x04 \x03(\x04R\alaterMs\"\xa0\x01\n" +
 	"\aCounted\x12\x1e\n" +
 	"\n" +
 	"categories\x18\x01 \x03(\tR\n" +
