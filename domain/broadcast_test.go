@@ -145,9 +145,23 @@ func TestBroadcastDecisions(t *testing.T) {
 	}
 }
 
-// TestARateIsKept: a walk sends no more than its share in any second, and not much less.
+// TestARateIsKept: a walk sends no more than its share in any second, and not much less; also to those whose hour
+// has come, and it does not ask for its turn while it has to wait.
 func TestARateIsKept(t *testing.T) {
 	t.Parallel()
+	for _, local := range []string{"", "22:13"} { // when it is 22:13:20
+		t.Run(local, func(t *testing.T) {
+			t.Parallel()
+			keepsItsRate(t, local)
+		})
+	}
+}
+
+func keepsItsRate(t *testing.T, local string) {
+	start := at(0)
+	if local != "" {
+		start = at(86_400 - 20)
+	}
 	s := domain.NewState(0, domain.DefaultPolicy())
 	s.ReplayDone()
 	s.Decide(n1, at(0))
@@ -156,16 +170,24 @@ func TestARateIsKept(t *testing.T) {
 		s.Decide(domain.ProfilePatched{User: name, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
 		s.Decide(here(name, "n1", name, 1), at(0))
 	}
-	s.Decide(with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) { b.Rate, b.Partitions = 40, 4 }), at(0))
-	sent := map[int]int{}
+	s.Decide(with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) {
+		b.Rate, b.Partitions, b.SendAtLocal = 40, 4, local
+		b.Accepted.ExpiresAtMs = at(200_000).UnixMilli()
+	}), at(0))
+	if local != "" { // who has to wait for the hour does
+		s.Decide(domain.WalkOn{Lane: domain.Low}, at(1))
+		s.Decide(domain.WalkOn{Lane: domain.Low}, at(2))
+	}
+	sent, turns := map[int]int{}, 0
 	for ms := 0; ms < 20_000; ms += 10 {
-		now := t0.Add(time.Duration(ms) * time.Millisecond)
+		now := start.Add(time.Duration(ms) * time.Millisecond)
 		if due, ok := s.WalkDue(domain.Low); !ok || due.After(now) {
 			continue
 		}
+		turns++
 		for _, o := range s.Decide(domain.WalkOn{Lane: domain.Low}, now) {
 			if r, is := o.(domain.RouteTo); is {
-				sent[ms/1000] += len(r.Route.GetUsers())
+				sent[ms/1000] += max(1, len(r.Route.GetUsers()))
 			}
 		}
 	}
@@ -176,8 +198,8 @@ func TestARateIsKept(t *testing.T) {
 			t.Errorf("%d in second %d, 10 are its share", n, second)
 		}
 	}
-	if total != 100 || len(sent) > 12 {
-		t.Errorf("%d were sent in %d seconds", total, len(sent))
+	if total != 100 || len(sent) > 12 || turns > 250 {
+		t.Errorf("%d were sent in %d seconds and %d turns", total, len(sent), turns)
 	}
 }
 

@@ -179,7 +179,13 @@ func (s *State) timePassed() {
 			s.advance(d)
 		case whisperv1.Phase_PHASE_DIGEST:
 			s.closeDigest(d)
-		case whisperv1.Phase_PHASE_AWAY, whisperv1.Phase_PHASE_UNSPECIFIED:
+		case whisperv1.Phase_PHASE_AWAY:
+			if len(s.live(d.user())) > 0 { // a pause is over
+				s.sendFromSocket(d)
+				continue
+			}
+			s.schedule(d, d.expires())
+		case whisperv1.Phase_PHASE_UNSPECIFIED:
 			s.schedule(d, d.expires())
 		default: // parked by a later version
 			s.schedule(d, d.expires())

@@ -48,7 +48,11 @@ func (s *State) closeDigest(d *delivery) {
 	}
 	var members []*delivery
 	for _, o := range slices.Clone(s.byUser[d.user()]) {
-		if o.phase == whisperv1.Phase_PHASE_DIGEST && o.digest == d.digest && s.render(o, s.channelOf(o)) {
+		switch {
+		case o.phase != whisperv1.Phase_PHASE_DIGEST || o.digest != d.digest:
+		case o.walk != nil && o.walk.paused && !o.closing:
+			s.takeOut(o)
+		case s.render(o, s.channelOf(o)):
 			members = append(members, o)
 		}
 	}
@@ -74,6 +78,14 @@ func (s *State) closeDigest(d *delivery) {
 		m.closing = true
 		s.schedule(m, s.now.Add(digestAgain))
 	}
+}
+
+// takeOut takes d, whose broadcast is paused, out of its digest: it goes alone when that is resumed.
+func (s *State) takeOut(d *delivery) {
+	d.phase, d.digest, d.gathered = whisperv1.Phase_PHASE_SCHEDULED, "", true
+	s.schedule(d, s.now)
+	s.park(d)
+	s.stop(d)
 }
 
 func (s *State) digestOf(members []*delivery, category *Category) *whisperv1.Event {

@@ -80,6 +80,9 @@ func (s *State) permit(d *delivery) bool {
 		s.replaceOlder(d)
 		s.gather(d)
 	case send:
+		if !s.mayBegin(d) {
+			return false
+		}
 		s.replaceOlder(d)
 		if s.releaseOlder(d) { // which may have used up what was left of a cap
 			return s.permit(d)
@@ -108,6 +111,7 @@ func (s *State) settleChannels(d *delivery) {
 }
 
 func (s *State) hold(d *delivery, v *verdict) {
+	d.place = 0
 	if d.parked && d.phase == v.phase && d.until.Equal(v.until) { // asked again, with the same answer
 		s.schedule(d, v.until)
 		return

@@ -22,26 +22,30 @@ type desk struct {
 	n   int64
 
 	counts []domain.Count
+	users  map[string][]byte // encoded profiles
 	parked map[string]*whisperv1.Parked
-	events []*whisperv1.Event
-	digest *whisperv1.Event
-	out    []domain.Output
+	// cursors says that those of broadcasts are written, too.
+	cursors bool
+	events  []*whisperv1.Event
+	digest  *whisperv1.Event
+	out     []domain.Output
 }
 
 // noon is a Tuesday in Cairo, two hours after noon UTC.
 var noon = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 
 func newDesk(t *testing.T) *desk {
-	d := &desk{t: t, now: noon, parked: map[string]*whisperv1.Parked{}}
+	d := &desk{t: t, now: noon, parked: map[string]*whisperv1.Parked{}, users: map[string][]byte{}}
 	d.restart()
 	return d
 }
 
 // restart makes the State anew of what it wrote.
 func (d *desk) restart() {
-	users := d.s
 	d.s = domain.NewState(0, domain.DefaultPolicy())
-	_ = users
+	for user, profile := range d.users {
+		d.s.RestoreUser(user, profile)
+	}
 	d.s.RestoreCounted(d.counts...)
 	for _, key := range slices.Sorted(mapsKeys(d.parked)) {
 		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
@@ -66,7 +70,13 @@ func (d *desk) do(in domain.Input) (words []string) {
 	for _, o := range d.s.Decide(in, d.now) {
 		d.out = append(d.out, o)
 		switch o := o.(type) {
-		case domain.Settle, domain.Remember, domain.PutUser:
+		case domain.Settle, domain.Remember:
+			continue
+		case domain.PutUser:
+			delete(d.users, o.User)
+			if o.Profile != nil {
+				d.users[o.User], _ = proto.Marshal(o.Profile)
+			}
 			continue
 		case domain.Park:
 			d.parked[string(o.ID[:])] = proto.CloneOf(o.Parked)
@@ -90,8 +100,15 @@ func (d *desk) do(in domain.Input) (words []string) {
 				words = append(words, id+" "+said(o))
 				continue
 			}
-		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject,
-			domain.SliceTaken, domain.Advanced, domain.Finished, domain.Steered, domain.Recall:
+		case domain.Advanced:
+			if d.cursors {
+				d.parked[string(o.CursorID[:])] = proto.CloneOf(o.Cursor)
+			}
+		case domain.Finished:
+			for _, id := range append(o.FirstIDs, o.Broadcast, o.CursorID) {
+				delete(d.parked, string(id[:]))
+			}
+		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject, domain.SliceTaken, domain.Steered, domain.Recall:
 		}
 		words = append(words, said(o))
 	}
@@ -412,6 +429,16 @@ func TestADigestWithoutItsTemplateSendsItsParts(t *testing.T) {
 	d.want(d.pass(time.Hour), "notice unknown_digest_template gone", "route a #1 to n1", "route b #1 to n1")
 }
 
+// learn: the user reads at 18:15 UTC on four evenings.
+func (d *desk) learn(user string) {
+	for day := range 4 {
+		at := time.Date(2026, 11, 20+day, 18, 15, 0, 0, time.UTC)
+		read := about("old", user, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{}}})
+		read.Event.AtUs = at.UnixMicro()
+		d.do(read)
+	}
+}
+
 func TestSmartTiming(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -420,12 +447,7 @@ func TestSmartTiming(t *testing.T) {
 	d.user("mona", `{"timezone":"Africa/Cairo"}`)
 	d.connect("mona")
 	d.want(d.send("a", "mona", "promo"), "route a #1 to n1") // no history
-	for day := range 4 {                                     // reads at 20:15 there, on four evenings
-		at := time.Date(2026, 11, 20+day, 18, 15, 0, 0, time.UTC)
-		read := about("old", "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{}}})
-		read.Event.AtUs = at.UnixMicro()
-		d.do(read)
-	}
+	d.learn("mona")
 	d.want(d.send("b", "mona", "promo"), "b deferred smart_timing")
 	until := time.UnixMilli(d.events[len(d.events)-1].GetDeliveryDeferred().GetUntilMs())
 	if eight := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC); until.Before(eight) || until.After(eight.Add(15*time.Minute)) {

@@ -164,6 +164,9 @@ type delivery struct {
 	digest   string    // the notification that it is gathered for
 	until    time.Time // held by the policy; of a digest, its window's end
 	closing  bool      // the digest is written, and ends this one when it comes
+	// Of a broadcast: it would have begun, but for a pause; and its place in the rate, in Unix milliseconds.
+	stopped bool
+	place   int64
 
 	content *whisperv1.Content // rendered once for the channels that share it
 	variant string             // the last channel that it serves

@@ -83,6 +83,7 @@ func (s *State) steer(in SteeringArrived) {
 			w.paused, w.toWake = false, s.findAwake(w)
 			s.parkWalk(w)
 			s.progress(w)
+			s.letGo(w)
 		}
 	}
 	s.put(Settle{Source: in.Source})

@@ -15,7 +15,8 @@ type bucket struct {
 	filled time.Time
 }
 
-// fill makes good for the time that passed; a second's worth is kept at most.
+// fill makes good for the time that passed; a tenth of a second's worth is kept at most, for a walk that came late to its
+// turn. More would be a burst after each wait.
 func (b *bucket) fill(now time.Time) {
 	if b.rate <= 0 {
 		return
@@ -23,7 +24,7 @@ func (b *bucket) fill(now time.Time) {
 	if !b.filled.IsZero() {
 		b.tokens += b.rate * now.Sub(b.filled).Seconds()
 	}
-	b.tokens = min(b.tokens, max(b.rate, 1))
+	b.tokens = min(b.tokens, max(b.rate/10, 1))
 	b.filled = now
 }
 
@@ -39,6 +40,16 @@ func (b *bucket) spend(n int) {
 	if b.rate > 0 {
 		b.tokens -= float64(n)
 	}
+}
+
+// reserve takes a place among those that go out, and says when its time is.
+func (b *bucket) reserve(now time.Time) time.Time {
+	b.fill(now)
+	b.tokens--
+	if b.tokens >= 0 {
+		return now
+	}
+	return now.Add(time.Duration(-b.tokens / b.rate * float64(time.Second)))
 }
 
 // next is when one more may go out; a few are gathered where the rate allows it.
@@ -66,16 +77,19 @@ func (w *walk) dueAt() (at time.Time, ok bool) {
 		return time.Time{}, true
 	}
 	for ms := range w.times {
-		at = earlier(at, time.UnixMilli(ms))
+		at = earlier(at, later(time.UnixMilli(ms), w.waits))
 	}
 	if !w.done && w.flying < maxFlying && len(w.slices) < maxSlices {
-		from := w.starts()
-		if w.waits.After(from) {
-			from = w.waits
-		}
-		at = earlier(at, from)
+		at = earlier(at, later(w.starts(), w.waits))
 	}
 	return at, true
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func earlier(a, b time.Time) time.Time {

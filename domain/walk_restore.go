@@ -82,14 +82,17 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 	w.cursor = slice{at: w.at, rest: w.rest, done: w.done, tally: w.tally}
 }
 
-// restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet.
+// restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet and nothing else
+// would be forgotten of it.
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
-	switch untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0; {
-	case untried && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:
+	untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0
+	plain := w.acc.GetCollapseKey() == "" && !p.GetTimed() && !p.GetGathered() && len(p.GetChannels()) == 0
+	switch compact := untried && plain; {
+	case compact && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:
 		w.setAway(user)
 		return
-	case untried && p.GetPhase() == whisperv1.Phase_PHASE_SCHEDULED:
+	case compact && p.GetPhase() == whisperv1.Phase_PHASE_SCHEDULED:
 		w.setLater(user, p.GetDueMs())
 		return
 	}

@@ -129,13 +129,57 @@ func (s *State) startLater(w *walk) bool {
 		w.bucket.spend(1)
 		s.advance(d)
 	}
+	if w.bucket.room() < 1 {
+		w.waits = w.bucket.next(s.now)
+	}
 	if n == len(users) {
 		delete(w.times, due)
-	} else if w.times[due] = users[n:]; n == 0 {
-		w.waits = w.bucket.next(s.now)
+		return true
+	}
+	w.times[due] = users[n:]
+	return n > 0
+}
+
+// mayBegin: nobody is begun with in a broadcast that is paused. What quiet hours, a cap or a better hour held goes out at
+// the broadcast's rate.
+func (s *State) mayBegin(d *delivery) bool {
+	w := d.walk
+	switch {
+	case w == nil || d.attempt > 0:
+		return true
+	case w.paused:
+		s.stop(d)
+		return false
+	case w.bucket.rate <= 0 || heldReason(d.phase) == "":
+		return true
+	case d.place == 0:
+		d.place = w.bucket.reserve(s.now).UnixMilli()
+	}
+	if at := time.UnixMilli(d.place); at.After(s.now) {
+		s.schedule(d, at)
 		return false
 	}
 	return true
+}
+
+// stop keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
+func (s *State) stop(d *delivery) {
+	if !d.stopped && (!d.parked || d.due.After(s.now)) {
+		s.schedule(d, s.now)
+		s.park(d)
+	}
+	d.stopped = true
+	s.schedule(d, d.expires())
+}
+
+// letGo goes on with what a pause stopped, a slice each time that time passes.
+func (s *State) letGo(w *walk) {
+	for _, d := range s.deliveries { // the heap orders them
+		if d.walk == w && d.stopped {
+			d.stopped = false
+			s.schedule(d, s.now)
+		}
+	}
 }
 
 // walkFact takes a fact about a delivery of a broadcast that is not held; false: it is not one. What waits

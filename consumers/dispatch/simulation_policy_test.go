@@ -18,6 +18,7 @@ import (
 type simPolicy struct {
 	// sent is when each delivery was first attempted, by user and category.
 	sent    map[string]map[string]time.Time
+	last    map[string]time.Time // when a broadcast with a rate last began with somebody
 	patches []simPatch
 	patched int // how many of them are done, with all that followed from them
 }
@@ -71,18 +72,38 @@ func (w *world) categoryOf(notification string) string {
 	return simRules[strings.Count(notification, "-")%len(simRules)].name
 }
 
+// serialOf numbers the notifications of a world with categories; 0: another one.
+func (w *world) serialOf(notification string) (serial int) {
+	if w.policy == nil {
+		return 0
+	}
+	if _, err := fmt.Sscanf(notification, "n%d", &serial); err != nil {
+		return 0
+	}
+	return serial
+}
+
 // collapseKeyOf: every third notification replaces those before it.
 func (w *world) collapseKeyOf(notification string) string {
-	var serial int
-	if _, err := fmt.Sscanf(notification, "n%d", &serial); err != nil || w.policy == nil || serial%3 != 0 {
+	if n := w.serialOf(notification); n == 0 || n%3 != 0 {
 		return ""
 	}
 	return "key"
 }
 
+// simEvery is how far apart those are with whom a broadcast that has a rate begins; every second one has.
+const simEvery = 100 * time.Second
+
+func (w *world) rateOf(notification string) float64 {
+	if n := w.serialOf(notification); n == 0 || n%2 != 0 {
+		return 0
+	}
+	return 1 / simEvery.Seconds()
+}
+
 func newPolicyWorld(t *rapid.T) *world {
 	w := newWorld(t)
-	w.policy = &simPolicy{sent: map[string]map[string]time.Time{}}
+	w.policy = &simPolicy{sent: map[string]map[string]time.Time{}, last: map[string]time.Time{}}
 	w.now = time.Date(2026, 10, 24, 22, 15, 0, 0, time.UTC) // Berlin's clocks go back in the night that begins
 	w.restore()
 	return w
@@ -172,6 +193,7 @@ func (w *world) checkSend(notification, user string) {
 		return
 	}
 	sent[key] = w.now
+	w.checkRate(notification, user)
 	if rule.perHour == 0 {
 		return
 	}
@@ -184,6 +206,22 @@ func (w *world) checkSend(notification, user string) {
 	if within > rule.perHour {
 		w.t.Fatalf("%s is number %d of %s for %s within an hour: %v", notification, within, rule.name, user, sent)
 	}
+}
+
+// checkRate: but for those who were away and come, nobody is begun with before his turn.
+func (w *world) checkRate(notification, user string) {
+	if w.rateOf(notification) == 0 || w.asked[notification+"/"+user] > 0 {
+		return
+	}
+	for _, ev := range w.events {
+		if ev.GetNotificationId() == notification && ev.GetUserId() == user && ev.GetDeliveryDeferred().GetReason() == domain.ReasonAway {
+			return
+		}
+	}
+	if last, is := w.policy.last[notification]; is && w.now.Sub(last) < simEvery {
+		w.t.Fatalf("%s began with %s only %s after another", notification, user, w.now.Sub(last))
+	}
+	w.policy.last[notification] = w.now
 }
 
 // quietNow is readQuiet, has and all that once more, by what a clock would show.
@@ -251,6 +289,7 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 		node := rapid.SampledFrom(simNodes)
 		lane := rapid.IntRange(0, 2)
 		serial := 0
+		var casts []string
 		flow := func(t *rapid.T) {
 			w.tellNodes()
 			for _, in := range w.presenceAt {
@@ -276,7 +315,13 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 			},
 			"broadcast": func(t *rapid.T) {
 				serial++
-				w.broadcast(lane.Draw(t, "lane"), fmt.Sprint("n", serial, strings.Repeat("-", rapid.IntRange(0, len(simRules)-1).Draw(t, "category"))))
+				casts = append(casts, fmt.Sprint("n", serial, strings.Repeat("-", rapid.IntRange(0, len(simRules)-1).Draw(t, "category"))))
+				w.broadcast(lane.Draw(t, "lane"), casts[len(casts)-1])
+			},
+			"steer": func(t *rapid.T) {
+				if len(casts) > 0 {
+					w.steer(lane.Draw(t, "lane"), rapid.SampledFrom(casts).Draw(t, "broadcast"), rapid.Bool().Draw(t, "pause"))
+				}
 			},
 			"cancel": func(t *rapid.T) {
 				l := lane.Draw(t, "lane")

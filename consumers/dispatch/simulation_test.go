@@ -226,6 +226,7 @@ func (w *world) write(outputs []domain.Output) {
 				w.t.Fatalf("pushed without its content: %v", o.Push)
 			}
 			w.checkSend(o.Push.GetNotificationId(), o.Push.GetUserId())
+			w.checkBegun(o.Push.GetNotificationId(), o.Push.GetUserId(), o.Push.GetAttempt())
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
@@ -264,6 +265,7 @@ func (w *world) route(o domain.RouteTo) {
 			w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", r)
 		}
 		w.checkSend(r.GetNotificationId(), user)
+		w.checkBegun(r.GetNotificationId(), user, r.GetAttempt())
 		w.routes = append(w.routes, routed{o.Node, user, r})
 	}
 }

@@ -21,9 +21,9 @@ func (w *world) broadcast(lane int, notification string) {
 	ev := &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, Lane: domain.Lane(lane).Proto(),
 		Kind: &whisperv1.Event_BroadcastAccepted{BroadcastAccepted: &whisperv1.BroadcastAccepted{
-			Partitions: 1,
+			Partitions: 1, Rate: w.rateOf(notification),
 			Accepted: &whisperv1.DeliveryAccepted{
-				Category: w.categoryOf(notification),
+				Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification),
 				Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
 				AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(w.ttl()).UnixMilli(),
 				Request: &whisperv1.Position{Topic: "r", Offset: w.requests},
@@ -32,6 +32,18 @@ func (w *world) broadcast(lane int, notification string) {
 	}
 	w.casts[fmt.Sprint(w.requests)] = ev
 	w.lanes[lane] = append(w.lanes[lane], ev)
+}
+
+// checkBegun: in a broadcast that is paused, as its record says, nobody is begun with.
+func (w *world) checkBegun(notification, user string, attempt int32) {
+	if attempt != 1 || w.asked[notification+"/"+user] > 0 {
+		return
+	}
+	for _, p := range w.timers {
+		if p.GetWalk().GetPaused() && p.GetWalk().GetAccepted().GetNotificationId() == notification {
+			w.t.Fatalf("%s is paused, and begun with %s", notification, user)
+		}
+	}
 }
 
 func (w *world) steer(lane int, notification string, pause bool) {
