@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,13 +38,14 @@ func ApplyProfilePatch(old *whisperv1.Profile, patch ProfilePatch, at time.Time,
 	for _, field := range []struct {
 		into  *[]byte
 		patch string
+		merge func([]byte, string) ([]byte, error)
 	}{
-		{&merged.Attributes, patch.attributes},
-		{&merged.Preferences, patch.preferences},
-		{&merged.QuietHours, patch.quietHours},
+		{&merged.Attributes, patch.attributes, mergeJSON},
+		{&merged.Preferences, patch.preferences, mergePreferences},
+		{&merged.QuietHours, patch.quietHours, mergeJSON},
 	} {
 		var err error
-		if *field.into, err = mergeJSON(*field.into, field.patch); err != nil {
+		if *field.into, err = field.merge(*field.into, field.patch); err != nil {
 			return copyProfile(old, offset), err
 		}
 	}
@@ -142,6 +144,33 @@ func mergeJSON(old []byte, patch string) ([]byte, error) {
 		return nil, fmt.Errorf("encode the merged profile: %w", err)
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+// mergePreferences is mergeJSON, but that an unsubscribe sticks: only a patch that names it takes it back, not one that
+// removes its category or all preferences, as an app does that sets itself back.
+func mergePreferences(old []byte, patch string) ([]byte, error) {
+	merged, err := mergeJSON(old, patch)
+	if err != nil || patch == "" || !bytes.Contains(old, []byte(`"`+PreferAll+`":false`)) { // as mergeJSON writes it
+		return merged, err
+	}
+	var before, said map[string]map[string]any
+	if err := errors.Join(json.Unmarshal(old, &before), json.Unmarshal([]byte(patch), &said)); err != nil {
+		return nil, fmt.Errorf("the profile's preferences: %w", err) // both were checked when they came
+	}
+	kept := map[string]map[string]any{}
+	for category, channels := range before {
+		if _, named := said[category][PreferAll]; channels[PreferAll] == false && !named {
+			kept[category] = map[string]any{PreferAll: false}
+		}
+	}
+	if len(kept) == 0 {
+		return merged, nil
+	}
+	again, err := json.Marshal(kept)
+	if err != nil {
+		return nil, fmt.Errorf("encode the unsubscribes: %w", err)
+	}
+	return mergeJSON(merged, string(again))
 }
 
 func decodeJSON(text []byte) (any, error) {

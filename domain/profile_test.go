@@ -261,3 +261,22 @@ func BenchmarkProfilePatch(b *testing.B) {
 		}
 	})
 }
+
+func TestAnUnsubscribeSticks(t *testing.T) {
+	t.Parallel()
+	before := apply(t, nil, `{"preferences":{"marketing":{"all":false,"push":false},"news":{"socket":false},"chat":{"all":true}}}`, 1, 1)
+	for patch, want := range map[string]string{
+		`{"preferences":{"marketing":{"socket":true}}}`:              `{"chat":{"all":true},"marketing":{"all":false,"push":false,"socket":true},"news":{"socket":false}}`,
+		`{"preferences":{"marketing":null}}`:                         `{"chat":{"all":true},"marketing":{"all":false},"news":{"socket":false}}`,
+		`{"preferences":null}`:                                       `{"marketing":{"all":false}}`,
+		`{"preferences":{"marketing":{"all":null}}}`:                 `{"chat":{"all":true},"marketing":{"push":false},"news":{"socket":false}}`,
+		`{"preferences":{"marketing":{"all":true},"news":null}}`:     `{"chat":{"all":true},"marketing":{"all":true,"push":false}}`,
+		`{"preferences":{"marketing":{"all":null,"push":null}}}`:     `{"chat":{"all":true},"marketing":{},"news":{"socket":false}}`,
+		`{"locale":"de"}`:                                            `{"chat":{"all":true},"marketing":{"all":false,"push":false},"news":{"socket":false}}`,
+		`{"preferences":{"chat":null,"news":null,"marketing":null}}`: `{"marketing":{"all":false}}`,
+	} {
+		if got := string(apply(t, before, patch, 2, 2).GetPreferences()); got != want {
+			t.Errorf("%s\n got %s\nwant %s", patch, got, want)
+		}
+	}
+}
