@@ -30,7 +30,8 @@ type Category struct {
 	// OverCap says what becomes of one too many.
 	OverCap OverCap
 	Quiet   QuietRule
-	// Collapse: a newer one of the same collapse key replaces an older one that was not delivered yet.
+	// Collapse: a newer one of the same collapse key replaces an older one that was not delivered yet. Where the record
+	// does not say, it is true, but of a mandatory category.
 	Collapse bool
 	Digest   *Digest
 	// SmartDelay is how long one may wait for the hour at which its user usually reads; 0: it does not.
@@ -103,10 +104,15 @@ func ParseCategory(name string, value []byte) (*Category, error) {
 	c := newCategory(name)
 	record := fields{known: categoryFields}
 	cursor := jsonCursor{s: text}
+	saysCollapse := false
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
 		if at, field := record.take(key, &p); at >= 0 && raw != "null" {
 			c.readField(at, field, raw, &p)
+			saysCollapse = saysCollapse || field == "collapse"
 		}
+	}
+	if c.Mandatory && !saysCollapse { // of two logins both are to be told
+		c.Collapse = false
 	}
 	c.check(&p)
 	if p.any() {

@@ -20,6 +20,11 @@ func TestParseCategory(t *testing.T) {
 		*c.Digest != (domain.Digest{Window: time.Hour, Template: "digest", Min: 3}) || strings.Join(c.Channels, " ") != "push socket" {
 		t.Errorf("%+v", c)
 	}
+	for rules, collapses := range map[string]bool{`{"mandatory":true}`: false, `{"collapse":true,"mandatory":true}`: true, `{"mandatory":true,"collapse":null}`: false, `{"mandatory":false}`: true} {
+		if c, err := domain.ParseCategory("x", []byte(rules)); err != nil || c.Collapse != collapses {
+			t.Errorf("%s: %+v, %v", rules, c, err)
+		}
+	}
 	if c, err := domain.ParseCategory("x", []byte(`{}`)); err != nil || c.Quiet != domain.QuietHold || !c.Collapse || c.Mandatory {
 		t.Errorf("what says nothing: %+v, %v", c, err)
 	}

@@ -62,6 +62,11 @@ func (s *State) closeDigest(d *delivery) {
 		s.notice(NoticeDigest, rule.Template)
 		rule = nil
 	}
+	variables := digestVariables(members)
+	if rule != nil && len(members) > 0 && !d.closing && !s.digestRenders(members[0], rule.Template, variables) {
+		s.notice(NoticeDigestFails, rule.Template)
+		rule = nil
+	}
 	if rule == nil || len(members) < rule.Min && !d.closing {
 		for _, m := range members {
 			if m.gathered = true; s.holds(m) {
@@ -73,7 +78,7 @@ func (s *State) closeDigest(d *delivery) {
 	if len(members) == 0 {
 		return
 	}
-	s.put(Deliver{Event: s.digestOf(members, category)})
+	s.put(Deliver{Event: s.digestOf(members, category, variables)})
 	for _, m := range members {
 		m.closing = true
 		s.schedule(m, s.now.Add(digestAgain))
@@ -88,7 +93,28 @@ func (s *State) takeOut(d *delivery) {
 	s.stop(d)
 }
 
-func (s *State) digestOf(members []*delivery, category *Category) *whisperv1.Event {
+// digestRenders tries the template for the user and each channel that the digest may go by: one that can't be rendered would
+// end what it stands for, and tell nobody.
+func (s *State) digestRenders(d *delivery, template string, variables []byte) bool {
+	profile := s.profile(d.user())
+	for _, channel := range d.channels() {
+		variants := []string{channel}
+		if channel == ChannelPush {
+			variants = variants[:0]
+			for _, e := range profile.GetEndpoints() {
+				variants = append(variants, e.GetChannel())
+			}
+		}
+		for _, v := range variants {
+			if _, _, err := s.templates[template].tmpl.Render(RenderingFor(variables, profile, v, s.now)); err != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (s *State) digestOf(members []*delivery, category *Category, variables []byte) *whisperv1.Event {
 	first := members[0]
 	id := NewDeliveryID(s.now, HashDelivery(first.digest, first.user()))
 	template, version := s.currentTemplate(category.Digest.Template)
@@ -96,7 +122,7 @@ func (s *State) digestOf(members []*delivery, category *Category) *whisperv1.Eve
 		Category:        category.Name,
 		Template:        template,
 		TemplateVersion: version,
-		Variables:       digestVariables(members),
+		Variables:       variables,
 		Channels:        first.channels(),
 		AcceptedAtMs:    id.Time().UnixMilli(),
 		Request:         &whisperv1.Position{Topic: first.digest},

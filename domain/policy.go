@@ -17,6 +17,8 @@ const (
 	NoticeZone = "unknown_zone"
 	// NoticeDigest: a category's digest names a template that is not there, so its parts went out alone.
 	NoticeDigest = "unknown_digest_template"
+	// NoticeDigestFails: a digest's template can't be rendered for a user, so the parts went out alone.
+	NoticeDigestFails = "digest_template_fails"
 )
 
 // maxNotices bounds the memory of what was told: names come from upstream.

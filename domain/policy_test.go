@@ -419,6 +419,21 @@ func TestDigest(t *testing.T) {
 	d.want(d.pass(time.Minute), "c suppressed cap")
 }
 
+func TestADigestThatCannotBeRenderedSendsItsParts(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("news", `{"digest":{"window":"1h","template":"typo"}}`)
+	typo, err := domain.ParseTemplate([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ cuont }} news","body":"b"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.do(domain.TemplateSeen{ID: "typo", Version: 1, Template: typo})
+	d.connect("mona")
+	d.want(d.send("a", "mona", "news"), "a deferred digest")
+	d.want(d.send("b", "mona", "news"), "b deferred digest")
+	d.want(d.pass(time.Hour), "notice digest_template_fails typo", "route a #1 to n1", "route b #1 to n1")
+}
+
 func TestADigestWithoutItsTemplateSendsItsParts(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

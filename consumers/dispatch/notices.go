@@ -20,7 +20,7 @@ type notices struct {
 
 func newNotices(log *slog.Logger) *notices {
 	n := &notices{log: log, counted: map[string]*metrics.Counter{}, told: map[domain.Notice]bool{}}
-	for _, what := range []string{domain.NoticeCategory, domain.NoticeZone, domain.NoticeDigest} {
+	for _, what := range []string{domain.NoticeCategory, domain.NoticeZone, domain.NoticeDigest, domain.NoticeDigestFails} {
 		n.counted[what] = metrics.GetOrCreateCounter(`whisper_dispatch_notices_total{what="` + what + `"}`)
 	}
 	return n
@@ -45,5 +45,7 @@ func (n *notices) tell(o domain.Notice) {
 		n.log.Warn("a time zone has no rules here, UTC stands for it", "zone", o.Name)
 	case domain.NoticeDigest:
 		n.log.Warn("a digest's template is not there, its parts go out alone", "template", o.Name)
+	case domain.NoticeDigestFails:
+		n.log.Warn("a digest's template can't be rendered for a user, its parts go out alone; it may use count, items and more", "template", o.Name)
 	}
 }

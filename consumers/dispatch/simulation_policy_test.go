@@ -255,7 +255,7 @@ func (w *world) checkFact(ev *whisperv1.Event) {
 	}
 	reason := ev.GetDeliverySuppressed().GetReason() + ev.GetDeliveryDeferred().GetReason()
 	switch reason {
-	case domain.ReasonPreference, domain.ReasonUnsubscribed, domain.ReasonQuietHours, domain.ReasonCap, domain.ReasonDigest, domain.ReasonSmartTiming:
+	case domain.ReasonPreference, domain.ReasonUnsubscribed, domain.ReasonQuietHours, domain.ReasonCap, domain.ReasonDigest, domain.ReasonSmartTiming, domain.ReasonCollapsed:
 		w.t.Fatalf("a mandatory delivery is stopped: %v", ev)
 	}
 	if limit := ev.GetDeliverySuppressed().GetCap(); limit != "" {
