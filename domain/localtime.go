@@ -21,13 +21,29 @@ func parseLocalClock(s string) (localClock, error) {
 	return localClock{set: true, hour: int(s[0]-'0')*10 + int(s[1]-'0'), minute: int(s[3]-'0')*10 + int(s[4]-'0')}, nil
 }
 
-// after is the first such time of day in the zone that is not before from. Where a change to daylight-saving time
-// leaves the time out, it is as much later as the clock was put forward; where it comes twice, the first counts.
+// after is the first moment, not before from, when the clock on the wall shows the time of day. Where a change to
+// daylight-saving time leaves the time out, it is the moment of the change; where it comes twice, the first counts.
 func (c localClock) after(from time.Time, zone *time.Location) time.Time {
-	local := from.In(zone)
-	at := time.Date(local.Year(), local.Month(), local.Day(), c.hour, c.minute, 0, 0, local.Location())
-	if at.Before(from) {
-		at = time.Date(local.Year(), local.Month(), local.Day()+1, c.hour, c.minute, 0, 0, local.Location())
+	at := from.In(zone)
+	for {
+		shown := at.Add(c.left(at))
+		_, change := at.ZoneBounds()
+		if change.IsZero() || shown.Before(change) {
+			return shown
+		}
+		_, before := at.Zone()
+		_, then := change.Zone()
+		if left := time.Duration(then-before) * time.Second; shown.Before(change.Add(left)) { // out
+			return change
+		}
+		at = change
 	}
-	return at
+}
+
+// left is how long it takes until a clock that nobody changes shows the time of day.
+func (c localClock) left(at time.Time) time.Duration {
+	const day = 24 * time.Hour
+	shows := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond())
+	wants := time.Duration(c.hour)*time.Hour + time.Duration(c.minute)*time.Minute
+	return (wants - shows + day) % day
 }
