@@ -273,7 +273,11 @@ func (s *State) tidyWalks() {
 		}
 		if w.advance {
 			w.advance = false
-			s.put(Advanced{Broadcast: w.id, Slice: w.cursor.number, CursorID: w.cursorID, Cursor: w.cursorOf()})
+			a := Advanced{Broadcast: w.id, Slice: w.cursor.number, CursorID: w.cursorID, Cursor: w.cursorOf()}
+			if w.cursor.done {
+				a.FirstIDs = w.firstIDs()
+			}
+			s.put(a)
 		}
 		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})

@@ -181,12 +181,14 @@ type (
 	}
 	// Advanced lets go of all slices up to and including Slice. Cursor is to be parked under CursorID
 	// once everything before this output is acknowledged by Kafka; of several of a broadcast the last is enough.
-	// Until then a restart walks those slices again.
+	// Until then a restart walks those slices again. FirstIDs are removed after that: once everyone was looked at, nothing
+	// depends on who came first, and a user who is forgotten is in no list.
 	Advanced struct {
 		Broadcast DeliveryID
 		Slice     int64
 		CursorID  DeliveryID
 		Cursor    *whisperv1.Parked
+		FirstIDs  []DeliveryID
 	}
 	// Finished ends a broadcast: nothing depends on its records any more (FirstIDs are those of who was walked
 	// first). They are removed, in this order,

@@ -306,6 +306,9 @@ func (w *world) commit(die int) {
 	for _, id := range sortedIDs(cursors) {
 		a := cursors[id]
 		w.timers[string(a.CursorID[:])] = a.Cursor
+		for _, id := range a.FirstIDs {
+			delete(w.timers, string(id[:]))
+		}
 	}
 	for _, mark := range w.marks {
 		w.timers[string(mark.ID[:])] = mark.Parked
@@ -317,6 +320,7 @@ func (w *world) commit(die int) {
 	w.tombstones = nil
 	w.seen = append(append(w.seen, w.remember...), seen...)
 	w.remember = nil
+	w.checkFirst()
 	if die != 2 {
 		w.committed = o
 	}

@@ -46,6 +46,20 @@ func (w *world) checkBegun(notification, user string, attempt int32) {
 	}
 }
 
+// checkFirst: of a broadcast of which everyone was looked at, no list of users is kept.
+func (w *world) checkFirst() {
+	for _, p := range w.timers {
+		if !p.GetCursor().GetDone() {
+			continue
+		}
+		for _, f := range w.timers {
+			if string(f.GetWalkFirst().GetBroadcast()) == string(p.GetCursor().GetBroadcast()) {
+				w.t.Fatalf("everyone was looked at, and it is kept who came first: %v", f)
+			}
+		}
+	}
+}
+
 func (w *world) steer(lane int, notification string, pause bool) {
 	ev := &whisperv1.Event{NotificationId: notification, Kind: &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{}}}
 	if pause {

@@ -69,6 +69,9 @@ func (p *partition) writeAfter(e *epoch) {
 	for _, id := range sortedIDs(e.cursors) {
 		a := e.cursors[id]
 		p.publishIn(e, p.role.bulk, p.timer(a.CursorID), a.Cursor)
+		for _, id := range a.FirstIDs {
+			p.publishIn(e, p.role.bulk, p.timer(id), nil)
+		}
 	}
 	for _, mark := range e.marks {
 		p.publishIn(e, p.role.bulk, p.timer(mark.ID), mark.Parked)
