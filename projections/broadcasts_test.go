@@ -14,7 +14,10 @@ import (
 
 // progressed is what dispatch says of one partition's share; the first says what was asked for.
 func progressed(after time.Duration, partition int32, first bool, p *whisperv1.BroadcastProgressed) *kgo.Record {
-	s := tell("news", "", now, 9)
+	return progressedOf(tell("news", "", now, 9), after, partition, first, p)
+}
+
+func progressedOf(s story, after time.Duration, partition int32, first bool, p *whisperv1.BroadcastProgressed) *kgo.Record {
 	ev := s.at(after)
 	if first {
 		p.Broadcast = &whisperv1.BroadcastAccepted{
@@ -38,6 +41,69 @@ func userOf(partition int32, n int) string {
 				return user
 			}
 		}
+	}
+}
+
+// TestAnIDThatIsUsedAgainIsAnotherBroadcast: each has its own numbers and its own end, whether their facts are written together,
+// as in a rebuild, or one after the other; the notification has both.
+func TestAnIDThatIsUsedAgainIsAnotherBroadcast(t *testing.T) {
+	t.Parallel()
+	const row = `SELECT concat_ws(' ', to_char(accepted_at AT TIME ZONE 'UTC', 'DD'), state, total, sent, skipped, skipped_by, pending, audience) FROM whisper.broadcasts ORDER BY accepted_at`
+	for name, together := range map[string]bool{"together": true, "one after the other": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, l := database(t), startLog(t)
+			running, walked := whisperv1.BroadcastState_BROADCAST_STATE_RUNNING, whisperv1.BroadcastState_BROADCAST_STATE_WALKED
+			week := 7 * 24 * time.Hour
+			use := func(requested time.Time, offset int64) (begin, end []*kgo.Record) {
+				cast := tell("news", "", requested, offset)
+				to := func(p int32, n int) story { return tell("news", userOf(p, n), requested, offset) }
+				for p := range int32(2) {
+					begin = append(begin, progressedOf(cast, 0, p, true, &whisperv1.BroadcastProgressed{State: running}), record(to(p, 0).deferred(time.Second, "away")))
+					end = append(end,
+						progressedOf(cast, time.Minute, p, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 5 + offset, Walked: 5 + offset, Matched: 1}))
+				}
+				return begin, append([]*kgo.Record{record(to(0, 0).expired(time.Minute, "ttl")), record(to(1, 0).sent(time.Minute, 1, domain.ChannelSocket))}, end...)
+			}
+			first, firstEnd := use(now.Add(-week), 1)
+			second, secondEnd := use(now, 2)
+			l.put(slices.Concat(first, firstEnd)...)
+			if !together {
+				start(t, config(l, db))
+				caughtUp(t, l, db)
+			}
+			l.put(second...)
+			if together {
+				start(t, config(l, db))
+			}
+			caughtUp(t, l, db)
+			old := `16 finished 2 1 1 {"ttl": 1} 0 12`
+			if got := queryTexts(t, db, row); !slices.Equal(got, []string{old, `23 running 2 0 0 {} 2 0`}) {
+				t.Errorf("while the second runs: %q", got)
+			}
+			if got := queryTexts(t, db, "SELECT concat_ws(' ', recipients, deferred, expired, sent) FROM whisper.notifications"); !slices.Equal(got, []string{"4 2 1 1"}) {
+				t.Errorf("the notification: %q", got)
+			}
+			l.put(secondEnd...)
+			caughtUp(t, l, db)
+			if got := queryTexts(t, db, row); !slices.Equal(got, []string{old, `23 finished 2 1 1 {"ttl": 1} 0 14`}) {
+				t.Errorf("at the end: %q", got)
+			}
+			if got := queryTexts(t, db, "SELECT notification_id FROM whisper.conservation"); len(got) > 0 {
+				t.Errorf("it does not add up: %q", got)
+			}
+			if got := queryTexts(t, db, "SELECT DISTINCT concat_ws(' ', category, request_offset) FROM whisper.deliveries ORDER BY 1"); !slices.Equal(got, []string{"news 1", "news 2"}) {
+				t.Errorf("its deliveries: %q", got)
+			}
+			r, err := OpenReader(t.Context(), db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if b, known, err := r.Broadcast(t.Context(), "news"); err != nil || !known || !b.AcceptedAt.Equal(now) {
+				t.Errorf("the latest: %+v, %t, %v", b, known, err)
+			}
+		})
 	}
 }
 

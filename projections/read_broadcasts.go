@@ -60,9 +60,9 @@ func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error)
 	return all, nil
 }
 
-// Broadcast is one; false: none of that id is known yet.
+// Broadcast is the latest of an id, which may have been used again after the window of duplicates; false: none is known yet.
 func (r *Reader) Broadcast(ctx context.Context, id string) (Broadcast, bool, error) {
-	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+" FROM whisper.broadcasts WHERE notification_id = $1", id)
+	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+" FROM whisper.broadcasts WHERE notification_id = $1 ORDER BY accepted_at DESC LIMIT 1", id)
 	if err != nil {
 		return Broadcast{}, false, fmt.Errorf("read the broadcast %s: %w", id, err)
 	}

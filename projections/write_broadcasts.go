@@ -14,14 +14,16 @@ import (
 // fact that stands before theirs in the partition's log. So a row that no accepted record is known of may belong to
 // a broadcast, whose category and request it gets here.
 
-// castKey is a row of broadcast_shards.
+// castKey is a row of broadcast_shards. The day is that of the request: an id that is used again after the window is
+// another broadcast.
 type castKey struct {
 	notificationID string
 	partition      int32
+	day            int32
 }
 
 func compareCasts(a, b castKey) int {
-	return cmp.Or(cmp.Compare(a.notificationID, b.notificationID), cmp.Compare(a.partition, b.partition))
+	return cmp.Or(cmp.Compare(a.notificationID, b.notificationID), cmp.Compare(a.partition, b.partition), cmp.Compare(a.day, b.day))
 }
 
 // A cast is what a broadcast's deliveries share.
@@ -34,7 +36,6 @@ type cast struct {
 // skipKey is a row of broadcast_skips.
 type skipKey struct {
 	castKey
-	day    int32
 	reason string
 }
 
@@ -56,7 +57,7 @@ func checkBroadcast(b *whisperv1.BroadcastAccepted) error {
 
 // progressed keeps the last word; facts come in the order of the log.
 func (b *folded) progressed(f fact, p *whisperv1.BroadcastProgressed) {
-	key := castKey{f.ev.GetNotificationId(), f.userPartition()}
+	key := castKey{f.ev.GetNotificationId(), f.userPartition(), dayOf(f.id)}
 	b.progress[key] = f
 	if p.GetBroadcast() != nil {
 		acc := p.GetBroadcast().GetAccepted()
@@ -103,7 +104,7 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 		for i, n := range [...]int64{p.GetAudience(), p.GetWalked(), p.GetMatched(), p.GetSegmentErrors(), p.GetUnwalked()} {
 			f[4+i].int8(n)
 		}
-		f[12].day(dayOf(t.progress[key].id))
+		f[12].day(key.day)
 		for i, us := range [...]int64{p.GetStartedMs() * 1000, p.GetWalkedMs() * 1000, ev.GetAtUs()} {
 			f[9+i].time(us)
 		}
@@ -176,8 +177,8 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 // joinBroadcasts gives rows without an accepted record what their broadcast says of them.
 func (t *transaction) joinBroadcasts(ctx context.Context) error {
 	unknown := map[castKey]bool{}
-	for _, r := range t.rows {
-		if key := (castKey{r.notificationID, r.partition}); !r.accepted() && t.casts[key] == nil {
+	for id, r := range t.rows {
+		if key := (castKey{r.notificationID, r.partition, dayOf(id)}); !r.accepted() && t.casts[key] == nil {
 			unknown[key] = true
 		}
 	}
@@ -187,7 +188,7 @@ func (t *transaction) joinBroadcasts(ctx context.Context) error {
 		}
 	}
 	for id, r := range t.rows {
-		if c := t.casts[castKey{r.notificationID, r.partition}]; c != nil && !r.accepted() && c.acceptedMs == id.Time().UnixMilli() {
+		if c := t.casts[castKey{r.notificationID, r.partition, dayOf(id)}]; c != nil && !r.accepted() && c.acceptedMs == id.Time().UnixMilli() {
 			r.request, r.category = c.request, c.category
 		}
 	}
@@ -195,22 +196,24 @@ func (t *transaction) joinBroadcasts(ctx context.Context) error {
 }
 
 func (t *transaction) findCasts(ctx context.Context, unknown map[castKey]bool) error {
-	cols := arrays(oidText, oidInt4)
+	cols := arrays(oidText, oidInt4, oidDate)
 	for _, key := range sorted(unknown, compareCasts) {
 		f := cols.add()
 		f[0].text(key.notificationID)
 		f[1].int4(key.partition)
+		f[2].day(key.day)
 	}
 	res, err := t.run(ctx, t.tx, `
 		SELECT b.notification_id, b.partition, b.accepted_at, b.request_topic, b.request_partition, b.request_offset, b.category
-		FROM unnest($1::text[], $2::int4[]) AS k(notification_id, partition)
-		JOIN $.broadcast_shards AS b USING (notification_id, partition) ORDER BY b.accepted_at`, cols.params()...)
+		FROM unnest($1::text[], $2::int4[], $3::date[]) AS k(notification_id, partition, day)
+		JOIN $.broadcast_shards AS b USING (notification_id, partition, day)`, cols.params()...)
 	if err != nil {
 		return err
 	}
 	for _, v := range res.Rows {
-		t.casts[castKey{string(v[0]), readInt4(v[1])}] = &cast{
-			acceptedMs: readTime(v[2]) / 1000, request: position{string(v[3]), readInt4(v[4]), readInt8(v[5])}, category: string(v[6]),
+		acceptedUS := readTime(v[2])
+		t.casts[castKey{string(v[0]), readInt4(v[1]), dayOfUS(acceptedUS)}] = &cast{
+			acceptedMs: acceptedUS / 1000, request: position{string(v[3]), readInt4(v[4]), readInt8(v[5])}, category: string(v[6]),
 		}
 	}
 	return nil
@@ -221,7 +224,7 @@ func (t *transaction) skip(r *row, partition int32, by int64) {
 	if r.status < domain.Cancelled || r.status >= domain.Failed || !r.accepted() {
 		return
 	}
-	key := castKey{r.notificationID, partition}
+	key := castKey{r.notificationID, partition, dayOf(r.id)}
 	if c := t.casts[key]; c == nil || c.request != r.request {
 		return
 	}
@@ -229,13 +232,13 @@ func (t *transaction) skip(r *row, partition int32, by int64) {
 	if reason == "" {
 		reason = r.status.String()
 	}
-	t.skips[skipKey{key, dayOf(r.id), reason}] += by
+	t.skips[skipKey{key, reason}] += by
 }
 
 func (t *transaction) writeSkips(ctx context.Context) error {
 	cols := arrays(oidText, oidInt4, oidDate, oidText, oidInt8)
 	compare := func(a, b skipKey) int {
-		return cmp.Or(compareCasts(a.castKey, b.castKey), cmp.Compare(a.day, b.day), cmp.Compare(a.reason, b.reason))
+		return cmp.Or(compareCasts(a.castKey, b.castKey), cmp.Compare(a.reason, b.reason))
 	}
 	for _, key := range sorted(t.skips, compare) {
 		if t.skips[key] == 0 {
