@@ -120,3 +120,33 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 		t.Errorf("%d of %d records of the first pass stay", len(timers), len(first))
 	}
 }
+
+// TestTwoBroadcastsShare: of two in a lane each has every second slice.
+func TestTwoBroadcastsShare(t *testing.T) {
+	t.Parallel()
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.ReplayDone()
+	s.Decide(n1, at(0))
+	for i := range 10 * domain.WalkSlice {
+		s.Decide(domain.ProfilePatched{User: fmt.Sprintf("user-%04d", i), Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
+	}
+	for i, note := range []string{"one", "two"} {
+		in := broadcast(note, "")
+		in.Source.Offset, in.Event.GetBroadcastAccepted().GetAccepted().GetRequest().Offset = int64(i), int64(i)
+		s.Decide(in, at(0))
+	}
+	met := map[string]int{}
+	for turn := 1; turn <= 16; turn++ {
+		for _, o := range s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)) {
+			if e, ok := o.(domain.Emit); ok && e.Event.GetDeliveryDeferred() != nil {
+				met[e.Event.GetNotificationId()]++
+			}
+		}
+		if gap := met["one"] - met["two"]; gap < -domain.WalkSlice || gap > domain.WalkSlice {
+			t.Fatalf("after %d turns %v were met", turn, met)
+		}
+	}
+	if met["one"] != 8*domain.WalkSlice || met["two"] != 8*domain.WalkSlice {
+		t.Errorf("%v were met", met)
+	}
+}

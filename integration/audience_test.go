@@ -19,26 +19,26 @@ type audience struct {
 	users []string
 
 	mu  sync.Mutex
-	got map[string]map[string]int // user → notification → how often the client was handed it
+	got map[string]map[string]time.Time // user → notification → when the client handed it on; it passes over what comes again
 }
 
 // connect connects users u-0…, half of them to each gateway. Reconnecting clients find the other one
 // where theirs is gone only if their address does not answer; a killed gateway comes back at its own.
 func connect(t *testing.T, prefix string, n int) *audience {
 	t.Helper()
-	a := &audience{t: t, got: map[string]map[string]int{}}
+	a := &audience{t: t, got: map[string]map[string]time.Time{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	clients := make([]*client.Client, n)
 	for i := range n {
 		user := fmt.Sprintf("%s-%d", prefix, i)
 		a.users = append(a.users, user)
-		a.got[user] = map[string]int{}
+		a.got[user] = map[string]time.Time{}
 		c, err := client.Dial(ctx, sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), token(user), client.Options{
 			Window: 20_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
 			Handle: func(_ context.Context, note client.Notification) error {
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				a.got[user][note.ID]++
+				a.got[user][note.ID] = time.Now()
 				return nil
 			},
 		})
@@ -54,6 +54,40 @@ func connect(t *testing.T, prefix string, n int) *audience {
 		}
 	})
 	return a
+}
+
+// during is how many notifications clients were handed between two times.
+func (a *audience) during(from, to time.Time) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, notes := range a.got {
+		for _, at := range notes {
+			if at.After(from) && at.Before(to) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sentTwice is how many deliveries of a notification went over a socket after one of the kills though they had before. None
+// may be whose acknowledgement was in the log before that: a second, since gateways gather receipts.
+func sentTwice(t *testing.T, id string, kills ...time.Time) (n int64) {
+	t.Helper()
+	for _, kill := range kills {
+		if number(t, `SELECT count(*) FROM whisper.deliveries AS d JOIN whisper.timeline AS t USING (delivery_id)
+			WHERE notification_id = $1 AND kind = 'delivery_delivered' AND at < $2`, id, kill.Add(-time.Second)) == 0 {
+			t.Error("nothing was acknowledged before a kill")
+		}
+		const sent = `FROM whisper.deliveries AS d WHERE notification_id = $1
+			AND EXISTS (SELECT FROM whisper.timeline WHERE delivery_id = d.delivery_id AND kind = 'delivery_sent' AND at > $2)
+			AND EXISTS (SELECT FROM whisper.timeline WHERE delivery_id = d.delivery_id AND kind = '%s' AND at < $3)`
+		n += number(t, "SELECT count(*) "+fmt.Sprintf(sent, "delivery_sent"), id, kill, kill)
+		if acked := number(t, "SELECT count(*) "+fmt.Sprintf(sent, "delivery_delivered"), id, kill, kill.Add(-time.Second)); acked > 0 {
+			t.Errorf("%d were acknowledged a second before a kill, and sent again after it", acked)
+		}
+	}
+	return n
 }
 
 // count is how many different notifications arrived.

@@ -15,7 +15,7 @@ import (
 )
 
 // nobody is an audience that devices join one by one.
-func nobody(t *testing.T) *audience { return &audience{t: t, got: map[string]map[string]int{}} }
+func nobody(t *testing.T) *audience { return &audience{t: t, got: map[string]map[string]time.Time{}} }
 
 // device is one of a user's, with the Go client. Its way to the gateways is what a balancer is in production: to
 // the node that it is turned to, and where that one refuses to another. Whatever arrives counts for the user.
@@ -39,7 +39,7 @@ func (a *audience) device(user string, nodes ...string) *device {
 	d := &device{t: a.t, user: user, a: a, nodes: nodes}
 	a.mu.Lock()
 	if a.got[user] == nil {
-		a.got[user] = map[string]int{}
+		a.got[user] = map[string]time.Time{}
 		a.users = append(a.users, user)
 	}
 	a.mu.Unlock()
@@ -57,7 +57,7 @@ func (d *device) dial() {
 		Handle: func(_ context.Context, note client.Notification) error {
 			d.a.mu.Lock()
 			defer d.a.mu.Unlock()
-			d.a.got[d.user][note.ID]++
+			d.a.got[d.user][note.ID] = time.Now()
 			return nil
 		},
 	})
