@@ -102,7 +102,7 @@ func TestABroadcastSurvivesTheEndOfEverything(t *testing.T) {
 	cast(t, map[string]any{"id": "all-1", "to": map[string]any{"segment": segment}, "rate": 100, "ttl": "30s", "content": map[string]any{"title": "News", "body": "for everyone"}})
 	sys.kill(t, "intake")
 	sys.restart(t, "intake")
-	eventuallyCount(a, online/4)
+	eventuallyCount(a, 3*online/4)
 	killed := time.Now()
 	roles := []string{"intake", "dispatch", "gateway-1", "gateway-2", "project"}
 	var wg sync.WaitGroup
