@@ -395,18 +395,17 @@ func TestDecisions(t *testing.T) {
 			{0, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona", "user_erased"}},
 			{0, domain.ProfilePatched{User: "mona", Offset: 3}, []string{"user_erased"}},
 		},
-		"what was sent days after it was asked for is remembered from then, and can be taken back": {
+		"what was sent days after it was asked for can be taken back for a day, and asked for again": {
 			{0, n1, nil},
 			{0, here("mona", "n1", "s1", 1), nil},
 			{0, arrived("pay", "mona", 7, given{sendAt: at(259_200), ttl: 96 * time.Hour}), []string{"delivery_scheduled", "park", "settle 7"}},
 			{259_200, domain.TimePassed{}, []string{"route pay #1 to n1"}},
 			{259_201, acked("pay", "mona"), []string{"unpark", "remember"}},
 			{345_000, domain.TimePassed{}, nil},
-			{345_000, sameRequest(arrived("pay", "mona", 8, given{}), 8), []string{"duplicate_dropped", "settle 8"}},
+			{345_000, sameRequest(arrived("pay", "mona", 8, given{ttl: 96 * time.Hour}), 8), []string{"route pay #1 to n1"}},
+			{345_000, steer("cancel", "pay"), []string{"delivery_cancelled", "settle 8", "settle 9", "cancel pay"}},
 			{345_000, steer("retract", "pay"), []string{"settle 9", "retract pay", "park", "retract at n1 for mona"}},
 			{345_001, here("mona", "n1", "s2", 1), []string{"retract at n1/s2 for mona"}},
-			{345_602, domain.TimePassed{}, nil}, // a day after it was acknowledged
-			{345_602, here("mona", "n1", "s3", 1), nil},
 		},
 		"per user and lane, order is kept when the user returns": {
 			{0, n1, nil},
@@ -770,10 +769,18 @@ func TestARestartKnowsWhatEndedLate(t *testing.T) {
 	}
 	s.RestoreSeen(seen("early", time.Time{}), seen("late", time.Time{}), seen("late", at(200_000)), seen("late", at(200_001)))
 	s.ReplayDone()
-	for _, step := range []struct{ at, known int }{{1, 2}, {100_000, 1}, {286_401, 1}, {286_402, 0}} {
+	s.Decide(n1, at(1))
+	for _, step := range []struct {
+		at     int
+		told   bool // that it was taken back
+		window int
+	}{{1, true, 2}, {100_000, true, 0}, {286_401, true, 0}, {286_402, false, 0}} {
 		s.Decide(domain.TimePassed{}, at(step.at))
-		if got := s.Stats().Seen; got != step.known {
-			t.Errorf("%d are known after %d s, want %d", got, step.at, step.known)
+		got := s.Stats().Seen
+		s.Decide(steer("retract", "late"), at(step.at))
+		told := s.Decide(here("mona", "n1", fmt.Sprint(step.at), 1), at(step.at))
+		if got != step.window || len(told) > 0 != step.told {
+			t.Errorf("after %d s %d are duplicates, want %d; told %t", step.at, got, step.window, len(told) > 0)
 		}
 	}
 }

@@ -62,8 +62,8 @@ func (s *State) look() {
 	end := min(i+LookSlice, s.users.len())
 	for ; i < end; i++ {
 		user := s.users.at(i)
-		if seen, ok := s.seen.lookup(HashDelivery(r.note, user)); ok {
-			r.since(time.UnixMilli(seen.AcceptedMs))
+		if at, ok := s.seen.since(HashDelivery(r.note, user)); ok {
+			r.since(at)
 		}
 		r.lookedAt = user
 	}

@@ -62,8 +62,8 @@ func (s *State) retract(in SteeringArrived) {
 
 // knownSince looks at what is known without a user. It comes before what is held is cancelled.
 func (s *State) knownSince(r *retraction) {
-	if all, ok := s.seen.lookup(HashDelivery(r.note, "")); ok {
-		r.since(time.UnixMilli(all.AcceptedMs))
+	if at, ok := s.seen.since(HashDelivery(r.note, "")); ok {
+		r.since(at)
 	}
 	if w := s.walks[r.note]; w != nil { // also for longer than the window
 		r.since(w.id.Time())
@@ -149,10 +149,10 @@ func (s *State) wasFor(note, user string) bool {
 	if s.walks[note] != nil { // also for longer than the window
 		return true
 	}
-	if _, ok := s.seen.lookup(HashDelivery(note, "")); ok {
+	if _, ok := s.seen.since(HashDelivery(note, "")); ok {
 		return true
 	}
-	_, ok := s.seen.lookup(HashDelivery(note, user))
+	_, ok := s.seen.since(HashDelivery(note, user))
 	return ok
 }
 

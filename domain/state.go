@@ -278,6 +278,7 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 // waited for them.
 func (s *State) Resume(now time.Time) []Output {
 	s.begin(now, nil)
+	s.seen.forget(now)
 	s.users.sort() // or the first broadcast would, in all partitions at once, and alerts wait
 	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
 		if s.wakeable(d) && len(s.live(d.user())) > 0 {

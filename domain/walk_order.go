@@ -16,7 +16,8 @@ import (
 // pass and the last user of it, everyone has exactly one, and a cursor means the same in every process. Who left before
 // his turn is met all the same, and who connects later waits for his turn in the second pass.
 //
-// It costs 16 bytes of memory a connected user and his id in whisper.timers while the walk lasts, and a comparison of two ids for each user of the second pass.
+// It costs 16 bytes of memory a connected user and his id in whisper.timers while the walk lasts, and a comparison of
+// two ids for each user of the second pass.
 
 // firstPerRecord bounds a record of the first pass: ids have at most 128 bytes, so 512 KiB.
 const firstPerRecord = 4096

@@ -16,13 +16,12 @@ type SeenDelivery struct {
 	Request uint64
 	// AcceptedMs is the request's time in Unix milliseconds.
 	AcceptedMs int64
-	// EndedMs is when it came to its end, in Unix milliseconds, where that was a good while later: what was put off or
-	// waited is remembered from then. Otherwise 0.
+	// EndedMs is when it came to its end, in Unix milliseconds, where that was a good while later; otherwise 0.
 	EndedMs int64
 }
 
-// endedLate is how long after the request an end is worth a record of its own: the window is never shorter than asked
-// for by more than this.
+// endedLate is how long after the request an end is worth a record of its own: what is taken back is known for the
+// window's length from its end, less this.
 const endedLate = time.Minute
 
 // FingerprintRequest is FNV-1a of the request's position.
@@ -41,16 +40,18 @@ func FingerprintRequest(p *whisperv1.Position) uint64 {
 // ID is the delivery id that the first request made.
 func (d SeenDelivery) ID() DeliveryID { return NewDeliveryID(time.UnixMilli(d.AcceptedMs), d.Hash) }
 
-// window remembers deliveries for a while. It costs about 60 bytes a delivery: at 1,000 deliveries a
-// second on one partition and 24 hours, 5 GB, which is where more partitions or a shorter window are due.
+// window remembers deliveries for a while from their request: they are duplicates when they come again. It costs about
+// 60 bytes a delivery: at 1,000 deliveries a second on one partition and 24 hours, 5 GB, which is where more partitions or
+// a shorter window are due. What ended later than that it remembers from the end as well: it may be taken back.
 type window struct {
 	keep  time.Duration
 	seen  map[DeliveryHash]firstRequest
 	order hashQueue // by arrival
-	// Of those that ended late: when, and in that order.
-	ended     map[DeliveryHash]int64
-	endedLast hashQueue
+	ended map[DeliveryHash]lateEnd
+	last  hashQueue // of those that ended late, by their end
 }
+
+type lateEnd struct{ acceptedMs, endedMs int64 }
 
 // hashQueue is first in, first out.
 type hashQueue struct {
@@ -77,13 +78,22 @@ type firstRequest struct {
 }
 
 func newWindow(keep time.Duration) window {
-	return window{keep: keep, seen: map[DeliveryHash]firstRequest{}, ended: map[DeliveryHash]int64{}}
+	return window{keep: keep, seen: map[DeliveryHash]firstRequest{}, ended: map[DeliveryHash]lateEnd{}}
 }
 
 // lookup is the delivery as the first request made it.
 func (w *window) lookup(h DeliveryHash) (first SeenDelivery, ok bool) {
 	r, ok := w.seen[h]
-	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs, EndedMs: w.ended[h]}, ok
+	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs}, ok
+}
+
+// since is when a delivery was asked for that may still be taken back.
+func (w *window) since(h DeliveryHash) (at time.Time, ok bool) {
+	if e, late := w.ended[h]; late {
+		return time.UnixMilli(e.acceptedMs), true
+	}
+	r, ok := w.seen[h]
+	return time.UnixMilli(r.acceptedMs), ok
 }
 
 // add remembers a delivery; the first request stands, and the last end.
@@ -92,9 +102,9 @@ func (w *window) add(d SeenDelivery) {
 		w.seen[d.Hash] = firstRequest{d.Request, d.AcceptedMs}
 		w.order.push(d.Hash)
 	}
-	if d.EndedMs > w.ended[d.Hash] {
-		w.ended[d.Hash] = d.EndedMs
-		w.endedLast.push(d.Hash)
+	if d.EndedMs > w.ended[d.Hash].endedMs {
+		w.ended[d.Hash] = lateEnd{d.AcceptedMs, d.EndedMs}
+		w.last.push(d.Hash)
 	}
 }
 
@@ -112,23 +122,17 @@ func (w *window) end(d SeenDelivery, now time.Time) (_ SeenDelivery, late bool) 
 func (w *window) forget(now time.Time) {
 	oldest := now.Add(-w.keep).UnixMilli()
 	w.order.drop(func(h DeliveryHash) bool {
-		if w.seen[h].acceptedMs >= oldest {
-			return false
-		}
-		if _, late := w.ended[h]; !late {
+		gone := w.seen[h].acceptedMs < oldest
+		if gone {
 			delete(w.seen, h)
 		}
-		return true
+		return gone
 	})
-	w.endedLast.drop(func(h DeliveryHash) bool {
-		at, ok := w.ended[h]
-		if at >= oldest {
-			return false
-		}
-		if ok { // not twice in the list
+	w.last.drop(func(h DeliveryHash) bool {
+		gone := w.ended[h].endedMs < oldest
+		if gone {
 			delete(w.ended, h)
-			delete(w.seen, h)
 		}
-		return true
+		return gone
 	})
 }
