@@ -85,28 +85,31 @@ func TestWritersTakeTurns(t *testing.T) {
 		facts     int
 		turn      bool
 		after     time.Duration
+		last      int
 	}{
-		"nobody else writes": {nil, 2, true, wait},
-		"gathers on until the other is done": {func(t *testing.T, w *writer) {
+		"nobody else writes": {facts: 2, turn: true, after: wait},
+		"much comes":         {facts: 2, turn: true, after: busyWaits * wait, last: busyFacts},
+		"gathers on until the other is done": {meanwhile: func(t *testing.T, w *writer) {
 			<-time.After(400 * time.Millisecond)
 			w.in <- chunkOf(t, &source{}, 2, 5)
 			<-time.After(100 * time.Millisecond)
 			<-w.turn
-		}, 5, true, 500 * time.Millisecond},
-		"has enough": {func(t *testing.T, w *writer) {
+		}, facts: 5, turn: true, after: 500 * time.Millisecond},
+		"has enough": {meanwhile: func(t *testing.T, w *writer) {
 			<-time.After(400 * time.Millisecond)
 			w.in <- chunkOf(t, &source{}, 2, 12)
-		}, 12, false, 400 * time.Millisecond},
-		"somebody waits": {func(_ *testing.T, w *writer) {
+		}, facts: 12, turn: false, after: 400 * time.Millisecond},
+		"somebody waits": {meanwhile: func(_ *testing.T, w *writer) {
 			<-time.After(400 * time.Millisecond)
 			w.hasten()
-		}, 2, false, 400 * time.Millisecond},
-		"the other is held up": {func(*testing.T, *writer) {}, 2, false, wait + turnWait},
+		}, facts: 2, turn: false, after: 400 * time.Millisecond},
+		"the other is held up": {meanwhile: func(*testing.T, *writer) {}, facts: 2, turn: false, after: wait + turnWait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWriter(nil, nil, limits{10, wait}, make(chan struct{}, 1), nil, nil)
+				w.last = tc.last
 				if tc.meanwhile != nil {
 					w.turn <- struct{}{}
 					go tc.meanwhile(t, w)
