@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -154,7 +155,7 @@ func BenchmarkFloorCopy(b *testing.B) {
 		start := time.Now()
 		for _, batch := range batches {
 			batch.field = append(batch.field, copyTrailer...)
-			if _, err := conn.PgConn().CopyFrom(b.Context(), newReader(batch.field), "COPY bare FROM STDIN (FORMAT binary)"); err != nil {
+			if _, err := conn.PgConn().CopyFrom(b.Context(), bytes.NewReader(batch.field), "COPY bare FROM STDIN (FORMAT binary)"); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -147,7 +147,7 @@ func (f *folder) write(t *rapid.T, events []*whisperv1.Event) {
 	if err := f.st.ensureDays(f.t.Context(), daysOf([]*chunk{c})); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.st.write(f.t.Context(), []*chunk{c}); err != nil {
+	if err := f.st.write(f.t.Context(), []*chunk{c}, false); err != nil {
 		t.Fatal(err)
 	}
 	f.src.at = c.next

@@ -124,7 +124,7 @@ func (t *transaction) writeEarly(ctx context.Context, early []fact) error {
 		c.raw(f.rec.Value)
 		c.optional(f.traceparent())
 	}
-	return t.copy(ctx, t.tx, `early_facts (topic, partition, "offset", notification_id, user_id, at, event, traceparent)`, rows)
+	return t.copy(ctx, `early_facts (topic, partition, "offset", notification_id, user_id, at, event, traceparent)`, rows)
 }
 
 // takeEarly takes up the facts that waited for deliveries of this batch.

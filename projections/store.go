@@ -100,13 +100,6 @@ func (s *store) run(ctx context.Context, tx pgx.Tx, text string, params ...[]byt
 	return res, res.Err
 }
 
-// copy sends rows by COPY.
-func (s *store) copy(ctx context.Context, tx pgx.Tx, into string, rows *copyRows) error {
-	rows.field = append(rows.field, copyTrailer...)
-	_, err := tx.Conn().PgConn().CopyFrom(ctx, newReader(rows.field), s.sql("COPY $."+into+" FROM STDIN (FORMAT binary)"))
-	return err
-}
-
 // checkpoints are all offsets of the schema.
 func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
 	rows, err := s.pool.Query(ctx, s.sql("SELECT topic, partition, next_offset FROM $.checkpoints"))

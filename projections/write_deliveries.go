@@ -80,7 +80,7 @@ func (t *transaction) writeDeliveries(ctx context.Context) error {
 	if added.rows == 0 {
 		return nil
 	}
-	return t.copy(ctx, t.tx, "deliveries ("+deliveryColumns+")", added)
+	return t.copy(ctx, "deliveries ("+deliveryColumns+")", added)
 }
 
 const deliveryColumns = `delivery_id, day, notification_id, user_id, lane, category, status, reason, channel, attempts,

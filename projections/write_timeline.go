@@ -29,7 +29,7 @@ func (t *transaction) writeTimeline(ctx context.Context) error {
 		}
 		c.optional(f.traceparent())
 	}
-	return t.copy(ctx, t.tx, `timeline (delivery_id, day, at, kind, detail, topic, partition, "offset", cause, traceparent)`, rows)
+	return t.copy(ctx, `timeline (delivery_id, day, at, kind, detail, topic, partition, "offset", cause, traceparent)`, rows)
 }
 
 // factDay is the day of the fact's delivery, so that a delivery's story stands in one partition and goes

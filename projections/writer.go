@@ -28,6 +28,7 @@ type writer struct {
 	down   atomic.Pointer[error]
 	failed chan struct{} // closed when run ended with an error
 	last   int           // facts of the transaction before
+	gently bool          // how the one in hand is written
 }
 
 // limits are when a writer stops gathering.
@@ -84,7 +85,7 @@ func (w *writer) run(ctx context.Context) error {
 		if chunks == nil {
 			return nil
 		}
-		w.last = weight(chunks)
+		w.last, w.gently = weight(chunks), turn
 		err := w.commit(ctx, chunks)
 		if turn {
 			<-w.turn
@@ -99,7 +100,7 @@ func (w *writer) run(ctx context.Context) error {
 // gather waits for a chunk, then for more until there is enough, or it was long enough and no other writer writes.
 // So writers that keep up write one after another, each a little more: all at once they would want every core, of
 // Postgres and of ours, for the time of a transaction. Writers that have much to catch up write side by side. turn
-// says that the turn is to be given back.
+// says that the turn is to be given back, and that there is time to write gently.
 func (w *writer) gather(ctx context.Context) (chunks []*chunk, turn bool) {
 	select {
 	case c := <-w.in:
@@ -194,7 +195,7 @@ func (w *writer) try(ctx context.Context, chunks []*chunk) error {
 	if err := w.store.ensureDays(ctx, daysOf(chunks)); err != nil {
 		return err
 	}
-	if err := w.store.write(ctx, chunks); err != nil {
+	if err := w.store.write(ctx, chunks, w.gently); err != nil {
 		return err
 	}
 	w.meters.transactions.Inc()

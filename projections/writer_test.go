@@ -1,9 +1,11 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -123,6 +125,31 @@ func TestWritersTakeTurns(t *testing.T) {
 			})
 		})
 	}
+}
+
+// In a bubble: pauses are as long as they should be.
+func TestAPacedCopyIsWhole(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		want := make([]byte, 3*pacedPiece+5)
+		for i := range want {
+			want[i] = byte(i * i >> 8)
+		}
+		begin := time.Now()
+		var got []byte
+		b := make([]byte, 2*pacedPiece)
+		for r := (&pacedReader{of: bytes.NewReader(want)}); ; {
+			n, err := r.Read(b)
+			if got = append(got, b[:n]...); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil || n > pacedPiece {
+				t.Fatalf("%d bytes at once, %v", n, err)
+			}
+		}
+		if !bytes.Equal(got, want) || time.Since(begin) != 4*pacedPause {
+			t.Errorf("%d bytes of %d in %s", len(got), len(want), time.Since(begin))
+		}
+	})
 }
 
 func TestSplitHalvesFactsAndKeepsOrder(t *testing.T) {
