@@ -30,8 +30,8 @@ type Config struct {
 	// run one after another. Partitions are shared among them.
 	Writers int
 	// BatchFacts and BatchWait end the gathering of a transaction: so many facts (default 20,000), or so
-	// long after the first (default 250 ms), four times as long where the one before had 1,000 and more. They are how
-	// far the tables are behind at rest, with up to 100 ms more in which Kafka gathers.
+	// long after the first (default 250 ms), and four times as long while much comes: after a transaction of 1,000
+	// facts or more. They are how far the tables are behind at rest, with up to 100 ms in which Kafka gathers.
 	BatchFacts int
 	BatchWait  time.Duration
 	// SessionTimeout is how soon a dead projector's partitions move (default: the loop's).

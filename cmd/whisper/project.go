@@ -19,7 +19,7 @@ type projectCmd struct {
 	RetentionDays  int           `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
 	Writers        int           `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
 	BatchFacts     int           `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
-	BatchWait      time.Duration `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered at most; how far the tables are behind at rest, and four times as far while much comes (default ${default})."`
+	BatchWait      time.Duration `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered, and so how far the tables are behind: at rest this, four times as long while much comes (default ${default})."`
 	Health         healthFlags   `embed:"" group:"health"`
 	Postgres       postgresFlags `embed:"" group:"postgres"`
 	Role           roleFlags     `embed:""`
