@@ -1,5 +1,6 @@
-// Package migrations owns the shape of Whisper's Postgres schema: embedded SQL, forward only, never
-// edited once landed. It must not know how the tables are filled.
+// Package migrations owns the shape of Whisper's Postgres schema: numbered files in sql/, forward only and never
+// edited once landed, and views in views/, one text each, which are replaced when their revision grows. It must not
+// know how the tables are filled.
 package migrations
 
 import (
@@ -24,8 +25,22 @@ const Schema = "whisper"
 // versionTable stands inside the schema, so that it is renamed with it when a rebuild is swapped in.
 const versionTable = "schema_version"
 
-//go:embed sql/*.sql
+//go:embed sql/*.sql views/*.sql
 var files embed.FS
+
+// embedded are the files of this program.
+func embedded() (source, error) {
+	numbered, err := fs.Sub(files, "sql")
+	if err != nil {
+		return source{}, err
+	}
+	views, err := fs.Sub(files, "views")
+	return source{numbered, views}, err
+}
+
+// A source is what a schema is made of: numbered migrations, each applied once, and views, each replaced when its
+// revision grows.
+type source struct{ numbered, views fs.FS }
 
 // Up brings the schema `whisper` up to date. Any number of processes may call it at once: one
 // migrates, the others wait for it and find nothing left to do.
@@ -34,11 +49,23 @@ func Up(ctx context.Context, url string, logger *slog.Logger) error {
 }
 
 // UpSchema does the same to a schema of another name, which a rebuild fills before it is swapped in.
+//
+// It never makes others wait for long: a statement that does not get its lock within a second gives up and is tried
+// again later, since whoever asks for a table after it would wait behind it. Each try that failed is told with who
+// holds the schema's tables. It ends when ctx does; what was applied by then stays.
 func UpSchema(ctx context.Context, url, schema string, logger *slog.Logger) error {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	provider, db, err := open(url, schema)
+	src, err := embedded()
+	if err != nil {
+		return err
+	}
+	return src.up(ctx, url, schema, logger)
+}
+
+func (src source) up(ctx context.Context, url, schema string, logger *slog.Logger) error {
+	provider, db, err := src.open(url, schema)
 	if err != nil {
 		return err
 	}
@@ -47,12 +74,25 @@ func UpSchema(ctx context.Context, url, schema string, logger *slog.Logger) erro
 	if err != nil {
 		return fmt.Errorf("migrate the schema %s: %w", schema, err)
 	}
-	results, err := provider.Up(ctx)
+	patient := patience{db: db, schema: schema, log: logger}
+	err = patient.do(ctx, func(ctx context.Context) error {
+		results, err := provider.Up(ctx)
+		if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
+			results = partial.Applied
+		}
+		for _, r := range results {
+			logger.Info("migration applied", "schema", schema, "version", r.Source.Version, "seconds", r.Duration.Seconds())
+		}
+		return err
+	})
+	if err == nil {
+		err = src.replaceViews(ctx, db, patient)
+	}
+	if err == nil {
+		err = finishIndexes(ctx, db, patient)
+	}
 	if err = errors.Join(err, release()); err != nil {
 		return fmt.Errorf("migrate the schema %s: %w", schema, withHint(err))
-	}
-	for _, r := range results {
-		logger.Info("migration applied", "schema", schema, "version", r.Source.Version, "seconds", r.Duration.Seconds())
 	}
 	return nil
 }
@@ -60,7 +100,11 @@ func UpSchema(ctx context.Context, url, schema string, logger *slog.Logger) erro
 // Check is nil when the schema has every migration that this program knows. A newer schema passes:
 // while a new version is rolled out the old one goes on running, so migrations only ever add.
 func Check(ctx context.Context, url string) error {
-	provider, db, err := open(url, Schema)
+	src, err := embedded()
+	if err != nil {
+		return err
+	}
+	provider, db, err := src.open(url, Schema)
 	if err != nil {
 		return err
 	}
@@ -98,20 +142,17 @@ func version(ctx context.Context, db *sql.DB) (int64, error) {
 	return have.Int64, err
 }
 
-func open(url, schema string) (*goose.Provider, *sql.DB, error) {
+func (src source) open(url, schema string) (*goose.Provider, *sql.DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, nil, fmt.Errorf("postgres address: %w", err)
 	}
 	cfg.RuntimeParams["search_path"] = pgx.Identifier{schema}.Sanitize()
 	cfg.RuntimeParams["application_name"] = "whisper migrate"
+	cfg.RuntimeParams["lock_timeout"] = lockTimeout
 	db := stdlib.OpenDB(*cfg)
-	sqls, err := fs.Sub(files, "sql")
-	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
-	}
 	provider, err := goose.NewProvider(
-		goose.DialectPostgres, db, sqls,
+		goose.DialectPostgres, db, src.numbered,
 		goose.WithTableName(versionTable),
 		goose.WithDisableGlobalRegistry(true),
 	)
@@ -132,6 +173,10 @@ func lock(ctx context.Context, db *sql.DB, schema string, logger *slog.Logger) (
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
+	}
+	// Waiting for another migration stops nobody else, so this connection waits as long as it takes.
+	if _, err := conn.ExecContext(ctx, "SET lock_timeout = 0"); err != nil {
+		return nil, errors.Join(fmt.Errorf("connect: %w", err), conn.Close())
 	}
 	var free bool
 	if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", lockKey).Scan(&free); err != nil {

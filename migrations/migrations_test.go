@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	migrations.ServerURL = server.URL
 	code := m.Run()
 	if err := server.Stop(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
