@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,6 +22,8 @@ type store struct {
 
 	mu   sync.Mutex
 	days map[int32]bool // whose partitions exist
+
+	written atomic.Int64 // transactions
 }
 
 // The second half of an advisory lock on a schema: a user partition (0 and above), or one of these.
@@ -80,6 +83,17 @@ func lockClass(schema string) int32 {
 	return int32(h.Sum32())
 }
 
+// stripeTurns is how many transactions count into the same rows.
+const stripeTurns = 32
+
+// stripe says under which of its partitions a transaction counts. Counts are summed over all partitions when they are read, so one
+// row takes what a whole batch adds to a count; and the row changes now and then, since its replaced versions stay, and are looked
+// at each time, while somebody holds a snapshot open. The transaction holds the lock of the partition, so nobody else
+// counts into the same row meanwhile, projectors of versions before included, which count each partition into its own.
+func (s *store) stripe(locked []int32) int32 {
+	return locked[int(s.written.Add(1)/stripeTurns)%len(locked)]
+}
+
 func (s *store) close() { s.pool.Close() }
 
 // sql puts the schema in front of the names that are marked with a dollar and a dot: $.deliveries.
@@ -102,7 +116,16 @@ func (s *store) run(ctx context.Context, tx pgx.Tx, text string, params ...[]byt
 
 // checkpoints are all offsets of the schema.
 func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
-	rows, err := s.pool.Query(ctx, s.sql("SELECT topic, partition, next_offset FROM $.checkpoints"))
+	// From the end of the key: of a partition's versions the first one that is seen is the one that lives.
+	rows, err := s.pool.Query(ctx, s.sql(`
+		WITH RECURSIVE c AS (
+			(SELECT topic, partition, next_offset FROM $.checkpoints ORDER BY topic DESC, partition DESC, next_offset DESC LIMIT 1)
+			UNION ALL
+			SELECT n.* FROM c CROSS JOIN LATERAL (
+				SELECT topic, partition, next_offset FROM $.checkpoints AS n WHERE (n.topic, n.partition) < (c.topic, c.partition)
+				ORDER BY topic DESC, partition DESC, next_offset DESC LIMIT 1
+			) AS n
+		) SELECT topic, partition, next_offset FROM c`))
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}

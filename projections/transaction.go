@@ -21,6 +21,7 @@ type transaction struct {
 	tx pgx.Tx
 	*folded
 	gently bool // see write
+	stripe int32
 	shards shards
 	stats  stats
 	skips  map[skipKey]int64
@@ -37,7 +38,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 	}
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	t := &transaction{store: s, tx: tx, gently: gently, shards: shards{}, stats: stats{}, skips: map[skipKey]int64{}}
+	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, skips: map[skipKey]int64{}}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
 	}
@@ -102,6 +103,13 @@ func (p pacedReader) Read(b []byte) (int, error) {
 	return p.of.Read(b[:min(len(b), pacedPiece)])
 }
 
+// moveCheckpoints is the compare-and-set. It finds each row by its whole key, next_offset included, so what it costs does not
+// depend on the versions that it leaves behind, which stay while somebody holds a snapshot open.
+const moveCheckpoints = `
+	UPDATE $.checkpoints AS c SET next_offset = k.next, updated_at = now()
+	FROM unnest($1::text[], $2::int4[], $3::int8[], $4::int8[]) AS k(topic, partition, expected, next)
+	WHERE c.topic = k.topic AND c.partition = k.partition AND c.next_offset = k.expected`
+
 // claim takes the locks and moves the checkpoints. Waiting for another projector's transaction on the
 // same partitions happens here, so that everything after sees what it wrote.
 func (t *transaction) claim(ctx context.Context, chunks []*chunk) error {
@@ -124,10 +132,7 @@ func (t *transaction) claim(ctx context.Context, chunks []*chunk) error {
 		f[2].int8(src.at)
 		f[3].int8(next)
 	}
-	res, err := t.run(ctx, t.tx, `
-		UPDATE $.checkpoints AS c SET next_offset = k.next, updated_at = now()
-		FROM unnest($1::text[], $2::int4[], $3::int8[], $4::int8[]) AS k(topic, partition, expected, next)
-		WHERE c.topic = k.topic AND c.partition = k.partition AND c.next_offset = k.expected`, cols.params()...)
+	res, err := t.run(ctx, t.tx, moveCheckpoints, cols.params()...)
 	if err != nil {
 		return fmt.Errorf("move the checkpoints: %w", err)
 	}

@@ -232,6 +232,7 @@ func (t *transaction) skip(r *row, partition int32, by int64) {
 	if reason == "" {
 		reason = r.status.String()
 	}
+	key.partition = t.stripe
 	t.skips[skipKey{key, reason}] += by
 }
 

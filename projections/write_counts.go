@@ -35,8 +35,8 @@ func (s shards) of(notificationID string, day, partition int32) *shard {
 
 // count moves every count that a row belongs to.
 func (t *transaction) count(r *row, partition int32, by int64) {
-	t.shards.of(r.notificationID, dayOf(r.id), partition).statuses[r.status] += by
-	t.stats.add(r, partition, by)
+	t.shards.of(r.notificationID, dayOf(r.id), t.stripe).statuses[r.status] += by
+	t.stats.add(r, t.stripe, by)
 	t.skip(r, partition, by)
 }
 

@@ -26,7 +26,7 @@ func (t *transaction) writeDuplicates(ctx context.Context) error {
 		}
 		for _, d := range inserted {
 			f := t.duplicates[d]
-			t.shards.of(d.notificationID, factDay(f), f.userPartition()).duplicates++
+			t.shards.of(d.notificationID, factDay(f), t.stripe).duplicates++
 		}
 		if err := t.removeGhosts(ctx, inserted); err != nil {
 			return err
