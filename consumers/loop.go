@@ -89,8 +89,9 @@ const rebalanceTimeout = 30 * time.Second
 // Loop consumes topics in a group: one goroutine and one bounded queue a partition, cooperative
 // rebalancing, commits behind [Partition.Commit]. A slow partition holds up no other.
 type Loop struct {
-	cfg LoopConfig
-	cl  *kgo.Client
+	cfg   LoopConfig
+	cl    *kgo.Client
+	lease *lease
 
 	mu      sync.Mutex
 	workers map[string]map[int32]*worker
@@ -107,7 +108,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Loop{cfg: cfg, workers: map[string]map[int32]*worker{}, failed: make(chan struct{})}
+	l := &Loop{cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{})}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
@@ -126,6 +127,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(min(cfg.SessionTimeout/4, 3*time.Second)),
 		kgo.RebalanceTimeout(rebalanceTimeout),
+		kgo.WithHooks(l.lease),
 		kgo.OnPartitionsAssigned(l.assigned),
 		kgo.AdjustFetchOffsetsFn(l.start),
 		kgo.OnPartitionsRevoked(l.revoked),
@@ -145,6 +147,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer cancel()
 	var committer sync.WaitGroup
 	committer.Go(func() { l.commitEvery(ctx) })
+	committer.Go(func() { l.lease.watch(ctx) })
 	go func() {
 		select {
 		case <-l.failed:
@@ -189,6 +192,34 @@ func (l *Loop) Ready() error {
 		}
 	}
 	return nil
+}
+
+// Leads says whether this process may act for its partitions now: the group has confirmed it within the session
+// timeout. Handlers are not called while it does not; who acts by a clock of its own asks before.
+func (l *Loop) Leads() bool { return l.lease.held() }
+
+// Confirm asks the group whether this process is still its member, and so p, while its context lives, its own. It
+// asks again until the coordinator answers or ctx ends; an error before that says that it is not.
+func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
+	for {
+		req := kmsg.NewPtrHeartbeatRequest()
+		req.Group = l.cfg.Group
+		req.MemberID, req.Generation = l.cl.GroupMetadata()
+		resp, err := req.RequestWith(ctx, l.cl)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		switch {
+		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
+			return nil
+		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID), ctx.Err() != nil, IsFatal(err):
+			return fmt.Errorf("the group %s has not confirmed %s/%d: %w", l.cfg.Group, p.Topic, p.ID, err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (l *Loop) poll(ctx context.Context) error {
@@ -271,7 +302,8 @@ func (l *Loop) worker(topic string, id int32) *worker {
 }
 
 // assigned makes the workers; they begin in start, when their offsets are known.
-func (l *Loop) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+func (l *Loop) assigned(_ context.Context, cl *kgo.Client, parts map[string][]int32) {
+	_, generation := cl.GroupMetadata() // l.cl may not be set yet
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.joined = true
@@ -281,6 +313,7 @@ func (l *Loop) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int
 				l.workers[topic] = map[int32]*worker{}
 			}
 			l.workers[topic][id] = newWorker(l, topic, id)
+			l.workers[topic][id].part.Generation = generation
 		}
 	}
 }

@@ -15,6 +15,8 @@ type Partition struct {
 	// Start is the offset of the first record that will be handed out: the committed one, or what
 	// LoopConfig.Starts said. [FromStart] where nothing was committed yet.
 	Start int64
+	// Generation of the group in which it was assigned: a later owner's is greater, as long as the group lives.
+	Generation int32
 
 	next      atomic.Int64 // may be committed; -1: nothing yet
 	committed int64        // was committed; only the loop's committer touches it
@@ -151,7 +153,7 @@ func (w *worker) run() {
 	w.opened.Store(true)
 	for {
 		records := w.take()
-		if records == nil {
+		if records == nil || !w.loop.lease.await(w.ctx) {
 			break
 		}
 		if err := feed.Handle(w.ctx, records); err != nil && w.ctx.Err() == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -52,14 +53,21 @@ type followed struct {
 func (f *followed) done() { f.once.Do(func() { close(f.caughtUp) }) }
 
 // NewReader makes one; Run must run for records to come. The caller closes it.
-func NewReader(c ClientConfig) (*Reader, error) {
+func NewReader(c ClientConfig) (*Reader, error) { return newReader(c, 1, fetchMaxWait) }
+
+// NewTailReader is a reader for what nobody waits for: its brokers gather for up to five seconds, so that following
+// a topic at its end costs next to nothing.
+func NewTailReader(c ClientConfig) (*Reader, error) { return newReader(c, 1<<20, 5*time.Second) }
+
+func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	cl, err := kgo.NewClient(append(
 		c.Options(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMinBytes(minBytes),
+		kgo.FetchMaxWait(wait),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)

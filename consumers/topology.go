@@ -87,8 +87,9 @@ func (t Topology) Specs() []TopicSpec {
 	add(TopicChanges, t.Partitions, kept)
 	add(TopicEvents, t.Partitions, kept)
 	add(TopicSeen, t.Partitions, deleted(t.DuplicateWindow+time.Hour))
-	for _, name := range []string{TopicUsers, TopicPresence, TopicTimers} {
-		add(name, t.Partitions, compacted())
+	add(TopicPresence, t.Partitions, compacted())
+	for _, name := range []string{TopicUsers, TopicTimers} {
+		add(name, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(compactAfter)))
 	}
 	add(TopicCounters, t.Partitions, deleted(domain.CountsKept))
 	add(TopicTemplates, 1, compacted())
@@ -121,6 +122,11 @@ func (t Topology) spec(name string, partitions int32, configs map[string]string)
 func deleted(keep time.Duration) map[string]string {
 	return map[string]string{"cleanup.policy": "delete", "retention.ms": millis(keep)}
 }
+
+// compactAfter is how long a record of a compacted topic stays beside a later one of its key. What an owner who had
+// lost the partition writes late would otherwise be all that compaction leaves; by then the present owner, or the
+// next one's restore, has written it anew (see [Owners]).
+const compactAfter = time.Hour
 
 func compacted() map[string]string {
 	return map[string]string{"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "segment.ms": millis(6 * time.Hour)}

@@ -219,6 +219,14 @@ func (s *State) RestoreUser(user string, encoded []byte) {
 	s.changesAt = max(s.changesAt, s.users.profileOf(user).number(profileChanges))
 }
 
+// EncodedUser is what whisper.users is to have of a user; nil: nothing.
+func (s *State) EncodedUser(user string) []byte {
+	if encoded, ok := s.users.profile(user); ok {
+		return []byte(encoded)
+	}
+	return nil
+}
+
 // RestoreSeen puts a part of the window back.
 func (s *State) RestoreSeen(seen ...SeenDelivery) {
 	for _, d := range seen {

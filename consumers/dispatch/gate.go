@@ -110,7 +110,7 @@ func (p *partition) count() {
 		t.acked.Store(true)
 		return
 	}
-	rec := &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id}
+	rec := &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id, Headers: p.owner}
 	if !p.encode(rec, m) {
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 )
@@ -28,6 +30,9 @@ type partition struct {
 	missing int
 
 	// Everything below belongs to the loop's goroutine.
+	ownedAs     consumers.Epoch
+	owner       []kgo.RecordHeader // what every record of a changelog carries
+	repairs     *repairs
 	state       *domain.State
 	ledgers     [3]*ledger
 	walks       *walks
@@ -52,7 +57,7 @@ func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
 		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		epochs: []*epoch{newEpoch()}, walks: newWalks(), recalled: make(chan []domain.Input, 1),
+		epochs: []*epoch{newEpoch()}, walks: newWalks(), repairs: newRepairs(), recalled: make(chan []domain.Input, 1),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
@@ -97,12 +102,21 @@ func (p *partition) run() {
 		return
 	}
 	defer p.role.reader.Unfollow(consumers.TopicPresence, p.id)
+	defer p.stopTails()
+	defer p.repairs.searching.Wait()
 	close(p.restored)
 	seal := time.NewTicker(p.role.cfg.CommitInterval)
 	defer seal.Stop()
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for p.ctx.Err() == nil {
+		if !p.leads() {
+			select {
+			case <-time.After(leadsIn):
+			case <-p.ctx.Done():
+			}
+			continue
+		}
 		if p.work() {
 			select { // a busy partition commits too
 			case <-seal.C:
@@ -154,14 +168,18 @@ var laneRoom = [3]float64{0, 0.25, 0.5}
 
 const roomIn = 5 * time.Millisecond
 
+// leadsIn is how soon a loop that may not decide for now looks again.
+const leadsIn = 50 * time.Millisecond
+
 // work does one round and says whether there may be more to do at once.
 func (p *partition) work() (more bool) {
 	p.release()
+	p.repair()
 	defer p.count()
 	now := p.role.cfg.Now()
 	for _, it := range p.mail.take(queueEvents, 1024) {
 		p.eventsNext = it.rec.Offset + 1
-		if it.input != nil {
+		if it.input != nil && !p.stale(it.rec) {
 			p.write(it.rec, p.state.Decide(it.input, now))
 		}
 		more = true

@@ -25,6 +25,7 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		return err
 	}
 	parked := map[string]*whisperv1.Parked{}
+	t := newTakeover()
 	var bad error
 	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
 	topics := []struct {
@@ -32,15 +33,16 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		sink func([]*kgo.Record)
 		stay bool
 	}{
-		{consumers.TopicUsers, p.restoreUsers, false},
-		{consumers.TopicSeen, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreSeen(recs)) }, false},
-		{consumers.TopicCounters, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreCounted(recs)) }, false},
-		{consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }, false},
+		{consumers.TopicUsers, t.current(consumers.TopicUsers, p.restoreUsers), false},
+		{consumers.TopicSeen, t.current(consumers.TopicSeen, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreSeen(recs)) }), false},
+		{consumers.TopicCounters, t.current(consumers.TopicCounters, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreCounted(recs)) }), false},
+		{consumers.TopicTimers, t.current(consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }), false},
 		{consumers.TopicPresence, p.presence, true},
 	}
 	caughtUp := make([]<-chan struct{}, 0, len(topics))
 	defer func() { // also when the partition went meanwhile: it may come back, and can't be followed twice
 		if err != nil {
+			p.stopTails()
 			for _, t := range topics[:len(caughtUp)] {
 				p.role.reader.Unfollow(t.name, p.id)
 			}
@@ -53,18 +55,26 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		}
 		caughtUp = append(caughtUp, c)
 	}
-	for i, t := range topics {
+	for i := range topics {
 		select {
 		case <-caughtUp[i]:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if err := p.takeOver(ctx, t); err != nil {
+		return err
+	}
+	for _, t := range topics {
 		if !t.stay {
 			p.role.reader.Unfollow(t.name, p.id) // its sink shares memory with what follows
 		}
 	}
 	if bad != nil {
 		return bad
+	}
+	if err := p.followTails(ctx, t); err != nil {
+		return err
 	}
 	categories, err := p.role.tables.attach(ctx, p)
 	if err != nil {
@@ -76,10 +86,13 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	for _, key := range sortedKeys(parked) {
 		p.state.RestoreParked(parked[key])
 	}
+	if err := p.repairRestored(t, parked); err != nil {
+		return err
+	}
 	p.replayed()
 	st := p.state.Stats()
 	p.role.log.Info("partition restored", "partition", p.id, "users", st.Users, "connected", st.Connected,
-		"parked", st.Parked, "window", st.Seen, "took", time.Since(begin))
+		"parked", st.Parked, "window", st.Seen, "owner", p.ownedAs, "took", time.Since(begin))
 	return nil
 }
 

@@ -88,6 +88,7 @@ type Role struct {
 	log     *slog.Logger
 	loop    *consumers.Loop
 	reader  *consumers.Reader
+	tails   *consumers.Reader    // looks for strays of earlier owners, behind everything else
 	direct  *consumers.Publisher // at once: the way to the socket
 	bulk    *consumers.Publisher // gathered: facts and changelogs
 	dead    *consumers.DeadLetters
@@ -124,6 +125,9 @@ func New(cfg Config) (*Role, error) {
 	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {
 		return nil, err
 	}
+	if r.tails, err = consumers.NewTailReader(cfg.Client); err != nil {
+		return nil, err
+	}
 	r.recalls = newRecalls(cfg.Client, r.reader, r.fail, r.log)
 	r.dead = consumers.NewDeadLetters(r.bulk, "dispatch")
 	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
@@ -157,12 +161,14 @@ func (r *Role) Run(ctx context.Context) error {
 		r.direct.Close()
 		r.bulk.Close()
 		r.reader.Close()
+		r.tails.Close()
 	}()
 	// The reader and the publishers outlive the loop: its handover needs them.
 	support, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g, gctx := errgroup.WithContext(ctx)
 	sg, sctx := errgroup.WithContext(support)
 	sg.Go(func() error { return r.reader.Run(sctx) })
+	sg.Go(func() error { return r.tails.Run(sctx) })
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })

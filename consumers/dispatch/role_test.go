@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -91,10 +92,11 @@ func (s *setup) watch(specs []consumers.TopicSpec) {
 	}
 }
 
+// of are the records of a topic, without the marks of owners.
 func (s *setup) of(topic string) []*kgo.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.records[topic]
+	return slices.DeleteFunc(slices.Clone(s.records[topic]), func(rec *kgo.Record) bool { return string(rec.Key) == consumers.OwnerMark })
 }
 
 func (s *setup) publish(rec *kgo.Record, m proto.Message) {

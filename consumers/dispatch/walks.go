@@ -84,7 +84,7 @@ func (p *partition) writeAfter(e *epoch) {
 }
 
 func (p *partition) timer(id domain.DeliveryID) *kgo.Record {
-	return &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: id[:]}
+	return &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: id[:], Headers: p.owner}
 }
 
 func sortedIDs(m map[domain.DeliveryID]domain.Advanced) []domain.DeliveryID {

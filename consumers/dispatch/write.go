@@ -81,7 +81,7 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 				p.role.log.Debug("a command found nothing of its notification here", "partition", p.id, "command", o.Command, "notification_id", o.Notification)
 			}
 		case domain.PutUser:
-			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User)}
+			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User), Headers: p.owner}
 			if o.Profile == nil {
 				p.publish(p.role.bulk, rec, nil)
 			} else {
@@ -103,13 +103,20 @@ func (p *partition) publish(to *consumers.Publisher, rec *kgo.Record, m proto.Me
 }
 
 func (p *partition) factRecord(ev *whisperv1.Event, trace domain.Trace) *kgo.Record {
-	headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(domain.KindOf(ev))}}, traceHeaders(trace)...)
+	kind := domain.KindOf(ev)
+	headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, traceHeaders(trace)...)
+	if ownWord(kind) {
+		headers = append(headers, p.owner...)
+	}
 	return &kgo.Record{Topic: consumers.TopicEvents, Partition: p.id, Key: []byte(ev.GetUserId()), Headers: headers}
 }
 
 func (p *partition) publishIn(e *epoch, to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
 	if m != nil && !p.encode(rec, m) {
 		return
+	}
+	if rec.Topic == consumers.TopicTimers && len(p.repairs.open) > 0 {
+		delete(p.repairs.open, string(rec.Key)) // what is written now is later than what is searched for
 	}
 	e.outstanding.Add(1)
 	to.Publish(p.ctx, rec, e.acked)
@@ -144,7 +151,7 @@ func (p *partition) writeSeen(e *epoch) {
 			m.AcceptedMs = append(m.AcceptedMs, uint64(d.AcceptedMs))
 			m.LaterMs = append(m.LaterMs, uint64(max(d.EndedMs-d.AcceptedMs, 0)))
 		}
-		p.publishIn(e, p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id))}, m)
+		p.publishIn(e, p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id)), Headers: p.owner}, m)
 		seen = seen[n:]
 	}
 }
