@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -127,11 +129,40 @@ func jsonText(raw string) (string, error) {
 		return "", errors.New("is not a JSON string")
 	}
 	// The decoder puts U+FFFD for half of a pair; two different ids must not become one.
-	if strings.ContainsRune(s, utf8.RuneError) && !strings.ContainsRune(raw, utf8.RuneError) &&
-		!strings.Contains(strings.ToLower(raw), `\ufffd`) {
+	if halfPair(raw) {
 		return "", errors.New("has half of a surrogate pair (\\ud800 to \\udfff)")
 	}
 	return s, nil
+}
+
+// halfPair says that one of the escapes in a JSON string as written is half of a surrogate pair.
+func halfPair(raw string) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		switch first := escaped(raw[i:]); {
+		case first < 0xD800 || first > 0xDFFF:
+			i++ // also a backslash that is escaped itself
+		case first <= 0xDBFF && i+6 <= len(raw) && utf16.IsSurrogate(escaped(raw[i+6:])) && escaped(raw[i+6:]) >= 0xDC00:
+			i += 11
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// escaped is what \uXXXX at the start of s stands for; -1 where there is none.
+func escaped(s string) rune {
+	if len(s) < 6 || s[:2] != `\u` {
+		return -1
+	}
+	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 // jsonKind names what a value is, for sentences.
@@ -220,6 +251,9 @@ func checkNested(raw, path string, depth int, p *problems) {
 	c := jsonCursor{s: raw}
 	if raw[0] == '[' {
 		for v, ok := c.item(); ok; v, ok = c.item() {
+			if _, err := jsonText(v); err != nil && v[0] == '"' {
+				p.add(WordMalformed, "%s %v", cut(path+"[]"), err)
+			}
 			checkNested(v, path+"[]", depth+1, p)
 		}
 		return

@@ -70,7 +70,7 @@ type grant struct {
 
 // login is what a revocation is held against.
 type login struct {
-	issuedUS int64  // the claim iat; 0: it has none, so every revocation covers it
+	issuedUS int64  // the earliest that it can have been issued: the claim iat less the leeway; 0: no iat, every revocation covers it
 	sid      uint64 // hash of the claim sid, the login at the identity provider; 0: none
 }
 
@@ -194,7 +194,8 @@ func (v *verifier) await(ctx context.Context) error {
 // renewWait bounds how long a connect waits for a key set that may know its key.
 const renewWait = 3 * time.Second
 
-// verify says what a token allows. The error is one of the above, with nothing of the token in it. It may
+// verify says what a token allows. The error is one of the above, with nothing of the token in it but how far
+// its time is ahead. It may
 // wait for the key set to be read again, for renewWait at most.
 func (v *verifier) verify(ctx context.Context, token string) (grant, error) {
 	g, err := v.check(token)
@@ -211,22 +212,25 @@ func (v *verifier) verify(ctx context.Context, token string) (grant, error) {
 	return g, err
 }
 
-type tokenClaims struct {
-	jwt.RegisteredClaims
-	SID string `json:"sid,omitempty"`
-}
-
 // check is verify with the keys at hand. errUnknownKey: another look at the key set may help.
 func (v *verifier) check(token string) (grant, error) {
 	if token == "" {
 		return grant{}, errNoToken
 	}
+	if checkHeader(token) != nil {
+		return grant{}, errBadToken
+	}
 	var claims tokenClaims
 	parsed, err := v.parser.ParseWithClaims(token, &claims, v.key)
 	switch {
 	case err == nil:
-	case errors.Is(err, jwt.ErrTokenExpired): // told only of a good signature
+	// Claims are looked at only after a good signature.
+	case errors.Is(err, jwt.ErrTokenExpired):
 		return grant{}, errTokenExpired
+	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return grant{}, v.early("iat", claims.IssuedAt)
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return grant{}, v.early("nbf", claims.NotBefore)
 	case v.unknownKey(parsed):
 		return grant{}, errUnknownKey
 	default:
@@ -238,12 +242,20 @@ func (v *verifier) check(token string) (grant, error) {
 	g := grant{user: claims.Subject, expires: claims.ExpiresAt.Time, until: claims.ExpiresAt.Add(v.leeway)}
 	g.login.sid = hashSID(claims.SID)
 	if claims.IssuedAt != nil {
-		g.login.issuedUS = claims.IssuedAt.UnixMicro()
+		// The login's clock may be ahead by the leeway: its token, issued just before a revocation, says that it was
+		// issued just after. Nothing tells it from one of the next seconds, so those are refused, too.
+		g.login.issuedUS = claims.IssuedAt.Add(-v.leeway).UnixMicro()
 	}
 	if v.revoked.covers(g.user, g.login) {
 		return grant{}, errRevoked
 	}
 	return g, nil
+}
+
+// early names the clocks, which are all that is wrong with such a token.
+func (v *verifier) early(claim string, at *jwt.NumericDate) error {
+	return fmt.Errorf("%w: its %s is %s ahead of the gateway's clock; clocks may differ by %s",
+		errBadToken, claim, at.Sub(v.now()).Round(100*time.Millisecond), v.leeway)
 }
 
 // key picks by the algorithm, which the parser has already held against the list, and by the key's name.

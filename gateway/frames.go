@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"github.com/klivvr/whisper/domain"
 )
 
 // Close codes of the public contract; those below 4000 are the WebSocket protocol's own.
@@ -125,6 +127,12 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, jsonError(err)
+	}
+	if f.Type != "" {
+		// A member that is there twice, or half of a character: another reader could take it for another id.
+		if _, err := domain.StrictMembers(b, "the frame", "type", "ids", "token"); err != nil {
+			return f, &frameError{codeBadFrame, err.Error(), false}
+		}
 	}
 	switch {
 	case f.Type == "refresh":

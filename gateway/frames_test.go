@@ -40,6 +40,11 @@ func testFramesThatCantBeUsed(t *testing.T, link change) {
 		"unknown ack":      {websocket.TextMessage, `{"type":"ack","ids":["nobody-sent-it"]}`, codeUnknownID, false},
 		"129-byte ack":     {websocket.TextMessage, `{"type":"ack","ids":["` + long + `"]}`, codeUnknownID, false},
 		"129-byte read":    {websocket.TextMessage, `{"type":"read","ids":["` + long + `"]}`, codeBadIDs, false},
+		"type twice":       {websocket.TextMessage, `{"type":"ack","type":"read","ids":["a"]}`, codeBadFrame, false},
+		"ids twice":        {websocket.TextMessage, `{"type":"read","ids":["a"],"ids":["b"]}`, codeBadFrame, false},
+		"ids, then IDS":    {websocket.TextMessage, `{"type":"read","ids":["a"],"IDS":["b"]}`, codeBadFrame, false},
+		"TYPE":             {websocket.TextMessage, `{"TYPE":"read","ids":["a"]}`, codeBadFrame, false},
+		"half a character": {websocket.TextMessage, `{"type":"read","ids":["a\ud800"]}`, codeBadFrame, false},
 		"empty read":       {websocket.TextMessage, `{"type":"read","ids":[""]}`, codeBadIDs, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/klivvr/whisper/domain"
 )
 
 // keySet is a JWKS as it was read once; immutable.
@@ -22,14 +25,18 @@ type kidAlg struct{ kid, alg string }
 // parseKeySet keeps the keys that tokens can be checked by and passes over the others, as RFC 7517 §5
 // wants. A set that has none is an error: it never takes a good one's place.
 func parseKeySet(raw []byte) (*keySet, error) {
-	var doc struct {
-		Keys []json.RawMessage `json:"keys"`
+	doc, err := domain.StrictMembers(raw, "the key set", "keys")
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		return nil, fmt.Errorf("the key set is not JSON: %w", err)
+	var keys []json.RawMessage
+	if list, ok := doc["keys"]; !ok {
+		return nil, errors.New("the key set has no member keys")
+	} else if err := json.Unmarshal(list, &keys); err != nil {
+		return nil, errors.New("the key set's keys are not a list")
 	}
 	s := &keySet{named: map[kidAlg]jwt.VerificationKeySet{}, kids: map[string]bool{}, nameless: map[string]jwt.VerificationKeySet{}}
-	for _, one := range doc.Keys {
+	for _, one := range keys {
 		var key jose.JSONWebKey
 		if err := key.UnmarshalJSON(one); err != nil {
 			s.skipped++

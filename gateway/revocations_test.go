@@ -43,13 +43,14 @@ func (n *node) login(token string) *client {
 func TestRevokingAUser(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
-	now := n.clock.now()
-	old, newer, other := n.tokenOf("mona", "", now.Add(-time.Minute), time.Hour), n.tokenOf("mona", "", now.Add(time.Second), time.Hour), n.tokenOf("omar", "", now.Add(-time.Minute), time.Hour)
+	now := n.clock.now().Add(-time.Minute) // of the revocation, so that there can be a token well after it
+	old, newer, other := n.tokenOf("mona", "", now.Add(-time.Minute), time.Hour), n.tokenOf("mona", "", now.Add(n.verifier.leeway+time.Second), time.Hour), n.tokenOf("omar", "", now.Add(-time.Minute), time.Hour)
+	ahead := n.login(n.tokenOf("mona", "", now.Add(n.verifier.leeway-time.Second), time.Hour)) // issued before, by a login whose clock is ahead
 	phone, laptop, omar := n.login(old), n.login(old), n.login(other)
 	timeless := n.login(sign(t, jwt.SigningMethodHS256, secret, claims("mona", time.Hour))) // no iat: before everything
 	fresh := n.login(newer)
 	n.revoke("mona", "", now)
-	for _, c := range []*client{phone, laptop, timeless} {
+	for _, c := range []*client{phone, laptop, timeless, ahead} {
 		if reason := c.wantClose(closeUnauthorized); !strings.Contains(reason, "revoked") {
 			t.Errorf("the reason is %q", reason)
 		}
@@ -64,8 +65,8 @@ func TestRevokingAUser(t *testing.T) {
 	// What is told again, or late, takes nothing back.
 	n.revoke("mona", "", now.Add(-time.Hour))
 	n.dial("", bearer(old)).wantClose(closeUnauthorized)
-	if got := n.revocations.closed.Get(); got != 3 {
-		t.Errorf("%d sessions revoked, want 3", got)
+	if got := n.revocations.closed.Get(); got != 4 {
+		t.Errorf("%d sessions revoked, want 4", got)
 	}
 	n.broker.Publish(&kgo.Record{Topic: consumers.TopicRevocations, Key: []byte("mona")}, nil)
 	n.login(old)

@@ -22,7 +22,7 @@ type revokeCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *revokeCmd) Help() string {
-	return `Closes a user's sockets with 4001, on every gateway, and has tokens that were issued before now refused. Who logs in anew is let in from the next second on. Examples:
+	return `Closes a user's sockets with 4001, on every gateway, and has tokens that were issued before now refused, also by a login whose clock is ahead by the gateways' --auth-leeway: who logs in anew is let in that much later (10 s). Examples:
 
     whisper revoke --user mona --reason "phone stolen"
     whisper revoke --user mona --session 3fb1c2`

@@ -131,9 +131,10 @@ func (c *sendCmd) checkContent() []error {
 	if _, err := variablesOf(c.Variables, c.Var); err != nil {
 		errs = append(errs, err)
 	}
-	var object map[string]any
-	if c.Data != "" && json.Unmarshal([]byte(c.Data), &object) != nil {
-		errs = append(errs, errors.New("data: is not a JSON object"))
+	if c.Data != "" {
+		if _, err := domain.StrictMembers([]byte(c.Data), "data"); err != nil {
+			errs = append(errs, fmt.Errorf("data: is not a JSON object: %w", err))
+		}
 	}
 	return errs
 }

@@ -67,14 +67,14 @@ func readTemplateFile(path string) (t templateFile, problems []string) {
 
 func templateFields(path string, source []byte) (map[string]any, error) {
 	if filepath.Ext(path) == ".json" {
+		if _, err := domain.StrictMembers(source, "the template"); err != nil {
+			return nil, err
+		}
 		dec := json.NewDecoder(bytes.NewReader(source))
 		dec.UseNumber()
 		var fields map[string]any
 		if err := dec.Decode(&fields); err != nil {
 			return nil, fmt.Errorf("is not a JSON object: %w", err)
-		}
-		if dec.More() {
-			return nil, errors.New("has something behind its JSON object: one template a file")
 		}
 		return fields, nil
 	}

@@ -197,7 +197,7 @@ func variablesOf(object string, named map[string]string) ([]byte, error) {
 	if object != "" {
 		source, err := argumentOrFile(object)
 		if err == nil {
-			err = json.Unmarshal(source, &all)
+			all, err = domain.StrictMembers(source, "it")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("variables: %q is not a JSON object: %w", oneLine(object), err)

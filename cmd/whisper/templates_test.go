@@ -40,16 +40,17 @@ func TestTemplatesAreCheckedWithoutKafka(t *testing.T) {
 		}
 	}
 	for name, tt := range map[string]struct{ text, want string }{
-		"a.yaml":   {"default_locale: en\nlocales: {en: {body: '{{ a | shout }} {% if %}'}, ar: {title: '{{ user.token }}'}}", "locales.en.body: {{ a | shout }}: unknown filter shout"},
-		"b.yaml":   {"- x", "is not a template: fields such as default_locale and locales are expected"},
-		"c.yaml":   {"a: [", "is not YAML: yaml: line 1"},
-		"d.yaml":   {"a: &x 1\nb: *x", "line 2: anchors and aliases are not known here"},
-		"e.yaml":   {"a: 1\na: 2", "line 2: a is there twice"},
-		"f.json":   {`[]`, "is not a JSON object"},
-		"g.json":   {`{} {}`, "has something behind its JSON object"},
-		"h@1.yaml": {greetingYAML, `id "h@1" has an @: behind one stands a version`},
-		"i.yaml":   {"id: 7\n" + greetingYAML, "id must be a string"},
-		"j.yaml":   {greetingYAML + "nothing: x\n", `unknown field "nothing"; known are default_locale, timezone, locales`},
+		"a.yaml":     {"default_locale: en\nlocales: {en: {body: '{{ a | shout }} {% if %}'}, ar: {title: '{{ user.token }}'}}", "locales.en.body: {{ a | shout }}: unknown filter shout"},
+		"b.yaml":     {"- x", "is not a template: fields such as default_locale and locales are expected"},
+		"c.yaml":     {"a: [", "is not YAML: yaml: line 1"},
+		"d.yaml":     {"a: &x 1\nb: *x", "line 2: anchors and aliases are not known here"},
+		"e.yaml":     {"a: 1\na: 2", "line 2: a is there twice"},
+		"twice.json": {`{"default_locale":"en","default_locale":"ar","locales":{}}`, "twice"},
+		"f.json":     {`[]`, "must be a JSON object"},
+		"g.json":     {`{} {}`, "there is more behind it"},
+		"h@1.yaml":   {greetingYAML, `id "h@1" has an @: behind one stands a version`},
+		"i.yaml":     {"id: 7\n" + greetingYAML, "id must be a string"},
+		"j.yaml":     {greetingYAML + "nothing: x\n", `unknown field "nothing"; known are default_locale, timezone, locales`},
 	} {
 		got := whisper(t, nil, "templates", "check", file(t, name, tt.text))
 		if got.code != exitError || !strings.Contains(got.stdout, tt.want) {

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -132,7 +133,13 @@ func (r Request) check() (domain.Lane, error) {
 }
 
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(into); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		if _, err = domain.StrictMembers(body, "the body"); err == nil {
+			err = json.Unmarshal(body, into)
+		}
+	}
+	if err != nil {
 		http.Error(w, "the body is not the JSON that this takes: "+err.Error(), http.StatusBadRequest)
 		return false
 	}
