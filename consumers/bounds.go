@@ -11,8 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Bounds are the first offset that there is of a partition and the one that comes next. It asks again
-// until Kafka answers or ctx ends; an error before that is one that waiting can't help.
+// Bounds are the first offset that there is of a partition and its last stable offset: one past the last record
+// that may be read now. Where no transaction is open, that is the partition's end. It asks again until Kafka
+// answers or ctx ends; an error before that is one that waiting can't help.
 func (r *Reader) Bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
 	const earliest, latest = -2, -1
 	err = r.persist(ctx, "find the ends of", topic, partition, func(ctx context.Context) error {
@@ -39,11 +40,15 @@ func (r *Reader) Since(ctx context.Context, topic string, partition int32, at ti
 	return offset, err
 }
 
+// readCommitted is the isolation level of a request. An open transaction ends the log for us: nothing behind its
+// first record can be read until it ends.
+const readCommitted = 1
+
 // offset asks for this one partition only: with all of them in every answer, a restore of n partitions
 // would cost n².
 func (r *Reader) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -1
+	req.ReplicaID, req.IsolationLevel = -1, readCommitted
 	p := kmsg.NewListOffsetsRequestTopicPartition()
 	p.Partition, p.Timestamp = partition, which
 	t := kmsg.NewListOffsetsRequestTopic()
@@ -134,7 +139,7 @@ func (r *Reader) Passed(ctx context.Context, topic string, partition int32, from
 	return end, nil
 }
 
-// emptyUpTo says that there is no record in [from, end), which must be below the high watermark.
+// emptyUpTo says that there is no record in [from, end), which must not be above the last stable offset.
 func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, from, end int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -157,14 +162,14 @@ func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, f
 			continue
 		}
 		got, next := kgo.ProcessFetchPartition(
-			kgo.ProcessFetchPartitionOpts{Topic: topic, Partition: partition, Offset: from}, rp, kgo.DefaultDecompressor(), nil)
+			kgo.ProcessFetchPartitionOpts{Topic: topic, Partition: partition, Offset: from, IsolationLevel: kgo.ReadCommitted()}, rp, kgo.DefaultDecompressor(), nil)
 		switch {
 		case got.Err != nil:
 			return false, got.Err
 		case len(got.Records) > 0:
 			return got.Records[0].Offset >= end, nil
 		case next <= from: // nothing at all comes after
-			return got.HighWatermark >= end, nil
+			return got.LastStableOffset >= end, nil
 		}
 		from = next
 	}
@@ -173,7 +178,7 @@ func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, f
 
 func (r *Reader) fetch(ctx context.Context, topic string, id [16]byte, leader, partition int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID, req.MinBytes, req.MaxBytes = -1, 0, 1<<20
+	req.ReplicaID, req.MinBytes, req.MaxBytes, req.IsolationLevel = -1, 0, 1<<20, readCommitted
 	p := kmsg.NewFetchRequestTopicPartition()
 	p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = partition, from, 1, -1 // the first batch comes whatever its size
 	t := kmsg.NewFetchRequestTopic()

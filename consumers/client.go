@@ -81,6 +81,8 @@ func (c ClientConfig) Options() []kgo.Opt {
 		kgo.ClientID(c.ClientID),
 		kgo.DisableClientMetrics(),
 		kgo.DialTimeout(5 * time.Second),
+		// What upstream's transaction took back must not be delivered.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// The default of 2.5 s delays what waits for a topic's leader to come back.
 		kgo.MetadataMinAge(500 * time.Millisecond),
 		kgo.WithLogger(clientLogger{c.logger()}),

@@ -123,6 +123,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.FetchMinBytes(cfg.FetchMinBytes),
 		kgo.FetchMaxWait(cfg.FetchMaxWait),
 		kgo.DisableAutoCommit(),
+		kgo.KeepControlRecords(), // they move the position; no Feed sees them
 		kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		kgo.HeartbeatInterval(min(cfg.SessionTimeout/4, 3*time.Second)),
@@ -264,7 +265,7 @@ func (l *Loop) complete(w *worker, f kgo.FetchTopicPartition) bool {
 			"group", l.cfg.Group, "topic", f.Topic, "partition", f.Partition, "records", lost, "from", f.LogStartOffset)
 		return true
 	}
-	l.fail(w.part, "read", fmt.Errorf("%d records before offset %d were removed by retention before group %s read them: "+
+	l.fail(w.part, "read", fmt.Errorf("up to %d records before offset %d were removed by retention before group %s read them: "+
 		"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
 		lost, f.LogStartOffset, l.cfg.Group))
 	return false
@@ -463,7 +464,7 @@ func (l *Loop) commit(ctx context.Context, workers []*worker) {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	moved := map[*Partition]int64{}
 	for _, w := range workers {
-		if next := w.part.next.Load(); next > w.part.committed {
+		if next := w.part.gaps.pass(w.part.next.Load()); next > w.part.committed {
 			if offsets[w.part.Topic] == nil {
 				offsets[w.part.Topic] = map[int32]kgo.EpochOffset{}
 			}

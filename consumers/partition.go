@@ -20,6 +20,7 @@ type Partition struct {
 
 	next      atomic.Int64 // may be committed; -1: nothing yet
 	committed int64        // was committed; only the loop's committer touches it
+	gaps      gaps
 }
 
 // Commit says that everything before next is settled. The loop commits it within its interval, and at
@@ -64,18 +65,19 @@ type worker struct {
 	// started is set once, by who runs the worker or by who gives it up before that.
 	started atomic.Bool
 
-	mu      sync.Mutex
-	expects int64 // the offset that comes next; -1: any
-	queue   []*kgo.Record
-	bytes   int
-	paused  bool
-	arrived chan struct{} // one token: the queue is not empty
+	mu       sync.Mutex
+	position int64 // one past what was polled, markers and all; -1: not known before the first poll
+	queue    []*kgo.Record
+	bytes    int
+	moved    bool // the position moved since the last take
+	paused   bool
+	arrived  chan struct{} // one token: the queue is not empty, or the position moved
 }
 
 func newWorker(l *Loop, topic string, id int32) *worker {
 	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	w.part.next.Store(-1)
-	w.expects = -1
+	w.position = -1
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -84,33 +86,38 @@ func newWorker(l *Loop, topic string, id int32) *worker {
 func (w *worker) begin(at int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.part.Start, w.expects = at, at
+	w.part.Start, w.position = at, at
+	w.part.gaps.startAt(at)
 }
 
-// overtaken says how many records the cluster has removed that nobody has read: its log now begins after what
-// comes next. Gaps within the log are none: control records and aborted transactions have offsets as well.
+// overtaken says how many offsets the cluster has removed that nobody has read: its log now begins after the
+// position. Gaps within the log are none: markers and aborted transactions have offsets as well. Nor is a marker
+// that retention removed after it was polled: the position, and with it the commit, is behind it by then. What is
+// left unknown is what was removed while no member of the group was reading: that may have been records, so it is told.
 func (w *worker) overtaken(f kgo.FetchTopicPartition) (lost int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.expects >= 0 {
-		lost = max(0, f.LogStartOffset-w.expects)
+	if w.position < 0 {
+		return 0
 	}
-	w.expects = f.Records[len(f.Records)-1].Offset + 1
-	return lost
+	return max(0, min(f.LogStartOffset, f.Records[0].Offset)-w.position)
 }
 
 // enqueue takes what was polled and says whether the partition is to be paused now.
 func (w *worker) enqueue(records []*kgo.Record) (pause bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.queue = append(w.queue, records...)
 	for _, rec := range records {
+		if isControl(rec) {
+			continue
+		}
+		w.passTo(rec.Offset)
+		w.position = rec.Offset + 1
+		w.queue = append(w.queue, rec)
 		w.bytes += len(rec.Key) + len(rec.Value)
 	}
-	select {
-	case w.arrived <- struct{}{}:
-	default:
-	}
+	w.passTo(records[len(records)-1].Offset + 1)
+	w.signal()
 	if !w.paused && (len(w.queue) > w.loop.cfg.MaxBufferedRecords || w.bytes > w.loop.cfg.MaxBufferedBytes) {
 		w.paused = true
 		return true
@@ -118,26 +125,57 @@ func (w *worker) enqueue(records []*kgo.Record) (pause bool) {
 	return false
 }
 
-// take empties the queue; it blocks until there is something or the partition goes.
-func (w *worker) take() []*kgo.Record {
+// passTo moves the position over offsets that hold nothing for the Feed; the caller holds mu.
+func (w *worker) passTo(next int64) {
+	if from := max(w.position, 0); next > from {
+		w.part.gaps.add(from, next)
+		w.position, w.moved = next, true
+	}
+}
+
+func (w *worker) signal() {
+	select {
+	case w.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the queue; it blocks until there is something, the position moved or the partition goes. next is
+// the position behind the records.
+func (w *worker) take() (records []*kgo.Record, next int64, ok bool) {
 	for {
 		w.mu.Lock()
-		if records := w.queue; len(records) > 0 {
-			resume := w.paused
-			w.queue, w.bytes, w.paused = nil, 0, false
+		if len(w.queue) > 0 || w.moved {
+			records, next, resume := w.queue, w.position, w.paused
+			w.queue, w.bytes, w.moved, w.paused = nil, 0, false, false
 			w.mu.Unlock()
 			if resume {
 				w.loop.cl.ResumeFetchPartitions(map[string][]int32{w.part.Topic: {w.part.ID}})
 			}
-			return records
+			return records, next, true
 		}
 		w.mu.Unlock()
 		select {
 		case <-w.arrived:
 		case <-w.ctx.Done():
-			return nil
+			return nil, 0, false
 		}
 	}
+}
+
+// hand gives the Feed what was taken.
+func (w *worker) hand(feed Feed, records []*kgo.Record, next int64) error {
+	last := int64(-1)
+	if len(records) > 0 {
+		last = records[len(records)-1].Offset
+		if err := feed.Handle(w.ctx, records); err != nil {
+			return err
+		}
+	}
+	if p, ok := feed.(Passer); ok && next > last+1 && w.ctx.Err() == nil {
+		return p.Passed(w.ctx, next)
+	}
+	return nil
 }
 
 // run opens, feeds and closes; it ends the loop on an error.
@@ -152,11 +190,11 @@ func (w *worker) run() {
 	}
 	w.opened.Store(true)
 	for {
-		records := w.take()
-		if records == nil || !w.loop.lease.await(w.ctx) {
+		records, next, ok := w.take()
+		if !ok || !w.loop.lease.await(w.ctx) {
 			break
 		}
-		if err := feed.Handle(w.ctx, records); err != nil && w.ctx.Err() == nil {
+		if err := w.hand(feed, records, next); err != nil && w.ctx.Err() == nil {
 			w.loop.fail(w.part, "handle", err)
 			break
 		}

@@ -68,6 +68,7 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMinBytes(minBytes),
 		kgo.FetchMaxWait(wait),
+		kgo.KeepControlRecords(), // they move the position; no sink sees them
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)
@@ -200,8 +201,10 @@ func (r *Reader) hand(p kgo.FetchTopicPartition) {
 	if f == nil {
 		return
 	}
-	f.sink(p.Records)
 	next := p.Records[len(p.Records)-1].Offset + 1
+	if records := dataOf(p.Records); len(records) > 0 {
+		f.sink(records)
+	}
 	f.next.Store(next)
 	if next >= f.end {
 		f.done()

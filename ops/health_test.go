@@ -267,6 +267,41 @@ func TestQueueDepthsAreWhatIsNotCommitted(t *testing.T) {
 	}
 }
 
+// TestDepthsEndAtTheLastStableOffset: what an open transaction holds back can't be worked off, so it is no queue.
+func TestDepthsEndAtTheLastStableOffset(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	topic := consumers.TopicRequests(domain.High)
+	f.write(t, &kgo.Record{Topic: topic, Timestamp: noon.Add(-time.Hour)})
+	f.commit(t, "whisper-intake", topic, 0, 1)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(f.client.Brokers...), kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Timestamp: noon.Add(-time.Hour)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	m := f.monitor(t)
+	doc := m.Health(t.Context())
+	wantReasons(t, doc)
+	if doc.QueueDepths["high"] != 0 {
+		t.Errorf("while it is open the depths are %v", doc.QueueDepths)
+	}
+	if err := cl.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	f.commit(t, "whisper-intake", topic, 0, 3) // as the loop does: past the marker
+	doc = m.Health(t.Context())
+	wantReasons(t, doc)
+	if doc.QueueDepths["high"] != 0 {
+		t.Errorf("behind the marker the depths are %v", doc.QueueDepths)
+	}
+}
+
 func TestHealthAnswersWithoutKafka(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -81,7 +81,8 @@ func (m *HealthMonitor) measure(ctx context.Context, q queue, commits kadm.Offse
 	if err != nil {
 		return 0, false, err
 	}
-	ends, err := m.adm.ListEndOffsets(ctx, q.topic)
+	// The last stable offsets: what an open transaction holds back is not ours to work off yet.
+	ends, err := m.adm.ListCommittedOffsets(ctx, q.topic)
 	if err != nil {
 		return 0, false, err
 	}

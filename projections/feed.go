@@ -75,6 +75,15 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 	return f.put(ctx, facts, next)
 }
 
+// Passed implements consumers.Passer: the checkpoint moves past offsets that hold no record.
+func (f *feed) Passed(ctx context.Context, next int64) error {
+	if next <= f.next {
+		return nil
+	}
+	f.next = next
+	return f.put(ctx, nil, next)
+}
+
 func (f *feed) put(ctx context.Context, facts []fact, next int64) error {
 	weight := min(max(int64(len(facts)), 1), f.size)
 	if err := f.room.Acquire(ctx, weight); err != nil {

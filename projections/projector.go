@@ -208,7 +208,7 @@ func (p *Projector) awaitSchema(ctx context.Context) error {
 
 // starts says where each partition goes on: at the checkpoint, which the log must still reach.
 func (p *Projector) starts(ctx context.Context, assigned map[string][]int32) (map[string]map[int32]int64, error) {
-	starts, ends, err := bounds(ctx, p.admin, slices.Collect(maps.Keys(assigned)))
+	starts, ends, err := bounds(ctx, p.admin.ListStartOffsets, p.admin.ListEndOffsets, slices.Collect(maps.Keys(assigned)))
 	if err != nil {
 		return nil, err
 	}
@@ -253,15 +253,20 @@ func (p *Projector) start(ctx context.Context, topic string, id int32, next int6
 	}
 }
 
-// bounds are the log's first and next offsets. It waits while Kafka is away.
-func bounds(ctx context.Context, admin *kadm.Client, topics []string) (starts, ends kadm.ListedOffsets, err error) {
+// list asks for one offset of every partition of topics.
+type list func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error)
+
+// bounds are the log's first offsets and its ends: with ListEndOffsets the high watermarks, which no checkpoint may
+// be above; with ListCommittedOffsets the last stable offsets, which is as far as anybody can read while a
+// transaction is open. It waits while Kafka is away.
+func bounds(ctx context.Context, first, last list, topics []string) (starts, ends kadm.ListedOffsets, err error) {
 	var pause backoff
 	for {
-		if starts, err = admin.ListStartOffsets(ctx, topics...); err == nil {
+		if starts, err = first(ctx, topics...); err == nil {
 			err = starts.Error()
 		}
 		if err == nil {
-			if ends, err = admin.ListEndOffsets(ctx, topics...); err == nil {
+			if ends, err = last(ctx, topics...); err == nil {
 				err = ends.Error()
 			}
 		}
@@ -287,7 +292,7 @@ func (p *Projector) Open(_ context.Context, part *consumers.Partition) (consumer
 
 // Lag is how many records of the log are not in the tables yet, over all partitions, whoever has them.
 func (p *Projector) Lag(ctx context.Context) (int64, error) {
-	starts, ends, err := bounds(ctx, p.admin, topics())
+	starts, ends, err := bounds(ctx, p.admin.ListStartOffsets, p.admin.ListCommittedOffsets, topics())
 	if err != nil {
 		return 0, err
 	}

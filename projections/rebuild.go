@@ -122,7 +122,7 @@ func (r *rebuild) close() {
 }
 
 func (r *rebuild) run(ctx context.Context) error {
-	starts, ends, err := bounds(ctx, r.admin, topics())
+	starts, ends, err := bounds(ctx, r.admin.ListStartOffsets, r.admin.ListCommittedOffsets, topics())
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ type scan struct {
 // run hands over records, in order per partition, until it has read everything that was there or, when
 // following, until ctx ends. An error of sink ends it.
 func (s scan) run(ctx context.Context, sink func(*kgo.Record) error) error {
-	cl, err := kgo.NewClient(s.client.Options()...)
+	cl, err := kgo.NewClient(append(s.client.Options(), kgo.KeepControlRecords())...) // the last one may be a marker
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
 	}
@@ -80,7 +80,7 @@ func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int3
 		})
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, rec := range p.Records {
-				if len(errs) == 0 {
+				if len(errs) == 0 && !rec.Attrs.IsControl() {
 					if err := sink(rec); err != nil {
 						errs = append(errs, err)
 					}
@@ -107,7 +107,7 @@ func empty(left map[string]map[int32]int64) bool {
 
 // bounds are, for each partition to read, where to start and where it ends now.
 func (s scan) bounds(ctx context.Context, adm *kadm.Client) (starts, ends map[string]map[int32]int64, err error) {
-	listed, err := adm.ListEndOffsets(ctx, s.topics...)
+	listed, err := adm.ListCommittedOffsets(ctx, s.topics...)
 	if err == nil {
 		err = listed.Error()
 	}

@@ -38,6 +38,12 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 	return nil
 }
 
+// Passed implements consumers.Passer: a restore waits for offsets, and the last ones may hold no record.
+func (f *feed) Passed(ctx context.Context, next int64) error {
+	f.part.mail.put(ctx, f.queue, []item{{next: next}})
+	return nil
+}
+
 // handBatch is how many records are decoded before the loop gets them: the first of a long fetch should
 // not wait for its last.
 const handBatch = 256

@@ -11,7 +11,7 @@ import (
 type ledger struct {
 	entries []entry
 	head    int
-	next    int64 // one past the last record taken; -1: none yet
+	next    int64 // one past the last offset taken or passed; -1: none yet
 }
 
 type entry struct {
@@ -29,6 +29,9 @@ func (l *ledger) take(offset, events int64) {
 	l.entries = append(l.entries, entry{offset: offset, events: events})
 	l.next = offset + 1
 }
+
+// pass notes that there are no records before next.
+func (l *ledger) pass(next int64) { l.next = max(l.next, next) }
 
 // settle notes that nothing depends on the record any more, and what the window has to remember.
 func (l *ledger) settle(offset int64, seen *domain.SeenDelivery) {

@@ -9,9 +9,11 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// item is one decoded record on its way to the partition's loop.
+// item is one decoded record on its way to the partition's loop, or, without a record, how far its topic was
+// passed over.
 type item struct {
 	rec   *kgo.Record
+	next  int64        // where rec is nil: there are no records before this offset
 	input domain.Input // nil: nothing to decide, or bad
 	bad   error
 }
@@ -60,6 +62,14 @@ func (m *mailbox) tell(in ...domain.Input) {
 	m.control = append(m.control, in...)
 	m.mu.Unlock()
 	m.signal()
+}
+
+// after is the offset that comes after the item.
+func (it item) after() int64 {
+	if it.rec == nil {
+		return it.next
+	}
+	return it.rec.Offset + 1
 }
 
 // put adds items of a topic, waiting for room. It gives up when ctx ends and says so: nothing may be put

@@ -178,7 +178,7 @@ func (p *partition) work() (more bool) {
 	defer p.count()
 	now := p.role.cfg.Now()
 	for _, it := range p.mail.take(queueEvents, 1024) {
-		p.eventsNext = it.rec.Offset + 1
+		p.eventsNext = it.after()
 		if it.input != nil && !p.stale(it.rec) {
 			p.write(it.rec, p.state.Decide(it.input, now))
 		}
@@ -195,7 +195,10 @@ func (p *partition) work() (more bool) {
 		p.write(nil, p.state.Resume(now))
 	}
 	for _, it := range p.mail.take(queueChanges, 256) {
-		p.changesNext = it.rec.Offset + 1
+		p.changesNext = it.after()
+		if it.rec == nil {
+			continue
+		}
 		p.write(it.rec, p.state.Decide(it.input, now))
 		more = true
 	}
@@ -223,6 +226,10 @@ func (p *partition) work() (more bool) {
 
 // take decides about one record of a lane.
 func (p *partition) take(lane int, it item, now time.Time) {
+	if it.rec == nil {
+		p.ledgers[lane].pass(it.next)
+		return
+	}
 	from := p.eventsNext
 	if it.rec.Offset < p.laneEnds[lane] {
 		from = p.eventsStart // it may have been in flight before: its feedback may be older than we are

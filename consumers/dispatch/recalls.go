@@ -212,6 +212,7 @@ func (b *readBack) consume(ctx context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMaxWait(recallPoll/2),
 		kgo.MaxConcurrentFetches(1),
+		kgo.KeepControlRecords(), // they move the position
 	)...)
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
@@ -258,16 +259,22 @@ func (b *readBack) failed(fetches kgo.Fetches) (fatal error) {
 
 // take looks at what came, and hands over what it finds. It says false when the reading is to end.
 func (b *readBack) take(ctx context.Context, fetches kgo.Fetches) bool {
+	// A hole within the log is none of records: markers have offsets, and so have aborted transactions.
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		if len(f.Records) > 0 && min(f.LogStartOffset, f.Records[0].Offset) > b.next {
+			b.truncated(f.Records[0].Timestamp)
+		}
+	})
 	for it := fetches.RecordIter(); !it.Done(); {
 		rec := it.Next()
 		if rec.Offset >= b.end {
 			b.next = b.end
 			break
 		}
-		if rec.Offset > b.next { // nothing compacts this topic
-			b.truncated(rec.Timestamp)
-		}
 		b.next = rec.Offset + 1
+		if rec.Attrs.IsControl() {
+			continue
+		}
 		b.records++
 		b.m.records.Inc()
 		if in, ok := b.fact(rec); ok {

@@ -148,11 +148,11 @@ func (c *catalogue) get(id string) (t template, bad error) {
 	return t, nil
 }
 
-// end is the offset after the last template. It asks until Kafka answers: not to know is no reason to
+// end is the offset after the last template that can be read. It asks until Kafka answers: not to know is no reason to
 // refuse a request.
 func (c *catalogue) end(ctx context.Context) (int64, error) {
 	for {
-		ends, err := c.adm.ListEndOffsets(ctx, consumers.TopicTemplates)
+		ends, err := c.adm.ListCommittedOffsets(ctx, consumers.TopicTemplates)
 		if err == nil {
 			if end, ok := ends.Lookup(consumers.TopicTemplates, 0); ok && end.Err == nil {
 				return end.Offset, nil
