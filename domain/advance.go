@@ -2,7 +2,6 @@ package domain
 
 import (
 	"container/heap"
-	"slices"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -28,6 +27,7 @@ func (s *State) try(d *delivery) {
 	for ; int(d.step) < len(d.channels()); d.step++ {
 		switch channel := s.channelOf(d); {
 		case d.denied.has(channel):
+		case channel == ChannelSocket && d.acknowledged:
 		case channel == ChannelSocket:
 			if ready := s.render(d, channel); !ready {
 				return
@@ -36,6 +36,10 @@ func (s *State) try(d *delivery) {
 				s.sendSocket(d, live, "")
 				return
 			}
+		case d.openPushes():
+			s.awaitPushes(d)
+			return
+		case d.pushTook:
 		default:
 			ready, sent := s.sendPush(d, channel)
 			if !ready || sent {
@@ -47,9 +51,22 @@ func (s *State) try(d *delivery) {
 	s.exhausted(d)
 }
 
-// exhausted: no channel is left to try now. Who may still connect is waited for; otherwise it ends.
+// exhausted: no channel is left to try now. What may still reach the user is waited for: the answer of a push, its next
+// try, a connection. Otherwise it ends.
 func (s *State) exhausted(d *delivery) {
-	if d.usesSocket() {
+	switch {
+	case d.openPushes():
+		s.awaitPushes(d)
+		return
+	case d.reached():
+		s.settle(d)
+		return
+	case s.owesPush(d): // its turn was given to a socket that nobody answers at
+		d.dropSockets()
+		d.step, _ = d.pushStep()
+		s.backoff(d, later(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), ReasonRetry)
+		return
+	case d.usesSocket():
 		s.await(d)
 		return
 	}
@@ -91,7 +108,7 @@ func (s *State) await(d *delivery) {
 func (s *State) backoff(d *delivery, until time.Time, reason string) {
 	d.phase = whisperv1.Phase_PHASE_BACKOFF
 	d.tries++
-	d.retry, d.retryAfter = false, 0
+	d.retry = false
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: reason, UntilMs: until.UnixMilli()}}})
 	s.schedule(d, until)
 	if d.parked || until.Sub(s.now) > s.policy.HoldBack/2 {
@@ -121,7 +138,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 	}
 	d.attempt++
 	d.phase = whisperv1.Phase_PHASE_SENDING
-	d.waiting = d.waiting[:0]
+	d.dropSockets()
 	for _, p := range to {
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
 		s.put(RouteTo{Node: p.node, User: d.user(), Trace: d.trace, Route: &whisperv1.Route{
@@ -147,6 +164,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 
 // sendFromSocket sends to all the user's sessions, whatever d waited for.
 func (s *State) sendFromSocket(d *delivery) {
+	s.settleChannels(d)
 	d.step = d.socketStep()
 	s.advance(d)
 }
@@ -162,7 +180,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 	}
 	var to []*whisperv1.Endpoint
 	for _, e := range s.profile(d.user()).GetEndpoints() {
-		if channel != ChannelPush && e.GetChannel() != channel || !slices.Contains(PushChannels, e.GetChannel()) || d.denied.has(e.GetChannel()) {
+		if !d.pushes(channel, e) {
 			continue
 		}
 		if ready := s.render(d, e.GetChannel()); !ready {
@@ -170,7 +188,11 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 		}
 		to = append(to, e)
 	}
-	d.waiting = d.waiting[:0]
+	if len(to) > 0 && d.pushAfter.After(s.now) {
+		s.backoff(d, d.pushAfter, ReasonRetry)
+		return true, true
+	}
+	d.dropSockets()
 	for _, e := range to {
 		if ready := s.render(d, e.GetChannel()); !ready {
 			return false, false
@@ -194,11 +216,11 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
 		}})
 	}
-	if len(d.waiting) == 0 {
+	if len(to) == 0 {
 		return true, false
 	}
 	d.phase = whisperv1.Phase_PHASE_SENDING
-	d.retry, d.retryAfter = false, 0
+	d.retry = false
 	s.schedule(d, s.now.Add(s.policy.HoldBack))
 	return true, true
 }

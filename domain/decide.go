@@ -112,8 +112,9 @@ func (s *State) arrive(in DeliveryArrived) {
 			s.settle(d)
 			return
 		}
-		d.attempt, d.sent = r.attempt, r.socketSent
-		if r.socketSent && !d.expired(s.now) {
+		d.attempt, d.socketTook = r.attempt, r.socketSent
+		s.settleChannels(d)
+		if r.socketSent && !d.expired(s.now) && d.usesSocket() {
 			d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
 			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 			return
@@ -146,11 +147,15 @@ func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 }
 
 func (s *State) expire(d *delivery) {
+	if d.reached() {
+		s.settle(d)
+		return
+	}
 	reason := ReasonTTL
 	if held := heldReason(d.phase); held != "" {
 		reason = held
 	}
-	if d.sent {
+	if d.socketTook {
 		reason = ReasonUnacknowledged
 	}
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}})
@@ -195,19 +200,6 @@ func (s *State) timePassed() {
 	s.forgetRetractions()
 	s.forgetCounts()
 	s.seen.forget(s.now)
-}
-
-// answerOverdue: no answer in time. A client that does not acknowledge loses its turn to the next
-// channel; a push role's answer is waited for, but no longer in memory only.
-func (s *State) answerOverdue(d *delivery) {
-	if s.channelOf(d) == ChannelSocket {
-		d.waiting = d.waiting[:0]
-		d.step++
-		s.advance(d)
-		return
-	}
-	s.schedule(d, d.expires())
-	s.park(d)
 }
 
 func (s *State) profilePatched(in ProfilePatched) {
@@ -262,15 +254,12 @@ func (s *State) park(d *delivery) {
 		Attempt:     d.attempt,
 		Step:        d.step,
 		Tries:       d.tries,
-		Sent:        d.sent,
 		Traceparent: d.trace.Parent,
 		Tracestate:  d.trace.State,
 		Offset:      d.source.Offset,
 	}
+	parkAttempts(p, d)
 	parkPolicy(p, d)
-	for _, w := range d.waiting {
-		p.Waiting = append(p.Waiting, &whisperv1.Waiting{Attempt: w.attempt, Node: w.node, Incarnation: w.incarnation, Endpoint: w.endpoint})
-	}
 	if d.walk != nil {
 		p.Accepted, p.Traceparent, p.Tracestate, p.Offset = nil, "", "", 0
 		p.Broadcast, p.UserId = d.walk.id[:], d.user()

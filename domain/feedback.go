@@ -2,7 +2,6 @@ package domain
 
 import (
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -91,100 +90,6 @@ func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1
 	in[hash] = r
 }
 
-func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
-	d.sent = true
-	if k.GetChannel() == ChannelSocket {
-		return // the acknowledgement settles it
-	}
-	i := slices.IndexFunc(d.waiting, func(w waiting) bool { return w.attempt == k.GetAttempt() })
-	if i < 0 {
-		// An answer to an attempt that was given up or made before a restart: it was taken all the same.
-		s.settle(d)
-		return
-	}
-	d.waiting = slices.Delete(d.waiting, i, i+1)
-	if len(d.waiting) == 0 {
-		s.settle(d)
-		return
-	}
-	s.parkAgain(d)
-}
-
-// parkAgain writes a parked delivery's answers so far: their facts are let go with this one, and after a
-// restart nobody would tell of them again.
-func (s *State) parkAgain(d *delivery) {
-	if d.parked {
-		s.park(d)
-	}
-}
-
-func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
-	i := slices.IndexFunc(d.waiting, func(w waiting) bool {
-		return w.attempt == k.GetAttempt() && w.node == k.GetNode() && w.endpoint == k.GetEndpoint()
-	})
-	if k.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE {
-		s.bounced(ev.GetUserId(), k, ev.GetAtUs())
-	}
-	if i < 0 || d.phase != whisperv1.Phase_PHASE_SENDING {
-		return
-	}
-	d.waiting = slices.Delete(d.waiting, i, i+1)
-	if k.GetReason() != "" {
-		d.lastReason = k.GetReason()
-	}
-	if worthAnother(k.GetClass()) {
-		d.retry = true
-		d.retryAfter = max(d.retryAfter, time.Duration(k.GetRetryAfterMs())*time.Millisecond)
-	}
-	if len(d.waiting) == 0 {
-		s.allAnswered(d)
-		return
-	}
-	s.parkAgain(d)
-}
-
-// worthAnother: an unknown outcome counts, since every channel that exists now can take the same attempt
-// twice without harm (APNs replaces by collapse id, sockets by notification id).
-func worthAnother(c whisperv1.FailureClass) bool {
-	switch c {
-	case whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN:
-		return true
-	case whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED, whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
-		whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE,
-		whisperv1.FailureClass_FAILURE_CLASS_STOP, whisperv1.FailureClass_FAILURE_CLASS_EXPIRED:
-		return false
-	default:
-		return false
-	}
-}
-
-// allAnswered: no attempt of this step is open, and none settled the delivery by itself.
-func (s *State) allAnswered(d *delivery) {
-	switch {
-	case d.expired(s.now):
-		s.expire(d)
-	case s.channelOf(d) == ChannelSocket:
-		// Bounced: to where the user is now, or on to the next channel. A node that keeps on bouncing what
-		// its own presence claims must not be asked as fast as Kafka turns round.
-		if d.bounces++; d.bounces%maxBounces == 0 {
-			s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.tries)), ReasonAway)
-			return
-		}
-		s.advance(d)
-	case d.sent:
-		s.settle(d) // one of several endpoints took it
-	case d.retry && !s.policy.Retry.Exhausted(d.tries):
-		s.backoff(d, s.now.Add(max(d.retryAfter, s.policy.Retry.Delay(d.id, d.tries))), ReasonRetry)
-	default:
-		d.pushFailed = true
-		d.step++
-		d.tries = 0
-		s.advance(d)
-	}
-}
-
-const maxBounces = 8
-
 // bounced: the node says that it does not hold the user. Both times are the node's own clock, so a
 // session that opened after the bounce is told apart.
 func (s *State) bounced(user string, k *whisperv1.AttemptFailed, atUS int64) {
@@ -271,7 +176,7 @@ func (s *State) wake(user string, opened presence) {
 		case s.wakeable(d):
 			d.tries = 0
 			s.sendFromSocket(d)
-		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket:
+		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket && !d.reached():
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
 			if s.judge(s.ask(d)).action != send {
 				continue
@@ -279,17 +184,19 @@ func (s *State) wake(user string, opened presence) {
 			if !s.render(d, ChannelSocket) { // after a restart it may not be rendered yet
 				continue
 			}
-			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.node == opened.node })
+			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.push() || w.node == opened.node })
 			s.sendSocket(d, []presence{opened}, opened.latest)
 			d.waiting = append(d.waiting, others...)
 		}
 	}
 }
 
-// wakeable: it waits, and a socket may take it.
+// wakeable: it waits, for a push's answer as well, and a socket may take it. Nobody knows when that answer comes: a push
+// role may be behind, or down.
 func (s *State) wakeable(d *delivery) bool {
-	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF
-	return waits && d.usesSocket() && !d.expired(s.now)
+	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF ||
+		d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) != ChannelSocket
+	return waits && d.usesSocket() && !d.reached() && !d.expired(s.now)
 }
 
 // nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
@@ -338,7 +245,9 @@ func (s *State) left(user, node string, incarnation uint64) {
 		if d.phase != whisperv1.Phase_PHASE_SENDING || s.channelOf(d) != ChannelSocket {
 			continue
 		}
-		others := slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node != node || w.incarnation != incarnation })
+		others := slices.ContainsFunc(d.waiting, func(w waiting) bool {
+			return !w.push() && (w.node != node || w.incarnation != incarnation)
+		})
 		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
 			s.schedule(d, soon)
 		}
@@ -369,8 +278,8 @@ func (s *State) unreachable(deliveries []*delivery, node string, incarnation uin
 		}
 		before := len(d.waiting)
 		d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation })
-		if len(d.waiting) < before && len(d.waiting) == 0 {
-			s.allAnswered(d)
+		if len(d.waiting) < before && !d.openSockets() {
+			s.answered(d, false)
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (s *State) settleChannels(d *delivery) {
 		return
 	}
 	d.own = d.acc.GetChannels()
-	if !d.acc.GetChannelsDefault() || d.attempt > 0 {
+	if !d.acc.GetChannelsDefault() {
 		return
 	}
 	if channels := s.category(d.acc.GetCategory()).Channels; len(channels) > 0 {
@@ -121,7 +121,7 @@ func (s *State) hold(d *delivery, v *verdict) {
 	if d.phase, d.until = v.phase, v.until; d.phase == whisperv1.Phase_PHASE_QUIET {
 		s.resting[d.user()] = true
 	}
-	d.waiting = d.waiting[:0]
+	d.dropSockets()
 	s.deferred(d, v)
 	s.schedule(d, v.until)
 	s.park(d)
@@ -374,7 +374,7 @@ func (s *State) erase(user string, changesOffset int64) {
 }
 
 func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
-	if d.own = p.GetChannels(); len(d.own) == 0 {
+	if d.own = p.GetChannels(); len(d.own) == 0 && (p.GetChannelsSettled() || p.GetAttempt() > 0) {
 		d.own = d.acc.GetChannels()
 	}
 	if d.counted = p.GetCounted(); !d.counted && d.attempt == 0 {
@@ -388,7 +388,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 }
 
 func parkPolicy(p *whisperv1.Parked, d *delivery) {
-	if d.own != nil && !slices.Equal(d.own, d.acc.GetChannels()) {
+	if p.ChannelsSettled = d.own != nil; !slices.Equal(d.own, d.acc.GetChannels()) {
 		p.Channels = d.own
 	}
 	p.Counted, p.Digest, p.Timed, p.Gathered = d.counted, d.digest, d.timed, d.gathered

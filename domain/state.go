@@ -144,12 +144,15 @@ type delivery struct {
 	step    int32
 	tries   int32
 	waiting []waiting
-	sent    bool // a socket or a provider took an attempt
-	// Of the attempts of this step: is one worth another try, when, and what did the last one say.
+	// A socket took an attempt, which nobody acknowledged: that never ends it. A provider took a push. A client
+	// acknowledged, and other channels get it as well.
+	socketTook, pushTook, acknowledged bool
+	// Of the pushes of this step: is one worth another try, and what did the last failure say.
 	retry      bool
-	retryAfter time.Duration
 	lastReason string
-	pushFailed bool // no endpoint will take it
+	pushFailed bool      // no endpoint will take it
+	pushAgain  bool      // an endpoint was registered after those that are open
+	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.
 	sending time.Time
 	bounces int
@@ -271,10 +274,8 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 // restoreDelivery puts d, which is held, where it stood.
 func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 	d.parked, d.phase = true, p.GetPhase()
-	d.attempt, d.step, d.tries, d.sent = p.GetAttempt(), p.GetStep(), p.GetTries(), p.GetSent()
-	for _, w := range p.GetWaiting() {
-		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
-	}
+	d.attempt, d.step, d.tries = p.GetAttempt(), p.GetStep(), p.GetTries()
+	s.restoreAttempts(d, p)
 	s.restorePolicy(d, p)
 	s.schedule(d, time.UnixMilli(p.GetDueMs()))
 	if p.GetDueMs() == 0 {

@@ -86,7 +86,7 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 // would be forgotten of it.
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
-	untried := p.GetAttempt() == 0 && !p.GetSent() && p.GetTries() == 0
+	untried := p.GetAttempt() == 0 && !p.GetSent() && !p.GetSocketTook() && p.GetTries() == 0
 	plain := w.acc.GetCollapseKey() == "" && !p.GetTimed() && !p.GetGathered() && len(p.GetChannels()) == 0
 	switch compact := untried && plain; {
 	case compact && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:

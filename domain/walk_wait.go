@@ -73,6 +73,7 @@ func (s *State) wakeWalks(user string) {
 func (s *State) materialize(w *walk, user string) *delivery {
 	w.forget(user)
 	d := s.openDelivery(w, nil, user, w.idOf(user))
+	s.settleChannels(d)
 	d.parked, d.phase, d.step = true, whisperv1.Phase_PHASE_AWAY, d.socketStep()
 	s.schedule(d, w.expires())
 	return d
@@ -241,8 +242,9 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash DeliveryHash,
 		return
 	}
 	d := s.openDelivery(w, sl, user, id)
-	d.attempt, d.sent = r.attempt, r.socketSent
-	if r.socketSent {
+	d.attempt, d.socketTook = r.attempt, r.socketSent
+	s.settleChannels(d)
+	if r.socketSent && d.usesSocket() {
 		d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
 		s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 		return

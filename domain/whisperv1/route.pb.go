@@ -41,7 +41,10 @@ type Route struct {
 	// the notification id and the user id. Each has a delivery, and facts, of its own.
 	Users []string `protobuf:"bytes,9,rep,name=users,proto3" json:"users,omitempty"`
 	// The frame takes back an earlier one: nobody acknowledges it, and who has no session here is passed over.
-	Retract       bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
+	Retract bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
+	// Only the client's own acknowledgement counts: that a socket took the frame is no acknowledgement, whatever the
+	// session asked for with ack=auto.
+	ExplicitAck   bool `protobuf:"varint,40,opt,name=explicit_ack,json=explicitAck,proto3" json:"explicit_ack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +145,13 @@ func (x *Route) GetUsers() []string {
 func (x *Route) GetRetract() bool {
 	if x != nil {
 		return x.Retract
+	}
+	return false
+}
+
+func (x *Route) GetExplicitAck() bool {
+	if x != nil {
+		return x.ExplicitAck
 	}
 	return false
 }
@@ -485,7 +495,7 @@ var File_whisper_v1_route_proto protoreflect.FileDescriptor
 const file_whisper_v1_route_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/route.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xb7\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xda\x02\n" +
 	"\x05Route\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -497,7 +507,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x14\n" +
 	"\x05frame\x18\b \x01(\fR\x05frame\x12\x14\n" +
 	"\x05users\x18\t \x03(\tR\x05users\x12\x18\n" +
-	"\aretract\x18\x1e \x01(\bR\aretract\"\xb3\x03\n" +
+	"\aretract\x18\x1e \x01(\bR\aretract\x12!\n" +
+	"\fexplicit_ack\x18( \x01(\bR\vexplicitAck\"\xb3\x03\n" +
 	"\x04Push\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +

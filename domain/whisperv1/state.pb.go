@@ -301,7 +301,9 @@ type Parked struct {
 	Attempt int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Step    int32 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
 	Tries   int32 `protobuf:"varint,6,opt,name=tries,proto3" json:"tries,omitempty"`
-	Sent    bool  `protobuf:"varint,7,opt,name=sent,proto3" json:"sent,omitempty"`
+	// A provider took an attempt. Of records without socket_took that earlier versions wrote it says that a socket or a
+	// provider did, and is read as the former: what nobody acknowledged comes again.
+	Sent bool `protobuf:"varint,7,opt,name=sent,proto3" json:"sent,omitempty"`
 	// Attempts whose answer is still to come.
 	Waiting []*Waiting `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// The trace context of its request.
@@ -319,6 +321,23 @@ type Parked struct {
 	// It has waited for the user's usual hour, or for a digest: it does not wait again.
 	Timed    bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
 	Gathered bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
+	// What is known of the attempts so far: a socket took one, which nobody has acknowledged; a provider took one; a
+	// client acknowledged, and other channels are still to get it; no endpoint will take it.
+	SocketTook   bool `protobuf:"varint,40,opt,name=socket_took,json=socketTook,proto3" json:"socket_took,omitempty"`
+	PushTook     bool `protobuf:"varint,41,opt,name=push_took,json=pushTook,proto3" json:"push_took,omitempty"`
+	Acknowledged bool `protobuf:"varint,42,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	PushFailed   bool `protobuf:"varint,43,opt,name=push_failed,json=pushFailed,proto3" json:"push_failed,omitempty"`
+	// An endpoint was registered after the attempts that are open: where they fail, the channel is tried once more.
+	PushAgain bool `protobuf:"varint,44,opt,name=push_again,json=pushAgain,proto3" json:"push_again,omitempty"`
+	// Of the attempts of this step: one failed in a way worth another try; and what the last failure said.
+	Retry      bool   `protobuf:"varint,45,opt,name=retry,proto3" json:"retry,omitempty"`
+	LastReason string `protobuf:"bytes,46,opt,name=last_reason,json=lastReason,proto3" json:"last_reason,omitempty"`
+	// Unix milliseconds before which a provider wants no further attempt.
+	PushAfterMs int64 `protobuf:"varint,47,opt,name=push_after_ms,json=pushAfterMs,proto3" json:"push_after_ms,omitempty"`
+	// The channels to try are decided, also where they are the request's.
+	ChannelsSettled bool `protobuf:"varint,48,opt,name=channels_settled,json=channelsSettled,proto3" json:"channels_settled,omitempty"`
+	// Nodes that claimed the user and did not hold them.
+	Bounces int32 `protobuf:"varint,49,opt,name=bounces,proto3" json:"bounces,omitempty"`
 	// A delivery of a broadcast leaves out `accepted`: the broadcast's own record, whose key this is, has all but
 	// the user.
 	Broadcast []byte `protobuf:"bytes,30,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
@@ -474,6 +493,76 @@ func (x *Parked) GetGathered() bool {
 		return x.Gathered
 	}
 	return false
+}
+
+func (x *Parked) GetSocketTook() bool {
+	if x != nil {
+		return x.SocketTook
+	}
+	return false
+}
+
+func (x *Parked) GetPushTook() bool {
+	if x != nil {
+		return x.PushTook
+	}
+	return false
+}
+
+func (x *Parked) GetAcknowledged() bool {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return false
+}
+
+func (x *Parked) GetPushFailed() bool {
+	if x != nil {
+		return x.PushFailed
+	}
+	return false
+}
+
+func (x *Parked) GetPushAgain() bool {
+	if x != nil {
+		return x.PushAgain
+	}
+	return false
+}
+
+func (x *Parked) GetRetry() bool {
+	if x != nil {
+		return x.Retry
+	}
+	return false
+}
+
+func (x *Parked) GetLastReason() string {
+	if x != nil {
+		return x.LastReason
+	}
+	return ""
+}
+
+func (x *Parked) GetPushAfterMs() int64 {
+	if x != nil {
+		return x.PushAfterMs
+	}
+	return 0
+}
+
+func (x *Parked) GetChannelsSettled() bool {
+	if x != nil {
+		return x.ChannelsSettled
+	}
+	return false
+}
+
+func (x *Parked) GetBounces() int32 {
+	if x != nil {
+		return x.Bounces
+	}
+	return 0
 }
 
 func (x *Parked) GetBroadcast() []byte {
@@ -1078,7 +1167,10 @@ type Seen struct {
 	AcceptedMs []uint64 `protobuf:"fixed64,3,rep,packed,name=accepted_ms,json=acceptedMs,proto3" json:"accepted_ms,omitempty"`
 	// One each: how many milliseconds later the delivery came to its end, where that was more than a minute; else 0.
 	// Records of earlier versions have none.
-	LaterMs       []uint64 `protobuf:"varint,4,rep,packed,name=later_ms,json=laterMs,proto3" json:"later_ms,omitempty"`
+	LaterMs []uint64 `protobuf:"varint,4,rep,packed,name=later_ms,json=laterMs,proto3" json:"later_ms,omitempty"`
+	// One each: how many milliseconds after the request's time it is remembered at least, where that is longer than the
+	// window from when it was taken up; else 0. Records of earlier versions have none.
+	KeepMs        []uint64 `protobuf:"varint,5,rep,packed,name=keep_ms,json=keepMs,proto3" json:"keep_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1137,6 +1229,13 @@ func (x *Seen) GetAcceptedMs() []uint64 {
 func (x *Seen) GetLaterMs() []uint64 {
 	if x != nil {
 		return x.LaterMs
+	}
+	return nil
+}
+
+func (x *Seen) GetKeepMs() []uint64 {
+	if x != nil {
+		return x.KeepMs
 	}
 	return nil
 }
@@ -1327,7 +1426,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xfb\x05\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xbd\b\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1347,7 +1446,21 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\acounted\x18\x15 \x01(\bR\acounted\x12\x16\n" +
 	"\x06digest\x18\x16 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05timed\x18\x17 \x01(\bR\x05timed\x12\x1a\n" +
-	"\bgathered\x18\x18 \x01(\bR\bgathered\x12\x1c\n" +
+	"\bgathered\x18\x18 \x01(\bR\bgathered\x12\x1f\n" +
+	"\vsocket_took\x18( \x01(\bR\n" +
+	"socketTook\x12\x1b\n" +
+	"\tpush_took\x18) \x01(\bR\bpushTook\x12\"\n" +
+	"\facknowledged\x18* \x01(\bR\facknowledged\x12\x1f\n" +
+	"\vpush_failed\x18+ \x01(\bR\n" +
+	"pushFailed\x12\x1d\n" +
+	"\n" +
+	"push_again\x18, \x01(\bR\tpushAgain\x12\x14\n" +
+	"\x05retry\x18- \x01(\bR\x05retry\x12\x1f\n" +
+	"\vlast_reason\x18. \x01(\tR\n" +
+	"lastReason\x12\"\n" +
+	"\rpush_after_ms\x18/ \x01(\x03R\vpushAfterMs\x12)\n" +
+	"\x10channels_settled\x180 \x01(\bR\x0fchannelsSettled\x12\x18\n" +
+	"\abounces\x181 \x01(\x05R\abounces\x12\x1c\n" +
 	"\tbroadcast\x18\x1e \x01(\fR\tbroadcast\x12\x17\n" +
 	"\auser_id\x18\x1f \x01(\tR\x06userId\x12$\n" +
 	"\x04walk\x18  \x01(\v2\x10.whisper.v1.WalkR\x04walk\x12*\n" +
@@ -1405,13 +1518,14 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"v\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"\x8f\x01\n" +
 	"\x04Seen\x12\x16\n" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
 	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
 	"acceptedMs\x12\x19\n" +
-	"\blater_ms\x18\x04 \x03(\x04R\alaterMs\"\xa0\x01\n" +
+	"\blater_ms\x18\x04 \x03(\x04R\alaterMs\x12\x17\n" +
+	"\akeep_ms\x18\x05 \x03(\x04R\x06keepMs\"\xa0\x01\n" +
 	"\aCounted\x12\x1e\n" +
 	"\n" +
 	"categories\x18\x01 \x03(\tR\n" +
