@@ -70,6 +70,7 @@ func (r *Reader) offset(ctx context.Context, topic string, partition int32, whic
 
 // persist repeats what needs Kafka until it succeeds, can't, or ctx ends.
 func (r *Reader) persist(ctx context.Context, doing, topic string, partition int32, do func(context.Context) error) error {
+	unknown := time.Now().Add(metadataWait)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
 		err := do(attempt)
@@ -77,8 +78,8 @@ func (r *Reader) persist(ctx context.Context, doing, topic string, partition int
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("%s/%d: no such partition; run `whisper topics apply`", topic, partition)
+		case errors.Is(err, kerr.UnknownTopicOrPartition) && time.Now().After(unknown): // until then metadata may be behind
+			return fmt.Errorf("%s/%d: no such partition, and none came within %s; run `whisper topics apply`", topic, partition, metadataWait)
 		case ctx.Err() != nil, IsFatal(err), errors.Is(err, kgo.ErrClientClosed):
 			return fmt.Errorf("%s %s/%d: %w", doing, topic, partition, err)
 		}

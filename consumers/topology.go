@@ -22,8 +22,9 @@ type Topology struct {
 	// Partitions of every topic keyed by user id. It can't change after creation: partition p of all of
 	// them belongs to one user set (default 96; 4 in dev).
 	Partitions int32
-	// Replication factor, and how many replicas must have a record before it counts as written
-	// (0: replication - 1, at least 1).
+	// Replication factor of topics that are made (0: 3, or as many as there are brokers where they are fewer; what
+	// exists keeps its own), and how many replicas must have a record before it counts as written (0: the topic's
+	// replication - 1, at least 1).
 	Replication int16
 	MinISR      int
 	// DuplicateWindow is how long ids are remembered (24 h by default, at most 30 days).
@@ -44,10 +45,13 @@ func (t Topology) Validate() error {
 	if t.Partitions < 1 {
 		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", t.Partitions))
 	}
-	if t.Replication < 1 {
+	if t.Replication < 0 {
 		errs = append(errs, fmt.Errorf("replication: %d is not a replication factor, at least 1", t.Replication))
 	}
-	if t.MinISR < 0 || t.MinISR > int(t.Replication) {
+	if t.MinISR < 0 {
+		errs = append(errs, fmt.Errorf("min-isr: %d is not a number of replicas, at least 1", t.MinISR))
+	}
+	if t.Replication > 0 && t.MinISR > int(t.Replication) {
 		errs = append(errs, fmt.Errorf("min-isr: %d does not fit a replication factor of %d", t.MinISR, t.Replication))
 	}
 	if t.DuplicateWindow < time.Minute || t.DuplicateWindow > 30*24*time.Hour {
@@ -61,9 +65,11 @@ func (t Topology) Validate() error {
 
 // TopicSpec is what a topic must be.
 type TopicSpec struct {
-	Name        string
-	Partitions  int32
+	Name       string
+	Partitions int32
+	// Replication where the topic is to be made, as [Topology] has it; a plan says what 0 became.
 	Replication int16
+	MinISR      int `json:"-"`
 	// Fixed says that the partition count is part of the design and a different one is an error.
 	Fixed   bool
 	Configs map[string]string
@@ -112,11 +118,27 @@ func (t Topology) NodeSpec(node string) TopicSpec {
 }
 
 func (t Topology) spec(name string, partitions int32, configs map[string]string) TopicSpec {
-	minISR := t.MinISR
-	if minISR == 0 {
-		minISR = max(1, int(t.Replication)-1)
+	return TopicSpec{Name: name, Partitions: partitions, Replication: t.Replication, MinISR: t.MinISR, Configs: configs}
+}
+
+// defaultReplication is what a cluster that is large enough makes topics with.
+const defaultReplication = 3
+
+// resolved fills in what depends on the cluster: a topic keeps the replication factor that it has (0: it is to be
+// made), and never asks for more replicas in sync than there are, which would stop every write.
+func (s TopicSpec) resolved(have int16, brokers int) TopicSpec {
+	switch {
+	case have > 0:
+		s.Replication = have
+	case s.Replication == 0:
+		s.Replication = int16(min(defaultReplication, max(brokers, 1)))
 	}
-	return TopicSpec{Name: name, Partitions: partitions, Replication: t.Replication, Configs: with(configs, "min.insync.replicas", strconv.Itoa(minISR))}
+	minISR := s.MinISR
+	if minISR == 0 {
+		minISR = int(s.Replication) - 1
+	}
+	s.Configs = with(s.Configs, "min.insync.replicas", strconv.Itoa(min(max(minISR, 1), int(s.Replication))))
+	return s
 }
 
 func deleted(keep time.Duration) map[string]string {
@@ -163,11 +185,27 @@ func PlanTopics(ctx context.Context, adm *kadm.Client, specs []TopicSpec) ([]Top
 	if err != nil {
 		return nil, fmt.Errorf("describe topics: %w", err)
 	}
+	brokers, err := adm.ListBrokers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list brokers: %w", err)
+	}
 	plans := make([]TopicPlan, len(specs))
 	for i, s := range specs {
-		plans[i] = planTopic(s, details[s.Name], configs)
+		have := details[s.Name]
+		plans[i] = planTopic(s.resolved(replicas(have), len(brokers)), have, configs)
 	}
 	return plans, nil
+}
+
+// replicas is the replication factor of a topic, 0 where it does not exist. While partitions are moved they have more.
+func replicas(t kadm.TopicDetail) int16 {
+	var least int16
+	for _, p := range t.Partitions {
+		if n := int16(len(p.Replicas)); least == 0 || n < least {
+			least = n
+		}
+	}
+	return least
 }
 
 func planTopic(s TopicSpec, have kadm.TopicDetail, configs kadm.ResourceConfigs) TopicPlan {
@@ -293,20 +331,36 @@ func alterTopic(ctx context.Context, adm *kadm.Client, p TopicPlan) error {
 	return nil
 }
 
+// metadataWait is how long a topic may be unknown to the broker that was asked before it counts as missing. A broker
+// hears of topics that another one made with a delay: a fraction of a second mostly, seconds where it is busy or
+// has just started.
+const metadataWait = 15 * time.Second
+
 // CheckTopics is the start-up check of every role: all topics exist with the partitions that the design
-// needs. Configs that differ are only worth a warning, which the plan tells.
+// needs. A topic that is missing is waited for, for 15 s: it may have been made a moment ago. Configs that differ are
+// only worth a warning, which the plan tells.
 func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology) ([]TopicPlan, error) {
-	plans, err := PlanTopics(ctx, adm, t.Specs())
-	if err != nil {
-		return nil, err
+	for end := time.Now().Add(metadataWait); ; {
+		plans, err := PlanTopics(ctx, adm, t.Specs())
+		if err != nil {
+			return nil, err
+		}
+		if err := conflicts(plans); err != nil {
+			return plans, err
+		}
+		names := missing(plans)
+		if len(names) == 0 {
+			return plans, nil
+		}
+		if time.Now().After(end) {
+			return plans, fmt.Errorf("%d topics are missing (%s), and did not come within %s: run `whisper topics apply`", len(names), strings.Join(names, ", "), metadataWait)
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return plans, fmt.Errorf("%d topics are missing (%s): %w", len(names), strings.Join(names, ", "), ctx.Err())
+		}
 	}
-	if err := conflicts(plans); err != nil {
-		return plans, err
-	}
-	if names := missing(plans); len(names) > 0 {
-		return plans, fmt.Errorf("%d topics are missing (%s): run `whisper topics apply`", len(names), strings.Join(names, ", "))
-	}
-	return plans, nil
 }
 
 // EnsureTopics plans and applies in one go.

@@ -25,7 +25,8 @@ type Config struct {
 	Partitions int32
 	// NodesPartitions of whisper.nodes (1).
 	NodesPartitions int32
-	// Replication (1) and MinISR (0: replication - 1) of this node's topic, where it is to be made.
+	// Replication (0: 3, or the number of brokers where there are fewer) and MinISR (0: replication - 1) of this
+	// node's topic, where it is to be made.
 	Replication int16
 	MinISR      int
 
@@ -141,7 +142,6 @@ func orDefault[T comparable](v *T, def T) {
 
 func (c Config) withDefaults() Config {
 	orDefault(&c.NodesPartitions, 1)
-	orDefault(&c.Replication, 1)
 	orDefault(&c.MaxConnections, 50_000)
 	orDefault(&c.MaxPerUser, 20)
 	orDefault(&c.AdmitRate, 2_000)

@@ -109,7 +109,7 @@ func (c *gatewayCmd) config() (gateway.Config, error) {
 	if cfg.Node == "" {
 		cfg.Node, _ = os.Hostname() // an empty one is a complaint of the gateway's own
 	}
-	cfg.Partitions, cfg.Replication, cfg.MinISR = c.Role.Topics.Partitions, c.Role.Topics.Replication, c.Role.Topics.MinISR
+	cfg.Partitions, cfg.Replication, cfg.MinISR = c.Role.Topics.Partitions, int16(c.Role.Topics.Replication), c.Role.Topics.MinISR
 	cfg.Kafka = c.Role.client("gateway", nil)
 	cfg.TLSCert, cfg.TLSKey = c.TLS.TLSCert, c.TLS.TLSKey
 	var err error

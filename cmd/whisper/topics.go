@@ -58,6 +58,9 @@ func (f topicsFlags) do(ctx context.Context, p *process, apply bool) error {
 	if err := printPlans(p.stdout, plans, f.JSON); err != nil {
 		return err
 	}
+	if !f.JSON && f.Topic.Replication == 0 {
+		sayReplication(p.stdout, plans)
+	}
 	if !apply {
 		return nil
 	}
@@ -89,6 +92,16 @@ func printPlans(w io.Writer, plans []consumers.TopicPlan, asJSON bool) error {
 	}
 	_, err := fmt.Fprintf(w, "%d of %d topics are as they should be\n", same, len(plans))
 	return err
+}
+
+// sayReplication tells what was chosen for the topics that are to be made, and that it can be chosen otherwise.
+func sayReplication(w io.Writer, plans []consumers.TopicPlan) {
+	for _, plan := range plans {
+		if plan.Create != nil {
+			_, _ = fmt.Fprintf(w, "replication %d was chosen by the number of brokers that answer; --replication sets another\n", plan.Create.Replication)
+			return
+		}
+	}
 }
 
 func settingsText(configs map[string]string) string {
