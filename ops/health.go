@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,10 @@ type Health struct {
 	// QueueDepths are the records of a lane that wait: requests that intake has not committed, and
 	// deliveries that dispatch has not.
 	QueueDepths map[string]int64 `json:"queue_depths"`
+	// PushDepths are the records of a channel and lane ("apns.high") that push has not committed.
+	PushDepths map[string]int64 `json:"push_depths"`
+	// ProjectionLag is how many records of the log are not in the tables yet.
+	ProjectionLag int64 `json:"projection_lag"`
 	// DeliveryRatePerSecond and ErrorRate speak of the attempts of the last 5 minutes; both are 0
 	// where no attempt was made, and where the read model does not answer, which is a reason then.
 	DeliveryRatePerSecond float64      `json:"delivery_rate_per_second"`
@@ -44,16 +49,24 @@ const (
 const AttemptWindow = 5 * time.Minute
 
 // AttemptCounts are the attempts in a span of time: taken by a socket or a provider, or failed.
-type AttemptCounts struct{ OK, Failed int64 }
+type AttemptCounts struct {
+	OK, Failed int64
+	// Window is the span (default: the one asked for). It may be a little less: counts are kept by the minute.
+	Window time.Duration
+}
 
 // HealthConfig of a HealthMonitor.
 type HealthConfig struct {
 	Client consumers.ClientConfig
 	// Attempts counts what was tried within the last window, from the read model.
 	Attempts func(ctx context.Context, window time.Duration) (AttemptCounts, error)
+	// Projected is the next offset of each partition that the tables lack, from the read model; nil: not measured.
+	Projected func(ctx context.Context) (map[string]map[int32]int64, error)
 	// IntakeGroup and DispatchGroup are the consumer groups whose lag is the queue
 	// (default whisper-intake, whisper-dispatch).
 	IntakeGroup, DispatchGroup string
+	// PushGroup is the consumer group of a channel's lane (default whisper-push-CHANNEL-LANE).
+	PushGroup func(channel string, lane domain.Lane) string
 	// MaxWait is, a lane each, how old the oldest record may be that is not dispatched (default 5 s, 30 s,
 	// 5 min).
 	MaxWait map[domain.Lane]time.Duration
@@ -61,6 +74,8 @@ type HealthConfig struct {
 	// offset uncommitted: domain.Policy.HoldBack (default 30 s). From outside the two look the same, so
 	// a delivery counts as late only after both times.
 	HoldBack time.Duration
+	// MaxProjectionLag is how old the oldest record may be that is not in the tables (default 1 min).
+	MaxProjectionLag time.Duration
 	// MaxErrorRate and MaxUtilization of a node, as ratios (default 0.05, 0.8).
 	MaxErrorRate, MaxUtilization float64
 	// Interval of measuring for whisper_queue_depth (default 5 s).
@@ -96,6 +111,12 @@ func (c *HealthConfig) setDefaults() {
 	if c.DispatchGroup == "" {
 		c.DispatchGroup = "whisper-dispatch"
 	}
+	if c.PushGroup == nil {
+		c.PushGroup = func(channel string, lane domain.Lane) string { return "whisper-push-" + channel + "-" + lane.String() }
+	}
+	if c.MaxProjectionLag == 0 {
+		c.MaxProjectionLag = time.Minute
+	}
 	waits := map[domain.Lane]time.Duration{}
 	for _, lane := range domain.Lanes {
 		waits[lane] = DefaultMaxWait[lane]
@@ -125,15 +146,20 @@ func (c *HealthConfig) setDefaults() {
 }
 
 // HealthMonitor watches the whole system from outside its roles: Kafka's offsets, the nodes' heartbeats
-// and the read model. It costs a handful of small Kafka requests an interval, whatever the traffic.
+// and the read model. It costs a handful of small Kafka requests an interval, whatever the traffic, and one more for
+// each topic in which something waits.
 type HealthMonitor struct {
 	cfg    HealthConfig
 	adm    *kadm.Client
 	nodes  *nodeWatch
 	depths map[domain.Lane]*metrics.Gauge
+	// waiting is the same by topic.
+	waiting map[string]*metrics.Gauge
 
 	mu   sync.Mutex // one measurement at a time; callers meanwhile share its outcome
 	last Health
+	// missing is since when groups were seen without a plan, and topics with partitions that nobody has.
+	missing map[string]time.Time
 }
 
 // NewHealthMonitor connects; Run makes it work and closes what it opened.
@@ -151,9 +177,12 @@ func NewHealthMonitor(cfg HealthConfig) (*HealthMonitor, error) {
 		adm.Close()
 		return nil, err
 	}
-	m := &HealthMonitor{cfg: cfg, adm: adm, nodes: nodes, depths: map[domain.Lane]*metrics.Gauge{}}
+	m := &HealthMonitor{cfg: cfg, adm: adm, nodes: nodes, depths: map[domain.Lane]*metrics.Gauge{}, waiting: map[string]*metrics.Gauge{}, missing: map[string]time.Time{}}
 	for _, lane := range domain.Lanes {
 		m.depths[lane] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_queue_depth{lane=%q}`, lane), nil)
+	}
+	for _, q := range m.queues() {
+		m.waiting[q.topic] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_topic_waiting_records{topic=%q}`, q.topic), nil)
 	}
 	return m, nil
 }
@@ -204,7 +233,7 @@ func (m *HealthMonitor) Health(ctx context.Context) Health {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	doc := Health{Reasons: []string{}, QueueDepths: map[string]int64{}, At: now.UTC()}
+	doc := Health{Reasons: []string{}, QueueDepths: map[string]int64{}, PushDepths: map[string]int64{}, At: now.UTC()}
 	m.lanes(ctx, &doc, now)
 	m.attempts(ctx, &doc)
 	m.connections(&doc, now)
@@ -224,7 +253,7 @@ func (m *HealthMonitor) attempts(ctx context.Context, doc *Health) {
 		return
 	}
 	total := counts.OK + counts.Failed
-	doc.DeliveryRatePerSecond = float64(counts.OK) / AttemptWindow.Seconds()
+	doc.DeliveryRatePerSecond = float64(counts.OK) / cmp.Or(counts.Window, AttemptWindow).Seconds()
 	doc.ErrorRate = ratio(counts.Failed, total)
 	if doc.ErrorRate > m.cfg.MaxErrorRate {
 		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)", counts.Failed, total, 100*doc.ErrorRate))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,8 @@ type fixture struct {
 	publisher *consumers.Publisher
 	attempts  ops.AttemptCounts
 	failing   error
+	projected map[string]map[int32]int64
+	later     atomic.Int64 // nanoseconds after noon
 }
 
 func setup(t *testing.T) *fixture {
@@ -49,6 +52,42 @@ func setup(t *testing.T) *fixture {
 	return f
 }
 
+// member joins a group and has partitions of the topics; it reads nothing off. The caller may end it.
+func (f *fixture) member(t *testing.T, group string, topics ...string) (leave func()) {
+	t.Helper()
+	assigned := make(chan struct{}, 1)
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.client.Brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topics...), kgo.DisableAutoCommit(),
+		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) {
+			select {
+			case assigned <- struct{}{}:
+			default:
+			}
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	<-assigned
+	return func() { client.LeaveGroup(); client.Close() }
+}
+
+// intake and dispatch are there, which any delivery needs.
+func (f *fixture) roles(t *testing.T) {
+	t.Helper()
+	var requests, deliveries []string
+	for _, lane := range domain.Lanes {
+		requests, deliveries = append(requests, consumers.TopicRequests(lane)), append(deliveries, consumers.TopicDeliveries(lane))
+	}
+	f.member(t, "whisper-intake", requests...)
+	f.member(t, "whisper-dispatch", deliveries...)
+}
+
+// live has a gateway that is well.
+func (f *fixture) live(t *testing.T) {
+	t.Helper()
+	f.heartbeat(t, &whisperv1.Node{Node: "well", Incarnation: 1, Limit: 100}, 0)
+}
+
 // monitor runs one that has read the nodes' heartbeats.
 func (f *fixture) monitor(t *testing.T) *ops.HealthMonitor {
 	t.Helper()
@@ -60,8 +99,9 @@ func (f *fixture) monitor(t *testing.T) *ops.HealthMonitor {
 			}
 			return f.attempts, f.failing
 		},
-		Interval: time.Hour,
-		Now:      func() time.Time { return noon },
+		Projected: func(context.Context) (map[string]map[int32]int64, error) { return f.projected, nil },
+		Interval:  time.Hour,
+		Now:       func() time.Time { return noon.Add(time.Duration(f.later.Load())) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -83,11 +123,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !ok(); {
+	for deadline := time.After(3 * time.Minute); !ok(); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("after 30 s still not so: %s", what)
+			t.Fatalf("after 3 min still not so: %s", what)
 		}
 	}
 }
@@ -138,6 +178,7 @@ func wantReasons(t *testing.T, doc ops.Health, parts ...string) {
 func TestAnIdleSystemIsHealthy(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
+	f.roles(t)
 	f.heartbeat(t, &whisperv1.Node{Node: "a", Incarnation: 1, Connections: 30, Limit: 100}, time.Second)
 	f.heartbeat(t, &whisperv1.Node{Node: "b", Incarnation: 7, Connections: 10, Limit: 300, Draining: true}, time.Second)
 	f.attempts = ops.AttemptCounts{OK: 285, Failed: 15}
@@ -153,7 +194,7 @@ func TestAnIdleSystemIsHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{`"status":"healthy"`, `"reasons":[]`, `"queue_depths":{"high":0,"low":0,"normal":0}`, `"delivery_rate_per_second":`, `"error_rate":`, `"active_connections":40`, `"utilization":0.1`, `"nodes":[{`} {
+	for _, key := range []string{`"status":"healthy"`, `"reasons":[]`, `"queue_depths":{"high":0,"low":0,"normal":0}`, `"push_depths":{"apns.high":0,"apns.low":0,"apns.normal":0}`, `"projection_lag":0`, `"delivery_rate_per_second":`, `"error_rate":`, `"active_connections":40`, `"utilization":0.1`, `"nodes":[{`} {
 		if !strings.Contains(string(text), key) {
 			t.Errorf("%s lacks %s", text, key)
 		}
@@ -185,6 +226,48 @@ func TestWhatDegrades(t *testing.T) {
 				f.heartbeat(t, &whisperv1.Node{Node: "a", Incarnation: 1, Limit: 100}, 7*time.Second)
 			},
 			[]string{"node a is silent since 2026-11-23T11:59:53Z"},
+		},
+		"the last gateway took its leave": {
+			func(t *testing.T, f *fixture) {
+				f.heartbeat(t, &whisperv1.Node{Node: "well", Incarnation: 1, Limit: 100}, time.Minute)
+				f.write(t, &kgo.Record{Topic: consumers.TopicNodes, Key: []byte("well")})
+			},
+			[]string{"no gateway is live"},
+		},
+		"the last gateway drains": {
+			func(t *testing.T, f *fixture) {
+				f.heartbeat(t, &whisperv1.Node{Node: "well", Incarnation: 1, Limit: 100, Draining: true}, 0)
+			},
+			[]string{"no gateway is live"},
+		},
+		"attempts wait and there is no push role": {
+			func(t *testing.T, f *fixture) {
+				for range 3 {
+					f.write(t, &kgo.Record{Topic: consumers.TopicPush("apns", domain.High), Partition: 1, Timestamp: noon})
+				}
+			},
+			[]string{"nobody consumes whisper.push.apns.high, where 3 records wait"},
+		},
+		"attempts wait for too long at a push role that is there": {
+			func(t *testing.T, f *fixture) {
+				f.member(t, "whisper-push-apns-high", consumers.TopicPush("apns", domain.High))
+				f.write(t, &kgo.Record{Topic: consumers.TopicPush("apns", domain.High), Timestamp: noon.Add(-36 * time.Second)})
+			},
+			[]string{"push apns, lane high: the oldest of 1 records that were not pushed is older than 35s"},
+		},
+		"the tables are behind": {
+			func(t *testing.T, f *fixture) {
+				f.write(t, &kgo.Record{Topic: consumers.TopicEvents, Timestamp: noon.Add(-61 * time.Second)},
+					&kgo.Record{Topic: consumers.TopicEvents, Partition: 1, Timestamp: noon.Add(-61 * time.Second)}, &kgo.Record{Topic: consumers.TopicEvents, Timestamp: noon})
+				f.projected = map[string]map[int32]int64{consumers.TopicEvents: {1: 1}}
+			},
+			[]string{"the tables are behind: the oldest of 2 records that they lack is older than 1m0s"},
+		},
+		"the tables are a little behind": {
+			func(t *testing.T, f *fixture) {
+				f.write(t, &kgo.Record{Topic: consumers.TopicEvents, Timestamp: noon.Add(-59 * time.Second)})
+			},
+			nil,
 		},
 		"a node that is gone for good does not count": {
 			func(t *testing.T, f *fixture) {
@@ -237,6 +320,7 @@ func TestWhatDegrades(t *testing.T) {
 				topic := consumers.TopicDeliveries(domain.High)
 				f.write(t, &kgo.Record{Topic: topic, Timestamp: noon.Add(-time.Hour)})
 				f.write(t, &kgo.Record{Topic: topic, Timestamp: noon.Add(-time.Second)})
+				f.projected = map[string]map[int32]int64{topic: {0: 1}}
 				f.commit(t, "whisper-dispatch", topic, 0, 1)
 			},
 			nil,
@@ -246,7 +330,9 @@ func TestWhatDegrades(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := setup(t)
+			f.live(t)
 			tt.given(t, f)
+			f.roles(t) // last: nobody else may commit for a group that has members
 			wantReasons(t, f.monitor(t).Health(t.Context()), tt.want...)
 		})
 	}
@@ -287,7 +373,7 @@ func TestDepthsEndAtTheLastStableOffset(t *testing.T) {
 	}
 	m := f.monitor(t)
 	doc := m.Health(t.Context())
-	wantReasons(t, doc)
+	wantReasons(t, doc, "no intake is running", "no dispatch is running")
 	if doc.QueueDepths["high"] != 0 {
 		t.Errorf("while it is open the depths are %v", doc.QueueDepths)
 	}
@@ -296,7 +382,7 @@ func TestDepthsEndAtTheLastStableOffset(t *testing.T) {
 	}
 	f.commit(t, "whisper-intake", topic, 0, 3) // as the loop does: past the marker
 	doc = m.Health(t.Context())
-	wantReasons(t, doc)
+	wantReasons(t, doc, "no intake is running", "no dispatch is running")
 	if doc.QueueDepths["high"] != 0 {
 		t.Errorf("behind the marker the depths are %v", doc.QueueDepths)
 	}
@@ -315,4 +401,60 @@ func TestHealthAnswersWithoutKafka(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // as after the five seconds that a measurement may take
 	wantReasons(t, m.Health(ctx), "kafka does not answer", "the nodes are unknown")
+}
+
+func TestNobodyConsumes(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.live(t)
+	m := f.monitor(t)
+	wantReasons(t, m.Health(t.Context()), "no intake is running", "no dispatch is running")
+
+	var requests, deliveries []string
+	for _, lane := range domain.Lanes {
+		requests, deliveries = append(requests, consumers.TopicRequests(lane)), append(deliveries, consumers.TopicDeliveries(lane))
+	}
+	leave := f.member(t, "whisper-intake", requests...)
+	// As where roles were started that know of fewer topics.
+	f.member(t, "whisper-dispatch", deliveries[:2]...)
+	f.later.Add(int64(time.Minute))
+	f.live(t)
+	m.Health(t.Context())
+	f.later.Add(int64(9 * time.Second))
+	for _, reason := range m.Health(t.Context()).Reasons {
+		if strings.Contains(reason, "consumes") {
+			t.Errorf("while partitions may be handed over: %s", reason)
+		}
+	}
+	leave()
+	f.later.Add(int64(2 * time.Second))
+	reasons := strings.Join(m.Health(t.Context()).Reasons, "\n")
+	if !strings.Contains(reasons, "no intake is running") {
+		t.Errorf("after intake has left: %s", reasons)
+	}
+}
+
+// A partition that came later, which members have not looked for yet.
+func TestPartitionsWithoutAnOwner(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.roles(t)
+	f.live(t)
+	topic := consumers.TopicPush("apns", domain.Low)
+	f.member(t, "whisper-push-apns-low", topic)
+	m := f.monitor(t)
+	wantReasons(t, m.Health(t.Context()))
+	adm, err := f.client.Admin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adm.Close()
+	if resp, err := adm.CreatePartitions(t.Context(), 1, topic); err != nil || resp.Error() != nil {
+		t.Fatal(err, resp.Error())
+	}
+	// Seen once it is no reason yet; the admin client learns of the partition when it asks for metadata anew.
+	eventually(t, "it is told", func() bool {
+		f.later.Add(int64(11 * time.Second))
+		return strings.Contains(strings.Join(m.Health(t.Context()).Reasons, "\n"), "nobody consumes partition 2 of "+topic)
+	})
 }

@@ -86,6 +86,9 @@ func (m *HealthMonitor) connections(doc *Health, now time.Time) {
 		}
 	}
 	doc.Utilization = ratio(doc.ActiveConnections, limit)
+	if m.nodes.ready() == nil && m.nodes.any() && !slices.ContainsFunc(doc.Nodes, func(n NodeHealth) bool { return n.State == NodeLive }) {
+		doc.Reasons = append(doc.Reasons, "no gateway is live, though there were some: nobody can connect")
+	}
 }
 
 func ratio(n, of int64) float64 {
@@ -103,6 +106,7 @@ type nodeWatch struct {
 
 	mu    sync.Mutex
 	nodes map[string]*whisperv1.Node
+	seen  bool // a record of any node, also of one that took its leave
 }
 
 func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
@@ -141,11 +145,20 @@ func (w *nodeWatch) ready() error {
 	}
 }
 
+// any says whether whisper.nodes knows of a gateway. That it took its leave is known for a day at least: what a
+// compacted topic deletes it keeps for so long (delete.retention.ms).
+func (w *nodeWatch) any() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen
+}
+
 // fold keeps the newest start of a node: a late heartbeat of an earlier one is history.
 func (w *nodeWatch) fold(records []*kgo.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, rec := range records {
+		w.seen = true
 		name := string(rec.Key)
 		if rec.Value == nil {
 			delete(w.nodes, name)

@@ -97,6 +97,7 @@ type folded struct {
 	attempts   map[attemptKey]*attempt
 	requests   map[requestKey]request
 	duplicates map[duplicate]fact
+	answers    map[answerKey]int64
 	// broadcasts by the last that was told of them, and what the first fact of each says.
 	progress map[castKey]fact
 	casts    map[castKey]*cast
@@ -119,6 +120,7 @@ func fold(chunks []*chunk) *folded {
 		attempts:   make(map[attemptKey]*attempt, n/2),
 		requests:   map[requestKey]request{},
 		duplicates: map[duplicate]fact{},
+		answers:    map[answerKey]int64{},
 		progress:   map[castKey]fact{},
 		casts:      map[castKey]*cast{},
 		timeline:   make([]fact, 0, n),
@@ -161,6 +163,9 @@ func (b *folded) add(f fact) {
 		}
 	}
 	if a, ok := attemptOf(f); ok {
+		if key, ok := answerOf(f, a); ok {
+			b.answers[key]++
+		}
 		if old := b.attempts[a.attemptKey]; old != nil {
 			old.merge(a)
 		} else {

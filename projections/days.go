@@ -104,7 +104,7 @@ func (s *store) dropDays(ctx context.Context, before int32) (dropped int, err er
 			return dropped, fmt.Errorf("drop old days of %s: %w", t.name, err)
 		}
 	}
-	for _, sql := range []string{"DELETE FROM $.duplicates WHERE day < $1", "DELETE FROM $.early_facts WHERE at < $1", "DELETE FROM $.erasures WHERE at < $1", "DELETE FROM $.broadcast_shards WHERE day < $1", "DELETE FROM $.broadcast_skips WHERE day < $1"} {
+	for _, sql := range []string{"DELETE FROM $.duplicates WHERE day < $1", "DELETE FROM $.early_facts WHERE at < $1", "DELETE FROM $.erasures WHERE at < $1", "DELETE FROM $.broadcast_shards WHERE day < $1", "DELETE FROM $.broadcast_skips WHERE day < $1", "DELETE FROM $.answer_shards WHERE minute < $1"} {
 		if _, err := conn.Exec(ctx, s.sql(sql), dayTime(before)); err != nil {
 			return dropped, fmt.Errorf("delete old rows: %w", err)
 		}

@@ -133,6 +133,20 @@ func (f *folder) empty(t *rapid.T) {
 }
 
 func (f *folder) write(t *rapid.T, events []*whisperv1.Event) {
+	if err := f.try(events); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeAll writes one batch.
+func (f *folder) writeAll(events ...*whisperv1.Event) {
+	f.t.Helper()
+	if err := f.try(events); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *folder) try(events []*whisperv1.Event) error {
 	c := &chunk{src: f.src, next: f.src.at}
 	for _, ev := range events {
 		rec := record(ev)
@@ -140,17 +154,18 @@ func (f *folder) write(t *rapid.T, events []*whisperv1.Event) {
 		c.next++
 		fa, err := decode(rec, now, 24*time.Hour)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		c.facts = append(c.facts, fa)
 	}
 	if err := f.st.ensureDays(f.t.Context(), daysOf([]*chunk{c})); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	if err := f.st.write(f.t.Context(), []*chunk{c}, false); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	f.src.at = c.next
+	return nil
 }
 
 // dump leaves out the timeline, where each record has its row.

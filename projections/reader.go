@@ -156,12 +156,14 @@ func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
 
 // Health is how the attempts of a window went.
 type Health struct {
+	// Window is what was counted over: whole minutes and the one that runs.
+	Window time.Duration `json:"window"`
 	// OK were taken (sent or delivered).
 	OK int64 `json:"ok"`
 	// Failed were refused or never answered. A session that was gone and an attempt whose time was over
 	// are neither: nothing is broken.
 	Failed int64 `json:"failed"`
-	// DeliveriesPerSecond is OK over the window.
+	// DeliveriesPerSecond is OK over Window.
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
 }
 
@@ -173,18 +175,30 @@ func (h Health) ErrorRate() float64 {
 	return float64(h.Failed) / float64(h.OK+h.Failed)
 }
 
-// Health counts the attempts that were answered within a window up to now, by Postgres's clock.
+// Health counts the answers of the last minutes up to now, by Postgres's clock: of as many minutes as begin within the
+// window. It reads some rows a minute, whatever the traffic.
 func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, error) {
 	var h Health
+	var seconds float64
 	err := r.pool.QueryRow(ctx, `
-		SELECT count(*) FILTER (WHERE outcome IN ('sent', 'delivered')),
-			count(*) FILTER (WHERE outcome NOT IN ('sent', 'delivered', 'unreachable', 'expired'))
-		FROM whisper.attempts WHERE at > now() - $1::float8 * interval '1 second'`, window.Seconds()).Scan(&h.OK, &h.Failed)
+		SELECT coalesce(sum(count) FILTER (WHERE outcome IN ('sent', 'delivered')), 0)::bigint,
+			coalesce(sum(count) FILTER (WHERE outcome NOT IN ('sent', 'delivered', 'unreachable', 'expired')), 0)::bigint,
+			extract(epoch FROM now() - date_trunc('minute', now() - $1::float8 * interval '1 second') - interval '1 minute')::float8
+		FROM whisper.answer_shards
+		WHERE minute > now() - $1::float8 * interval '1 second' AND minute <= now()`, window.Seconds()).Scan(&h.OK, &h.Failed, &seconds)
 	if err != nil {
-		return h, fmt.Errorf("read attempts: %w", explain(err))
+		return h, fmt.Errorf("read answers: %w", explain(err))
 	}
-	h.DeliveriesPerSecond = float64(h.OK) / window.Seconds()
+	h.Window = time.Duration(seconds * float64(time.Second))
+	if seconds > 0 {
+		h.DeliveriesPerSecond = float64(h.OK) / seconds
+	}
 	return h, nil
+}
+
+// Checkpoints are, a topic and partition each, the first offset whose record is not in the tables.
+func (r *Reader) Checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
+	return readCheckpoints(ctx, r.pool, migrations.Schema)
 }
 
 // Unbalanced is a row of `conservation`: a notification that does not add up.

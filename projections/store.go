@@ -97,8 +97,10 @@ func (s *store) stripe(locked []int32) int32 {
 func (s *store) close() { s.pool.Close() }
 
 // sql puts the schema in front of the names that are marked with a dollar and a dot: $.deliveries.
-func (s *store) sql(text string) string {
-	return strings.ReplaceAll(text, "$.", pgx.Identifier{s.schema}.Sanitize()+".")
+func (s *store) sql(text string) string { return inSchema(s.schema, text) }
+
+func inSchema(schema, text string) string {
+	return strings.ReplaceAll(text, "$.", pgx.Identifier{schema}.Sanitize()+".")
 }
 
 // run executes a prepared statement over columns. Statements are prepared once a connection; after a
@@ -116,8 +118,12 @@ func (s *store) run(ctx context.Context, tx pgx.Tx, text string, params ...[]byt
 
 // checkpoints are all offsets of the schema.
 func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
+	return readCheckpoints(ctx, s.pool, s.schema)
+}
+
+func readCheckpoints(ctx context.Context, pool *pgxpool.Pool, schema string) (map[string]map[int32]int64, error) {
 	// From the end of the key: of a partition's versions the first one that is seen is the one that lives.
-	rows, err := s.pool.Query(ctx, s.sql(`
+	rows, err := pool.Query(ctx, inSchema(schema, `
 		WITH RECURSIVE c AS (
 			(SELECT topic, partition, next_offset FROM $.checkpoints ORDER BY topic DESC, partition DESC, next_offset DESC LIMIT 1)
 			UNION ALL

@@ -58,6 +58,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 		{"write deliveries", t.writeDeliveries},
 		{"write attempts", t.writeAttempts},
 		{"write the timeline", t.writeTimeline},
+		{"write answers", t.writeAnswers},
 		{"write requests", t.writeRequests},
 		{"write counts", t.writeShards},
 		{"write statistics", t.writeStats},

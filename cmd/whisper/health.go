@@ -2,24 +2,30 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+
+	"github.com/klivvr/whisper/ops"
 )
 
 type healthCmd struct {
-	URL   string `default:"http://127.0.0.1:8081/v1/health" placeholder:"URL" help:"Where the projector's operations port answers (default ${default})."`
-	Probe string `placeholder:"URL" help:"Only say whether this URL answers 200, for a container's health check: exit code 1 when it does not."`
+	URL    string `default:"http://127.0.0.1:8081/v1/health" placeholder:"URL" help:"Where the projector's operations port answers (default ${default})."`
+	NoFail bool   `help:"Exit with 0 also when the document says degraded."`
+	Probe  string `placeholder:"URL" help:"Only say whether this URL answers 200, for a container's health check: exit code 1 when it does not."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *healthCmd) Help() string {
-	return `Examples:
+	return `Exit code 1 when the system is degraded or does not answer. Examples:
 
     whisper health
+    whisper health --no-fail | jq .queue_depths
     whisper health --probe http://127.0.0.1:8081/readyz`
 }
 
@@ -43,6 +49,22 @@ func (c *healthCmd) Run(ctx context.Context, p *process) error {
 	}
 	if status != http.StatusOK {
 		return fmt.Errorf("%s answers %d", target, status)
+	}
+	if c.Probe != "" || c.NoFail {
+		return nil
+	}
+	return judgeHealth(body)
+}
+
+// judgeHealth is an error unless the document says healthy: a word that this program does not know is no reason to
+// call a system well.
+func judgeHealth(body []byte) error {
+	var doc ops.Health
+	if err := json.Unmarshal(body, &doc); err != nil || doc.Status == "" {
+		return errors.New("the answer is not a health document: is this the operations port of project or dev?")
+	}
+	if doc.Status != ops.StatusHealthy {
+		return fmt.Errorf("%s: %s", doc.Status, strings.Join(doc.Reasons, "; "))
 	}
 	return nil
 }

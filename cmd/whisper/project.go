@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/klivvr/whisper/consumers/push"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/ops"
 	"github.com/klivvr/whisper/projections"
@@ -27,17 +28,18 @@ type projectCmd struct {
 
 // healthFlags are when /v1/health says degraded.
 type healthFlags struct {
-	MaxWaitHigh    time.Duration `default:"5s" placeholder:"DURATION" help:"How old the oldest waiting record of the lane high may be (default ${default})."`
-	MaxWaitNormal  time.Duration `default:"30s" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
-	MaxWaitLow     time.Duration `default:"5m" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
-	MaxErrorRate   float64       `default:"0.05" placeholder:"RATIO" help:"Part of the last 5 minutes' attempts that may fail (default ${default})."`
-	MaxUtilization float64       `default:"0.8" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
+	MaxWaitHigh      time.Duration `default:"5s" placeholder:"DURATION" help:"How old the oldest waiting record of the lane high may be (default ${default})."`
+	MaxWaitNormal    time.Duration `default:"30s" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
+	MaxWaitLow       time.Duration `default:"5m" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
+	MaxProjectionLag time.Duration `default:"1m" placeholder:"DURATION" help:"How old the oldest record may be that the tables lack (default ${default})."`
+	MaxErrorRate     float64       `default:"0.05" placeholder:"RATIO" help:"Part of the last 5 minutes' attempts that may fail (default ${default})."`
+	MaxUtilization   float64       `default:"0.8" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
 }
 
 func (f healthFlags) config() ops.HealthConfig {
 	return ops.HealthConfig{
-		MaxWait:      map[domain.Lane]time.Duration{domain.High: f.MaxWaitHigh, domain.Normal: f.MaxWaitNormal, domain.Low: f.MaxWaitLow},
-		MaxErrorRate: f.MaxErrorRate, MaxUtilization: f.MaxUtilization,
+		MaxWait:          map[domain.Lane]time.Duration{domain.High: f.MaxWaitHigh, domain.Normal: f.MaxWaitNormal, domain.Low: f.MaxWaitLow},
+		MaxProjectionLag: f.MaxProjectionLag, MaxErrorRate: f.MaxErrorRate, MaxUtilization: f.MaxUtilization,
 	}
 }
 
@@ -64,6 +66,9 @@ func (c *projectCmd) Check() error {
 	}
 	health.Client = cfg.Kafka
 	errs = append(errs, cfg.Validate(), health.Validate())
+	if c.Health.MaxProjectionLag <= 0 {
+		errs = append(errs, fmt.Errorf("max-projection-lag: %s is not a positive duration", c.Health.MaxProjectionLag))
+	}
 	if !c.Rebuild && (c.AllowTruncated || c.KeepOld) {
 		errs = append(errs, errors.New("rebuild: allow-truncated and keep-old are for a rebuild"))
 	}
@@ -89,8 +94,9 @@ func projectRole(ctx context.Context, r role, cfg projections.Config, health ops
 	health.Client, health.Now, health.Logger = r.client, r.now, r.log
 	health.Attempts = func(ctx context.Context, window time.Duration) (ops.AttemptCounts, error) {
 		h, err := reader.Health(ctx, window)
-		return ops.AttemptCounts{OK: h.OK, Failed: h.Failed}, err
+		return ops.AttemptCounts{OK: h.OK, Failed: h.Failed, Window: h.Window}, err
 	}
+	health.Projected, health.PushGroup = reader.Checkpoints, push.Group
 	monitor, err := ops.NewHealthMonitor(health)
 	if err != nil {
 		reader.Close()
