@@ -221,8 +221,8 @@ func (c *Category) readDigest(name, raw string, p *problems) {
 		case 0:
 			d.Window = p.duration(record.name(field), raw, MaxDigestWindow)
 		case 1:
-			if d.Template = p.text(record.name(field), raw); d.Template != "" && CheckID(d.Template) != nil {
-				p.add(WordID, "%s %v", record.name(field), CheckID(d.Template))
+			if d.Template = p.text(record.name(field), raw); d.Template != "" && CheckKnownID(d.Template) != nil {
+				p.add(WordID, "%s %v", record.name(field), CheckKnownID(d.Template))
 			}
 		case 2:
 			d.Min = p.whole(record.name(field), raw, 1, MaxCapN)

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // DeliveryID names one notification for one user: 48 bits of the request's time in Unix
@@ -89,8 +91,27 @@ func ParseDeliveryID(s string) (DeliveryID, error) {
 // MaxIDBytes bounds notification ids and user ids.
 const MaxIDBytes = 128
 
-// CheckID says what is wrong with a notification id, user id or node id, or nil.
+// CheckID says what is wrong with the id of a new notification, user, category or whatever else Whisper is to
+// know by a name, or nil. An id must be something that a person can see and tell from others: no control
+// characters (C0, DEL, C1), none that change the direction of text, and not only white space.
 func CheckID(id string) error {
+	if err := CheckKnownID(id); err != nil {
+		return err
+	}
+	if strings.TrimSpace(id) == "" {
+		return errors.New("is only white space")
+	}
+	for _, r := range id {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
+			return fmt.Errorf("has a control character (U+%04X)", r)
+		}
+	}
+	return nil
+}
+
+// CheckKnownID is CheckID for ids that may be known already, in records of the internal topics and in what asks
+// for an end (cancel, erase, revoke): before, C1 controls, marks of direction and white space alone were taken.
+func CheckKnownID(id string) error {
 	switch {
 	case id == "":
 		return errors.New("is empty")

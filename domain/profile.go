@@ -125,7 +125,7 @@ func (patch *ProfilePatch) readEndpoints(raw string, p *problems) {
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		name, err := jsonText(key)
 		if err == nil {
-			err = CheckID(name)
+			err = CheckKnownID(name) // dispatch reads patches again that were taken before
 		}
 		path := cut("endpoints." + name)
 		switch {

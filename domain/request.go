@@ -201,7 +201,9 @@ func (d *draft) checkCommand() {
 		}
 	}
 	if d.broken == 0 {
-		d.checkID(name, d.target)
+		if err := CheckKnownID(d.target); err != nil {
+			d.add(WordID, "%s %v", name, err)
+		}
 	}
 	d.Request = Request{Command: name, Target: d.target}
 }

@@ -151,7 +151,7 @@ func (s *session) acknowledge(id string, reading bool) *delivery {
 func (s *session) reads(ids []string) *frameError {
 	var bad *frameError
 	for _, id := range ids {
-		if err := domain.CheckID(id); err != nil {
+		if err := domain.CheckKnownID(id); err != nil {
 			bad = &frameError{codeBadIDs, fmt.Sprintf("read: the id %q %s", cut(id), err), false}
 			continue
 		}

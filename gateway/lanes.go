@@ -242,15 +242,15 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*routed, *whisperv1.R
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := domain.CheckID(string(rec.Key)); err != nil && len(route.GetUsers()) == 0 {
+	if err := domain.CheckKnownID(string(rec.Key)); err != nil && len(route.GetUsers()) == 0 {
 		return nil, nil, fmt.Errorf("the record's key (the user id) %w", err)
 	}
 	for i, user := range route.GetUsers() {
-		if err := domain.CheckID(user); err != nil {
+		if err := domain.CheckKnownID(user); err != nil {
 			return nil, nil, fmt.Errorf("users[%d] %w", i, err)
 		}
 	}
-	if err := domain.CheckID(route.GetNotificationId()); err != nil {
+	if err := domain.CheckKnownID(route.GetNotificationId()); err != nil {
 		return nil, nil, fmt.Errorf("notification_id %w", err)
 	}
 	if len(route.GetFrame()) == 0 {

@@ -169,11 +169,11 @@ func RevocationRecord(rev *whisperv1.Revocation) (*kgo.Record, error) {
 
 func checkRevocation(rev *whisperv1.Revocation) error {
 	var errs []error
-	if err := domain.CheckID(rev.GetUserId()); err != nil {
+	if err := domain.CheckKnownID(rev.GetUserId()); err != nil {
 		errs = append(errs, fmt.Errorf("user: %w", err))
 	}
 	if rev.GetSession() != "" {
-		if err := domain.CheckID(rev.GetSession()); err != nil {
+		if err := domain.CheckKnownID(rev.GetSession()); err != nil {
 			errs = append(errs, fmt.Errorf("session: %w", err))
 		}
 	}

@@ -69,7 +69,7 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 
 // erasure is a fact about a user. Once everything that it speaks of is too old to be kept, so is it.
 func erasure(rec *kgo.Record, ev *whisperv1.Event, now time.Time, keep time.Duration) (fact, error) {
-	err := domain.CheckID(ev.GetUserId())
+	err := domain.CheckKnownID(ev.GetUserId())
 	if err == nil && !inRange(ev.GetAtUs()) {
 		err = fmt.Errorf("at_us %d is no time", ev.GetAtUs())
 	}
@@ -105,10 +105,10 @@ func check(ev *whisperv1.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := domain.CheckID(ev.GetNotificationId()); err != nil {
+	if err := domain.CheckKnownID(ev.GetNotificationId()); err != nil {
 		return fmt.Errorf("notification_id %w", err)
 	}
-	if err := domain.CheckID(ev.GetUserId()); err != nil && !ofBroadcast(ev) {
+	if err := domain.CheckKnownID(ev.GetUserId()); err != nil && !ofBroadcast(ev) {
 		return fmt.Errorf("user_id %w", err)
 	}
 	if id.Hash() != domain.HashDelivery(ev.GetNotificationId(), ev.GetUserId()) {

@@ -79,7 +79,7 @@ type broadcastsShowCmd struct {
 }
 
 func (c *broadcastsShowCmd) Check() error {
-	return errors.Join(c.Postgres.Check(), domain.CheckID(c.ID))
+	return errors.Join(c.Postgres.Check(), domain.CheckKnownID(c.ID))
 }
 
 func (c *broadcastsShowCmd) Run(ctx context.Context, p *process) error {
@@ -156,7 +156,7 @@ type broadcastsWatchCmd struct {
 }
 
 func (c *broadcastsWatchCmd) Check() error {
-	return errors.Join(c.Postgres.Check(), domain.CheckID(c.ID))
+	return errors.Join(c.Postgres.Check(), domain.CheckKnownID(c.ID))
 }
 
 // askEvery is how often Postgres is asked: it follows by a fraction of a second.
@@ -168,7 +168,7 @@ func (c *broadcastsWatchCmd) Run(ctx context.Context, p *process) error {
 		return err
 	}
 	defer reader.Close()
-	return watchBroadcast(ctx, reader, c.ID, c.Walked, p.stdout, ops.IsTerminal(p.stdout))
+	return watchBroadcast(ctx, reader, c.ID, c.Walked, p.stdout, ops.IsTerminal(raw(p.stdout)))
 }
 
 // watchBroadcast shows a broadcast until it ended, or, where walked is enough, until everyone was looked at.
@@ -195,7 +195,9 @@ func watchBroadcast(ctx context.Context, r *projections.Reader, id string, walke
 			if ended {
 				end = "\n"
 			}
-			_, err = fmt.Fprintf(w, "\r\x1b[K%s%s", line, end)
+			if _, err = fmt.Fprint(raw(w), "\r\x1b[K"); err == nil {
+				_, err = fmt.Fprint(w, line, end)
+			}
 		case line != last:
 			_, err = fmt.Fprintln(w, line)
 		}
@@ -246,7 +248,7 @@ type (
 )
 
 func (c *steerCmd) Check() error {
-	errs := []error{c.Kafka.Check(), c.Postgres.Check(), domain.CheckID(c.ID)}
+	errs := []error{c.Kafka.Check(), c.Postgres.Check(), domain.CheckKnownID(c.ID)}
 	if c.Lane != "" {
 		if _, err := domain.ParseLane(c.Lane); err != nil {
 			errs = append(errs, fmt.Errorf("lane: %w", err))

@@ -115,11 +115,12 @@ func (p *process) logger(byDefault slog.Level) *slog.Logger {
 	if err != nil {
 		level = byDefault
 	}
-	return ops.NewLogger(p.stderr, p.logFormat, level, ops.IsTerminal(p.stderr))
+	return ops.NewLogger(p.stderr, p.logFormat, level, ops.IsTerminal(raw(p.stderr)))
 }
 
 // run is the whole program, for main and for tests.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	stdout, stderr = printable(stdout), printable(stderr)
 	var c cli
 	settings := newSettings(environ)
 	exited := false

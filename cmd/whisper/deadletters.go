@@ -104,7 +104,7 @@ func (d deadLetter) line(w io.Writer) error {
 	if d.Redriven {
 		mark = "*"
 	}
-	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"), d.Role, d.from(), oneLine(d.Error))
+	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"), oneLine(d.Role), oneLine(d.from()), oneLine(d.Error))
 	return err
 }
 
@@ -187,9 +187,9 @@ func (c *deadlettersShowCmd) Run(ctx context.Context, p *process) error {
 
 func (d deadLetter) print(w io.Writer) error {
 	_, _ = fmt.Fprintf(w, "number     %d\nat         %s\nrole       %s\ncame from  %s\nerror      %s\nkey        %q\n",
-		d.Offset, d.At.Format(time.RFC3339Nano), d.Role, d.from(), oneLine(d.Error), d.record.Key)
+		d.Offset, d.At.Format(time.RFC3339Nano), oneLine(d.Role), oneLine(d.from()), oneLine(d.Error), d.record.Key)
 	for _, h := range ownHeaders(d.record) {
-		_, _ = fmt.Fprintf(w, "header     %s: %q\n", h.Key, h.Value)
+		_, _ = fmt.Fprintf(w, "header     %s: %q\n", oneLine(h.Key), h.Value)
 	}
 	if d.Value == nil {
 		_, err := fmt.Fprintln(w, "value      null")

@@ -38,7 +38,7 @@ func (s *scene) toEverybody(ctx context.Context, reader *projections.Reader) err
 	if err := s.produce(ctx, &kgo.Record{Topic: consumers.TopicRequests(domain.Low), Value: value}); err != nil {
 		return err
 	}
-	return watchBroadcast(ctx, reader, s.id("news"), true, s.p.stdout, ops.IsTerminal(s.p.stdout))
+	return watchBroadcast(ctx, reader, s.id("news"), true, s.p.stdout, ops.IsTerminal(raw(s.p.stdout)))
 }
 
 // crowd makes the audience and the text.

@@ -54,7 +54,13 @@ func (c *profileEraseCmd) Help() string {
 }
 
 // Check names every problem of these settings.
-func (c *profileEraseCmd) Check() error { return errors.Join(checkUser(c.User), c.Kafka.Check()) }
+func (c *profileEraseCmd) Check() error {
+	err := domain.CheckKnownID(c.User)
+	if err != nil {
+		err = fmt.Errorf("user: %w", err)
+	}
+	return errors.Join(err, c.Kafka.Check())
+}
 
 func (c *profileEraseCmd) Run(ctx context.Context, p *process) error {
 	return writeProfile(ctx, p, c.Kafka, c.User, nil, "erased")

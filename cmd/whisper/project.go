@@ -123,7 +123,7 @@ func (c *projectCmd) rebuild(ctx context.Context, p *process) error {
 	if err := cfg.Kafka.Await(ctx); err != nil {
 		return err
 	}
-	line := progressLine{w: p.stdout, live: ops.IsTerminal(p.stdout), now: p.now}
+	line := progressLine{w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
 	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.show})
 	line.end()
 	if err != nil {

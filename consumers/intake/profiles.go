@@ -15,9 +15,10 @@ import (
 func (r *Role) takeProfile(ctx context.Context, rc *receipt) error {
 	user := string(rc.rec.Key)
 	outcome := r.metrics.patched
-	err := checkKey("user", user)
+	err := checkKey("user", user, domain.CheckID)
 	if len(rc.rec.Value) == 0 {
 		outcome = r.metrics.forgotten
+		err = checkKey("user", user, domain.CheckKnownID)
 	} else if err == nil {
 		_, err = domain.ParseProfilePatch(rc.rec.Value)
 	}
@@ -53,8 +54,8 @@ func changeTime(made, now time.Time) time.Time {
 }
 
 // checkKey: of profiles the key is the user id, of templates the template id.
-func checkKey(what, key string) error {
-	if err := domain.CheckID(key); err != nil {
+func checkKey(what, key string, check func(string) error) error {
+	if err := check(key); err != nil {
 		return &domain.Invalid{Word: domain.WordID, Problems: []string{"the key, which names the " + what + ", " + err.Error()}}
 	}
 	return nil

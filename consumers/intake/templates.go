@@ -17,7 +17,7 @@ import (
 // takeTemplate dead-letters a bad template, once for all processes. Using good ones is the catalogue's. A version's own
 // key (card-payment@3) is as good as the template's: `whisper templates apply` writes both.
 func (r *Role) takeTemplate(ctx context.Context, rc *receipt) error {
-	err := checkKey("template", string(rc.rec.Key))
+	err := checkKey("template", string(rc.rec.Key), domain.CheckID)
 	if err == nil && len(rc.rec.Value) > 0 {
 		_, err = domain.ParseTemplate(rc.rec.Value)
 	}

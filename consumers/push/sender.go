@@ -167,10 +167,10 @@ func decode(rec *kgo.Record, lane domain.Lane) (*whisperv1.Push, error) {
 	if _, err := domain.DeliveryIDFromBytes(p.GetDeliveryId()); err != nil {
 		errs = append(errs, err)
 	}
-	if err := domain.CheckID(p.GetUserId()); err != nil {
+	if err := domain.CheckKnownID(p.GetUserId()); err != nil {
 		errs = append(errs, fmt.Errorf("user_id %w", err))
 	}
-	if err := domain.CheckID(p.GetNotificationId()); err != nil {
+	if err := domain.CheckKnownID(p.GetNotificationId()); err != nil {
 		errs = append(errs, fmt.Errorf("notification_id %w", err))
 	}
 	if p.GetAttempt() < 1 {
