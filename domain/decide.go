@@ -141,7 +141,7 @@ func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 		AtUs:           s.now.UnixMicro(),
 		Cause:          s.cause,
 		Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
-			Request: acc.GetRequest(), Recipients: acc.GetRecipients(),
+			Request: acc.GetRequest(), Recipients: acc.GetRecipients(), RequestedAtMs: acc.GetAcceptedAtMs(),
 		}},
 	}})
 }

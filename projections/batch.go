@@ -3,6 +3,7 @@ package projections
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -19,6 +20,15 @@ type source struct {
 	gone func() bool
 	// moved is told each new checkpoint.
 	moved func(next int64)
+	// written is at, for others to read; lastMs is the time of the last record that was written.
+	written, lastMs atomic.Int64
+}
+
+// moveTo takes up a new checkpoint.
+func (s *source) moveTo(next int64) {
+	s.at = next
+	s.written.Store(next)
+	s.moved(next)
 }
 
 // A chunk is a run of one source's facts in order. next is the offset behind its last record, facts or
@@ -27,9 +37,15 @@ type chunk struct {
 	src   *source
 	facts []fact
 	next  int64
+	// lastMs is the time of its last record; gaps are what the log had lost before it.
+	lastMs int64
+	gaps   []gap
 	// done is called once: when the chunk is in Postgres, or was dropped.
 	done func()
 }
+
+// A gap is what retention removed before it was read: the offsets from one to another.
+type gap struct{ from, to int64 }
 
 // from cuts what lies before an offset, which somebody else has written.
 func (c *chunk) from(at int64) {
@@ -64,8 +80,8 @@ func split(chunks []*chunk) (a, b []*chunk) {
 		if half == len(c.facts) {
 			return append(a, c), append(b, chunks[i+1:]...)
 		}
-		head := &chunk{src: c.src, facts: c.facts[:half], next: c.facts[half].rec.Offset, done: func() {}}
-		tail := &chunk{src: c.src, facts: c.facts[half:], next: c.next, done: c.done}
+		head := &chunk{src: c.src, gaps: c.gaps, facts: c.facts[:half], next: c.facts[half].rec.Offset, done: func() {}}
+		tail := &chunk{src: c.src, facts: c.facts[half:], next: c.next, lastMs: c.lastMs, done: c.done}
 		return append(a, head), append(append(b, tail), chunks[i+1:]...)
 	}
 	return a, b

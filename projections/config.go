@@ -26,6 +26,12 @@ type Config struct {
 	// RetentionDays is how many days of deliveries are kept (default 30, at most 3650). What Kafka holds
 	// of older ones is passed over.
 	RetentionDays int
+	// MaxDropDays is how many days may be dropped at once (default 3). When more are too old, none is: a clock may be wrong, and what is dropped
+	// comes back only as far as Kafka reaches.
+	MaxDropDays int
+	// TransactionTimeout is how long Postgres may take for a transaction (default 1 minute) before it is tried again, with twice as
+	// long each time up to sixteen times.
+	TransactionTimeout time.Duration
 	// Writers is how many transactions may run at once while there is much to catch up (default 2); otherwise they
 	// run one after another. Partitions are shared among them.
 	Writers int
@@ -47,6 +53,12 @@ func (c *Config) setDefaults() {
 	}
 	if c.RetentionDays == 0 {
 		c.RetentionDays = 30
+	}
+	if c.MaxDropDays == 0 {
+		c.MaxDropDays = 3
+	}
+	if c.TransactionTimeout == 0 {
+		c.TransactionTimeout = time.Minute
 	}
 	if c.Writers == 0 {
 		c.Writers = 2
@@ -72,6 +84,12 @@ func (c Config) Validate() error {
 	}
 	if c.RetentionDays < 0 || c.RetentionDays > 3650 {
 		errs = append(errs, fmt.Errorf("retention-days: %d is not within 1 to 3650", c.RetentionDays))
+	}
+	if c.MaxDropDays < 0 || c.MaxDropDays > 3650 {
+		errs = append(errs, fmt.Errorf("max-drop-days: %d is not within 1 to 3650", c.MaxDropDays))
+	}
+	if c.TransactionTimeout < 0 || c.TransactionTimeout > time.Hour || c.TransactionTimeout > 0 && c.TransactionTimeout < time.Second {
+		errs = append(errs, fmt.Errorf("transaction-timeout: %s is not within 1s to 1h", c.TransactionTimeout))
 	}
 	if c.Writers < 0 || c.Writers > 64 {
 		errs = append(errs, fmt.Errorf("writers: %d is not within 1 to 64", c.Writers))

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // dailyTables are partitioned by the delivery's day, so that a day goes by dropping its tables. Tables
@@ -54,6 +54,7 @@ func (s *store) forgetDays() {
 // CREATE TABLE … PARTITION OF would wait for them all and stop new ones meanwhile.
 func (s *store) createDay(ctx context.Context, day int32) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		defer s.tellBlockers(ctx, tx.Conn(), "create daily tables")()
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared($1, $2), pg_advisory_xact_lock($1, $3)", s.class, int32(lockSwap), int32(lockDays)); err != nil {
 			return err
 		}
@@ -81,74 +82,46 @@ func (s *store) createDay(ctx context.Context, day int32) error {
 	})
 }
 
-// dropDays drops the partitions of days before a day, and the rows of the tables without partitions.
-// Detaching CONCURRENTLY waits for nobody and stops nobody; it needs a connection without transaction,
-// and a try that was interrupted has to be finished.
-func (s *store) dropDays(ctx context.Context, before int32) (dropped int, err error) {
-	conn, err := s.pool.Acquire(ctx)
+// hasDay says whether a day's deliveries have their table.
+func (s *store) hasDay(ctx context.Context, day int32) (bool, error) {
+	s.mu.Lock()
+	known := s.days[day]
+	s.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	var attached bool
+	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relispartition FROM pg_class WHERE oid = to_regclass($1)), false)", s.sql("$."+dayTable("deliveries", day))).Scan(&attached)
 	if err != nil {
-		return 0, err
+		return false, fmt.Errorf("look for the tables of %s: %w", dayTime(day).Format(time.DateOnly), err)
 	}
-	defer conn.Release()
-	var alone bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, int32(lockDays)).Scan(&alone); err != nil || !alone {
-		return 0, err // another projector is at it
-	}
-	defer func() {
-		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockDays))
-		err = errors.Join(err, unlockErr)
-	}()
-	for _, t := range dailyTables {
-		n, err := s.dropDaysOf(ctx, conn, t.name, before)
-		if dropped += n; err != nil {
-			return dropped, fmt.Errorf("drop old days of %s: %w", t.name, err)
-		}
-	}
-	for _, sql := range []string{"DELETE FROM $.duplicates WHERE day < $1", "DELETE FROM $.early_facts WHERE at < $1", "DELETE FROM $.erasures WHERE at < $1", "DELETE FROM $.broadcast_shards WHERE day < $1", "DELETE FROM $.broadcast_skips WHERE day < $1", "DELETE FROM $.answer_shards WHERE minute < $1"} {
-		if _, err := conn.Exec(ctx, s.sql(sql), dayTime(before)); err != nil {
-			return dropped, fmt.Errorf("delete old rows: %w", err)
-		}
-	}
-	return dropped, nil
+	return attached, nil
 }
 
-func (s *store) dropDaysOf(ctx context.Context, conn *pgxpool.Conn, table string, before int32) (dropped int, err error) {
-	// A table that was detached but not dropped yet is among them.
-	rows, err := conn.Query(ctx, `
-		SELECT c.relname, c.relispartition, coalesce(i.inhdetachpending, false)
-		FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname ~ ('^' || $2::text || '_[0-9]{8}$')
-		ORDER BY c.relname`, pgx.Identifier{s.schema}.Sanitize(), table)
-	if err != nil {
-		return 0, err
-	}
-	type part struct {
-		Name              string
-		Attached, Pending bool
-	}
-	parts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[part])
-	if err != nil {
-		return 0, err
-	}
-	for _, p := range parts {
-		if p.Name[len(table)+1:] >= dayTime(before).Format("20060102") {
-			continue
-		}
-		if p.Attached {
-			how := "CONCURRENTLY"
-			if p.Pending {
-				how = "FINALIZE"
+// leaveOld takes facts out of chunks that are older than what is kept and whose day was dropped, and says how many they were. A day that is kept
+// longer, for what is pending in it, takes them.
+func (s *store) leaveOld(ctx context.Context, chunks []*chunk) (left int, err error) {
+	kept := map[int32]bool{}
+	for _, c := range chunks {
+		for _, f := range c.facts {
+			day := factDay(f)
+			if _, asked := kept[day]; !f.old || asked {
+				continue
 			}
-			if _, err := conn.Exec(ctx, s.sql("ALTER TABLE $."+table+" DETACH PARTITION $."+p.Name+" "+how)); err != nil {
-				return dropped, err
+			if kept[day], err = s.hasDay(ctx, day); err != nil {
+				return 0, err
 			}
 		}
-		if _, err := conn.Exec(ctx, s.sql("DROP TABLE $."+p.Name)); err != nil {
-			return dropped, err
-		}
-		dropped++
 	}
-	return dropped, nil
+	if len(kept) == 0 {
+		return 0, nil
+	}
+	for _, c := range chunks {
+		before := len(c.facts)
+		c.facts = slices.DeleteFunc(slices.Clone(c.facts), func(f fact) bool { return f.old && !kept[factDay(f)] })
+		left += before - len(c.facts)
+	}
+	return left, nil
 }
 
 // missingDay says that a row found no partition: its day was dropped, or was made in another schema.
@@ -161,11 +134,17 @@ func missingDay(err error) bool {
 func daysOf(chunks []*chunk) []int32 {
 	seen := map[int32]bool{}
 	var days []int32
+	add := func(day int32) {
+		if !seen[day] {
+			seen[day] = true
+			days = append(days, day)
+		}
+	}
 	for _, c := range chunks {
 		for _, f := range c.facts {
-			if day := factDay(f); !seen[day] {
-				seen[day] = true
-				days = append(days, day)
+			add(factDay(f))
+			if f.ev.GetDuplicateDropped() != nil {
+				add(duplicateDay(f))
 			}
 		}
 	}

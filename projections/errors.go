@@ -42,6 +42,9 @@ func judge(err error) verdict {
 	if pg.Code == "0A000" || pg.Code == "26000" {
 		return wait // a prepared statement of before a change of the schema: the next connection prepares anew
 	}
+	if pg.Code == "08P01" {
+		return stop // whoever answers does not speak as Postgres does: a pooler
+	}
 	switch pg.Code[:2] {
 	case "22", "23": // data exception, integrity constraint
 		return poison
@@ -54,6 +57,13 @@ func judge(err error) verdict {
 	}
 }
 
+// readOnly says that the server does not take writes any more: it was demoted, or made read-only. Sessions that are open stay so, whatever
+// becomes of the server; new ones may be better.
+func readOnly(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "25006"
+}
+
 // explain makes a sentence of an error that stops the role.
 func explain(err error) error {
 	var pg *pgconn.PgError
@@ -61,6 +71,8 @@ func explain(err error) error {
 		return err
 	}
 	switch {
+	case pg.Code == "08P01":
+		return fmt.Errorf("a pooler in front of postgres refuses the session's settings: %s: %w", ownSession, err)
 	case pg.Code[:2] == "28":
 		return fmt.Errorf("postgres refuses the credentials (check postgres-url): %w", err)
 	case pg.Code == "3D000":

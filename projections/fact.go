@@ -21,6 +21,8 @@ type fact struct {
 	// id is the delivery. Where the writer knew only the notification its time is zero, until the
 	// transaction finds the delivery (see resolve.go).
 	id domain.DeliveryID
+	// old: of a day that is kept only as long as something in it is pending.
+	old bool
 }
 
 // maxAhead is how far a delivery's day may lie in the future: clocks differ, but a day that is further
@@ -33,9 +35,15 @@ var errSkip = errors.New("not a fact about a delivery")
 // errAged is what decode says of facts about deliveries whose partitions were dropped by age.
 var errAged = errors.New("older than what is kept")
 
+// ages are the clocks that facts are judged by. One clock that is ahead would call everything old, one that is behind everything yet to come.
+type ages struct {
+	early time.Time // for what is old: the least of the clocks
+	late  time.Time // for what lies in the future: the greatest
+}
+
 // decode reads a record. Any other error than errSkip and errAged is the reason of a dead letter:
 // what decodes is what Postgres takes.
-func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
+func decode(rec *kgo.Record, now ages, keep time.Duration) (fact, error) {
 	if rec.Attrs.IsControl() {
 		return fact{}, errSkip
 	}
@@ -49,7 +57,7 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 		return fact{}, errSkip // names no delivery; what it does comes as facts of their own
 	}
 	if ev.GetUserErased() != nil {
-		return erasure(rec, ev, now, keep)
+		return erasure(rec, ev, now.early, keep+maxLife)
 	}
 	if err := check(ev); err != nil {
 		return fact{}, &consumers.Reason{Word: "invalid", Err: err}
@@ -58,12 +66,14 @@ func decode(rec *kgo.Record, now time.Time, keep time.Duration) (fact, error) {
 	if f.timeless() {
 		return f, nil
 	}
-	switch age := now.Sub(f.id.Time()); {
-	case age < -maxAhead:
+	if now.late.Sub(f.id.Time()) < -maxAhead {
 		return fact{}, &consumers.Reason{Word: "invalid", Err: fmt.Errorf("the delivery's time %s lies in the future", f.id.Time().Format(time.RFC3339))}
-	case age > keep:
+	}
+	age := now.early.Sub(f.id.Time())
+	if age > keep+maxLife {
 		return fact{}, errAged
 	}
+	f.old = age > keep
 	return f, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -231,49 +230,5 @@ func TestRecordsThatKafkaDroppedAreSkippedAndCounted(t *testing.T) {
 	}
 	if got := lost.Get() - before; got != 4 {
 		t.Errorf("%d records counted as lost, want 4", got)
-	}
-}
-
-func TestDaysComeAndGo(t *testing.T) {
-	t.Parallel()
-	l, db := startLog(t), database(t)
-	old := tell("old", "mona", now.Add(-20*24*time.Hour), 1)
-	aged := tell("aged", "mona", now.Add(-60*24*time.Hour), 2)
-	l.put(record(old.accepted()), record(aged.accepted()))
-	cfg := config(l, db)
-	r := start(t, cfg)
-	caughtUp(t, l, db)
-	days := "SELECT relname FROM pg_class WHERE relnamespace = 'whisper'::regnamespace AND relname LIKE 'deliveries\\_2%' AND relkind = 'r' ORDER BY 1"
-	eventually(t, "days are made ahead", func() bool {
-		return strings.Join(queryTexts(t, db, days), " ") == "deliveries_20261103 deliveries_20261123 deliveries_20261124 deliveries_20261125"
-	})
-	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.deliveries"); len(got) != 1 || got[0] != "old" {
-		t.Errorf("deliveries %v, want none that is older than what is kept", got)
-	}
-	eventually(t, "old days are dropped", func() bool {
-		if err := r.store.maintain(t.Context(), now, 10); err != nil {
-			t.Fatal(err)
-		}
-		return strings.Join(queryTexts(t, db, days), " ") == "deliveries_20261123 deliveries_20261124 deliveries_20261125"
-	})
-	// A fact of a day that somebody else dropped finds it made again.
-	l.put(record(old.sent(time.Second, 1, "apns")))
-	caughtUp(t, l, db)
-	if got := queryTexts(t, db, "SELECT status::text FROM whisper.deliveries"); len(got) != 1 || got[0] != "sent" {
-		t.Errorf("deliveries %v", got)
-	}
-	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.notifications WHERE accepted_at < '2026-11-20'"); len(got) != 0 {
-		t.Errorf("requests of a dropped day: %v", got)
-	}
-	conn, err := pgx.Connect(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.Exec(t.Context(), "SET ROLE whisper_analyst; SELECT * FROM whisper.deliveries_20261103"); err != nil {
-		t.Errorf("an analyst reads a daily table: %v", err)
-	}
-	if got := queryTexts(t, db, "SELECT obj_description('whisper.deliveries_20261103'::regclass) || col_description('whisper.deliveries_20261103'::regclass, 1)"); len(got) != 1 || got[0] == "" {
-		t.Error("a daily table has no comments")
 	}
 }

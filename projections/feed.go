@@ -19,8 +19,11 @@ type feed struct {
 	writer *writer
 	log    *slog.Logger
 	meters *meters
-	now    func() time.Time
+	now    func() ages
 	keep   time.Duration
+	// missing are the offsets from one to another that the log had lost when the second was read; most gaps are none: control
+	// records and aborted transactions have offsets as well.
+	missing func(ctx context.Context, from, to int64) ([]gap, error)
 	// room bounds the facts that are read but not written, over all partitions.
 	room *semaphore.Weighted
 	size int64
@@ -28,7 +31,9 @@ type feed struct {
 	deadLetter func(ctx context.Context, rec *kgo.Record, reason error) error
 
 	next    int64 // behind the last record that was handled
+	gaps    []gap // before it, and not handed over yet
 	gone    atomic.Bool
+	closed  func()         // nil: nobody wants to know
 	pending sync.WaitGroup // chunks on their way
 }
 
@@ -48,6 +53,13 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 
 func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 	now := f.now()
+	if from, to := f.next, records[0].Offset; to > from && f.missing != nil {
+		gaps, err := f.missing(ctx, from, to)
+		if err != nil {
+			return err
+		}
+		f.gaps = append(f.gaps, gaps...)
+	}
 	facts := make([]fact, 0, len(records))
 	for _, rec := range records {
 		if rec.Offset < f.next {
@@ -72,7 +84,7 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 		return nil
 	}
 	f.next = next
-	return f.put(ctx, facts, next)
+	return f.put(ctx, facts, next, records[len(records)-1].Timestamp.UnixMilli())
 }
 
 // Passed implements consumers.Passer: the checkpoint moves past offsets that hold no record.
@@ -81,10 +93,10 @@ func (f *feed) Passed(ctx context.Context, next int64) error {
 		return nil
 	}
 	f.next = next
-	return f.put(ctx, nil, next)
+	return f.put(ctx, nil, next, 0)
 }
 
-func (f *feed) put(ctx context.Context, facts []fact, next int64) error {
+func (f *feed) put(ctx context.Context, facts []fact, next, lastMs int64) error {
 	weight := min(max(int64(len(facts)), 1), f.size)
 	if err := f.room.Acquire(ctx, weight); err != nil {
 		return err
@@ -94,16 +106,20 @@ func (f *feed) put(ctx context.Context, facts []fact, next int64) error {
 		f.room.Release(weight)
 		f.pending.Done()
 	}
-	if err := f.writer.put(ctx, &chunk{src: f.src, facts: facts, next: next, done: done}); err != nil {
+	if err := f.writer.put(ctx, &chunk{src: f.src, facts: facts, next: next, lastMs: lastMs, gaps: f.gaps, done: done}); err != nil {
 		done()
 		return err
 	}
+	f.gaps = nil
 	return nil
 }
 
 // Close waits until what was handled is written. While Postgres is away nothing is waited for: what is
 // dropped here is read again from the checkpoint, by whoever has the partition then.
 func (f *feed) Close(ctx context.Context) error {
+	if f.closed != nil {
+		defer f.closed()
+	}
 	written := make(chan struct{})
 	go func() {
 		f.pending.Wait()
@@ -123,7 +139,7 @@ func (f *feed) Close(ctx context.Context) error {
 			f.gone.Store(true)
 			return fmt.Errorf("what was read last is not in postgres yet: %w", ctx.Err())
 		case <-look.C:
-			if f.writer.down.Load() != nil {
+			if f.writer.down.Load() != nil || f.writer.stuck() {
 				f.gone.Store(true)
 				return nil
 			}

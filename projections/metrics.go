@@ -10,6 +10,10 @@ type meters struct {
 	transactions *metrics.Counter
 	seconds      *metrics.PrometheusHistogram
 	up           *metrics.Gauge
+	lagRecords   *metrics.Gauge
+	lagSeconds   *metrics.Gauge
+	committed    *metrics.Gauge
+	daysDropped  *metrics.Counter
 }
 
 func newMeters() *meters {
@@ -20,5 +24,9 @@ func newMeters() *meters {
 		transactions: metrics.GetOrCreateCounter("whisper_projections_transactions_total"),
 		seconds:      metrics.GetOrCreatePrometheusHistogram("whisper_projections_transaction_seconds"),
 		up:           metrics.GetOrCreateGauge("whisper_projections_postgres_up", nil),
+		lagRecords:   metrics.GetOrCreateGauge("whisper_projections_lag_records", nil),
+		lagSeconds:   metrics.GetOrCreateGauge("whisper_projections_lag_seconds", nil),
+		committed:    metrics.GetOrCreateGauge("whisper_projections_last_commit_timestamp_seconds", nil),
+		daysDropped:  metrics.GetOrCreateCounter("whisper_projections_days_dropped_total"),
 	}
 }

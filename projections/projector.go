@@ -28,6 +28,7 @@ type Projector struct {
 	loop      *consumers.Loop
 	meters    *meters
 	writers   []*writer
+	watch     *watch
 	room      *semaphore.Weighted
 
 	mu      sync.Mutex
@@ -40,11 +41,12 @@ func New(cfg Config) (*Projector, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	store, err := openStore(cfg.PostgresURL, migrations.Schema, int32(cfg.Writers)+2)
+	store, err := openStore(cfg.PostgresURL, migrations.Schema, int32(cfg.Writers)+spareConns)
 	if err != nil {
 		return nil, err
 	}
-	p := &Projector{cfg: cfg, store: store, meters: newMeters()}
+	store.log = cfg.Logger
+	p := &Projector{cfg: cfg, store: store, meters: newMeters(), watch: newWatch()}
 	if p.publisher, err = consumers.NewPublisher(cfg.Kafka, consumers.LingerBulk); err != nil {
 		store.close()
 		return nil, err
@@ -71,8 +73,14 @@ func New(cfg Config) (*Projector, error) {
 		return nil, err
 	}
 	p.writers, p.room = newWriters(cfg, store, p.meters, p.deadLetter(consumers.NewDeadLetters(p.publisher, "project")))
+	for _, w := range p.writers {
+		w.watch = p.watch
+	}
 	return p, nil
 }
+
+// spareConns of a pool are for what goes on beside the writers: days, the watch, and asking whom somebody waits for.
+const spareConns = 4
 
 // What a broker gathers for one fetch, and for how long: facts are written to Postgres in batches, so nobody waits
 // for a single one, and what a fetch costs, it costs by the request.
@@ -85,7 +93,7 @@ func newWriters(cfg Config, s *store, m *meters, deadLetter func(context.Context
 	writers := make([]*writer, cfg.Writers)
 	turn := make(chan struct{}, 1)
 	for i := range writers {
-		writers[i] = newWriter(s, cfg.Logger, limits{cfg.BatchFacts, cfg.BatchWait}, turn, m, deadLetter)
+		writers[i] = newWriter(s, cfg.Logger, limits{cfg.BatchFacts, cfg.BatchWait, cfg.TransactionTimeout}, turn, m, deadLetter)
 	}
 	return writers, semaphore.NewWeighted(roomOf(cfg))
 }
@@ -132,6 +140,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		g.Go(func() error { return w.run(writing) })
 	}
 	g.Go(func() error { return p.maintain(ctx) })
+	g.Go(func() error { return p.watching(ctx) })
 	g.Go(func() error {
 		defer stopWriting()
 		err := p.loop.Run(ctx)
@@ -141,22 +150,6 @@ func (p *Projector) Run(ctx context.Context) error {
 		return err
 	})
 	return g.Wait()
-}
-
-// Ready is nil when Postgres answers, the schema is current and the partitions are open.
-func (p *Projector) Ready() error {
-	p.mu.Lock()
-	checked := p.checked
-	p.mu.Unlock()
-	if !checked {
-		return errors.New("postgres: not reached yet")
-	}
-	for _, w := range p.writers {
-		if err := w.down.Load(); err != nil {
-			return fmt.Errorf("postgres: %w", *err)
-		}
-	}
-	return p.loop.Ready()
 }
 
 // patiently does something with Postgres until it succeeds, saying once that it waits. An error is one
@@ -199,11 +192,36 @@ func (p *Projector) awaitSchema(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.meters.up.Set(1)
+	if err := p.firstLook(ctx); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	p.checked = true
 	p.mu.Unlock()
 	return nil
+}
+
+// firstLook opens a session as the writers have them, and sets the clocks before anything is called old.
+func (p *Projector) firstLook(ctx context.Context) error {
+	err := p.patiently(ctx, func(ctx context.Context) error {
+		server, err := p.store.serverTime(ctx)
+		if err == nil {
+			p.watch.serverClock(p.cfg.Now(), server)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p.watch.answer()
+	p.meters.up.Set(1)
+	return nil
+}
+
+// ages are the clocks that facts are judged by.
+func (p *Projector) ages() ages {
+	own := p.cfg.Now()
+	return ages{early: p.watch.now(own), late: own}
 }
 
 // starts says where each partition goes on: at the checkpoint, which the log must still reach.
@@ -283,11 +301,30 @@ func bounds(ctx context.Context, first, last list, topics []string) (starts, end
 func (p *Projector) Open(_ context.Context, part *consumers.Partition) (consumers.Feed, error) {
 	f := &feed{
 		writer: p.writers[int(part.ID)%len(p.writers)], log: p.cfg.Logger, meters: p.meters,
-		now: p.cfg.Now, keep: p.cfg.keep(), room: p.room, size: roomOf(p.cfg),
+		now: p.ages, keep: p.cfg.keep(), room: p.room, size: roomOf(p.cfg),
 		deadLetter: p.writers[0].deadLetter, next: part.Start,
+		missing: func(ctx context.Context, from, to int64) ([]gap, error) {
+			return p.missing(ctx, part.Topic, part.ID, from, to)
+		},
 	}
 	f.src = &source{topic: part.Topic, partition: part.ID, at: part.Start, gone: f.gone.Load, moved: part.Commit}
+	f.src.written.Store(part.Start)
+	p.watch.open(f)
+	f.closed = func() { p.watch.close(f) }
 	return f, nil
+}
+
+// missing asks how much of what was passed over lies before the start of the log.
+func (p *Projector) missing(ctx context.Context, topic string, id int32, from, to int64) ([]gap, error) {
+	starts, _, err := bounds(ctx, p.admin.ListStartOffsets, p.admin.ListEndOffsets, []string{topic})
+	if err != nil {
+		return nil, err
+	}
+	first, _ := starts.Lookup(topic, id)
+	if first.Offset <= from {
+		return nil, nil
+	}
+	return []gap{{from, min(first.Offset, to)}}, nil
 }
 
 // Lag is how many records of the log are not in the tables yet, over all partitions, whoever has them.
@@ -317,7 +354,8 @@ func (p *Projector) maintain(ctx context.Context) error {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
-		if err := p.store.maintain(ctx, p.cfg.Now(), p.cfg.RetentionDays); err != nil && ctx.Err() == nil {
+		r := retention{days: p.cfg.RetentionDays, most: p.cfg.MaxDropDays, dropped: func(string) { p.meters.daysDropped.Inc() }}
+		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
 		}
 		select {
@@ -326,15 +364,4 @@ func (p *Projector) maintain(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-}
-
-func (s *store) maintain(ctx context.Context, now time.Time, retentionDays int) error {
-	today := int32(now.Unix() / 86_400)
-	err := s.ensureDays(ctx, []int32{today, today + 1, today + 2})
-	if err != nil {
-		return err
-	}
-	// One day more than facts are taken for, so that no fact finds its day gone.
-	_, err = s.dropDays(ctx, today-int32(retentionDays)-1)
-	return err
 }

@@ -152,7 +152,7 @@ func (f *folder) try(events []*whisperv1.Event) error {
 		rec := record(ev)
 		rec.Offset, rec.Partition = c.next, 0
 		c.next++
-		fa, err := decode(rec, now, 24*time.Hour)
+		fa, err := decode(rec, ages{now, now}, 24*time.Hour)
 		if err != nil {
 			return err
 		}

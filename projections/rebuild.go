@@ -79,9 +79,10 @@ func (r *rebuild) open(ctx context.Context) (err error) {
 	if r.old, err = openStore(r.cfg.PostgresURL, migrations.Schema, 2); err != nil {
 		return err
 	}
-	if r.new, err = openStore(r.cfg.PostgresURL, RebuildSchema, int32(r.cfg.Writers)+2); err != nil {
+	if r.new, err = openStore(r.cfg.PostgresURL, RebuildSchema, int32(r.cfg.Writers)+spareConns); err != nil {
 		return err
 	}
+	r.old.log, r.new.log = r.cfg.Logger, r.cfg.Logger
 	if r.lock, err = pgx.Connect(ctx, r.cfg.PostgresURL); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -185,7 +186,7 @@ func (r *rebuild) follow(ctx context.Context, starts kadm.ListedOffsets) error {
 		}
 		f := &feed{
 			writer: writers[int(o.Partition)%len(writers)], log: r.cfg.Logger, meters: m,
-			now: r.cfg.Now, keep: r.cfg.keep(), room: room, size: roomOf(r.cfg.Config), deadLetter: deadLetter, next: o.Offset,
+			now: func() ages { return ages{early: r.cfg.Now(), late: r.cfg.Now()} }, keep: r.cfg.keep(), room: room, size: roomOf(r.cfg.Config), deadLetter: deadLetter, next: o.Offset,
 		}
 		f.src = &source{topic: o.Topic, partition: o.Partition, at: o.Offset, gone: f.gone.Load, moved: r.movedTo(o.Topic, o.Partition)}
 		r.feeds[o.Topic][o.Partition] = f

@@ -57,7 +57,7 @@ func (l *liveLog) transaction(t testing.TB) time.Duration {
 		}
 		rec := record(ev)
 		rec.Topic, rec.Partition, rec.Offset = src.topic, src.partition, l.offset
-		f, err := decode(rec, now, 24*time.Hour)
+		f, err := decode(rec, ages{now, now}, 24*time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}

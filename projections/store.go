@@ -2,11 +2,15 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,8 +24,12 @@ type store struct {
 	// class is the first half of every advisory lock on this schema.
 	class int32
 
+	log *slog.Logger
+
 	mu   sync.Mutex
-	days map[int32]bool // whose partitions exist
+	days map[int32]bool      // whose partitions exist
+	held map[int32]time.Time // old days that are kept for what is pending in them, and when they are looked at again
+	told time.Time           // when the log was told last whom it is waited for
 
 	written atomic.Int64 // transactions
 }
@@ -31,8 +39,10 @@ const (
 	// lockSwap is held shared by every transaction that writes, and exclusively while another schema
 	// takes this one's name.
 	lockSwap = -1
-	// lockDays is held while daily partitions are created or dropped.
+	// lockDays is held while daily partitions are created.
 	lockDays = -2
+	// lockDrop is held while old ones are dropped, which may wait for readers.
+	lockDrop = -4
 )
 
 // openStore does not connect yet.
@@ -55,15 +65,46 @@ func openStore(url, schema string, conns int32) (*store, error) {
 		"enable_bitmapscan":           "off",
 		"jit":                         "off",
 		"statement_timeout":           "0",
+		"lock_timeout":                strconv.FormatInt(lockTimeout.Milliseconds(), 10),
 		"standard_conforming_strings": "on",
 	} {
 		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	cfg.AfterConnect = checkSession
+	if cfg.ConnConfig.ValidateConnect == nil { // of several addresses, or after a failover behind one, the server that takes writes
+		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	return &store{pool: pool, schema: schema, class: lockClass(schema), days: map[int32]bool{}}, nil
+	return &store{pool: pool, schema: schema, class: lockClass(schema), log: slog.New(slog.DiscardHandler), days: map[int32]bool{}, held: map[int32]time.Time{}}, nil
+}
+
+// checkSession refuses a session in which rows would come out wrong.
+func checkSession(ctx context.Context, conn *pgx.Conn) error {
+	if err := checkEncoding(conn.PgConn().ParameterStatus("server_encoding")); err != nil {
+		return err
+	}
+	var plans string
+	if err := conn.QueryRow(ctx, "SHOW plan_cache_mode").Scan(&plans); err != nil {
+		return fmt.Errorf("check the session: %w", err)
+	}
+	if plans != "force_generic_plan" {
+		return &stopError{errors.New("a pooler in front of postgres drops the session's settings: " + ownSession)}
+	}
+	return nil
+}
+
+// ownSession is what to do about a pooler that hands out another session for each transaction.
+const ownSession = "`whisper project` and `whisper migrate` need a session of their own: give the address of Postgres itself, or of a pool in session mode (PgBouncer: pool_mode = session)"
+
+// checkEncoding: in any other encoding than UTF-8 Postgres keeps some texts as others, or not at all.
+func checkEncoding(encoding string) error {
+	if encoding != "UTF8" {
+		return &stopError{fmt.Errorf("the database's encoding is %s, which can't keep every text: create it with ENCODING 'UTF8'", encoding)}
+	}
+	return nil
 }
 
 func poolConfig(url string) (*pgxpool.Config, error) {
@@ -161,9 +202,13 @@ func (s *store) begin(ctx context.Context, topic string, partition int32, at int
 	return nil
 }
 
-// skip moves a checkpoint over records that the log no longer has.
+// skip moves a checkpoint over records that the log no longer has, and keeps what is missing in gaps.
 func (s *store) skip(ctx context.Context, topic string, partition int32, from, to int64) error {
-	_, err := s.pool.Exec(ctx, s.sql("UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3"), topic, partition, from, to)
+	_, err := s.pool.Exec(ctx, s.sql(`
+		WITH moved AS (
+			UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3 RETURNING topic
+		)
+		INSERT INTO $.gaps (topic, partition, from_offset, to_offset) SELECT $1, $2, $3, $4 FROM moved ON CONFLICT DO NOTHING`), topic, partition, from, to)
 	if err != nil {
 		return fmt.Errorf("move the checkpoint of %s/%d: %w", topic, partition, err)
 	}

@@ -38,6 +38,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 	}
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	defer s.tellBlockers(ctx, tx.Conn(), "write")()
 	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, skips: map[skipKey]int64{}}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
@@ -139,6 +140,19 @@ func (t *transaction) claim(ctx context.Context, chunks []*chunk) error {
 	}
 	if res.CommandTag.RowsAffected() != int64(len(moves)) {
 		return errLost
+	}
+	return t.writeGaps(ctx, chunks)
+}
+
+// writeGaps keeps what retention had removed before it was read.
+func (t *transaction) writeGaps(ctx context.Context, chunks []*chunk) error {
+	for _, c := range chunks {
+		for _, g := range c.gaps {
+			if _, err := t.tx.Exec(ctx, t.sql("INSERT INTO $.gaps (topic, partition, from_offset, to_offset) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"),
+				c.src.topic, c.src.partition, g.from, g.to); err != nil {
+				return fmt.Errorf("keep what the log had lost: %w", err)
+			}
+		}
 	}
 	return nil
 }

@@ -26,13 +26,22 @@ func (t *transaction) writeDuplicates(ctx context.Context) error {
 		}
 		for _, d := range inserted {
 			f := t.duplicates[d]
-			t.shards.of(d.notificationID, factDay(f), t.stripe).duplicates++
+			t.shards.of(d.notificationID, duplicateDay(f), t.stripe).duplicates++
 		}
 		if err := t.removeGhosts(ctx, inserted); err != nil {
 			return err
 		}
 	}
 	return t.dropGhosts(ctx)
+}
+
+// duplicateDay is the day of the request that was dropped, on which its recipients are counted: it may have been dropped after midnight. Facts of
+// versions before don't tell it.
+func duplicateDay(f fact) int32 {
+	if ms := f.ev.GetDuplicateDropped().GetRequestedAtMs(); ms > 0 {
+		return dayOfUS(ms * 1000)
+	}
+	return factDay(f)
 }
 
 func duplicateColumns(n int, each func(i int) duplicate) *columns {
@@ -57,7 +66,7 @@ func (t *transaction) insertDuplicates(ctx context.Context) ([]duplicate, error)
 	for _, d := range all {
 		f := more.add()
 		f[0].uuid(t.duplicates[d].id)
-		f[1].day(factDay(t.duplicates[d]))
+		f[1].day(duplicateDay(t.duplicates[d]))
 		f[2].int8(t.duplicates[d].ev.GetAtUs() - pgEpochUS)
 	}
 	res, err := t.run(ctx, t.tx, `

@@ -27,15 +27,21 @@ type writer struct {
 	hurry  chan struct{} // one token: somebody waits for what is gathered
 	down   atomic.Pointer[error]
 	failed chan struct{} // closed when run ended with an error
-	last   int           // facts of the transaction before
-	gently bool          // how the one in hand is written
+	busy   atomic.Int64  // Unix nanoseconds since when Postgres has a transaction; 0: it has none
+	watch  *watch
+	last   int  // facts of the transaction before
+	gently bool // how the one in hand is written
 }
 
 // limits are when a writer stops gathering.
 type limits struct {
-	facts int
-	wait  time.Duration
+	facts   int
+	wait    time.Duration
+	timeout time.Duration // of a transaction's first try; none where 0
 }
+
+// longestTimeouts is how many times as long as the first try a later one may take at most.
+const longestTimeouts = 16
 
 // busyFacts in a transaction say that much comes: then the next one gathers for busyWaits times as long. Beside a
 // broadcast that took Postgres 13.8 CPU-seconds instead of 15.5 for a million facts; at rest nobody waits for it.
@@ -51,7 +57,7 @@ const turnWait = time.Second
 func newWriter(s *store, log *slog.Logger, l limits, turn chan struct{}, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) *writer {
 	return &writer{
 		store: s, log: log, limits: l, turn: turn, meters: m, deadLetter: deadLetter,
-		in: make(chan *chunk, 16), hurry: make(chan struct{}, 1), failed: make(chan struct{}),
+		watch: newWatch(), in: make(chan *chunk, 16), hurry: make(chan struct{}, 1), failed: make(chan struct{}),
 	}
 }
 
@@ -153,11 +159,12 @@ func (w *writer) rest(chunks []*chunk) []*chunk {
 func (w *writer) commit(ctx context.Context, chunks []*chunk) error {
 	var pause backoff
 	retriedDay := false
+	timeout := w.limits.timeout
 	for {
 		if chunks = drop(chunks); len(chunks) == 0 {
 			return nil
 		}
-		err := w.try(ctx, chunks)
+		err := w.try(ctx, chunks, timeout)
 		if err == nil {
 			w.up()
 			w.committed(chunks)
@@ -180,6 +187,12 @@ func (w *writer) commit(ctx context.Context, chunks []*chunk) error {
 			w.up()
 			return w.bisect(ctx, chunks, err)
 		case wait:
+			if readOnly(err) {
+				w.store.pool.Reset()
+			}
+			if errors.Is(err, context.DeadlineExceeded) {
+				timeout = min(2*timeout, longestTimeouts*w.limits.timeout)
+			}
 			w.away(err)
 			if err := pause.wait(ctx); err != nil {
 				return err
@@ -190,8 +203,21 @@ func (w *writer) commit(ctx context.Context, chunks []*chunk) error {
 	}
 }
 
-func (w *writer) try(ctx context.Context, chunks []*chunk) error {
+// try writes chunks once, within a time: a server that was stopped, or a network that lost the connection, says nothing at all.
+func (w *writer) try(ctx context.Context, chunks []*chunk, timeout time.Duration) error {
 	start := time.Now()
+	w.busy.Store(start.UnixNano())
+	defer w.busy.Store(0)
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	left, err := w.store.leaveOld(ctx, chunks)
+	if err != nil {
+		return err
+	}
+	w.meters.aged.Add(left)
 	if err := w.store.ensureDays(ctx, daysOf(chunks)); err != nil {
 		return err
 	}
@@ -201,6 +227,12 @@ func (w *writer) try(ctx context.Context, chunks []*chunk) error {
 	w.meters.transactions.Inc()
 	w.meters.seconds.UpdateDuration(start)
 	return nil
+}
+
+// stuck says that Postgres has had a transaction for longer than it may be silent.
+func (w *writer) stuck() bool {
+	since := w.busy.Load()
+	return since > 0 && time.Since(time.Unix(0, since)) > silentAfter
 }
 
 // drop lets go of chunks whose partition is somebody else's.
@@ -218,9 +250,10 @@ func drop(chunks []*chunk) []*chunk {
 
 func (w *writer) committed(chunks []*chunk) {
 	w.meters.facts.Add(weight(chunks))
+	w.watch.commit()
 	for _, c := range chunks {
-		c.src.at = max(c.src.at, c.next)
-		c.src.moved(c.src.at)
+		c.src.moveTo(max(c.src.at, c.next))
+		c.src.lastMs.Store(max(c.src.lastMs.Load(), c.lastMs))
 		c.done()
 	}
 }
@@ -242,8 +275,7 @@ func (w *writer) lookAgain(ctx context.Context, chunks []*chunk) error {
 		}
 		if at > c.src.at {
 			w.log.Info("records are in the tables already", "topic", c.src.topic, "partition", c.src.partition, "from", c.src.at, "to", at)
-			c.src.at = at
-			c.src.moved(at)
+			c.src.moveTo(at)
 		}
 		c.from(at)
 	}

@@ -25,7 +25,7 @@ func chunkOf(t *testing.T, src *source, from, to int64) *chunk {
 	for i := from; i < to; i++ {
 		rec := record(tell(fmt.Sprintf("n-%d", i), "mona", now, i).sent(time.Millisecond, 1, "apns"))
 		rec.Offset = i
-		f, err := decode(rec, now, 24*time.Hour)
+		f, err := decode(rec, ages{now, now}, 24*time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestWhatSomebodyElseWroteIsSkipped(t *testing.T) {
 	}
 	stay := func() bool { return false }
 	var moves []int64
-	w := newWriter(st, slog.New(slog.DiscardHandler), limits{100, time.Millisecond}, make(chan struct{}, 1), newMeters(), nil)
+	w := newWriter(st, slog.New(slog.DiscardHandler), limits{facts: 100, wait: time.Millisecond}, make(chan struct{}, 1), newMeters(), nil)
 	one := &source{topic: "whisper.events", gone: stay, moved: func(int64) {}}
 	two := &source{topic: "whisper.events", gone: stay, moved: func(at int64) { moves = append(moves, at) }}
 	if err := w.commit(t.Context(), []*chunk{chunkOf(t, one, 0, 5)}); err != nil {
@@ -110,7 +110,7 @@ func TestWritersTakeTurns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newWriter(nil, nil, limits{10, wait}, make(chan struct{}, 1), nil, nil)
+				w := newWriter(nil, nil, limits{facts: 10, wait: wait}, make(chan struct{}, 1), nil, nil)
 				w.last = tc.last
 				if tc.meanwhile != nil {
 					w.turn <- struct{}{}

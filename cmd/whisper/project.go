@@ -14,16 +14,18 @@ import (
 )
 
 type projectCmd struct {
-	Rebuild        bool          `group:"project" help:"Fill the tables anew from Kafka beside the served ones, swap them, and end; projectors may go on meanwhile."`
-	AllowTruncated bool          `group:"project" help:"With --rebuild: go on although Kafka has dropped records that the served tables hold."`
-	KeepOld        bool          `group:"project" help:"With --rebuild: keep the tables that were served before as schema whisper_old."`
-	RetentionDays  int           `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
-	Writers        int           `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
-	BatchFacts     int           `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
-	BatchWait      time.Duration `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered, and so how far the tables are behind: at rest this, four times as long while much comes (default ${default})."`
-	Health         healthFlags   `embed:"" group:"health"`
-	Postgres       postgresFlags `embed:"" group:"postgres"`
-	Role           roleFlags     `embed:""`
+	Rebuild            bool          `group:"project" help:"Fill the tables anew from Kafka beside the served ones, swap them, and end; projectors may go on meanwhile."`
+	AllowTruncated     bool          `group:"project" help:"With --rebuild: go on although Kafka has dropped records that the served tables hold."`
+	KeepOld            bool          `group:"project" help:"With --rebuild: keep the tables that were served before as schema whisper_old."`
+	RetentionDays      int           `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
+	MaxDropDays        int           `default:"3" placeholder:"N" group:"project" help:"How many days that are too old may be dropped at once; when there are more, none is (default ${default})."`
+	TransactionTimeout time.Duration `default:"1m" placeholder:"DURATION" group:"project" help:"How long Postgres may take for a transaction before it is tried again, with twice as long each time (default ${default})."`
+	Writers            int           `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
+	BatchFacts         int           `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
+	BatchWait          time.Duration `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered, and so how far the tables are behind: at rest this, four times as long while much comes (default ${default})."`
+	Health             healthFlags   `embed:"" group:"health"`
+	Postgres           postgresFlags `embed:"" group:"postgres"`
+	Role               roleFlags     `embed:""`
 }
 
 // healthFlags are when /v1/health says degraded.
@@ -54,7 +56,7 @@ func (c *projectCmd) Help() string {
 func (c *projectCmd) config() projections.Config {
 	return projections.Config{
 		Kafka: c.Role.client("project", nil), PostgresURL: c.Postgres.Postgres,
-		RetentionDays: c.RetentionDays, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
+		RetentionDays: c.RetentionDays, MaxDropDays: c.MaxDropDays, TransactionTimeout: c.TransactionTimeout, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
 	}
 }
 

@@ -1692,9 +1692,11 @@ func (*DeliveryCancelled) Descriptor() ([]byte, []int) {
 // DuplicateDropped: another request asked for a delivery that exists in the window. delivery_id of
 // the event is the first one's; nothing is sent.
 type DuplicateDropped struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
-	Recipients    int32                  `protobuf:"varint,2,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Request    *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Recipients int32                  `protobuf:"varint,2,opt,name=recipients,proto3" json:"recipients,omitempty"`
+	// When the dropped request was made: that of the event's delivery_id is the first one's.
+	RequestedAtMs int64 `protobuf:"varint,3,opt,name=requested_at_ms,json=requestedAtMs,proto3" json:"requested_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1739,6 +1741,13 @@ func (x *DuplicateDropped) GetRequest() *Position {
 func (x *DuplicateDropped) GetRecipients() int32 {
 	if x != nil {
 		return x.Recipients
+	}
+	return 0
+}
+
+func (x *DuplicateDropped) GetRequestedAtMs() int64 {
+	if x != nil {
+		return x.RequestedAtMs
 	}
 	return 0
 }
@@ -2509,12 +2518,13 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\ainstead\x18\x17 \x01(\tR\ainstead\")\n" +
 	"\x0fDeliveryExpired\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x13\n" +
-	"\x11DeliveryCancelled\"b\n" +
+	"\x11DeliveryCancelled\"\x8a\x01\n" +
 	"\x10DuplicateDropped\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\x12\x1e\n" +
 	"\n" +
 	"recipients\x18\x02 \x01(\x05R\n" +
-	"recipients\"^\n" +
+	"recipients\x12&\n" +
+	"\x0frequested_at_ms\x18\x03 \x01(\x03R\rrequestedAtMs\"^\n" +
 	"\x0eEndpointPruned\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x16\n" +

@@ -1,0 +1,268 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// maxLife is how long a delivery can be pending at most: it waits for its send_at, then for its recipient until its ttl is over; two days are for
+// clocks and for the last facts.
+const maxLife = domain.MaxSchedule + domain.MaxTTL + 48*time.Hour
+
+// heldFor is how long a day that is kept for what is pending in it is not looked at again.
+const heldFor = 6 * time.Hour
+
+// A retention says which days go.
+type retention struct {
+	days int // how many are kept
+	// most is how many may go at once. More are no retention but a mistake, until somebody says otherwise.
+	most int
+	// dropped is told of each day that went.
+	dropped func(day string)
+}
+
+// serverTime is Postgres's clock.
+func (s *store) serverTime(ctx context.Context) (at time.Time, err error) {
+	err = s.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at)
+	return at, err
+}
+
+// maintain makes the tables of the days to come and drops those that are too old at a time. now must not be ahead; what is newest in the
+// tables bounds it as well.
+func (s *store) maintain(ctx context.Context, now time.Time, r retention) error {
+	today := int32(now.Unix() / 86_400)
+	if err := s.ensureDays(ctx, []int32{today, today + 1, today + 2}); err != nil {
+		return err
+	}
+	newest, err := s.newestDay(ctx)
+	if err != nil {
+		return err
+	}
+	// One day more than facts are taken for, so that no fact finds its day gone.
+	return s.dropDays(ctx, min(today, newest)-int32(r.days)-1, r)
+}
+
+// newestDay is the newest day that has a delivery; where none has, no day is old.
+func (s *store) newestDay(ctx context.Context) (int32, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	parts, err := s.parts(ctx, conn, "deliveries")
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range slices.Backward(parts) {
+		if !p.Attached || p.Pending {
+			continue
+		}
+		var any bool
+		if err := conn.QueryRow(ctx, s.sql("SELECT EXISTS (SELECT FROM $."+p.Name+")")).Scan(&any); err != nil {
+			return 0, fmt.Errorf("look for the newest delivery: %w", err)
+		}
+		if any {
+			return p.day("deliveries")
+		}
+	}
+	return 0, nil
+}
+
+// A part is one daily table.
+type part struct {
+	Name              string
+	Attached, Pending bool
+}
+
+func (p part) day(table string) (int32, error) {
+	at, err := time.Parse("20060102", p.Name[len(table)+1:])
+	if err != nil {
+		return 0, fmt.Errorf("the table %s is of no day: %w", p.Name, err)
+	}
+	return int32(at.Unix() / 86_400), nil
+}
+
+// parts are a table's days, the oldest first. One that was detached but not dropped yet is among them.
+func (s *store) parts(ctx context.Context, conn *pgxpool.Conn, table string) ([]part, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT c.relname, c.relispartition, coalesce(i.inhdetachpending, false)
+		FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname ~ ('^' || $2::text || '_[0-9]{8}$')
+		ORDER BY c.relname`, pgx.Identifier{s.schema}.Sanitize(), table)
+	if err != nil {
+		return nil, fmt.Errorf("list the days of %s: %w", table, err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[part])
+}
+
+// dropDays drops the partitions of days before a day, and the rows of the tables without partitions. Only one projector does so at a time; its
+// lock is not the one under which days are made, so whoever waits here holds nobody up.
+func (s *store) dropDays(ctx context.Context, before int32, r retention) (err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	var alone bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, int32(lockDrop)).Scan(&alone); err != nil || !alone {
+		return err // another projector is at it
+	}
+	defer func() {
+		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockDrop))
+		err = errors.Join(err, unlockErr)
+	}()
+	old, err := s.oldDays(ctx, conn, before)
+	if err != nil {
+		return err
+	}
+	var due, held []int32
+	for _, day := range old {
+		pending, err := s.heldDay(ctx, conn, day, before-int32(maxLife/(24*time.Hour)))
+		if err != nil {
+			return err
+		}
+		if pending {
+			held = append(held, day)
+		} else {
+			due = append(due, day)
+		}
+	}
+	if len(due) > r.most {
+		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
+			len(due), dayTime(due[0]).Format(time.DateOnly), dayTime(due[len(due)-1]).Format(time.DateOnly), r.days, r.most)
+	}
+	var failed []error
+	for _, day := range due {
+		if err := s.dropDay(ctx, conn, day); err != nil {
+			failed = append(failed, fmt.Errorf("drop the tables of %s: %w", dayTime(day).Format(time.DateOnly), err))
+			continue
+		}
+		name := dayTime(day).Format(time.DateOnly)
+		s.log.Info("a day of deliveries is older than what is kept and was dropped", "day", name)
+		if r.dropped != nil {
+			r.dropped(name)
+		}
+	}
+	failed = append(failed, s.deleteOld(ctx, conn, before, held))
+	return errors.Join(failed...)
+}
+
+// oldDays are those before a day that have a table left, the oldest first.
+func (s *store) oldDays(ctx context.Context, conn *pgxpool.Conn, before int32) ([]int32, error) {
+	seen := map[int32]bool{}
+	for _, t := range dailyTables {
+		parts, err := s.parts(ctx, conn, t.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range parts {
+			day, err := p.day(t.name)
+			if err != nil {
+				return nil, err
+			}
+			if day < before {
+				seen[day] = true
+			}
+		}
+	}
+	return sorted(seen, func(a, b int32) int { return int(a - b) }), nil
+}
+
+// heldDay says whether something of a day is pending that can still come to an end: a delivery that waits for its send_at lives longer
+// than the days that are kept. After limit nothing can; what is pending then lost its facts.
+func (s *store) heldDay(ctx context.Context, conn *pgxpool.Conn, day, limit int32) (held bool, err error) {
+	if day < limit {
+		return false, nil
+	}
+	s.mu.Lock()
+	until := s.held[day]
+	s.mu.Unlock()
+	if time.Now().Before(until) {
+		return true, nil
+	}
+	there, err := s.hasDay(ctx, day)
+	if err != nil || !there {
+		return false, err
+	}
+	err = conn.QueryRow(ctx, s.sql(`SELECT EXISTS (SELECT FROM $.deliveries WHERE day = $1 AND status IN ('accepted', 'scheduled', 'deferred', 'unknown'))
+		OR EXISTS (SELECT FROM $.broadcast_shards WHERE day = $1 AND NOT settled)`), dayTime(day)).Scan(&held)
+	if err != nil {
+		return false, fmt.Errorf("look for pending deliveries of %s: %w", dayTime(day).Format(time.DateOnly), err)
+	}
+	if held {
+		s.mu.Lock()
+		s.held[day] = time.Now().Add(heldFor)
+		s.mu.Unlock()
+	}
+	return held, nil
+}
+
+// dropDay drops one day's tables. Detaching CONCURRENTLY stops nobody; it waits for those who read the table, for lockTimeout at
+// most. It needs a connection without transaction, and a try that was interrupted has to be finished: the next time.
+func (s *store) dropDay(ctx context.Context, conn *pgxpool.Conn, day int32) error {
+	s.mu.Lock()
+	delete(s.days, day)
+	s.mu.Unlock()
+	for _, t := range dailyTables {
+		parts, err := s.parts(ctx, conn, t.name)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(parts, func(p part) bool { return p.Name == dayTable(t.name, day) })
+		if i < 0 {
+			continue
+		}
+		if err := s.dropPart(ctx, conn, t.name, parts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *store) dropPart(ctx context.Context, conn *pgxpool.Conn, table string, p part) error {
+	defer s.tellBlockers(ctx, conn.Conn(), "drop "+p.Name)()
+	if p.Attached {
+		how := "CONCURRENTLY"
+		if p.Pending {
+			how = "FINALIZE"
+		}
+		if _, err := conn.Exec(ctx, s.sql("ALTER TABLE $."+table+" DETACH PARTITION $."+p.Name+" "+how)); err != nil {
+			return err
+		}
+	}
+	_, err := conn.Exec(ctx, s.sql("DROP TABLE $."+p.Name))
+	return err
+}
+
+// deleteOld deletes from the tables without partitions, but what belongs to a day that is held.
+func (s *store) deleteOld(ctx context.Context, conn *pgxpool.Conn, before int32, held []int32) error {
+	days := make([]time.Time, len(held))
+	oldest := before
+	for i, day := range held {
+		days[i] = dayTime(day)
+		oldest = min(oldest, day)
+	}
+	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips"} {
+		if _, err := conn.Exec(ctx, s.sql("DELETE FROM $."+table+" WHERE day < $1 AND day <> ALL ($2::date[])"), dayTime(before), days); err != nil {
+			return fmt.Errorf("delete old rows of %s: %w", table, err)
+		}
+	}
+	// Facts about a held day still come; whoever was erased stays so.
+	for _, table := range []string{"early_facts", "erasures", "gaps"} {
+		if _, err := conn.Exec(ctx, s.sql("DELETE FROM $."+table+" WHERE at < $1"), dayTime(oldest)); err != nil {
+			return fmt.Errorf("delete old rows of %s: %w", table, err)
+		}
+	}
+	if _, err := conn.Exec(ctx, s.sql("DELETE FROM $.answer_shards WHERE minute < $1"), dayTime(before)); err != nil {
+		return fmt.Errorf("delete old rows of answer_shards: %w", err)
+	}
+	return nil
+}
