@@ -233,6 +233,7 @@ func (l *Loop) poll(ctx context.Context) error {
 			return err
 		}
 		var pause map[string][]int32
+		fetches.EachTopic(l.identify)
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			w := l.worker(f.Topic, f.Partition)
 			if w == nil || len(f.Records) == 0 || !l.complete(w, f) {
@@ -249,6 +250,18 @@ func (l *Loop) poll(ctx context.Context) error {
 			l.pause(pause)
 		}
 		l.cl.AllowRebalance()
+	}
+}
+
+// identify notes the id of a topic for its partitions: one that was deleted and made anew has another.
+func (l *Loop) identify(t kgo.FetchTopic) {
+	if t.TopicID == ([16]byte{}) {
+		return
+	}
+	for i := range t.Partitions {
+		if w := l.worker(t.Topic, t.Partitions[i].Partition); w != nil {
+			w.part.topicID.Store(&t.TopicID)
+		}
 	}
 }
 

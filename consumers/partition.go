@@ -18,9 +18,18 @@ type Partition struct {
 	// Generation of the group in which it was assigned: a later owner's is greater, as long as the group lives.
 	Generation int32
 
+	topicID   atomic.Pointer[[16]byte]
 	next      atomic.Int64 // may be committed; -1: nothing yet
 	committed int64        // was committed; only the loop's committer touches it
 	gaps      gaps
+}
+
+// TopicID is the id of the topic that the latest records came from, or zeros while a broker has told none.
+func (p *Partition) TopicID() (id [16]byte) {
+	if known := p.topicID.Load(); known != nil {
+		id = *known
+	}
+	return id
 }
 
 // Commit says that everything before next is settled. The loop commits it within its interval, and at

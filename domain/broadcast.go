@@ -28,10 +28,12 @@ type walk struct {
 	source   LaneOffset
 
 	paused bool
-	ended  whisperv1.BroadcastState // cancelled, expired, or unspecified
-	ending bool                     // what waits is ended now, slice by slice
-	toEnd  []string                 // sorted
-	toWake []string                 // connected, after a pause
+	// The request of the last pause or resume.
+	steered *whisperv1.Position
+	ended   whisperv1.BroadcastState // cancelled, expired, or unspecified
+	ending  bool                     // what waits is ended now, slice by slice
+	toEnd   []string                 // sorted
+	toWake  []string                 // connected, after a pause
 
 	begun     time.Time
 	audience  int64
@@ -177,7 +179,7 @@ func (s *State) addWalk(w *walk) {
 func (s *State) parkWalk(w *walk) {
 	p := &whisperv1.Parked{
 		Traceparent: w.trace.Parent, Tracestate: w.trace.State, Offset: w.source.Offset,
-		Walk: &whisperv1.Walk{Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt, FirstRecords: int32(w.firstRecords)},
+		Walk: &whisperv1.Walk{Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt, FirstRecords: int32(w.firstRecords), Steered: w.steered},
 	}
 	if !w.begun.IsZero() {
 		p.Walk.StartedMs = w.begun.UnixMilli()

@@ -72,19 +72,33 @@ func (s *State) steer(in SteeringArrived) {
 		return
 	case *whisperv1.Event_PauseRequested:
 		s.put(Steered{Command: "pause", Notification: note, Known: w != nil})
-		if w != nil && !w.paused && !w.ending {
-			w.paused, w.toWake = true, nil
-			s.parkWalk(w)
+		if s.steers(w, in.Event.GetPauseRequested().GetRequest(), true) {
+			w.toWake = nil
 			s.progress(w)
 		}
 	case *whisperv1.Event_ResumeRequested:
 		s.put(Steered{Command: "resume", Notification: note, Known: w != nil})
-		if w != nil && w.paused {
-			w.paused, w.toWake = false, s.findAwake(w)
-			s.parkWalk(w)
+		if s.steers(w, in.Event.GetResumeRequested().GetRequest(), false) {
+			w.toWake = s.findAwake(w)
 			s.progress(w)
 			s.letGo(w)
 		}
 	}
 	s.put(Settle{Source: in.Source})
+}
+
+// steers pauses or resumes a broadcast and says whether that changed it. A request from before the last one is a
+// redelivery: an intake that was stopped may write it after its successor wrote what came later.
+func (s *State) steers(w *walk, request *whisperv1.Position, pause bool) (changed bool) {
+	if w == nil || w.ending {
+		return false
+	}
+	last := w.steered
+	if last != nil && last.GetTopic() == request.GetTopic() && last.GetPartition() == request.GetPartition() && request.GetOffset() <= last.GetOffset() {
+		return false
+	}
+	changed = w.paused != pause
+	w.steered, w.paused = request, pause
+	s.parkWalk(w)
+	return changed
 }

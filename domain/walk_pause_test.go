@@ -130,6 +130,51 @@ func TestAPauseHoldsWhatWaits(t *testing.T) {
 	}
 }
 
+// An intake that was stopped writes the commands that it held after its successor wrote them, and later ones.
+func TestACommandThatComesLateAgainSteersNothing(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("some", `{}`)
+	for _, user := range []string{"mona", "omar", "sara"} {
+		d.user(user, `{"locale":"en"}`)
+	}
+	d.cast("news", "some", nil)
+	command := func(name string, partition int32, offset int64) {
+		in := steer(name, "news").(domain.SteeringArrived)
+		request := &whisperv1.Position{Topic: "whisper.requests.low", Partition: partition, Offset: offset}
+		switch k := in.Event.GetKind().(type) {
+		case *whisperv1.Event_PauseRequested:
+			k.PauseRequested.Request = request
+		case *whisperv1.Event_ResumeRequested:
+			k.ResumeRequested.Request = request
+		}
+		d.do(in)
+	}
+	goesOut := func(user string) bool { // to one who connects now
+		before := d.sent("news")
+		d.connect(user)
+		return d.sent("news") > before
+	}
+	command("pause", 3, 10)
+	command("resume", 3, 11)
+	command("pause", 3, 10)
+	d.restart()
+	d.category("some", `{}`)
+	command("pause", 3, 10)
+	if !goesOut("mona") {
+		t.Error("a pause from before the resume holds the broadcast")
+	}
+	command("pause", 3, 12)
+	command("resume", 3, 11)
+	if goesOut("omar") {
+		t.Error("a resume from before the pause lets it go")
+	}
+	command("resume", 4, 2) // of another partition: nothing says which came first
+	if !goesOut("sara") {
+		t.Error("a resume of another partition lets nothing go")
+	}
+}
+
 // sent counts the records to nodes.
 func (d *desk) sent(note string) (n int) {
 	for _, o := range d.out {

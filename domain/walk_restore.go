@@ -66,7 +66,7 @@ func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
 	w.restored = true
 	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
-	w.firstRecords = int(m.GetFirstRecords())
+	w.firstRecords, w.steered = int(m.GetFirstRecords()), m.GetSteered()
 	if ms := m.GetStartedMs(); ms > 0 {
 		w.begun = time.UnixMilli(ms)
 	}

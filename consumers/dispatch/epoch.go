@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // epoch is a stretch of outputs that are to be acknowledged by Kafka before the offsets that they let
@@ -17,9 +18,10 @@ type epoch struct {
 	cursors     map[domain.DeliveryID]domain.Advanced
 	marks       []domain.ParkAfter
 	tombstones  []domain.DeliveryID
-	seen        []domain.SeenDelivery // what the window has to remember
-	followed    bool                  // the second part is handed over
-	acked       func(error)           // for every publish of this epoch
+	seen        []domain.SeenDelivery    // what the window has to remember
+	patches     []*whisperv1.PatchSource // how far the patches have come
+	followed    bool                     // the second part is handed over
+	acked       func(error)              // for every publish of this epoch
 }
 
 // offsets are what may be committed of each topic; negative: nothing new.

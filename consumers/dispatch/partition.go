@@ -33,6 +33,7 @@ type partition struct {
 	ownedAs     consumers.Epoch
 	owner       []kgo.RecordHeader // what every record of a changelog carries
 	repairs     *repairs
+	patches     *patches
 	state       *domain.State
 	ledgers     [3]*ledger
 	walks       *walks
@@ -57,7 +58,7 @@ func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
 		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		epochs: []*epoch{newEpoch()}, walks: newWalks(), repairs: newRepairs(), recalled: make(chan []domain.Input, 1),
+		epochs: []*epoch{newEpoch()}, walks: newWalks(), repairs: newRepairs(), patches: newPatches(), recalled: make(chan []domain.Input, 1),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
@@ -196,10 +197,9 @@ func (p *partition) work() (more bool) {
 	}
 	for _, it := range p.mail.take(queueChanges, 256) {
 		p.changesNext = it.after()
-		if it.rec == nil {
-			continue
+		if it.rec != nil && !p.patches.again(it.rec) {
+			p.write(it.rec, p.state.Decide(it.input, now))
 		}
-		p.write(it.rec, p.state.Decide(it.input, now))
 		more = true
 	}
 	p.write(nil, p.state.Decide(domain.TimePassed{}, now))
@@ -282,7 +282,7 @@ func (p *partition) seal() {
 	}
 	o.changes = p.changesNext
 	p.tell(cursors)
-	e.offsets, e.cursors = o, cursors
+	e.offsets, e.cursors, e.patches = o, cursors, p.patches.seal()
 	p.epochs = append(p.epochs, newEpoch())
 }
 

@@ -135,6 +135,7 @@ func (p *partition) restoreSeen(recs []*kgo.Record) error {
 		if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n {
 			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
 		}
+		p.patches.restore(m)
 		for i, request := range m.GetRequests() {
 			seen := domain.SeenDelivery{
 				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),

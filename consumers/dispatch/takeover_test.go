@@ -177,3 +177,42 @@ func TestEndsNameTheirOwner(t *testing.T) {
 		}
 	}
 }
+
+// An intake that was stopped writes the patches that it held when its successor has written them, and later ones.
+func TestAPatchThatComesAgainUndoesNothing(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	stop := s.start()
+	patch := func(topic byte, offset int64, profile string) {
+		source := consumers.Source{Topic: [16]byte{topic}, Partition: 2, Offset: offset}
+		rec := &kgo.Record{Topic: consumers.TopicChanges, Partition: consumers.PartitionOf("mona", partitions), Key: []byte("mona"), Headers: []kgo.RecordHeader{source.Header()}}
+		if profile != "" {
+			rec.Value = []byte(profile)
+		}
+		s.publish(rec, nil)
+	}
+	locale := func(want string) func() bool {
+		return func() bool {
+			p := &whisperv1.Profile{}
+			return s.decode(s.last(consumers.TopicUsers, "mona"), p) && p.GetLocale() == want && s.lag(consumers.TopicChanges) == 0
+		}
+	}
+	patch(1, 5, `{"locale":"ar"}`)
+	patch(1, 6, `{"locale":"en"}`)
+	patch(1, 5, `{"locale":"ar"}`)
+	s.eventually("the later one stays", locale("en"))
+	stop()
+	stop = s.start()
+	patch(1, 6, `{"locale":"fr"}`)
+	s.eventually("it is read", func() bool { return s.lag(consumers.TopicChanges) == 0 })
+	s.eventually("the later one stays over a restart", locale("en"))
+	patch(1, 7, "")
+	patch(1, 6, `{"locale":"en"}`)
+	s.eventually("nobody comes back who was erased", func() bool {
+		last := s.last(consumers.TopicUsers, "mona")
+		return last != nil && last.Value == nil && s.lag(consumers.TopicChanges) == 0
+	})
+	patch(2, 0, `{"locale":"de"}`)
+	s.eventually("a topic that was made anew counts anew", locale("de"))
+	stop()
+}

@@ -140,11 +140,12 @@ const seenPerRecord = 20_000
 // never forgotten, and after everything that was decided, so that no restart calls a duplicate what nothing was said
 // about; a part that is written twice is the same part.
 func (p *partition) writeSeen(e *epoch) {
-	seen := e.seen
-	e.seen = nil
-	for len(seen) > 0 {
+	seen, patches := e.seen, e.patches
+	e.seen, e.patches = nil, nil
+	for len(seen) > 0 || len(patches) > 0 {
 		n := min(len(seen), seenPerRecord)
-		m := &whisperv1.Seen{Hashes: make([]byte, 0, n*len(domain.DeliveryHash{}))}
+		m := &whisperv1.Seen{Hashes: make([]byte, 0, n*len(domain.DeliveryHash{})), PatchSources: patches}
+		patches = nil
 		for _, d := range seen[:n] {
 			m.Hashes = append(m.Hashes, d.Hash[:]...)
 			m.Requests = append(m.Requests, d.Request)

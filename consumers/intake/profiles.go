@@ -10,9 +10,17 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// takeProfile hands a profile patch on to the user's partition of whisper.changes, as it came. An empty
-// value forgets the user.
-func (r *Role) takeProfile(ctx context.Context, rc *receipt) error {
+// profilesOf takes the patches of one partition of whisper.profiles.
+func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *receipt) error {
+	return func(ctx context.Context, rc *receipt) error {
+		return r.takeProfile(ctx, rc, consumers.Source{Topic: p.TopicID(), Partition: p.ID, Offset: rc.rec.Offset})
+	}
+}
+
+// takeProfile hands a profile patch on to the user's partition of whisper.changes, as it came, with where it came
+// from: a patch that is handed on twice, by an intake that was stopped meanwhile perhaps, must not undo what came
+// after it. An empty value forgets the user.
+func (r *Role) takeProfile(ctx context.Context, rc *receipt, source consumers.Source) error {
 	user := string(rc.rec.Key)
 	outcome := r.metrics.patched
 	err := checkKey("user", user, domain.CheckID)
@@ -33,7 +41,7 @@ func (r *Role) takeProfile(ctx context.Context, rc *receipt) error {
 			Topic:     consumers.TopicChanges,
 			Partition: consumers.PartitionOf(user, r.cfg.Partitions),
 			Key:       rc.rec.Key,
-			Headers:   trace(rc.rec),
+			Headers:   append(trace(rc.rec), source.Header()),
 			Timestamp: changeTime(rc.rec.Timestamp, r.cfg.Now()),
 		}
 		if len(rc.rec.Value) > 0 {

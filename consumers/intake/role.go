@@ -161,7 +161,7 @@ func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, 
 	f := &feed{role: r, mark: consumers.NewWatermark(p)}
 	switch p.Topic {
 	case consumers.TopicProfiles:
-		f.take = r.takeProfile
+		f.take = r.profilesOf(p)
 	case consumers.TopicTemplates:
 		f.take = r.takeTemplate
 	case consumers.TopicCategories:

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +31,17 @@ func TestProfilesAreRekeyedByUser(t *testing.T) {
 		profile("mona", `[`), &kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Key: []byte("mona")}, old,
 	)
 	b.start(b.config())
+	adm, err := b.client.Admin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer adm.Close()
+	topics, err := adm.ListTopics(t.Context(), consumers.TopicProfiles)
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := map[string][]string{}
+	var offsets []int64
 	for _, rec := range b.read(consumers.TopicChanges, 3) {
 		user := string(rec.Key)
 		if rec.Partition != consumers.PartitionOf(user, partitions) {
@@ -39,13 +50,21 @@ func TestProfilesAreRekeyedByUser(t *testing.T) {
 		if !rec.Timestamp.Equal(started) {
 			t.Errorf("%s: the time is %s", user, rec.Timestamp)
 		}
-		if len(rec.Headers) != 1 || rec.Headers[0].Key != "traceparent" {
+		if len(rec.Headers) != 2 || rec.Headers[0].Key != "traceparent" {
 			t.Errorf("%s: headers are %v", user, headersOf(rec))
+		}
+		if source, ok := consumers.SourceOf(rec); !ok || source.Partition != 1 || source.Topic != [16]byte(topics[consumers.TopicProfiles].ID) {
+			t.Errorf("%s: it comes from %v", user, source)
+		} else {
+			offsets = append(offsets, source.Offset)
 		}
 		got[user] = append(got[user], fmt.Sprintf("%v %s", rec.Value == nil, rec.Value))
 	}
 	if fmt.Sprint(got["mona"]) != fmt.Sprintf("[false %s true ]", patch) || fmt.Sprint(got["omar"]) != `[false {"locale":null}]` {
 		t.Errorf("changes are %v", got)
+	}
+	if slices.Sort(offsets); !slices.Equal(offsets, []int64{0, 5, 6}) {
+		t.Errorf("they come from offsets %v", offsets)
 	}
 	for i, want := range []deadLetter{
 		{"the key, which names the user, is empty", consumers.TopicProfiles, "1", "1", patch},

@@ -626,7 +626,9 @@ type Walk struct {
 	// The last offset of whisper.changes that was known at its start: users who were made later are not meant.
 	ChangesOffset int64 `protobuf:"varint,6,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
 	// How many records of kind WalkFirst say who is walked before the others.
-	FirstRecords  int32 `protobuf:"varint,7,opt,name=first_records,json=firstRecords,proto3" json:"first_records,omitempty"`
+	FirstRecords int32 `protobuf:"varint,7,opt,name=first_records,json=firstRecords,proto3" json:"first_records,omitempty"`
+	// The request of the last pause or resume: an earlier one of its partition is a redelivery.
+	Steered       *Position `protobuf:"bytes,8,opt,name=steered,proto3" json:"steered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,6 +703,13 @@ func (x *Walk) GetFirstRecords() int32 {
 		return x.FirstRecords
 	}
 	return 0
+}
+
+func (x *Walk) GetSteered() *Position {
+	if x != nil {
+		return x.Steered
+	}
+	return nil
 }
 
 // WalkFirst is a part of the users who were connected when a walk began: they are walked before all others. It is
@@ -1170,7 +1179,9 @@ type Seen struct {
 	LaterMs []uint64 `protobuf:"varint,4,rep,packed,name=later_ms,json=laterMs,proto3" json:"later_ms,omitempty"`
 	// One each: how many milliseconds after the request's time it is remembered at least, where that is longer than the
 	// window from when it was taken up; else 0. Records of earlier versions have none.
-	KeepMs        []uint64 `protobuf:"varint,5,rep,packed,name=keep_ms,json=keepMs,proto3" json:"keep_ms,omitempty"`
+	KeepMs []uint64 `protobuf:"varint,5,rep,packed,name=keep_ms,json=keepMs,proto3" json:"keep_ms,omitempty"`
+	// How far the partitions of whisper.profiles are in the partition's users: an earlier patch is a redelivery.
+	PatchSources  []*PatchSource `protobuf:"bytes,6,rep,name=patch_sources,json=patchSources,proto3" json:"patch_sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1251,75 @@ func (x *Seen) GetKeepMs() []uint64 {
 	return nil
 }
 
+func (x *Seen) GetPatchSources() []*PatchSource {
+	if x != nil {
+		return x.PatchSources
+	}
+	return nil
+}
+
+// PatchSource is one partition of whisper.profiles. A topic that was deleted and made anew has another id.
+type PatchSource struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	TopicId   []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The offset after the last patch.
+	Next          int64 `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchSource) Reset() {
+	*x = PatchSource{}
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchSource) ProtoMessage() {}
+
+func (x *PatchSource) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchSource.ProtoReflect.Descriptor instead.
+func (*PatchSource) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PatchSource) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PatchSource) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PatchSource) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
 // Counted is a record of whisper.counters: what one partition sent in categories that have caps. It is
 // durable before what it counts is sent, so that no restart makes room for more.
 type Counted struct {
@@ -1259,7 +1339,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1351,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1364,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -1346,7 +1426,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1438,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1451,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -1470,7 +1550,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"retraction\x124\n" +
 	"\n" +
 	"walk_first\x18# \x01(\v2\x15.whisper.v1.WalkFirstR\twalkFirst\x12*\n" +
-	"\x06recall\x18$ \x01(\v2\x12.whisper.v1.RecallR\x06recall\"\xd4\x01\n" +
+	"\x06recall\x18$ \x01(\v2\x12.whisper.v1.RecallR\x06recall\"\x84\x02\n" +
 	"\x04Walk\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1d\n" +
@@ -1478,7 +1558,8 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"started_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x1a\n" +
 	"\baudience\x18\x05 \x01(\x03R\baudience\x12%\n" +
 	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\x12#\n" +
-	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\"\x80\x01\n" +
+	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\x12.\n" +
+	"\asteered\x18\b \x01(\v2\x14.whisper.v1.PositionR\asteered\"\x80\x01\n" +
 	"\tWalkFirst\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x14\n" +
@@ -1518,14 +1599,19 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"\x8f\x01\n" +
+	"\bendpoint\x18\x04 \x01(\tR\bendpoint\"\xcd\x01\n" +
 	"\x04Seen\x12\x16\n" +
 	"\x06hashes\x18\x01 \x01(\fR\x06hashes\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x06R\brequests\x12\x1f\n" +
 	"\vaccepted_ms\x18\x03 \x03(\x06R\n" +
 	"acceptedMs\x12\x19\n" +
 	"\blater_ms\x18\x04 \x03(\x04R\alaterMs\x12\x17\n" +
-	"\akeep_ms\x18\x05 \x03(\x04R\x06keepMs\"\xa0\x01\n" +
+	"\akeep_ms\x18\x05 \x03(\x04R\x06keepMs\x12<\n" +
+	"\rpatch_sources\x18\x06 \x03(\v2\x17.whisper.v1.PatchSourceR\fpatchSources\"Z\n" +
+	"\vPatchSource\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\x03R\x04next\"\xa0\x01\n" +
 	"\aCounted\x12\x1e\n" +
 	"\n" +
 	"categories\x18\x01 \x03(\tR\n" +
@@ -1567,7 +1653,7 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_whisper_v1_state_proto_goTypes = []any{
 	(Phase)(0),          // 0: whisper.v1.Phase
 	(*Profile)(nil),     // 1: whisper.v1.Profile
@@ -1580,15 +1666,17 @@ var file_whisper_v1_state_proto_goTypes = []any{
 	(*Recall)(nil),      // 8: whisper.v1.Recall
 	(*Waiting)(nil),     // 9: whisper.v1.Waiting
 	(*Seen)(nil),        // 10: whisper.v1.Seen
-	(*Counted)(nil),     // 11: whisper.v1.Counted
-	(*Revocation)(nil),  // 12: whisper.v1.Revocation
-	(*Event)(nil),       // 13: whisper.v1.Event
-	(BroadcastState)(0), // 14: whisper.v1.BroadcastState
-	(Lane)(0),           // 15: whisper.v1.Lane
+	(*PatchSource)(nil), // 11: whisper.v1.PatchSource
+	(*Counted)(nil),     // 12: whisper.v1.Counted
+	(*Revocation)(nil),  // 13: whisper.v1.Revocation
+	(*Event)(nil),       // 14: whisper.v1.Event
+	(*Position)(nil),    // 15: whisper.v1.Position
+	(BroadcastState)(0), // 16: whisper.v1.BroadcastState
+	(Lane)(0),           // 17: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	2,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	13, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	14, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0,  // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
 	9,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	4,  // 4: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
@@ -1596,15 +1684,17 @@ var file_whisper_v1_state_proto_depIdxs = []int32{
 	7,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
 	5,  // 7: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
 	8,  // 8: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
-	13, // 9: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	14, // 10: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	15, // 11: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	15, // 12: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 9: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	15, // 10: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
+	16, // 11: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	17, // 12: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	17, // 13: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
+	11, // 14: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -1619,7 +1709,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
