@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -144,17 +145,12 @@ func (r *Reader) Passed(ctx context.Context, topic string, partition int32, from
 func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, from, end int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	topics, err := r.adm.ListTopics(ctx, topic)
+	id, leader, err := leaderOf(ctx, r.adm, topic, partition)
 	if err != nil {
 		return false, err
 	}
-	t := topics[topic]
-	p, ok := t.Partitions[partition]
-	if err := errors.Join(t.Err, p.Err); err != nil || !ok {
-		return false, err
-	}
 	for from < end {
-		rp, err := r.fetch(ctx, topic, t.ID, p.Leader, partition, from)
+		rp, err := fetchOne(ctx, r.cl, topic, id, leader, partition, from)
 		if err != nil {
 			return false, err
 		}
@@ -163,7 +159,7 @@ func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, f
 			continue
 		}
 		got, next := kgo.ProcessFetchPartition(
-			kgo.ProcessFetchPartitionOpts{Topic: topic, Partition: partition, Offset: from, IsolationLevel: kgo.ReadCommitted()}, rp, kgo.DefaultDecompressor(), nil)
+			kgo.ProcessFetchPartitionOpts{Topic: topic, Partition: partition, Offset: from, IsolationLevel: kgo.ReadCommitted()}, rp, bounded(), nil)
 		switch {
 		case got.Err != nil:
 			return false, got.Err
@@ -177,7 +173,21 @@ func (r *Reader) emptyUpTo(ctx context.Context, topic string, partition int32, f
 	return true, nil
 }
 
-func (r *Reader) fetch(ctx context.Context, topic string, id [16]byte, leader, partition int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
+func leaderOf(ctx context.Context, adm *kadm.Client, topic string, partition int32) (id [16]byte, leader int32, err error) {
+	topics, err := adm.ListTopics(ctx, topic)
+	if err != nil {
+		return id, 0, err
+	}
+	t := topics[topic]
+	p, ok := t.Partitions[partition]
+	if !ok && t.Err == nil {
+		return id, 0, kerr.UnknownTopicOrPartition
+	}
+	return t.ID, p.Leader, errors.Join(t.Err, p.Err)
+}
+
+// fetchOne fetches the batch that holds from, whatever its size.
+func fetchOne(ctx context.Context, cl *kgo.Client, topic string, id [16]byte, leader, partition int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID, req.MinBytes, req.MaxBytes, req.IsolationLevel = -1, 0, 1<<20, readCommitted
 	p := kmsg.NewFetchRequestTopicPartition()
@@ -185,7 +195,7 @@ func (r *Reader) fetch(ctx context.Context, topic string, id [16]byte, leader, p
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID, t.Partitions = topic, id, append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	raw, err := r.cl.Broker(int(leader)).RetriableRequest(ctx, req)
+	raw, err := cl.Broker(int(leader)).RetriableRequest(ctx, req)
 	if err != nil {
 		return nil, err
 	}

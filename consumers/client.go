@@ -76,7 +76,10 @@ const fetchMaxWait = 500 * time.Millisecond
 
 // Options are the client options that producing, consuming and administration share.
 func (c ClientConfig) Options() []kgo.Opt {
+	expand := &expander{}
 	opts := []kgo.Opt{
+		kgo.WithDecompressor(expand),
+		kgo.WithHooks(expand),
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
 		kgo.DisableClientMetrics(),

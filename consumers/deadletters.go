@@ -17,6 +17,9 @@ const (
 	HeaderTopic     = "topic"
 	HeaderPartition = "partition"
 	HeaderOffset    = "offset"
+	// HeaderLastOffset is on the letter of a batch that could not be read, which has neither key nor value: offset
+	// is where the batch begins, last_offset its end.
+	HeaderLastOffset = "last_offset"
 )
 
 // A Reason is an error with a short stable word for metrics (`whisper_deadletters_total{reason}`);

@@ -38,6 +38,8 @@ type LoopConfig struct {
 	FetchMaxWait  time.Duration
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
+	// StallCheck is how often partitions that do not move are compared with the log's end (default 5 s).
+	StallCheck time.Duration
 	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
@@ -75,6 +77,9 @@ func (c *LoopConfig) setDefaults() {
 	if c.CommitInterval == 0 {
 		c.CommitInterval = time.Second
 	}
+	if c.StallCheck == 0 {
+		c.StallCheck = stallCheck
+	}
 	if c.HandoverTimeout == 0 {
 		c.HandoverTimeout = 10 * time.Second
 	}
@@ -100,6 +105,8 @@ type Loop struct {
 	failed  chan struct{}
 
 	commits sync.Mutex // one commit at a time, none for a partition that is gone
+
+	stalls *stalls
 }
 
 // NewLoop makes a loop; Run starts it.
@@ -138,6 +145,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		return nil, fmt.Errorf("kafka consumer of group %s: %w", cfg.Group, err)
 	}
 	l.cl = cl
+	l.stalls = newStalls(newSkipper(cl, cfg.Client, cfg.Group))
 	return l, nil
 }
 
@@ -149,6 +157,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.commitEvery(ctx) })
 	committer.Go(func() { l.lease.watch(ctx) })
+	committer.Go(func() { l.stalls.watch(ctx, l.cfg.StallCheck, l.standing, l.skipTo) })
 	go func() {
 		select {
 		case <-l.failed:
@@ -190,6 +199,9 @@ func (l *Loop) Ready() error {
 			if !w.opened.Load() {
 				return fmt.Errorf("%s/%d: still restoring", topic, id)
 			}
+			if err := l.stalls.reason(topic, id); err != nil {
+				return fmt.Errorf("%s/%d does not move: %w", topic, id, err)
+			}
 		}
 	}
 	return nil
@@ -225,13 +237,16 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 
 func (l *Loop) poll(ctx context.Context) error {
 	for {
-		fetches := l.cl.PollRecords(ctx, 10_000)
+		poll, cancel := l.stalls.nextPoll(ctx)
+		fetches := l.cl.PollRecords(poll, 10_000)
+		cancel()
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
 		if err := fatalFetch(fetches, l.cfg.Client); err != nil {
 			return err
 		}
+		l.stalls.suspect(fetches)
 		var pause map[string][]int32
 		fetches.EachTopic(l.identify)
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
@@ -249,6 +264,7 @@ func (l *Loop) poll(ctx context.Context) error {
 		if pause != nil {
 			l.pause(pause)
 		}
+		l.stalls.skip()
 		l.cl.AllowRebalance()
 	}
 }
@@ -348,6 +364,8 @@ func (l *Loop) start(ctx context.Context, offsets map[string]map[int32]kgo.Offse
 			}
 			if at := offset.EpochOffset().Offset; at >= 0 {
 				w.begin(at)
+			} else { // the client sets a partition past a bad batch only where it has an offset; too early a one finds the start
+				parts[id] = kgo.NewOffset().At(0)
 			}
 			if w.started.CompareAndSwap(false, true) {
 				go w.run()

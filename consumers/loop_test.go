@@ -143,6 +143,13 @@ func start(t *testing.T, cfg consumers.LoopConfig) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stop = runLoop(t, loop)
+	eventually(t, "the loop is ready", func() bool { return loop.Ready() == nil })
+	return stop
+}
+
+func runLoop(t *testing.T, loop *consumers.Loop) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx) }()
@@ -153,7 +160,6 @@ func start(t *testing.T, cfg consumers.LoopConfig) (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	eventually(t, "the loop is ready", func() bool { return loop.Ready() == nil })
 	return stop
 }
 

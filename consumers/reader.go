@@ -25,6 +25,8 @@ type Reader struct {
 	adm *kadm.Client
 	cfg ClientConfig
 
+	stalls *stalls
+
 	mu        sync.Mutex
 	following map[string]map[int32]*followed
 	// For Unfollow, which waits until Run has handed over what it had polled before.
@@ -75,6 +77,7 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 	}
 	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}}
 	r.turned = sync.NewCond(&r.mu)
+	r.stalls = newStalls(newSkipper(cl, c, c.ClientID))
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -137,11 +140,16 @@ func (r *Reader) Unfollow(topic string, partition int32) {
 // Run hands records to the sinks until ctx ends; it returns an error only if trying again can't help.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.ended()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	r.probes.Go(func() { r.stalls.watch(watching, stallCheck, r.standing, r.skipTo) })
 	for {
-		poll, cancel := r.nextPoll(ctx)
+		turn, end := r.nextPoll(ctx)
+		poll, cancel := r.stalls.nextPoll(turn)
 		fetches := r.cl.PollRecords(poll, 10_000)
 		interrupted := poll.Err() != nil
 		cancel()
+		end()
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
@@ -150,7 +158,9 @@ func (r *Reader) Run(ctx context.Context) error {
 				return err
 			}
 		}
+		r.stalls.suspect(fetches)
 		fetches.EachPartition(r.hand)
+		r.stalls.skip()
 		r.mu.Lock()
 		r.turn++
 		r.turned.Broadcast()
@@ -182,6 +192,9 @@ func fatalFetch(fetches kgo.Fetches, c ClientConfig) error {
 	var fatal error
 	fetches.EachError(func(topic string, partition int32, err error) {
 		// Data loss ends it too: somebody must look before Whisper goes on as if nothing had happened.
+		if errors.Is(err, errLater) || topic == "" && errors.Is(err, context.Canceled) {
+			return // the rest comes with the next fetch; the poll was cut short
+		}
 		if loss := (*kgo.ErrDataLoss)(nil); IsFatal(err) || errors.As(err, &loss) {
 			fatal = fmt.Errorf("consume %s/%d: %w", topic, partition, err)
 			return

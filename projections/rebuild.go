@@ -228,6 +228,11 @@ func (r *rebuild) read(ctx context.Context) error {
 			}
 		}
 		var err error
+		for _, big := range consumers.SkipOversized(r.client, fetches) { // its dead letter is the projector's
+			if err == nil {
+				err = r.feeds[big.Topic][big.Partition].Passed(ctx, big.NextOffset)
+			}
+		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			if err == nil && len(p.Records) > 0 {
 				err = r.feeds[p.Topic][p.Partition].Handle(ctx, p.Records)

@@ -25,17 +25,19 @@ type deadlettersCmd struct {
 
 // deadLetter is one record of whisper.deadletters, read.
 type deadLetter struct {
-	Offset    int64             `json:"offset"`
-	At        time.Time         `json:"at"`
-	Role      string            `json:"role"`
-	Topic     string            `json:"topic"`
-	Partition int32             `json:"partition"`
-	Position  int64             `json:"position"`
-	Error     string            `json:"error"`
-	Redriven  bool              `json:"redriven"`
-	Key       string            `json:"key,omitempty"`
-	Headers   map[string]string `json:"headers,omitempty"`
-	Value     *string           `json:"value,omitempty"`
+	Offset    int64     `json:"offset"`
+	At        time.Time `json:"at"`
+	Role      string    `json:"role"`
+	Topic     string    `json:"topic"`
+	Partition int32     `json:"partition"`
+	Position  int64     `json:"position"`
+	// Last is where a batch ends that could not be read; such a letter has no record to put back.
+	Last     *int64            `json:"last_position,omitempty"`
+	Error    string            `json:"error"`
+	Redriven bool              `json:"redriven"`
+	Key      string            `json:"key,omitempty"`
+	Headers  map[string]string `json:"headers,omitempty"`
+	Value    *string           `json:"value,omitempty"`
 	// Encoding is base64 where key or value are not text.
 	Encoding string `json:"encoding,omitempty"`
 
@@ -59,6 +61,10 @@ func readDeadLetter(rec *kgo.Record) deadLetter {
 		case consumers.HeaderOffset:
 			if n, err := strconv.ParseInt(string(h.Value), 10, 64); err == nil {
 				d.Position = n
+			}
+		case consumers.HeaderLastOffset:
+			if n, err := strconv.ParseInt(string(h.Value), 10, 64); err == nil {
+				d.Last = &n
 			}
 		}
 	}
@@ -88,7 +94,7 @@ func ownHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	var own []kgo.RecordHeader
 	for _, h := range rec.Headers {
 		switch h.Key {
-		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset:
+		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset, consumers.HeaderLastOffset:
 		default:
 			own = append(own, h)
 		}

@@ -111,3 +111,29 @@ func TestRedriveRefusesWhatDoesNotSayWhereItCameFrom(t *testing.T) {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }
+
+// TestRedriveLeavesOutBatchesThatCouldNotBeRead: there is no record to put back, and an empty one would be a
+// tombstone in some topics.
+func TestRedriveLeavesOutBatchesThatCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.write(t, &kgo.Record{Topic: consumers.TopicDeadLetters, Headers: []kgo.RecordHeader{
+		{Key: consumers.HeaderError, Value: []byte("it expands to more than 64 MiB")},
+		{Key: consumers.HeaderRole, Value: []byte("intake")},
+		{Key: consumers.HeaderTopic, Value: []byte(consumers.TopicTemplates)},
+		{Key: consumers.HeaderPartition, Value: []byte("0")},
+		{Key: consumers.HeaderOffset, Value: []byte("4")},
+		{Key: consumers.HeaderLastOffset, Value: []byte("9")},
+	}})
+	if got := b.whisper(t, "deadletters", "list", "--json"); !strings.Contains(got, `"position":4,"last_position":9`) {
+		t.Errorf("listed as %s", got)
+	}
+	b.whisper(t, "deadletters", "redrive", "--all")
+	got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "deadletters", "redrive", "0")
+	if got.code != exitError || !strings.Contains(got.stderr, "there is no record to put back") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+	if recs := b.read(t, consumers.TopicTemplates); len(recs) != 0 {
+		t.Errorf("%d records were put back", len(recs))
+	}
+}

@@ -79,7 +79,7 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 		next = d.Offset + 1
 		chosen := slices.Contains(c.Offsets, d.Offset)
 		if c.All {
-			chosen = d.Offset >= mark && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
+			chosen = d.Offset >= mark && d.Last == nil && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
 		}
 		if chosen {
 			letters = append(letters, d)
@@ -90,6 +90,9 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 		return nil, 0, err
 	}
 	for _, d := range letters {
+		if d.Last != nil {
+			return nil, 0, fmt.Errorf("dead letter %d tells of a batch that could not be read, there is no record to put back; nothing was put back", d.Offset)
+		}
 		// Its headers are only as good as whoever wrote them: nothing outside Whisper's topics is written.
 		if !strings.HasPrefix(d.Topic, "whisper.") || d.Topic == consumers.TopicDeadLetters || d.Partition < 0 {
 			return nil, 0, fmt.Errorf("dead letter %d does not say where it came from; nothing was put back", d.Offset)

@@ -72,6 +72,11 @@ func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int3
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // a stop is not an error
 		}
+		for _, big := range consumers.SkipOversized(cl, fetches) {
+			if big.NextOffset >= left[big.Topic][big.Partition] {
+				delete(left[big.Topic], big.Partition)
+			}
+		}
 		var errs []error
 		fetches.EachError(func(topic string, partition int32, err error) {
 			if consumers.IsFatal(err) {

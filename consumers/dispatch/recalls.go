@@ -228,6 +228,9 @@ func (b *readBack) consume(ctx context.Context) error {
 		if err := b.failed(fetches); err != nil {
 			return err
 		}
+		for _, big := range consumers.SkipOversized(cl, fetches) {
+			b.next = max(b.next, big.NextOffset)
+		}
 		if fetches.NumRecords() > 0 {
 			if !b.take(ctx, fetches) {
 				return ctx.Err()
