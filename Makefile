@@ -16,7 +16,7 @@ tool = $(GO) tool -modfile=tools/$(1)/go.mod $(1)
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/whisper, static: time zones are inside
@@ -26,6 +26,10 @@ build: ## bin/whisper, static: time zones are inside
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
 	$(GO) test -count=1 $(RACE) ./...
 	@$(SDK)/scripts/check.sh
+
+.PHONY: bench-questions
+bench-questions: ## Each question of docs/contract.md on 5 million deliveries, with its time; WHISPER_QUESTION_ROWS for fewer
+	$(GO) test ./projections -run '^$$' -bench Questions -benchtime 1x -timeout 60m
 
 .PHONY: sdk
 sdk: ## The TypeScript SDK into its dist/, and the page of whisper dev anew; needs Node 20 and npm

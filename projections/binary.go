@@ -13,6 +13,7 @@ import (
 
 const (
 	oidBytea     = 17
+	oidBool      = 16
 	oidInt8      = 20
 	oidInt4      = 23
 	oidText      = 25
@@ -37,6 +38,15 @@ func (f *field) raw(b []byte)  { f.length(len(b)); *f = append(*f, b...) }
 func (f *field) text(s string) { f.length(len(s)); *f = append(*f, s...) }
 func (f *field) int4(v int32)  { f.length(4); *f = binary.BigEndian.AppendUint32(*f, uint32(v)) }
 func (f *field) int8(v int64)  { f.length(8); *f = binary.BigEndian.AppendUint64(*f, uint64(v)) }
+func (f *field) bool(v bool) {
+	f.length(1)
+	if v {
+		*f = append(*f, 1)
+	} else {
+		*f = append(*f, 0)
+	}
+}
+
 func (f *field) float(v float64) {
 	f.length(8)
 	*f = binary.BigEndian.AppendUint64(*f, math.Float64bits(v))

@@ -19,8 +19,8 @@ type row struct {
 
 	// From the accepted record; request.topic is empty until it was read. Requests of one millisecond
 	// share the id; this is the least of them.
-	request  position
-	category string
+	request position
+	asked
 
 	// The last attempt that was answered.
 	attempts int32
@@ -31,6 +31,27 @@ type row struct {
 
 	// What the most telling fact below sent gave as its reason.
 	noted note
+}
+
+// asked is what a delivery's request said.
+type asked struct {
+	known              bool // false in rows from before the table kept more than the category
+	category, template string
+	templateVersion    int64 // 0: none
+	expiresAt, sendAt  int64
+	broadcast          bool
+}
+
+func askedBy(acc *whisperv1.DeliveryAccepted) asked {
+	a := asked{known: true, category: acc.GetCategory()}
+	if us := acc.GetExpiresAtMs() * 1000; inRange(us) {
+		a.expiresAt = us
+	}
+	if us := acc.GetSendAtMs() * 1000; inRange(us) {
+		a.sendAt = us
+	}
+	a.template, a.templateVersion = domain.SplitTemplate(acc.GetTemplate())
+	return a
 }
 
 // A note is a reason with what it is about. Of two, the one of the greater status stands, then the later.
@@ -67,7 +88,7 @@ func rowOf(f fact) (r row, ok bool) {
 	reason := ""
 	switch k := f.ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:
-		r.request, r.category = positionOf(k.DeliveryAccepted.GetRequest()), k.DeliveryAccepted.GetCategory()
+		r.request, r.asked = positionOf(k.DeliveryAccepted.GetRequest()), askedBy(k.DeliveryAccepted)
 	case *whisperv1.Event_DeliveryDeferred:
 		reason = k.DeliveryDeferred.GetReason()
 	case *whisperv1.Event_DeliverySent:
@@ -127,8 +148,8 @@ func (r *row) merge(o row) {
 }
 
 func (r *row) mergeRequest(o row) {
-	if o.accepted() && (!r.accepted() || o.request.compare(r.request) < 0) {
-		r.request, r.category = o.request, o.category
+	if o.accepted() && (!r.accepted() || o.request.compare(r.request) < 0 || o.request == r.request && o.known && !r.known) {
+		r.request, r.asked = o.request, o.asked
 	}
 }
 

@@ -358,6 +358,9 @@ func (p *Projector) maintain(ctx context.Context) error {
 		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
 		}
+		if err := p.store.analyze(ctx); err != nil && ctx.Err() == nil {
+			p.cfg.Logger.Warn("look at the tables for the planner", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil

@@ -49,7 +49,11 @@ const broadcastColumns = `notification_id, state, lane, category, template, segm
 
 // Broadcasts are the latest, the latest first.
 func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error) {
-	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+" FROM whisper.broadcasts ORDER BY accepted_at DESC, notification_id LIMIT $1", limit)
+	// The newest ids first, so that the view adds up those only.
+	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+` FROM whisper.broadcasts
+		WHERE notification_id = ANY (ARRAY(
+			SELECT notification_id FROM whisper.broadcast_shards GROUP BY notification_id ORDER BY max(accepted_at) DESC, notification_id LIMIT $1))
+		ORDER BY accepted_at DESC, notification_id LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the broadcasts: %w", err)
 	}

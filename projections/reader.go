@@ -25,6 +25,8 @@ func OpenReader(ctx context.Context, url string) (*Reader, error) {
 		return nil, err
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "whisper read"
+	// Compiling a plan over a month of days takes seconds, more than any of these questions.
+	cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	// A result may change its type identity when a rebuild is swapped in; plain statements don't care.
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -62,12 +64,26 @@ type Delivery struct {
 	DeliveredAt    *time.Time `json:"delivered_at,omitempty"`
 	ReadAt         *time.Time `json:"read_at,omitempty"`
 	SettledAt      *time.Time `json:"settled_at,omitempty"`
+	Template       string     `json:"template,omitempty"`
+	// TemplateVersion is 0 where there is none.
+	TemplateVersion int64      `json:"template_version,omitempty"`
+	SendAt          *time.Time `json:"send_at,omitempty"`
+	ExpiresAt       *time.Time `json:"expires_at,omitempty"`
+	Broadcast       bool       `json:"broadcast"`
 }
 
-// Deliveries are the latest that match.
+// Deliveries are the latest that match; of one notification, whose deliveries have one time, in the order of their users.
+// Each way to ask has an index in whose order the answer comes, so that a limit bounds what is read.
 func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
+	sql, args, err := f.query()
+	if err != nil {
+		return nil, err
+	}
+	return collect[Delivery](ctx, r, "deliveries", sql, args...)
+}
+
+func (f Filter) query() (sql string, args []any, err error) {
 	var where []string
-	var args []any
 	add := func(condition string, value any) {
 		args = append(args, value)
 		where = append(where, fmt.Sprintf(condition, len(args)))
@@ -79,8 +95,13 @@ func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
 		add("user_id = $%d", f.UserID)
 	}
 	if f.Status != "" {
-		if _, err := domain.ParseStatus(f.Status); err != nil {
-			return nil, err
+		status, err := domain.ParseStatus(f.Status)
+		if err != nil {
+			return "", nil, err
+		}
+		if !status.Pending() && status < domain.Sent && f.UserID == "" && f.NotificationID == "" {
+			// What ended without being sent has an index, in which a status is the highest that was noted.
+			add("noted_status = $%d::text::"+migrations.Schema+".delivery_status AND ended_at IS NOT NULL", f.Status)
 		}
 		add("status = $%d::text::"+migrations.Schema+".delivery_status", f.Status)
 	}
@@ -92,12 +113,20 @@ func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
 		f.Limit = 100
 	}
 	args = append(args, f.Limit)
-	sql := `SELECT delivery_id::text, notification_id, user_id, lane, coalesce(category, ''), status::text, coalesce(reason, ''), coalesce(channel, ''),
-		attempts, accepted_at, sent_at, delivered_at, read_at, settled_at FROM whisper.deliveries`
+	sql = `SELECT delivery_id::text, notification_id, user_id, lane, coalesce(category, ''), status::text, coalesce(reason, ''), coalesce(channel, ''),
+		attempts, accepted_at, sent_at, delivered_at, read_at, settled_at,
+		coalesce(template, ''), coalesce(template_version, 0), send_at, expires_at, coalesce(broadcast, false) FROM whisper.deliveries AS d`
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}
-	return collect[Delivery](ctx, r, "deliveries", sql+fmt.Sprintf(" ORDER BY accepted_at DESC, delivery_id LIMIT $%d", len(args)), args...)
+	order := "d.delivery_id DESC" // the time of the request is in it; the column, not its text that is selected
+	switch {
+	case f.UserID != "":
+		order = "accepted_at DESC, d.delivery_id DESC"
+	case f.NotificationID != "":
+		order = "user_id, d.delivery_id DESC"
+	}
+	return sql + fmt.Sprintf(" ORDER BY %s LIMIT $%d", order, len(args)), args, nil
 }
 
 // Attempt is a row of `attempts`.

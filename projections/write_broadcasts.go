@@ -30,7 +30,7 @@ func compareCasts(a, b castKey) int {
 type cast struct {
 	acceptedMs int64 // of its delivery ids: another request with the same id has another time
 	request    position
-	category   string
+	asked
 }
 
 // skipKey is a row of broadcast_skips.
@@ -61,9 +61,15 @@ func (b *folded) progressed(f fact, p *whisperv1.BroadcastProgressed) {
 	b.progress[key] = f
 	if p.GetBroadcast() != nil {
 		acc := p.GetBroadcast().GetAccepted()
-		b.casts[key] = &cast{acceptedMs: f.id.Time().UnixMilli(), request: positionOf(acc.GetRequest()), category: acc.GetCategory()}
+		b.casts[key] = &cast{acceptedMs: f.id.Time().UnixMilli(), request: positionOf(acc.GetRequest()), asked: askedOfBroadcast(acc)}
 		b.specs = append(b.specs, f)
 	}
+}
+
+func askedOfBroadcast(acc *whisperv1.DeliveryAccepted) asked {
+	a := askedBy(acc)
+	a.broadcast = true
+	return a
 }
 
 // stateName is a broadcast's state in SQL.
@@ -189,7 +195,7 @@ func (t *transaction) joinBroadcasts(ctx context.Context) error {
 	}
 	for id, r := range t.rows {
 		if c := t.casts[castKey{r.notificationID, r.partition, dayOf(id)}]; c != nil && !r.accepted() && c.acceptedMs == id.Time().UnixMilli() {
-			r.request, r.category = c.request, c.category
+			r.request, r.asked = c.request, c.asked
 		}
 	}
 	return nil
@@ -204,7 +210,8 @@ func (t *transaction) findCasts(ctx context.Context, unknown map[castKey]bool) e
 		f[2].day(key.day)
 	}
 	res, err := t.run(ctx, t.tx, `
-		SELECT b.notification_id, b.partition, b.accepted_at, b.request_topic, b.request_partition, b.request_offset, b.category
+		SELECT b.notification_id, b.partition, b.accepted_at, b.request_topic, b.request_partition, b.request_offset, b.category,
+			b.template, b.template_version, b.expires_at, b.send_at
 		FROM unnest($1::text[], $2::int4[], $3::date[]) AS k(notification_id, partition, day)
 		JOIN $.broadcast_shards AS b USING (notification_id, partition, day)`, cols.params()...)
 	if err != nil {
@@ -213,7 +220,8 @@ func (t *transaction) findCasts(ctx context.Context, unknown map[castKey]bool) e
 	for _, v := range res.Rows {
 		acceptedUS := readTime(v[2])
 		t.casts[castKey{string(v[0]), readInt4(v[1]), dayOfUS(acceptedUS)}] = &cast{
-			acceptedMs: acceptedUS / 1000, request: position{string(v[3]), readInt4(v[4]), readInt8(v[5])}, category: string(v[6]),
+			acceptedMs: acceptedUS / 1000, request: position{string(v[3]), readInt4(v[4]), readInt8(v[5])},
+			asked: asked{known: true, category: string(v[6]), template: string(v[7]), templateVersion: readInt8(v[8]), expiresAt: readTime(v[9]), sendAt: readTime(v[10]), broadcast: true},
 		}
 	}
 	return nil

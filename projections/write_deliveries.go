@@ -11,22 +11,25 @@ import (
 // a rebuilt schema takes the name, is in no prepared result.
 const rowColumns = `d.delivery_id, d.notification_id, d.user_id, d.lane, d.category, d.status::text, d.channel, d.attempts,
 	d.sent_at, d.delivered_at, d.read_at, d.pushed_at, d.ended_at, d.noted_status::text, d.noted_at, d.note,
-	d.request_topic, d.request_partition, d.request_offset`
+	d.request_topic, d.request_partition, d.request_offset, d.template, d.template_version, d.expires_at, d.send_at, d.broadcast`
 
 func readRow(v [][]byte) row {
 	r := row{
 		id:             domain.DeliveryID(v[0]),
 		notificationID: string(v[1]),
 		userID:         string(v[2]),
-		category:       string(v[4]),
-		channel:        string(v[6]),
-		attempts:       readInt4(v[7]),
-		sentAt:         readTime(v[8]),
-		deliveredAt:    readTime(v[9]),
-		readAt:         readTime(v[10]),
-		pushedAt:       readTime(v[11]),
-		endedAt:        readTime(v[12]),
-		request:        position{string(v[16]), readInt4(v[17]), readInt8(v[18])},
+		asked: asked{
+			known: v[23] != nil, category: string(v[4]), template: string(v[19]), templateVersion: readInt8(v[20]), expiresAt: readTime(v[21]), sendAt: readTime(v[22]),
+			broadcast: len(v[23]) > 0 && v[23][0] != 0,
+		},
+		channel:     string(v[6]),
+		attempts:    readInt4(v[7]),
+		sentAt:      readTime(v[8]),
+		deliveredAt: readTime(v[9]),
+		readAt:      readTime(v[10]),
+		pushedAt:    readTime(v[11]),
+		endedAt:     readTime(v[12]),
+		request:     position{string(v[16]), readInt4(v[17]), readInt8(v[18])},
 	}
 	// What the table holds was written from these; a lane or status that does not parse can't be there.
 	lane, _ := domain.ParseLane(string(v[3]))
@@ -85,13 +88,13 @@ func (t *transaction) writeDeliveries(ctx context.Context) error {
 
 const deliveryColumns = `delivery_id, day, notification_id, user_id, lane, category, status, reason, channel, attempts,
 	accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status, noted_at, note,
-	request_topic, request_partition, request_offset`
+	request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast`
 
 // deliveryTypes are those of deliveryColumns; a status goes as its text.
 var deliveryTypes = []uint32{
 	oidUUID, oidDate, oidText, oidText, oidText, oidText, oidText, oidText, oidText, oidInt4,
 	oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidText, oidTimestamp, oidText,
-	oidText, oidInt4, oidInt8,
+	oidText, oidInt4, oidInt8, oidText, oidInt8, oidTimestamp, oidTimestamp, oidBool,
 }
 
 // load reads the rows of one day that the table has already.
@@ -125,16 +128,18 @@ func (t *transaction) change(ctx context.Context, changed *columns) error {
 		INSERT INTO $.deliveries AS d (`+deliveryColumns+`)
 		SELECT delivery_id, day, notification_id, user_id, lane, category, status::$.delivery_status, reason, channel, attempts,
 			accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status::$.delivery_status, noted_at, note,
-			request_topic, request_partition, request_offset
+			request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast
 		FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int4[],
 			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
-			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[]) AS k(`+deliveryColumns+`)
+			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[], $27::timestamptz[], $28::bool[]) AS k(`+deliveryColumns+`)
 		ON CONFLICT (delivery_id, day) DO UPDATE SET
 			lane = EXCLUDED.lane, category = EXCLUDED.category, status = EXCLUDED.status, reason = EXCLUDED.reason,
 			channel = EXCLUDED.channel, attempts = EXCLUDED.attempts, sent_at = EXCLUDED.sent_at, delivered_at = EXCLUDED.delivered_at,
 			read_at = EXCLUDED.read_at, settled_at = EXCLUDED.settled_at, pushed_at = EXCLUDED.pushed_at, ended_at = EXCLUDED.ended_at,
 			noted_status = EXCLUDED.noted_status, noted_at = EXCLUDED.noted_at, note = EXCLUDED.note,
-			request_topic = EXCLUDED.request_topic, request_partition = EXCLUDED.request_partition, request_offset = EXCLUDED.request_offset`, changed.params()...)
+			request_topic = EXCLUDED.request_topic, request_partition = EXCLUDED.request_partition, request_offset = EXCLUDED.request_offset,
+			template = EXCLUDED.template, template_version = EXCLUDED.template_version, expires_at = EXCLUDED.expires_at, send_at = EXCLUDED.send_at,
+			broadcast = EXCLUDED.broadcast`, changed.params()...)
 	return err
 }
 
@@ -172,5 +177,22 @@ func addRow(column func(i int) *field, r *row, day int32) {
 		column(20).null()
 		column(21).null()
 		column(22).null()
+	}
+	if r.known {
+		column(23).text(r.template)
+	} else {
+		column(23).null()
+	}
+	if r.templateVersion > 0 {
+		column(24).int8(r.templateVersion)
+	} else {
+		column(24).null()
+	}
+	column(25).time(r.expiresAt)
+	column(26).time(r.sendAt)
+	if r.known {
+		column(27).bool(r.broadcast)
+	} else {
+		column(27).null()
 	}
 }

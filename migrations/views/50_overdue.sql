@@ -1,0 +1,27 @@
+-- revision 1
+CREATE OR REPLACE VIEW overdue AS
+SELECT d.delivery_id, d.day, d.notification_id, d.user_id, d.lane, d.category, d.status, d.reason, d.channel, d.attempts, d.accepted_at, d.expires_at
+FROM (
+    -- The minutes whose counts say that something of them is pending: few, so few deliveries are looked at.
+    SELECT minute FROM delivery_stat_shards WHERE status < 'cancelled' GROUP BY minute HAVING sum(count) > 0
+) AS m
+CROSS JOIN LATERAL (
+    SELECT * FROM deliveries AS d
+    WHERE d.day = (m.minute AT TIME ZONE 'UTC')::date
+        AND d.delivery_id >= first_delivery_id(m.minute) AND d.delivery_id < first_delivery_id(m.minute + interval '1 minute')
+        AND d.status < 'cancelled' AND d.expires_at < now() - interval '10 minutes'
+    OFFSET 0
+) AS d;
+COMMENT ON VIEW overdue IS 'Deliveries that are pending though they expired more than ten minutes ago: their facts were lost, or dispatch does not do its work. Empty, always, once the projector has caught up.';
+COMMENT ON COLUMN overdue.delivery_id IS 'The delivery.';
+COMMENT ON COLUMN overdue.day IS 'UTC day of accepted_at.';
+COMMENT ON COLUMN overdue.notification_id IS 'The request''s id.';
+COMMENT ON COLUMN overdue.user_id IS 'The recipient.';
+COMMENT ON COLUMN overdue.lane IS 'high, normal or low.';
+COMMENT ON COLUMN overdue.category IS 'The request''s category.';
+COMMENT ON COLUMN overdue.status IS 'accepted, scheduled, deferred or unknown.';
+COMMENT ON COLUMN overdue.reason IS 'Why it waits.';
+COMMENT ON COLUMN overdue.channel IS 'Channel of the last attempt; null before the first.';
+COMMENT ON COLUMN overdue.attempts IS 'Highest number of an attempt that was answered.';
+COMMENT ON COLUMN overdue.accepted_at IS 'Time of the request.';
+COMMENT ON COLUMN overdue.expires_at IS 'When it should have come to an end.';

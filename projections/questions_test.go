@@ -1,0 +1,302 @@
+package projections
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// fillDays are the days that fill spreads its rows over, up to today.
+const fillDays = 10
+
+// fill makes rows as ten days of deliveries leave them: one recipient a notification, three of a hundred failed, some
+// pending, and a broadcast. Postgres makes them itself, from numbers.
+func fill(t testing.TB, db string, deliveries int) {
+	t.Helper()
+	st, err := openStore(db, "whisper", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.close()
+	today := int32(time.Now().Unix() / 86_400)
+	for day := today - fillDays; day <= today; day++ {
+		if err := st.ensureDays(t.Context(), []int32{day}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := fmt.Sprintf(`CREATE UNLOGGED TABLE facts AS
+		SELECT i, 'n-' || i AS n, 'user-' || (i * 7919 %% (%[1]d / 10 + 10)) AS u, at, (at AT TIME ZONE 'UTC')::date AS day,
+			(substr(whisper.first_delivery_id(at)::text, 1, 14) || substr(md5(i::text)::uuid::text, 15))::uuid AS id,
+			(CASE WHEN i %% 100 < 3 THEN 'failed' WHEN i %% 1000 = 5 THEN 'deferred' WHEN i %% 2 = 0 THEN 'sent' ELSE 'delivered' END)::whisper.delivery_status AS status
+		FROM (SELECT i, date_trunc('milliseconds', now() - (%[1]d - i) * (interval '%[2]d days' / %[1]d)) AS at FROM generate_series(1, %[1]d) AS i) AS g`, deliveries, fillDays)
+	for _, sql := range []string{
+		rows,
+		`INSERT INTO whisper.deliveries (delivery_id, day, notification_id, user_id, lane, category, status, channel, attempts, accepted_at, sent_at, settled_at, ended_at, noted_status, noted_at, template, expires_at, broadcast)
+			SELECT id, day, n, u, 'normal', 'c' || i % 5, status, 'apns', 1, at, at + interval '1 s', at + interval '1 s', CASE WHEN status = 'failed' THEN at + interval '1 s' END,
+				CASE WHEN status < 'sent' THEN status ELSE 'accepted' END, at, 't' || i % 20, at + interval '1 hour', false FROM facts`,
+		`INSERT INTO whisper.attempts SELECT id, day, 1, 'iphone', 'apns', 'apple', 'sent', NULL, NULL, 1.5, at FROM facts`,
+		`INSERT INTO whisper.timeline SELECT id, day, at, 'delivery_sent', '{}', 'whisper.events', 0, i, NULL, NULL FROM facts`,
+		`INSERT INTO whisper.notification_requests SELECT day, 'r', 0, i, n, 'normal', 'c' || i % 5, 't' || i % 20, 'direct', at, 1, NULL FROM facts`,
+		`INSERT INTO whisper.notification_shards (notification_id, day, partition, deferred, failed, sent, delivered)
+			SELECT n, day, 0, (status = 'deferred')::int, (status = 'failed')::int, (status = 'sent')::int, (status = 'delivered')::int FROM facts`,
+		`INSERT INTO whisper.delivery_stat_shards SELECT min(day), date_trunc('minute', at), 'normal', 'c' || i % 5, 'apns', status, 0, count(*), '{0,0,0,1}' FROM facts GROUP BY 2, 4, 6`,
+		`INSERT INTO whisper.broadcast_shards (notification_id, partition, day, lane, category, template, segment, partitions, accepted_at, send_at_local, expires_at,
+			request_topic, request_partition, request_offset, state, settled, audience, walked, matched, segment_errors, unwalked, progressed_at)
+			SELECT 'b-' || b, p, current_date, 'low', 'c', 't', '', 96, now() - b * interval '1 minute', '', now(), 'r', 0, b, 'walked', true, 9, 9, 0, 0, 0, now()
+			FROM generate_series(1, 50) AS b, generate_series(0, 95) AS p`,
+		`DROP TABLE facts`,
+	} {
+		execSQL(t, db, sql)
+	}
+	if err := st.analyze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, db, "SELECT brin_summarize_new_values(c.oid) FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'brin' AND c.relkind = 'i'")
+	execSQL(t, db, "VACUUM ANALYZE")
+}
+
+// A question, and which days its plan may read: all where 0.
+type question struct {
+	sql  string
+	args []any
+	days int
+}
+
+// questions are those of the page for analysts and those of the command line.
+func questions(t testing.TB) []question {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "docs", "contract.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "```sql\n")
+	block, _, closed := strings.Cut(block, "```")
+	if !found || !closed {
+		t.Fatal("the page's questions were not found")
+	}
+	var all []question
+	for statement := range strings.SplitSeq(regexp.MustCompile(`(?m)^--.*$`).ReplaceAllString(block, ""), ";") {
+		if statement = strings.TrimSpace(statement); statement == "" {
+			continue
+		}
+		q := question{sql: statement}
+		switch {
+		case strings.Contains(statement, "current_date - 7"):
+			q.days = 8
+		case strings.Contains(statement, "day = '"):
+			q.sql = regexp.MustCompile(`day = '[^']*'`).ReplaceAllString(statement, "day = current_date - 1")
+			q.days = 1
+		}
+		all = append(all, q)
+	}
+	for _, f := range []Filter{
+		{},
+		{UserID: "user-7"},
+		{NotificationID: "n-77"},
+		{Status: "failed"},
+		{Status: "suppressed"},
+		{Status: "delivered"},
+		{UserID: "user-7", NotificationID: "n-77"},
+		{Since: time.Now().Add(-time.Hour)},
+		{Status: "failed", Since: time.Now().Add(-time.Hour)},
+	} {
+		f.Limit = 20
+		sql, args, err := f.query()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := question{sql: sql, args: args}
+		if !f.Since.IsZero() {
+			q.days = 2
+		}
+		all = append(all, q)
+	}
+	return all
+}
+
+// plan is what EXPLAIN says of one node.
+type plan struct {
+	Type     string `json:"Node Type"`
+	Relation string `json:"Relation Name"`
+	Plans    []plan `json:"Plans"`
+}
+
+func (p plan) walk(visit func(plan)) {
+	visit(p)
+	for _, child := range p.Plans {
+		child.walk(visit)
+	}
+}
+
+var dayOfTable = regexp.MustCompile(`^(deliveries|attempts|timeline|notification_requests|notification_shards)_(\d{8})$`)
+
+// Every question finds its rows by an index, and reads no day that it need not. Whether the planner takes the index
+// depends on how much there is, so it is told that reading a whole table is dear; where there is no other way it
+// does so all the same.
+func TestQuestionsHaveIndexesAndPruneDays(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	fill(t, db, 2000)
+	conn, err := pgx.Connect(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := conn.Exec(t.Context(), "SET enable_seqscan = off"); err != nil {
+		t.Fatal(err)
+	}
+	all := questions(t)
+	if len(all) < 15 {
+		t.Fatalf("only %d questions", len(all))
+	}
+	for _, q := range all {
+		var text string
+		if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q.sql, append([]any{pgx.QueryExecModeExec}, q.args...)...).Scan(&text); err != nil {
+			t.Fatalf("%s: %v", q.sql, err)
+		}
+		var plans []struct{ Plan plan }
+		if err := json.Unmarshal([]byte(text), &plans); err != nil {
+			t.Fatal(err)
+		}
+		days := map[string]bool{}
+		plans[0].Plan.walk(func(p plan) {
+			part := dayOfTable.FindStringSubmatch(p.Relation)
+			if part == nil {
+				return
+			}
+			days[part[2]] = true
+			if p.Type == "Seq Scan" {
+				t.Errorf("%s\nreads all of %s", q.sql, p.Relation)
+			}
+		})
+		if q.days > 0 && len(days) > q.days {
+			t.Errorf("%s\nreads %d days, %d would do", q.sql, len(days), q.days)
+		}
+	}
+}
+
+// What the listings answer is what is there, the latest first.
+func TestDeliveriesAreListed(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	fill(t, db, 2000)
+	r := openReader(t, db)
+	for _, tt := range []struct {
+		filter Filter
+		want   string // a condition in SQL
+	}{
+		{Filter{}, "true"},
+		{Filter{UserID: "user-7"}, "user_id = 'user-7'"},
+		{Filter{NotificationID: "n-77"}, "notification_id = 'n-77'"},
+		{Filter{Status: "failed"}, "status = 'failed'"},
+		{Filter{Status: "deferred"}, "status = 'deferred'"},
+		{Filter{Status: "delivered", UserID: "user-7"}, "status = 'delivered' AND user_id = 'user-7'"},
+		{Filter{Since: time.Now().Add(-48 * time.Hour)}, "accepted_at >= now() - interval '48 hours'"},
+	} {
+		tt.filter.Limit = 7
+		got, err := r.Deliveries(t.Context(), tt.filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := queryTexts(t, db, "SELECT delivery_id::text FROM whisper.deliveries WHERE "+tt.want+" ORDER BY accepted_at DESC, delivery_id DESC LIMIT 7")
+		var ids []string
+		for _, d := range got {
+			ids = append(ids, d.DeliveryID)
+			if d.Template == "" || d.ExpiresAt == nil || !d.ExpiresAt.Equal(d.AcceptedAt.Add(time.Hour)) || d.SendAt != nil || d.Broadcast {
+				t.Errorf("%+v", d)
+			}
+		}
+		if len(want) == 0 || !slices.Equal(ids, want) {
+			t.Errorf("%+v: %q, want %q", tt.filter, ids, want)
+		}
+	}
+	all, err := r.Broadcasts(t.Context(), 3)
+	if err != nil || len(all) != 3 || all[0].NotificationID != "b-1" || all[2].NotificationID != "b-3" {
+		t.Errorf("broadcasts %+v, %v", all, err)
+	}
+	// Of 2,000 each thousandth waits, and one of them is not ten minutes old at most.
+	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.overdue ORDER BY 1"); !slices.Equal(got, []string{"n-1005", "n-5"}) {
+		t.Errorf("overdue are %q", got)
+	}
+}
+
+// A delivery carries what its request said, also one of a broadcast, whatever is read first.
+func TestADeliveryCarriesWhatItsRequestSaid(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	s := tell("n-1", "mona", now, 1)
+	ev := s.accepted()
+	acc := ev.GetDeliveryAccepted()
+	acc.Template, acc.SendAtMs, acc.ExpiresAtMs = "card-payment@3", now.Add(time.Minute).UnixMilli(), now.Add(time.Hour).UnixMilli()
+	const row = "SELECT concat_ws(' ', coalesce(template, 'null'), template_version, expires_at AT TIME ZONE 'UTC', send_at AT TIME ZONE 'UTC', coalesce(broadcast::text, 'null')) FROM whisper.deliveries WHERE notification_id = 'n-1'"
+	f.writeAll(s.sent(time.Second, 1, domain.ChannelAPNs))
+	if got := queryTexts(t, f.db, row); got[0] != "null null" {
+		t.Errorf("before the accepted record: %q", got)
+	}
+	f.writeAll(ev)
+	want := "card-payment 3 2026-11-23 13:00:00 2026-11-23 12:01:00 false"
+	if got := queryTexts(t, f.db, row); got[0] != want {
+		t.Errorf("after it: %q, want %q", got, want)
+	}
+	// A row of a projector of the version before lacks it until the record is read again.
+	execSQL(t, f.db, "UPDATE whisper.deliveries SET template = NULL, template_version = NULL, expires_at = NULL, send_at = NULL, broadcast = NULL")
+	f.writeAll(s.read(time.Minute))
+	if got := queryTexts(t, f.db, row); got[0] != "null null" {
+		t.Errorf("what was not known is told: %q", got)
+	}
+	f.writeAll(ev)
+	if got := queryTexts(t, f.db, row); got[0] != want {
+		t.Errorf("read again: %q, want %q", got, want)
+	}
+}
+
+// BenchmarkQuestions asks each question on so many rows, five million unless WHISPER_QUESTION_ROWS says otherwise, and
+// fails where a listing takes more than 50 ms in its third run.
+//
+//	make bench-questions
+func BenchmarkQuestions(b *testing.B) {
+	rows := 5_000_000
+	if text := os.Getenv("WHISPER_QUESTION_ROWS"); text != "" {
+		var err error
+		if rows, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	db := database(b)
+	fill(b, db, rows)
+	conn, err := pgx.Connect(b.Context(), db)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close(b.Context()) }()
+	if _, err := conn.Exec(b.Context(), "SET jit = off"); err != nil {
+		b.Fatal(err)
+	}
+	for _, q := range append(questions(b), question{sql: "SELECT * FROM whisper.conservation", days: -1}) {
+		best := time.Duration(0)
+		for range 3 {
+			start := time.Now()
+			if _, err := conn.Exec(b.Context(), q.sql, append([]any{pgx.QueryExecModeExec}, q.args...)...); err != nil {
+				b.Fatal(err)
+			}
+			if took := time.Since(start); best == 0 || took < best {
+				best = took
+			}
+		}
+		b.Logf("%9.1f ms  %s %v", float64(best.Microseconds())/1000, strings.Join(strings.Fields(q.sql), " "), q.args)
+		if q.days >= 0 && best > 50*time.Millisecond {
+			b.Errorf("more than 50 ms")
+		}
+	}
+}
