@@ -122,7 +122,7 @@ func TestAwaitWaitsForKafkaToAppear(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("Kafka is there and not noticed")
 	}
 }

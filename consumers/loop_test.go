@@ -50,7 +50,7 @@ func publish(t *testing.T, c consumers.ClientConfig, recs ...*kgo.Record) {
 // eventually waits for a condition; it fails the test after a time that no healthy run needs.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -99,11 +99,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !ok(); {
+	for deadline := time.After(3 * time.Minute); !ok(); {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("after 30 s still not so: %s", what)
+			t.Fatalf("after 3 min still not so: %s", what)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestWhoComesAfterTheEndIsFreed(t *testing.T) {
 	if n.connections.Load() != 0 || !s.freed {
 		t.Errorf("%d connections are left", n.connections.Load())
 	}
-	_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = client.SetReadDeadline(time.Now().Add(3 * time.Minute))
 	buf := make([]byte, 1024)
 	for {
 		if _, err := client.Read(buf); err != nil {

@@ -354,7 +354,7 @@ var trusting = &websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify
 // eventually waits for a condition; it fails the test after a time that no healthy run needs.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -393,7 +393,7 @@ func (n *node) dial(query string, header http.Header) *client {
 		n.t.Fatalf("dial: %v (%v)", err, resp)
 	}
 	n.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(3 * time.Minute))
 	return &client{Conn: conn, t: n.t}
 }
 

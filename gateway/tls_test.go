@@ -67,7 +67,7 @@ func TestCertificatesAreReloaded(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(3 * time.Minute))
 		c := &client{Conn: conn, t: t}
 		if f := c.frame(); f["type"] != "welcome" {
 			t.Fatalf("got %v", f)

@@ -41,7 +41,7 @@ func dialRaw(t testing.TB, addr string) *rawConn {
 
 func rawOver(t testing.TB, conn halfConn) *rawConn {
 	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	t.Cleanup(func() { conn.Close() })
 	return &rawConn{halfConn: conn, t: t, r: bufio.NewReader(conn)}
 }

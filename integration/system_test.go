@@ -181,7 +181,7 @@ func (s *system) up(ctx context.Context, name string, flags ...string) error {
 	p.cmd = exec.Command(s.binary, append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
 	p.cmd.Env = s.env
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	tie(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
@@ -237,7 +237,7 @@ func (p *proc) end(sig os.Signal) error {
 func (p *proc) ended() error {
 	select {
 	case <-p.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(3 * time.Minute):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		return fmt.Errorf("%s did not end within 40 s", p.name)

@@ -37,7 +37,7 @@ func TestTheWholeWay(t *testing.T) {
 			var n client.Notification
 			select {
 			case n = <-notes:
-			case <-time.After(30 * time.Second):
+			case <-time.After(3 * time.Minute):
 				t.Fatal("nothing arrived")
 			}
 			if n.ID != id || n.Lane != lane || n.Category != "transactions.card" || n.Title != "Paid" || n.Body != "120.50 EGP" || string(n.Data) != `{"card":4417}` {
@@ -121,7 +121,7 @@ func TestAwayUsers(t *testing.T) {
 		if n.ID != "away-1" {
 			t.Errorf("got %+v", n)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("what waited did not come with the connection")
 	}
 }
@@ -163,7 +163,7 @@ func TestKcat(t *testing.T) {
 		if n.ID != "kcat-1" || n.Title != "مرحبا" {
 			t.Errorf("got %+v", n)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("nothing arrived")
 	}
 }

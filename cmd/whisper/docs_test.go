@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,11 +19,21 @@ import (
 // asWhisper has the test's own binary be the program, for scripts that call it.
 const asWhisper = "WHISPER_TEST_AS_PROGRAM"
 
-// runIfProgram does not return where it is.
+// lifeline is the file that a script and all that it starts inherit. The test holds its other end, so it is at its end
+// once the test is over, however it was ended.
+const lifeline = 3
+
+// runIfProgram does not return where it is. What a script left running ends with the test that ran the script, also
+// where that was killed or ran into its time.
 func runIfProgram() {
-	if os.Getenv(asWhisper) != "" {
-		main()
+	if os.Getenv(asWhisper) == "" {
+		return
 	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.NewFile(lifeline, "lifeline"))
+		os.Exit(128 + int(syscall.SIGKILL))
+	}()
+	main()
 }
 
 // blocks are a page's blocks of a language, one after the other.
@@ -70,15 +83,10 @@ func runPage(t *testing.T, page, what string) {
 	runBlocks(t, page, what, "WHISPER_KAFKA="+startBroker(t).addr, "WHISPER_PARTITIONS=3", "WHISPER_LISTEN="+freeAddr(t), "WHISPER_OPS_ADDR="+freeAddr(t))
 }
 
-// runBlocks runs the blocks of a page, among which one has to say what, in an empty folder, with this program as
-// `whisper`, and ends what they leave running. It returns what they print.
-func runBlocks(t *testing.T, page, what string, env ...string) string {
+// script is bash with what to run, in a folder, with this program as `whisper`. It has as long as the test has; what it
+// started ends when the test does.
+func script(t *testing.T, dir, text string, env ...string) *exec.Cmd {
 	t.Helper()
-	script := blocks(t, "sh", filepath.Join("..", "..", "docs", page))
-	if !strings.Contains(script, what) {
-		t.Fatal("the page's blocks were not found")
-	}
-	dir := t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -87,12 +95,35 @@ func runBlocks(t *testing.T, page, what string, env ...string) string {
 	if err := os.WriteFile(filepath.Join(dir, "whisper"), []byte(program), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n"+script)
+	ctx := t.Context()
+	if deadline, ok := t.Deadline(); ok { // a moment before, to say what it printed
+		bounded, cancel := context.WithDeadline(ctx, deadline.Add(-30*time.Second))
+		t.Cleanup(cancel)
+		ctx = bounded
+	}
+	end, hold, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = hold.Close(), end.Close() })
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n"+text)
 	cmd.Dir = dir
+	cmd.ExtraFiles = []*os.File{end} // number 3: lifeline
+	cmd.Cancel = hold.Close
 	cmd.WaitDelay = 20 * time.Second
 	cmd.Env = append(append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")), env...)
+	return cmd
+}
+
+// runBlocks runs the blocks of a page, among which one has to say what, in an empty folder, with this program as
+// `whisper`, and ends what they leave running. It returns what they print.
+func runBlocks(t *testing.T, page, what string, env ...string) string {
+	t.Helper()
+	text := blocks(t, "sh", filepath.Join("..", "..", "docs", page))
+	if !strings.Contains(text, what) {
+		t.Fatal("the page's blocks were not found")
+	}
+	cmd := script(t, t.TempDir(), text, env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -134,4 +165,36 @@ func TestThePageOnClientsShowsAProgramThatWorks(t *testing.T) {
 	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), "the client was closed") {
 		t.Errorf("it ended with %v: %s", err, stderr.String())
 	}
+}
+
+// What a page's script leaves running must not outlive the test, also where nobody is left to end it.
+func TestWhatAScriptStartedEndsWithTheTest(t *testing.T) {
+	t.Parallel()
+	broker, dir := startBroker(t), t.TempDir()
+	cmd := script(t, dir, "trap - EXIT\nwhisper events --follow & echo $! > pid; kill -KILL $$", "WHISPER_KAFKA="+broker.addr)
+	if err := cmd.Run(); err == nil {
+		t.Fatal("the script was not killed")
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err == nil && !strings.Contains(string(stat), ") Z ")
+	}
+	if runtime.GOOS != "linux" {
+		alive = func() bool { return syscall.Kill(pid, 0) == nil }
+	}
+	if !alive() {
+		t.Fatal("it does not outlive its script, so this test shows nothing")
+	}
+	if err := cmd.Cancel(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what the script had started has ended", func() bool { return !alive() })
 }

@@ -213,7 +213,7 @@ func (s *setup) run() (role *dispatch.Role, stop func()) {
 
 func (s *setup) eventually(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

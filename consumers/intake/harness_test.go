@@ -97,7 +97,7 @@ func (b *bench) start(cfg Config) (role *Role, stop func()) {
 
 func (b *bench) eventually(what string, ok func() bool) {
 	b.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -210,7 +210,7 @@ func (p *player) ended(why string) error {
 		select {
 		case <-p.client.Done():
 			err = p.client.Err()
-		case <-time.After(20 * time.Second):
+		case <-time.After(3 * time.Minute):
 			return errors.New("it goes on")
 		}
 	}
@@ -250,7 +250,7 @@ func (p *player) change(f func()) {
 }
 
 func (p *player) until(ok func() bool) error {
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(3 * time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
