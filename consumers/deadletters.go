@@ -41,7 +41,9 @@ type DeadLetters struct {
 
 // NewDeadLetters writes through p in the name of a role.
 func NewDeadLetters(p *Publisher, role string) *DeadLetters {
-	return &DeadLetters{publisher: p, role: role}
+	d := &DeadLetters{publisher: p, role: role}
+	d.counter("invalid") // there from the start, so that the first one is a rise
+	return d
 }
 
 // Put writes one; done as for [Publisher.Publish]. Only when done got nil may the source be committed.
@@ -52,8 +54,12 @@ func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, do
 	if errors.As(reason, &r) {
 		word = r.Word
 	}
-	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_deadletters_total{role=%q,reason=%q}`, d.role, word)).Inc()
+	d.counter(word).Inc()
 	d.publisher.Publish(ctx, d.record(rec, reason), done)
+}
+
+func (d *DeadLetters) counter(word string) *metrics.Counter {
+	return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_deadletters_total{role=%q,reason=%q}`, d.role, word))
 }
 
 func (d *DeadLetters) record(rec *kgo.Record, reason error) *kgo.Record {

@@ -146,6 +146,9 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	}
 	l.cl = cl
 	l.stalls = newStalls(newSkipper(cl, cfg.Client, cfg.Group))
+	for _, topic := range cfg.Topics {
+		RecordsLost(cfg.Group, topic) // there from the start, so that the first loss is a rise
+	}
 	return l, nil
 }
 

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/VictoriaMetrics/metrics"
 )
 
 // Config of a Server.
@@ -158,11 +156,6 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, map[string]string{"status": "ready"})
-}
-
-func exposeMetrics(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	metrics.WritePrometheus(w, true)
 }
 
 // answer writes JSON; a caller who left in the middle is no error of ours.

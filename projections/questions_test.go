@@ -36,7 +36,7 @@ func fill(t testing.TB, db string, deliveries int) {
 		}
 	}
 	rows := fmt.Sprintf(`CREATE UNLOGGED TABLE facts AS
-		SELECT i, 'n-' || i AS n, 'user-' || (i * 7919 %% (%[1]d / 10 + 10)) AS u, at, (at AT TIME ZONE 'UTC')::date AS day,
+		SELECT i, 'n-' || i AS n, 'user-' || (i::bigint * 7919 %% (%[1]d / 10 + 10)) AS u, at, (at AT TIME ZONE 'UTC')::date AS day,
 			(substr(whisper.first_delivery_id(at)::text, 1, 14) || substr(md5(i::text)::uuid::text, 15))::uuid AS id,
 			(CASE WHEN i %% 100 < 3 THEN 'failed' WHEN i %% 1000 = 5 THEN 'deferred' WHEN i %% 2 = 0 THEN 'sent' ELSE 'delivered' END)::whisper.delivery_status AS status
 		FROM (SELECT i, date_trunc('milliseconds', now() - (%[1]d - i) * (interval '%[2]d days' / %[1]d)) AS at FROM generate_series(1, %[1]d) AS i) AS g`, deliveries, fillDays)

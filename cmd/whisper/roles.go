@@ -26,6 +26,8 @@ type opsFlags struct {
 }
 
 func (f opsFlags) config(log *slog.Logger) ops.Config {
+	build := buildVersion()
+	ops.BuildInfo(build.Version, build.Commit, build.Go)
 	return ops.Config{Addr: f.OpsAddr, Pprof: f.Pprof, Logger: log}
 }
 
