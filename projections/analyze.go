@@ -6,7 +6,7 @@ import (
 )
 
 // lockAnalyze is held by the projector that looks at the tables.
-const lockAnalyze = -4
+const lockAnalyze = -5
 
 // analyze has Postgres look at the partitioned tables as a whole, some times a day: its own autovacuum looks at the
 // days only, and without this the planner guesses how many users and notifications there are in all of them.

@@ -31,7 +31,7 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 			execSQL(t, f.db, fmt.Sprintf(sql, day))
 		}
 	}
-	if _, err := f.st.dropDays(t.Context(), today-2); err != nil {
+	if err := f.st.dropDays(t.Context(), today-2, retention{days: 2, most: 5}); err != nil {
 		t.Fatal(err)
 	}
 	for table, column := range map[string]string{
