@@ -180,7 +180,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 	}
 	var to []*whisperv1.Endpoint
 	for _, e := range s.profile(d.user()).GetEndpoints() {
-		if !d.pushes(channel, e) {
+		if !pushes(channel, e, d.denied) {
 			continue
 		}
 		if ready := s.render(d, e.GetChannel()); !ready {

@@ -155,6 +155,9 @@ func (s *State) pushAnswered(d *delivery) {
 	switch {
 	case d.pushTook:
 		s.settle(d) // one of several endpoints took it
+	case d.pushAgain && s.replay != nil: // a fact that is still to be read may be the end
+		d.pushAgain, d.tries = false, 0
+		s.backoff(d, s.now.Add(templateWait), ReasonRetry)
 	case d.pushAgain:
 		d.pushAgain, d.tries = false, 0
 		s.advance(d)
@@ -195,18 +198,17 @@ func (s *State) awaitPushes(d *delivery) {
 
 // owesPush: an endpoint can be tried that neither took d nor refused it for good.
 func (s *State) owesPush(d *delivery) bool {
-	_, ok := d.pushStep()
-	return ok && !d.pushFailed && !d.reached() && len(s.endpoints(d)) > 0
+	return !d.pushFailed && !d.reached() && len(s.endpoints(d.user(), d.channels(), d.denied)) > 0
 }
 
-// endpoints are the user's that a push channel of d reaches.
-func (s *State) endpoints(d *delivery) []*whisperv1.Endpoint {
-	if !s.users.profileOf(d.user()).reachable() {
+// endpoints are the user's that one of the channels reaches.
+func (s *State) endpoints(user string, channels []string, denied channelMask) []*whisperv1.Endpoint {
+	if !s.users.profileOf(user).reachable() {
 		return nil
 	}
 	var to []*whisperv1.Endpoint
-	for _, e := range s.profile(d.user()).GetEndpoints() {
-		if slices.ContainsFunc(d.channels(), func(channel string) bool { return d.pushes(channel, e) }) {
+	for _, e := range s.profile(user).GetEndpoints() {
+		if slices.ContainsFunc(channels, func(channel string) bool { return pushes(channel, e, denied) }) {
 			to = append(to, e)
 		}
 	}
@@ -214,9 +216,9 @@ func (s *State) endpoints(d *delivery) []*whisperv1.Endpoint {
 }
 
 // pushes says whether a push over the channel goes to the endpoint.
-func (d *delivery) pushes(channel string, e *whisperv1.Endpoint) bool {
-	return channel != ChannelSocket && (channel == ChannelPush || e.GetChannel() == channel) && !d.denied.has(channel) &&
-		slices.Contains(PushChannels, e.GetChannel()) && !d.denied.has(e.GetChannel())
+func pushes(channel string, e *whisperv1.Endpoint, denied channelMask) bool {
+	return channel != ChannelSocket && (channel == ChannelPush || e.GetChannel() == channel) && !denied.has(channel) &&
+		slices.Contains(PushChannels, e.GetChannel()) && !denied.has(e.GetChannel())
 }
 
 func parkAttempts(p *whisperv1.Parked, d *delivery) {

@@ -174,6 +174,9 @@ func (s *State) timePassed() {
 			s.expire(d)
 			continue
 		}
+		if d.rulesChanged && s.early(d) {
+			continue
+		}
 		switch d.phase {
 		case whisperv1.Phase_PHASE_SENDING:
 			s.answerOverdue(d)
@@ -219,10 +222,12 @@ func (s *State) profilePatched(in ProfilePatched) {
 		s.put(Reject{Reason: err})
 	}
 	if merged == old {
-		return // a redelivery
+		// A redelivery. The process before may have come to its end between the profile and what followed from it.
+		s.reconsider(in.User, true)
+		return
 	}
 	s.putUser(in.User, merged)
-	s.reconsider(in.User)
+	s.reconsider(in.User, gainsEndpoint(old, merged))
 }
 
 func (s *State) putUser(user string, p *whisperv1.Profile) {

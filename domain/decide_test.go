@@ -297,6 +297,32 @@ func TestDecisions(t *testing.T) {
 			{11, domain.TimePassed{}, []string{"deferred retry"}},
 			{14, domain.TimePassed{}, []string{"push pay #3 to phone"}},
 		},
+		"a phone that registers late gets what waits": {
+			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
+			{1, endpoint("mona", "phone"), []string{"put mona", "push pay #1 to phone"}},
+			{2, pushed("pay", "mona", "phone", 1), []string{"unpark"}},
+		},
+		"a patch that is handed out again after a crash makes good what did not follow from it": {
+			{0, arrived("pay", "mona", 7, given{channels: []string{"socket"}}), []string{"deferred away", "park", "settle 7"}},
+			{1, endpoint("mona", "phone"), []string{"put mona"}},
+			{1, arrived("pay2", "mona", 8, given{}), []string{"push pay2 #1 to phone"}},
+			{2, pushFailed("pay2", "mona", "phone", 1, drop), []string{"deferred away", "park", "settle 8"}},
+			{3, endpoint("mona", "phone"), []string{"push pay2 #2 to phone"}},
+		},
+		"a phone that registers while another one's push is open is tried where that fails": {
+			{0, endpoint("mona", "phone"), []string{"put mona"}},
+			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to phone"}},
+			{1, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"phone":{"channel":"apns","token":"new"}}}`), At: at(1), Offset: 2}, []string{"put mona"}},
+			{2, pushFailed("pay", "mona", "phone", 1, drop), []string{"push pay #2 to phone"}},
+		},
+		"a phone that registers while nobody acknowledges is tried": {
+			{0, n1, nil},
+			{0, here("mona", "n1", "s1", 1), nil},
+			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
+			{0, socketSent("pay", "mona", 1), nil},
+			{10, domain.TimePassed{}, []string{"deferred unacknowledged", "park", "settle 7"}},
+			{12, endpoint("mona", "phone"), []string{"put mona", "push pay #2 to phone"}},
+		},
 		"what a provider asked for holds whoever connects meanwhile": {
 			{0, n1, nil},
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
@@ -844,5 +870,28 @@ func TestARestartKnowsWhatEndedLate(t *testing.T) {
 		if got != step.window || len(told) > 0 != step.told {
 			t.Errorf("after %d s %d are duplicates, want %d; told %t", step.at, got, step.window, len(told) > 0)
 		}
+	}
+}
+
+// TestAReplayedDeliveryGoesByItsCategory: it was in flight when the partition moved, so only the facts tell of it. Its
+// category still says that no phone gets it.
+func TestAReplayedDeliveryGoesByItsCategory(t *testing.T) {
+	t.Parallel()
+	chat, err := domain.ParseCategory("default", []byte(`{"channels":["socket"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := domain.NewState(0, domain.DefaultPolicy())
+	s.Decide(domain.CategorySeen{Name: "default", Category: chat}, at(1))
+	s.Decide(endpoint("mona", "phone"), at(1))
+	s.Decide(socketSent("pay", "mona", 1), at(1))
+	s.Decide(domain.NodeSeen{Node: "n1", Incarnation: 1}, at(1))
+	s.Decide(here("mona", "n1", "s1", 1), at(1))
+	in := arrived("pay", "mona", 7, given{})
+	in.Event.GetDeliveryAccepted().ChannelsDefault = true
+	s.Decide(in, at(2))
+	s.ReplayDone()
+	if out := s.Decide(domain.TimePassed{}, at(20)); len(out) == 0 || said(out[0]) != "deferred unacknowledged" {
+		t.Errorf("nobody acknowledged: %v", out)
 	}
 }

@@ -220,7 +220,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 	// Presence may have been read before the heartbeat that makes it count.
 	for _, w := range s.order {
 		if !w.paused && !w.ending {
-			w.toWake = s.findAwake(w)
+			w.addToWake(s.findAwake(w))
 		}
 	}
 	woken := map[string]bool{}

@@ -229,32 +229,6 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 	return any
 }
 
-// reconsider asks again about what waits, after a user's profile changed: quiet hours may be over, a
-// channel may be refused.
-func (s *State) reconsider(user string) {
-	for _, d := range slices.Clone(s.byUser[user]) {
-		if !s.holds(d) {
-			continue
-		}
-		if d.phase == whisperv1.Phase_PHASE_QUIET || d.phase == whisperv1.Phase_PHASE_CAPPED || d.phase == whisperv1.Phase_PHASE_TIMED {
-			s.advance(d)
-			continue
-		}
-		if !d.waits() {
-			continue
-		}
-		switch v := *s.judge(s.ask(d)); v.action {
-		case drop:
-			if v.reason == ReasonUnsubscribed || v.reason == ReasonPreference {
-				s.suppress(d, v.reason, "", &v)
-			}
-		case send:
-			d.denied = v.denied
-		case hold, gather, lapse, waitFor: // it waits as it does
-		}
-	}
-}
-
 // holds says whether d has not ended: what is done about one delivery may end another.
 func (s *State) holds(d *delivery) bool { return s.deliveries[d.id.Hash()] == d }
 
@@ -317,11 +291,6 @@ func (s *State) forgetCounts() {
 	if !s.tally.restoring && s.tally.counted != nil && !slices.ContainsFunc(s.order, func(w *walk) bool { return w.recounts && !w.done }) {
 		s.tally.forgetCounted()
 	}
-}
-
-func (s *State) categorySeen(in CategorySeen) {
-	s.categories.Put(in.Name, in.Category)
-	s.smart = s.categories.any(func(c *Category) bool { return c.SmartDelay > 0 })
 }
 
 // ackTimeout is how long a client has to acknowledge d.

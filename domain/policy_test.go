@@ -249,6 +249,40 @@ func TestQuietHoursHoldDropAndPass(t *testing.T) {
 	d.want(d.pass(time.Millisecond), "route n1 #1 to n1")
 }
 
+// TestACategoryThatChangesLetsOutWhatWaits by its old rules; what still waits by the new ones does.
+func TestACategoryThatChangesLetsOutWhatWaits(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, after string
+		want          []string
+	}{
+		"quiet hours pass":         {`{}`, `{"quiet_hours":"pass"}`, []string{"route a #1 to n1", "route b #1 to n1"}},
+		"mandatory":                {`{}`, `{"mandatory":true}`, []string{"route a #1 to n1", "route b #1 to n1"}},
+		"quiet hours drop":         {`{}`, `{"quiet_hours":"drop"}`, []string{"a suppressed quiet_hours", "b suppressed quiet_hours"}},
+		"still held":               {`{}`, `{"ack_timeout":"1s"}`, nil},
+		"another category":         {`{}`, "", nil},
+		"no cap any more":          {`{"quiet_hours":"pass","caps":[{"n":1,"per":"day"}],"over_cap":"defer"}`, `{"quiet_hours":"pass"}`, []string{"route b #1 to n1"}},
+		"no digest any more":       {`{"digest":{"window":"1h","template":"digest"}}`, `{"quiet_hours":"pass"}`, []string{"route a #1 to n1", "route b #1 to n1"}},
+		"its digest is still open": {`{"digest":{"window":"1h","template":"digest"}}`, `{"digest":{"window":"2h","template":"digest"}}`, nil},
+	} {
+		d := newDesk(t)
+		d.category("news", tt.before)
+		d.user("mona", cairo)
+		d.connect("mona")
+		d.now = time.Date(2026, 11, 24, 20, 30, 0, 0, time.UTC) // 22:30 there
+		d.send("a", "mona", "news.eg")
+		d.send("b", "mona", "news.eg")
+		if tt.after != "" {
+			d.category("news", tt.after)
+		} else {
+			d.category("newspapers", `{"quiet_hours":"pass"}`)
+		}
+		if got := d.pass(time.Second); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
 // TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning: a user's lane stays in order.
 func TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning(t *testing.T) {
 	t.Parallel()

@@ -166,7 +166,9 @@ type delivery struct {
 	timed    bool
 	digest   string    // the notification that it is gathered for
 	until    time.Time // held by the policy; of a digest, its window's end
-	closing  bool      // the digest is written, and ends this one when it comes
+	// It is due before its time, since its category has other rules.
+	rulesChanged bool
+	closing      bool // the digest is written, and ends this one when it comes
 	// Of a broadcast: it would have begun, but for a pause; and its place in the rate, in Unix milliseconds.
 	stopped bool
 	place   int64
@@ -296,7 +298,7 @@ func (s *State) Resume(now time.Time) []Output {
 	}
 	for _, w := range s.order {
 		if !w.paused && !w.ending {
-			w.toWake = s.findAwake(w)
+			s.wakeAll(w)
 		}
 	}
 	s.resumeRecalls()

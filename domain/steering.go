@@ -79,7 +79,7 @@ func (s *State) steer(in SteeringArrived) {
 	case *whisperv1.Event_ResumeRequested:
 		s.put(Steered{Command: "resume", Notification: note, Known: w != nil})
 		if s.steers(w, in.Event.GetResumeRequested().GetRequest(), false) {
-			w.toWake = s.findAwake(w)
+			s.wakeAll(w)
 			s.progress(w)
 			s.letGo(w)
 		}

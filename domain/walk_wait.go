@@ -79,12 +79,16 @@ func (s *State) materialize(w *walk, user string) *delivery {
 	return d
 }
 
-// wakeSome sends to users who connected while the broadcast was paused.
+// wakeSome sends to users who connected, or whose endpoints came, while the broadcast was paused.
 func (s *State) wakeSome(w *walk) {
 	n := min(WalkSlice, len(w.toWake))
 	for _, user := range w.toWake[:n] {
-		if w.isAway(user) && len(s.live(user)) > 0 {
+		switch {
+		case !w.isAway(user):
+		case len(s.live(user)) > 0:
 			s.sendFromSocket(s.materialize(w, user))
+		default:
+			s.reconsiderAway(w, user)
 		}
 	}
 	if w.toWake = w.toWake[n:]; len(w.toWake) == 0 {

@@ -26,8 +26,9 @@ type world struct {
 	profiles  map[string][]byte
 	presence  map[string]*whisperv1.Presence // user \x00 node
 	committed offsets
-	counts    []simCount        // as whisper.counters has them
-	policy    *simPolicy        // nil: everything goes out
+	counts    []simCount // as whisper.counters has them
+	policy    *simPolicy // nil: everything goes out
+	phones    simPhones
 	opened    map[string]string // the last session that dispatch was told of, by user \x00 node
 
 	alive    map[string]uint64          // node → incarnation; what it is now
@@ -82,6 +83,7 @@ func newWorld(t *rapid.T) *world {
 		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
 		crashAfter: -1, casts: map[string]*whisperv1.Event{}, silent: map[simShown]int{},
+		phones: simPhones{tried: map[string]int{}},
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -106,6 +108,7 @@ func (w *world) startNode(node string) {
 // restore makes a dispatch from the logs, as restore.go does.
 func (w *world) restore() {
 	w.crashed, w.crashAfter = false, -1
+	w.phones.told = w.phones.committed
 	policy := domain.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
@@ -160,10 +163,11 @@ func (w *world) decide(in domain.Input) {
 	if w.crashed {
 		return
 	}
-	routed := len(w.routes)
-	open := w.openFor(in)
+	routed, pushed := len(w.routes), len(w.pushes)
+	open, away := w.openFor(in), w.awayFor(in)
 	w.write(w.state.Decide(in, w.now))
 	w.checkWoken(in, open, w.routes[routed:])
+	w.checkPushed(away, w.pushes[pushed:])
 }
 
 func (w *world) write(outputs []domain.Output) {
@@ -230,6 +234,7 @@ func (w *world) write(outputs []domain.Output) {
 			}
 			w.checkSend(o.Push.GetNotificationId(), o.Push.GetUserId())
 			w.checkBegun(o.Push.GetNotificationId(), o.Push.GetUserId(), o.Push.GetAttempt())
+			w.phones.tried[string(o.Push.GetDeliveryId())] = len(w.events)
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
@@ -269,6 +274,7 @@ func (w *world) route(o domain.RouteTo) {
 		}
 		w.checkSend(r.GetNotificationId(), user)
 		w.checkBegun(r.GetNotificationId(), user, r.GetAttempt())
+		w.phones.tried[string(r.GetDeliveryId())] = len(w.events)
 		w.routes = append(w.routes, routed{o.Node, user, r})
 	}
 }
@@ -325,7 +331,7 @@ func (w *world) commit(die int) {
 	w.remember = nil
 	w.checkFirst()
 	if die != 2 {
-		w.committed = o
+		w.committed, w.phones.committed = o, w.phones.told
 	}
 }
 
@@ -497,6 +503,7 @@ func (w *world) settleAll() {
 			w.decide(in)
 		}
 		w.presenceAt = nil
+		w.register()
 		for lane := range w.lanes {
 			w.feedLane(lane)
 		}
@@ -648,7 +655,12 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 				id := rapid.IntRange(0, 4).Draw(t, "notification")
 				w.retract(id%3, simID(id))
 			},
-			"dispatch reads back":       func(t *rapid.T) { w.readBack(rapid.IntRange(1, 20).Draw(t, "facts")) },
+			"dispatch reads back": func(t *rapid.T) { w.readBack(rapid.IntRange(1, 20).Draw(t, "facts")) },
+			"a phone registers": func(t *rapid.T) {
+				w.phones.users = append(w.phones.users, user.Draw(t, "user"))
+				w.register()
+			},
+			"dispatch sees phones":      func(*rapid.T) { w.register() },
 			"somebody new":              func(t *rapid.T) { w.newUser() },
 			"dispatch walks":            func(*rapid.T) { w.walk() },
 			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },

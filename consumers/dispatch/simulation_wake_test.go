@@ -1,8 +1,11 @@
 package dispatch
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -24,6 +27,11 @@ func (w *world) openFor(in domain.Input) []*whisperv1.Event {
 	if !ok || w.policy != nil || seen.Presence.GetSessions() <= 0 || w.told[seen.Node] != seen.Presence.GetIncarnation() || !w.opens(seen) {
 		return nil
 	}
+	return w.openOf(seen.User)
+}
+
+// openOf are the deliveries of a user that dispatch has, and of which nothing says the end.
+func (w *world) openOf(user string) []*whisperv1.Event {
 	over, dropped := map[string]bool{}, map[int64]bool{}
 	for _, ev := range w.events {
 		if endedBy(ev) {
@@ -37,7 +45,7 @@ func (w *world) openFor(in domain.Input) []*whisperv1.Event {
 	for lane := range w.lanes {
 		for _, ev := range w.lanes[lane][:w.taken[lane]] {
 			acc := ev.GetDeliveryAccepted()
-			if acc == nil || ev.GetUserId() != seen.User || over[string(ev.GetDeliveryId())] || dropped[acc.GetRequest().GetOffset()] ||
+			if acc == nil || ev.GetUserId() != user || over[string(ev.GetDeliveryId())] || dropped[acc.GetRequest().GetOffset()] ||
 				!slices.Contains(acc.GetChannels(), domain.ChannelSocket) || acc.GetExpiresAtMs() <= w.now.UnixMilli() {
 				continue
 			}
@@ -75,6 +83,68 @@ func (w *world) checkWoken(in domain.Input, open []*whisperv1.Event, routes []ro
 				}
 			}
 			w.t.Fatalf("%s connected at %s and did not get %s: %s", ev.GetUserId(), node, ev.GetNotificationId(), strings.Join(story, ", "))
+		}
+	}
+}
+
+// simPhones are the users of whom a phone registers late, in the order of the changes.
+type simPhones struct {
+	users           []string
+	told, committed int
+	tried           map[string]int // how many events there were when a delivery was last attempted
+}
+
+// register hands dispatch the next phone; after a crash those that were not committed come again.
+func (w *world) register() {
+	p := &w.phones
+	if w.crashed || p.told >= len(p.users) {
+		return
+	}
+	user := p.users[p.told]
+	patch := fmt.Sprintf(`{"endpoints":{"phone%d":{"channel":"apns","token":"t","app":"a"}}}`, p.told)
+	if strings.HasPrefix(user, "new") {
+		patch = `{"locale":"en"}`
+	}
+	w.decide(domain.ProfilePatched{User: user, At: w.now, Offset: int64(p.told) + 1, Patch: []byte(patch)})
+	if !w.crashed {
+		p.told++
+	}
+}
+
+// awayFor are the deliveries that wait for their user to connect, and have to go to a phone that registers.
+func (w *world) awayFor(in domain.Input) (away []*whisperv1.Event) {
+	patched, ok := in.(domain.ProfilePatched)
+	if !ok || w.policy != nil || strings.HasPrefix(patched.User, "new") {
+		return nil
+	}
+	for _, ev := range w.openOf(patched.User) {
+		waits := -1
+		for i, told := range w.events {
+			if string(told.GetDeliveryId()) == string(ev.GetDeliveryId()) && told.GetDeliveryDeferred().GetReason() == domain.ReasonAway && told.GetDeliveryDeferred().GetUntilMs() == 0 {
+				waits = i
+			}
+		}
+		if waits >= w.phones.tried[string(ev.GetDeliveryId())] && slices.Contains(ev.GetDeliveryAccepted().GetChannels(), domain.ChannelPush) && waits >= 0 {
+			away = append(away, ev)
+		}
+	}
+	return away
+}
+
+func (w *world) checkPushed(away []*whisperv1.Event, pushes []*whisperv1.Push) {
+	if w.crashed {
+		return
+	}
+	for _, ev := range away {
+		p := &whisperv1.Profile{}
+		if err := proto.Unmarshal(w.profiles[ev.GetUserId()], p); err != nil {
+			w.t.Fatal(err)
+		}
+		if len(p.GetEndpoints()) == 0 { // handed out again, and pruned since
+			continue
+		}
+		if !slices.ContainsFunc(pushes, func(p *whisperv1.Push) bool { return string(p.GetDeliveryId()) == string(ev.GetDeliveryId()) }) {
+			w.t.Fatalf("%s registered a phone and did not get %s, which waits", ev.GetUserId(), ev.GetNotificationId())
 		}
 	}
 }

@@ -103,8 +103,8 @@ func (w *world) checkRetractions() {
 
 // newUser has a profile from now on.
 func (w *world) newUser() {
-	w.changes++
-	w.decide(domain.ProfilePatched{User: fmt.Sprint("new", w.changes), Patch: []byte(`{"locale":"en"}`), Offset: w.changes})
+	w.phones.users = append(w.phones.users, fmt.Sprint("new", len(w.phones.users)))
+	w.register()
 }
 
 // walk does what is to be walked now, a slice of each lane.

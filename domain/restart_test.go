@@ -1,0 +1,111 @@
+package domain
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// lostAtARestart are the fields of a delivery that its parked record does not have, each with the reason why nothing
+// depends on them.
+var lostAtARestart = map[string]string{
+	"walk":         "the broadcast's own record has it: a delivery of one is restored by it",
+	"slice":        "what is parked holds no cursor back",
+	"sending":      "the attempts over the socket begin anew, and so does their time",
+	"denied":       "asked again before each attempt, and before anything that reads it",
+	"recount":      "whisper.counters has it, and what was parked before it was counted looks there",
+	"rulesChanged": "what is held is asked by the rules of now when its time comes; a new process has no older ones",
+	"closing":      "the digest is written again under the same id, which makes it one",
+	"stopped":      "its record says that it is due, and the pause stops it again",
+	"place":        "the rate is reserved anew",
+	"content":      "rendered again from the version that intake saw",
+	"variant":      "with the content",
+	"index":        "a place in the heap",
+}
+
+// TestARestartKnowsEveryFieldOfADelivery goes over all of them, so that one that is added is either parked or on the list.
+func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
+	t.Parallel()
+	now := time.UnixMilli(1_700_000_000_000)
+	id := NewDeliveryID(now, HashDelivery("pay", "mona"))
+	for name, own := range map[string][]string{"its own channels": {"push"}, "those of the request": {"socket", "push"}} {
+		acc := &whisperv1.DeliveryAccepted{
+			Channels: []string{"socket", "push"}, ChannelsDefault: true, Category: "c", Content: &whisperv1.Content{Body: "b"},
+			ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Request: &whisperv1.Position{Topic: "r", Offset: 9},
+		}
+		ev := &whisperv1.Event{
+			DeliveryId: id[:], NotificationId: "pay", UserId: "mona", Lane: Normal.Proto(),
+			Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
+		}
+		due := now.Add(time.Minute)
+		d := &delivery{
+			id: id, request: FingerprintRequest(acc.GetRequest()), ev: ev, acc: acc, trace: Trace{"p", "s"}, source: LaneOffset{Normal, 7},
+			parked: true, phase: whisperv1.Phase_PHASE_BACKOFF, attempt: 3, step: 1, tries: 2,
+			waiting:    []waiting{{attempt: 2, node: "n", incarnation: 5}, {attempt: 3, endpoint: "phone"}},
+			socketTook: true, pushTook: true, acknowledged: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
+			pushAfter: now.Add(time.Second), bounces: 4,
+			own: own, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due, index: -1,
+		}
+		s := NewState(0, DefaultPolicy())
+		s.begin(now, nil)
+		s.park(d)
+		var restored *delivery
+		for _, o := range s.out {
+			if p, ok := o.(Park); ok {
+				encoded, err := proto.Marshal(p.Parked)
+				if err != nil {
+					t.Fatal(err)
+				}
+				parked := &whisperv1.Parked{}
+				if err := proto.Unmarshal(encoded, parked); err != nil {
+					t.Fatal(err)
+				}
+				after := NewState(0, DefaultPolicy())
+				// The category has no channels any more: what was settled stands.
+				after.RestoreParked(parked)
+				restored = after.deliveries[id.Hash()]
+			}
+		}
+		if restored == nil {
+			t.Fatal("it is not there any more")
+		}
+		was, is := reflect.ValueOf(d).Elem(), reflect.ValueOf(restored).Elem()
+		for i := range was.NumField() {
+			field := was.Type().Field(i).Name
+			same := sameField(was.Field(i), is.Field(i))
+			switch _, lost := lostAtARestart[field]; {
+			case lost:
+			case was.Field(i).IsZero():
+				t.Errorf("%s: this test gives it no value", field)
+			case !same:
+				t.Errorf("%s, %s: %v before and %v after the restart; put it in Parked, or tell why not", name, field, was.Field(i), is.Field(i))
+			}
+		}
+		for field := range lostAtARestart {
+			if _, ok := was.Type().FieldByName(field); !ok {
+				t.Errorf("no field %s", field)
+			}
+		}
+	}
+}
+
+// sameField compares what can't be read through reflection, since the fields are not exported, by copies that can.
+func sameField(a, b reflect.Value) bool {
+	x, y := readable(a), readable(b)
+	switch x := x.(type) {
+	case proto.Message:
+		return proto.Equal(x, y.(proto.Message))
+	case time.Time:
+		return x.Equal(y.(time.Time))
+	default:
+		return reflect.DeepEqual(x, y)
+	}
+}
+
+func readable(v reflect.Value) any {
+	return reflect.NewAt(v.Type(), v.Addr().UnsafePointer()).Elem().Interface()
+}
