@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -35,6 +36,32 @@ func userHash(user string) []byte {
 	sum := sha256.Sum256([]byte(user))
 	return sum[:16]
 }
+
+// An erasureKey is what a guess lacks that would confirm whom a hash is of. It stands in Postgres, where analysts may not read it: a setting
+// would have to be the same for all projectors and every rebuild, and when it was lost, erasures from before the log begins would be undone.
+type erasureKey struct {
+	key []byte
+	// fresh: projectors of the version before may still look for hashes without the key.
+	fresh bool
+}
+
+// keyed is made of the hash, not of the user id, so that those that were written without the key can be given it.
+func (k erasureKey) keyed(user string) []byte {
+	sum := sha256.Sum256(append(slices.Clone(k.key), userHash(user)...))
+	return sum[:16]
+}
+
+func (t *transaction) erasureKey(ctx context.Context) (k erasureKey, err error) {
+	err = t.tx.QueryRow(ctx, t.sql("SELECT key, made_at > now() - interval '1 hour' FROM $.erasure_keys")).Scan(&k.key, &k.fresh)
+	if err != nil {
+		return k, fmt.Errorf("read the key of erasures: %w", err)
+	}
+	return k, nil
+}
+
+// keyErasures gives the key to hashes that have none, once the projectors of the version before are gone.
+const keyErasures = `UPDATE $.erasures AS e SET user_hash = substr(sha256(k.key || e.user_hash), 1, 16), keyed = true
+	FROM $.erasure_keys AS k WHERE NOT e.keyed AND k.made_at <= now() - interval '1 hour'`
 
 // forget takes the erasures among the chunks' facts and gives every fact of an erased user its alias.
 func (t *transaction) forget(ctx context.Context, chunks []*chunk) error {
@@ -86,15 +113,23 @@ func (f fact) since() int64 {
 
 // aliases are those of the chunks' users who were erased, in the order of the log.
 func (t *transaction) aliases(ctx context.Context, chunks []*chunk) (map[string][]alias, error) {
+	key, err := t.erasureKey(ctx)
+	if err != nil {
+		return nil, err
+	}
 	users := map[string]string{} // by hash
+	seen := map[string]bool{}
 	cols := arrays(oidBytea)
 	for _, c := range chunks {
 		for _, f := range c.facts {
 			user := f.ev.GetUserId()
-			hash := string(userHash(user))
-			if _, ok := users[hash]; !ok {
-				users[hash] = user
-				cols.add()[0].raw([]byte(hash))
+			if seen[user] {
+				continue
+			}
+			seen[user] = true
+			for _, hash := range [][]byte{userHash(user), key.keyed(user)} {
+				users[string(hash)] = user
+				cols.add()[0].raw(hash)
 			}
 		}
 	}
@@ -116,9 +151,17 @@ func (t *transaction) aliases(ctx context.Context, chunks []*chunk) (map[string]
 func (t *transaction) eraseUser(ctx context.Context, f fact) error {
 	name := aliasOf(f)
 	user, at := f.ev.GetUserId(), f.ev.GetAtUs()
+	key, err := t.erasureKey(ctx)
+	if err != nil {
+		return err
+	}
+	hash := key.keyed(user)
+	if key.fresh {
+		hash = userHash(user)
+	}
 	inserted, err := t.tx.Exec(ctx, t.sql(`
-		INSERT INTO $.erasures (partition, "offset", user_hash, alias, at)
-		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000)) ON CONFLICT DO NOTHING`), f.rec.Partition, f.ev.GetUserErased().GetChangesOffset(), userHash(user), name, at)
+		INSERT INTO $.erasures (partition, "offset", user_hash, alias, at, keyed)
+		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000), $6) ON CONFLICT DO NOTHING`), f.rec.Partition, f.ev.GetUserErased().GetChangesOffset(), hash, name, at, !key.fresh)
 	if err != nil || inserted.RowsAffected() == 0 { // told again after a restart: who came since under this id stays
 		return err
 	}

@@ -76,3 +76,41 @@ func TestAnErasedUserIsOutOfEveryRowAndTheCountsStay(t *testing.T) {
 		t.Errorf("a rebuild changes rows:%s", differences(again, rows))
 	}
 }
+
+// TestAHashOfAnErasedUserHasAKey: a guess of the id finds nothing without it; and hashes of the version before, which are
+// given the key later, are found all the time.
+func TestAHashOfAnErasedUserHasAKey(t *testing.T) {
+	t.Parallel()
+	db, l := database(t), startLog(t)
+	start(t, config(l, db))
+	const guess = "SELECT count(*)::text FROM whisper.erasures WHERE user_hash = substr(sha256('mona@example.com'), 1, 16)"
+	s := tell("n", "mona@example.com", now, 1)
+	l.put(record(s.accepted()), record(s.erased(time.Minute)))
+	caughtUp(t, l, db)
+	if got := queryTexts(t, db, guess); got[0] != "1" {
+		t.Errorf("in the first hour %s hashes are as the version before looks for them, want 1", got[0])
+	}
+	st, err := openStore(db, migrations.Schema, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.close)
+	execSQL(t, db, "UPDATE whisper.erasure_keys SET made_at = now() - interval '2 hours'")
+	if err := st.maintain(t.Context(), now, retention{days: 30, most: 3}); err != nil {
+		t.Fatal(err)
+	}
+	late, other := tell("n-late", "mona@example.com", now.Add(time.Second), 2), tell("n-omar", "omar", now, 3)
+	omar := other.erased(time.Minute)
+	omar.GetUserErased().ChangesOffset = 8
+	l.put(record(late.accepted()), record(other.accepted()), record(omar))
+	caughtUp(t, l, db)
+	if got := queryTexts(t, db, guess); got[0] != "0" {
+		t.Errorf("%s hashes are confirmed by a guess", got[0])
+	}
+	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.erasures WHERE keyed"); got[0] != "2" {
+		t.Errorf("%s hashes have the key, want 2", got[0])
+	}
+	if got := queryTexts(t, db, "SELECT DISTINCT notification_id FROM whisper.deliveries WHERE user_id NOT LIKE 'erased:%'"); len(got) != 0 {
+		t.Errorf("deliveries of erased users under their own names: %v", got)
+	}
+}

@@ -46,6 +46,9 @@ func (s *store) maintain(ctx context.Context, now time.Time, r retention) error 
 	if err != nil {
 		return err
 	}
+	if _, err := s.pool.Exec(ctx, s.sql(keyErasures)); err != nil {
+		return fmt.Errorf("give hashes of erased users the key: %w", err)
+	}
 	// One day more than facts are taken for, so that no fact finds its day gone.
 	return s.dropDays(ctx, min(today, newest)-int32(r.days)-1, r)
 }
