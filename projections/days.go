@@ -22,6 +22,9 @@ var dailyTables = []struct{ name, with string }{
 	{"delivery_stat_shards", " WITH (fillfactor = 40)"},
 }
 
+// dayCheck says of a rebuilt day's table what its bounds say, so that it can be moved to the served tables without being read.
+const dayCheck = "of_its_day"
+
 func dayTable(table string, day int32) string { return table + "_" + dayTime(day).Format("20060102") }
 
 // ensureDays makes the partitions of days, where they are missing. It remembers those it has seen.
@@ -68,8 +71,12 @@ func (s *store) createDay(ctx context.Context, day int32) error {
 				continue
 			}
 			from, to := dayTime(day).Format(time.DateOnly), dayTime(day+1).Format(time.DateOnly)
+			check := ""
+			if s.schema == RebuildSchema {
+				check = ", CONSTRAINT " + dayCheck + " CHECK (day >= '" + from + "' AND day < '" + to + "')"
+			}
 			for _, sql := range []string{
-				"CREATE TABLE $." + name + " (LIKE $." + t.name + " INCLUDING ALL)" + t.with,
+				"CREATE TABLE $." + name + " (LIKE $." + t.name + " INCLUDING ALL" + check + ")" + t.with,
 				"COMMENT ON TABLE $." + name + " IS 'The part of " + t.name + " of " + from + " (UTC).'",
 				"ALTER TABLE $." + t.name + " ATTACH PARTITION $." + name + " FOR VALUES FROM ('" + from + "') TO ('" + to + "')",
 			} {

@@ -80,7 +80,7 @@ func explain(err error) error {
 	case pg.Code == "42501":
 		return fmt.Errorf("the postgres user lacks a right: %w", err)
 	case pg.Code == "42P01", pg.Code == "3F000", pg.Code == "42703":
-		return fmt.Errorf("the schema whisper is not what this program needs, run `whisper migrate`: %w", err)
+		return fmt.Errorf("the schema whisper is not what this program needs, run `whisper migrate` (or, where a rebuild was interrupted, `whisper project --rebuild` again): %w", err)
 	}
 	return err
 }

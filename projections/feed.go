@@ -20,6 +20,8 @@ type feed struct {
 	log    *slog.Logger
 	meters *meters
 	now    func() ages
+	// leaves says which facts are not taken; nil: none.
+	leaves func(fact) bool
 	keep   time.Duration
 	// missing are the offsets from one to another that the log had lost when the second was read; most gaps are none: control
 	// records and aborted transactions have offsets as well.
@@ -67,6 +69,7 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 		}
 		fa, err := decode(rec, now, f.keep)
 		switch {
+		case err == nil && f.leaves != nil && f.leaves(fa):
 		case err == nil:
 			facts = append(facts, fa)
 		case errors.Is(err, errSkip):

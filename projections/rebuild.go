@@ -15,7 +15,7 @@ import (
 	"github.com/klivvr/whisper/migrations"
 )
 
-// The schemas of a rebuild: the one that is filled, and the one that was served before.
+// The schemas of a rebuild: the one that is filled, and the one that takes what was served before.
 const (
 	RebuildSchema = "whisper_rebuild"
 	OldSchema     = "whisper_old"
@@ -24,22 +24,21 @@ const (
 // RebuildConfig says what a rebuild may do.
 type RebuildConfig struct {
 	Config
-	// AllowTruncated lets the rebuild go on where Kafka has dropped records that the served tables hold:
-	// the new tables begin later then. Without it the rebuild refuses.
+	// AllowTruncated builds the tables from the log alone, where Kafka has dropped records that the served ones hold: the new tables
+	// begin later then. Without it, days of which the log no longer has everything stay as they are.
 	AllowTruncated bool
-	// KeepOld leaves the schema that was served before as whisper_old, for a comparison; it is dropped by
-	// the next rebuild.
+	// KeepOld leaves what was served before in the schema whisper_old, for a comparison: the tables of each day that was rebuilt. It is
+	// dropped by the next rebuild.
 	KeepOld bool
 	// Progress is told, some times a second, how many records of how many are read.
 	Progress func(done, total int64)
 }
 
-// Rebuild fills a schema beside the served one from everything that Kafka has, and swaps it in by
-// renaming, in one transaction. The old tables are served and followed by running projectors meanwhile.
+// Rebuild fills tables beside the served ones from everything that Kafka has, and swaps the days of both. The old tables are served and followed
+// by running projectors meanwhile. Days of which the log no longer has all facts stay as they are, and so does who was erased before it begins.
 //
-// While the names change, no projector writes. The swap comes only when the new tables are at least as
-// far as the old in every partition, so a running projector finds its checkpoints moved ahead, skips
-// what they cover, and goes on; it need not be told.
+// While days change places, no projector writes. The new tables are read exactly as far as the old ones are in every partition, so both are the same
+// fold, and a running projector goes on; it need not be told.
 func Rebuild(ctx context.Context, cfg RebuildConfig) error {
 	cfg.setDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -48,8 +47,11 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) error {
 	if err := migrations.Check(ctx, cfg.PostgresURL); err != nil {
 		return explain(err)
 	}
-	r := &rebuild{cfg: cfg, feeds: map[string]map[int32]*feed{}, moved: make(chan struct{}, 1)}
+	r := newRebuild(cfg)
 	defer r.close()
+	if err := r.connect(ctx); err != nil {
+		return explain(err)
+	}
 	if err := r.open(ctx); err != nil {
 		return explain(err)
 	}
@@ -57,17 +59,36 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) error {
 }
 
 type rebuild struct {
-	cfg      RebuildConfig
-	old, new *store
-	lock     *pgx.Conn // holds the session's locks
-	admin    *kadm.Client
-	client   *kgo.Client
-	writers  []*writer
-	feeds    map[string]map[int32]*feed
+	cfg          RebuildConfig
+	old, new     *store
+	lock         *pgx.Conn // holds the session's locks
+	admin        *kadm.Client
+	client       *kgo.Client
+	writers      []*writer
+	feeds        map[string]map[int32]*feed
+	starts, ends kadm.ListedOffsets
+	ahead        map[string]map[int32]bool // partitions whose checkpoint the log does not reach
+	lost         int64
+	carried      map[int32]bool  // days that stay as they are
+	swapped      map[string]bool // daily tables that are served already
+	interrupted  bool            // a swap that takes more than one transaction has begun
+	daysAtOnce   int             // of a swap; 0: as many as Postgres has locks for
 
 	mu    sync.Mutex
 	at    map[string]map[int32]int64 // what the new tables have
 	moved chan struct{}              // one token: at has changed
+
+	handing sync.Mutex
+	limits  map[string]map[int32]int64         // how far the new tables may be read
+	held    map[string]map[int32][]*kgo.Record // what was read from there on
+}
+
+func newRebuild(cfg RebuildConfig) *rebuild {
+	return &rebuild{
+		cfg: cfg, feeds: map[string]map[int32]*feed{}, moved: make(chan struct{}, 1),
+		ahead: map[string]map[int32]bool{}, carried: map[int32]bool{}, swapped: map[string]bool{},
+		limits: map[string]map[int32]int64{}, held: map[string]map[int32][]*kgo.Record{},
+	}
 }
 
 // errAnother: one rebuild at a time.
@@ -75,8 +96,8 @@ var errAnother = errors.New("another rebuild is running on this database")
 
 const lockRebuild = -3
 
-func (r *rebuild) open(ctx context.Context) (err error) {
-	if r.old, err = openStore(r.cfg.PostgresURL, migrations.Schema, 2); err != nil {
+func (r *rebuild) connect(ctx context.Context) (err error) {
+	if r.old, err = openStore(r.cfg.PostgresURL, migrations.Schema, 3); err != nil {
 		return err
 	}
 	if r.new, err = openStore(r.cfg.PostgresURL, RebuildSchema, int32(r.cfg.Writers)+spareConns); err != nil {
@@ -86,6 +107,11 @@ func (r *rebuild) open(ctx context.Context) (err error) {
 	if r.lock, err = pgx.Connect(ctx, r.cfg.PostgresURL); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
+	r.admin, err = r.cfg.Kafka.Admin()
+	return err
+}
+
+func (r *rebuild) open(ctx context.Context) error {
 	var alone bool
 	if err := r.lock.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", r.old.class, int32(lockRebuild)).Scan(&alone); err != nil {
 		return fmt.Errorf("take the lock: %w", err)
@@ -94,15 +120,49 @@ func (r *rebuild) open(ctx context.Context) (err error) {
 		return errAnother
 	}
 	for _, left := range []string{RebuildSchema, OldSchema} {
-		if _, err := r.lock.Exec(ctx, "DROP SCHEMA IF EXISTS "+left+" CASCADE"); err != nil {
+		if err := dropSchema(ctx, r.lock, left); err != nil {
 			return fmt.Errorf("drop what an earlier rebuild left: %w", err)
 		}
 	}
 	if err := migrations.UpSchema(ctx, r.cfg.PostgresURL, RebuildSchema, r.cfg.Logger); err != nil {
 		return err
 	}
-	r.admin, err = r.cfg.Kafka.Admin()
-	return err
+	if _, err := r.lock.Exec(ctx, "CREATE SCHEMA "+OldSchema); err != nil {
+		return fmt.Errorf("make room for the old tables: %w", err)
+	}
+	if err := r.adopt(ctx); err != nil {
+		return fmt.Errorf("prepare the new tables: %w", err)
+	}
+	return r.plan(ctx)
+}
+
+// adopt makes the new tables such that their days fit the served ones: of the served type, under no view; and gives them who was erased.
+func (r *rebuild) adopt(ctx context.Context) error {
+	rows, err := r.lock.Query(ctx, `
+		SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', $1::text, relname) FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'
+		UNION ALL
+		(SELECT format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE %I.delivery_status USING %3$I::text::%4$I.delivery_status', $1::text, c.relname, a.attname, $2::text)
+		FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'p' AND a.atttypid = to_regtype(format('%I.delivery_status', $1::text)) AND NOT a.attisdropped)`,
+		RebuildSchema, migrations.Schema)
+	if err != nil {
+		return err
+	}
+	sqls, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, sql := range append(
+		sqls,
+		r.new.sql("DELETE FROM $.erasure_keys"),
+		r.new.sql("INSERT INTO $.erasure_keys SELECT * FROM ")+r.old.sql("$.erasure_keys"),
+		r.new.sql("INSERT INTO $.erasures SELECT * FROM ")+r.old.sql("$.erasures"),
+	) {
+		if _, err := r.lock.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
 }
 
 func (r *rebuild) close() {
@@ -123,20 +183,20 @@ func (r *rebuild) close() {
 }
 
 func (r *rebuild) run(ctx context.Context) error {
-	starts, ends, err := bounds(ctx, r.admin.ListStartOffsets, r.admin.ListCommittedOffsets, topics())
+	switch {
+	case r.lost > 0 && r.cfg.AllowTruncated:
+		r.cfg.Logger.Warn("kafka has dropped records that the served tables hold, the new ones begin later", "records", r.lost)
+	case r.lost > 0:
+		r.cfg.Logger.Info("kafka has dropped records that the served tables hold, their days stay as they are", "records", r.lost, "days", len(r.carried))
+	}
+	served, err := r.served(ctx)
 	if err != nil {
 		return err
 	}
-	served, err := r.old.checkpoints(ctx)
-	if err != nil {
+	if err := r.follow(ctx); err != nil {
 		return err
 	}
-	if err := r.checkTruncated(starts, served); err != nil {
-		return err
-	}
-	if err := r.follow(ctx, starts); err != nil {
-		return err
-	}
+	r.limits = served
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -146,28 +206,22 @@ func (r *rebuild) run(ctx context.Context) error {
 	g.Go(func() error { return r.read(ctx) })
 	g.Go(func() error {
 		defer stop()
-		return r.finish(ctx, starts, ends)
+		return r.finish(ctx, served)
 	})
 	return g.Wait()
 }
 
-// checkTruncated compares what the log still has with what the served tables hold. A log that has lost
-// its start can't give back what it began with.
-func (r *rebuild) checkTruncated(starts kadm.ListedOffsets, served map[string]map[int32]int64) error {
-	var gone int64
-	starts.Each(func(o kadm.ListedOffset) { gone += min(o.Offset, served[o.Topic][o.Partition]) })
-	switch {
-	case gone == 0:
-	case r.cfg.AllowTruncated:
-		r.cfg.Logger.Warn("kafka has dropped records that the served tables hold, the new ones begin later", "records", gone)
-	default:
-		return fmt.Errorf("kafka has dropped %d records that the tables hold: the new tables would lack them; allow it with --allow-truncated", gone)
+// leaves says that a fact belongs to a day that is carried over, which has it. A dropped duplicate may be of another day than the delivery that it
+// names; what it adds to a day that is carried over is not served.
+func (r *rebuild) leaves(f fact) bool {
+	if f.timeless() || f.ev.GetUserErased() != nil || f.ev.GetDuplicateDropped() != nil {
+		return false
 	}
-	return nil
+	return r.carried[factDay(f)]
 }
 
 // follow reads every partition from its start.
-func (r *rebuild) follow(ctx context.Context, starts kadm.ListedOffsets) error {
+func (r *rebuild) follow(ctx context.Context) error {
 	m := newMeters()
 	// What is no fact was put to the dead letters when it was first read.
 	deadLetter := func(context.Context, *kgo.Record, error) error { return nil }
@@ -176,17 +230,18 @@ func (r *rebuild) follow(ctx context.Context, starts kadm.ListedOffsets) error {
 	r.at = map[string]map[int32]int64{}
 	from := map[string]map[int32]kgo.Offset{}
 	var err error
-	starts.Each(func(o kadm.ListedOffset) {
+	r.starts.Each(func(o kadm.ListedOffset) {
 		if err != nil {
 			return
 		}
 		err = r.new.begin(ctx, o.Topic, o.Partition, o.Offset)
 		if r.feeds[o.Topic] == nil {
-			r.feeds[o.Topic], r.at[o.Topic], from[o.Topic] = map[int32]*feed{}, map[int32]int64{}, map[int32]kgo.Offset{}
+			r.feeds[o.Topic], r.at[o.Topic], from[o.Topic], r.held[o.Topic] = map[int32]*feed{}, map[int32]int64{}, map[int32]kgo.Offset{}, map[int32][]*kgo.Record{}
 		}
 		f := &feed{
 			writer: writers[int(o.Partition)%len(writers)], log: r.cfg.Logger, meters: m,
 			now: func() ages { return ages{early: r.cfg.Now(), late: r.cfg.Now()} }, keep: r.cfg.keep(), room: room, size: roomOf(r.cfg.Config), deadLetter: deadLetter, next: o.Offset,
+			leaves: r.leaves,
 		}
 		f.src = &source{topic: o.Topic, partition: o.Partition, at: o.Offset, gone: f.gone.Load, moved: r.movedTo(o.Topic, o.Partition)}
 		r.feeds[o.Topic][o.Partition] = f
@@ -200,6 +255,48 @@ func (r *rebuild) follow(ctx context.Context, starts kadm.ListedOffsets) error {
 	r.client, err = kgo.NewClient(append(r.cfg.Kafka.Options(), kgo.ConsumePartitions(from), kgo.KeepControlRecords())...)
 	if err != nil {
 		return fmt.Errorf("kafka consumer: %w", err)
+	}
+	return nil
+}
+
+// hand gives a partition's feed what it may have, and holds the rest. Whoever calls it has r.handing.
+func (r *rebuild) hand(ctx context.Context, topic string, id int32, records []*kgo.Record) error {
+	f, limit := r.feeds[topic][id], r.limits[topic][id]
+	records = append(r.held[topic][id], records...)
+	n := 0
+	for n < len(records) && records[n].Offset < limit {
+		n++
+	}
+	if n > 0 {
+		if err := f.Handle(ctx, records[:n]); err != nil {
+			return err
+		}
+	}
+	rest := records[n:]
+	r.held[topic][id] = rest
+	parts := map[string][]int32{topic: {id}}
+	if len(rest) == 0 {
+		r.client.ResumeFetchPartitions(parts)
+		return nil
+	}
+	r.client.PauseFetchPartitions(parts)
+	return f.Passed(ctx, limit) // what lies between is no record
+}
+
+// allow lets the new tables be read up to where the served ones are.
+func (r *rebuild) allow(ctx context.Context, served map[string]map[int32]int64) error {
+	r.handing.Lock()
+	defer r.handing.Unlock()
+	r.limits = served
+	for topic, parts := range r.held {
+		for id, held := range parts {
+			if len(held) == 0 {
+				continue
+			}
+			if err := r.hand(ctx, topic, id, nil); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -235,7 +332,9 @@ func (r *rebuild) read(ctx context.Context) error {
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			if err == nil && len(p.Records) > 0 {
-				err = r.feeds[p.Topic][p.Partition].Handle(ctx, p.Records)
+				r.handing.Lock()
+				err = r.hand(ctx, p.Topic, p.Partition, p.Records)
+				r.handing.Unlock()
 			}
 		})
 		switch {
@@ -253,25 +352,23 @@ func (r *rebuild) read(ctx context.Context) error {
 const closeEnough = 20_000
 
 // finish waits until the new tables have caught up, then swaps.
-func (r *rebuild) finish(ctx context.Context, starts, ends kadm.ListedOffsets) error {
-	targets := map[string]map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if targets[o.Topic] == nil {
-			targets[o.Topic] = map[int32]int64{}
-		}
-		targets[o.Topic][o.Partition] = o.Offset
-	})
+func (r *rebuild) finish(ctx context.Context, targets map[string]map[int32]int64) error {
 	var total int64
-	ends.Each(func(end kadm.ListedOffset) {
-		start, _ := starts.Lookup(end.Topic, end.Partition)
-		total += end.Offset - start.Offset
-	})
+	for topic, parts := range targets {
+		for id, end := range parts {
+			start, _ := r.starts.Lookup(topic, id)
+			total += max(end-start.Offset, 0)
+		}
+	}
 	for {
 		if err := r.reach(ctx, targets, total); err != nil {
 			return err
 		}
-		served, err := r.old.checkpoints(ctx)
+		served, err := r.served(ctx)
 		if err != nil {
+			return err
+		}
+		if err := r.allow(ctx, served); err != nil {
 			return err
 		}
 		if r.behind(served) <= closeEnough {
@@ -279,7 +376,19 @@ func (r *rebuild) finish(ctx context.Context, starts, ends kadm.ListedOffsets) e
 		}
 		targets = served
 	}
-	return r.swap(ctx)
+	if err := r.swap(ctx); err != nil {
+		return err
+	}
+	r.cfg.Logger.Info("the rebuilt tables are served")
+	for _, schema := range []string{RebuildSchema, OldSchema} {
+		if schema == OldSchema && r.cfg.KeepOld {
+			continue
+		}
+		if err := dropSchema(ctx, r.lock, schema); err != nil {
+			return fmt.Errorf("drop the old tables: %w", err)
+		}
+	}
+	return nil
 }
 
 // reach waits until the new tables have every target.
@@ -313,46 +422,4 @@ func (r *rebuild) behind(targets map[string]map[int32]int64) int64 {
 		}
 	}
 	return n
-}
-
-// swap makes projectors wait, reads on to where they stand, and renames.
-func (r *rebuild) swap(ctx context.Context) error {
-	if _, err := r.lock.Exec(ctx, "SELECT pg_advisory_lock($1, $2)", r.old.class, int32(lockSwap)); err != nil {
-		return fmt.Errorf("make projectors wait: %w", err)
-	}
-	served, err := r.old.checkpoints(ctx)
-	if err != nil {
-		return err
-	}
-	for _, w := range r.writers {
-		w.hasten()
-	}
-	if err := r.reach(ctx, served, 0); err != nil {
-		return err
-	}
-	err = pgx.BeginFunc(ctx, r.lock, func(tx pgx.Tx) error {
-		for _, sql := range []string{
-			"ALTER SCHEMA " + migrations.Schema + " RENAME TO " + OldSchema,
-			"ALTER SCHEMA " + RebuildSchema + " RENAME TO " + migrations.Schema,
-		} {
-			if _, err := tx.Exec(ctx, sql); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("swap the schemas: %w", err)
-	}
-	if _, err := r.lock.Exec(ctx, "SELECT pg_advisory_unlock($1, $2)", r.old.class, int32(lockSwap)); err != nil {
-		return fmt.Errorf("let projectors go on: %w", err)
-	}
-	r.cfg.Logger.Info("the rebuilt tables are served")
-	if r.cfg.KeepOld {
-		return nil
-	}
-	if _, err := r.lock.Exec(ctx, "DROP SCHEMA "+OldSchema+" CASCADE"); err != nil {
-		return fmt.Errorf("drop the old tables: %w", err)
-	}
-	return nil
 }

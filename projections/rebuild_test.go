@@ -3,11 +3,8 @@ package projections
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/klivvr/whisper/migrations"
 )
@@ -83,31 +80,5 @@ func TestARebuildGivesTheSameRowsUnderARunningProjector(t *testing.T) {
 	}
 	if got := queryTexts(t, db, "SELECT coalesce(obj_description('whisper.notifications'::regclass), '')"); got[0] == "" {
 		t.Error("the views lost their comments")
-	}
-}
-
-func TestARebuildRefusesWhatItWouldLose(t *testing.T) {
-	t.Parallel()
-	db, l := database(t), startLog(t)
-	r := start(t, config(l, db))
-	putStories(l, 0, 40)
-	caughtUp(t, l, db)
-	r.stop()
-	rec := record(tell("n-0", "user-0", now, 0).accepted())
-	var cut kadm.Offsets
-	cut.AddOffset(rec.Topic, rec.Partition, 3, -1)
-	if _, err := l.admin.DeleteRecords(t.Context(), cut); err != nil {
-		t.Fatal(err)
-	}
-	before := dump(t, db, migrations.Schema)
-	err := Rebuild(t.Context(), RebuildConfig{Config: config(l, db)})
-	if err == nil || !strings.Contains(err.Error(), "dropped 3 records") || !strings.Contains(err.Error(), "--allow-truncated") {
-		t.Errorf("rebuild of a log that lost its start: %v", err)
-	}
-	if after := dump(t, db, migrations.Schema); !slices.Equal(before, after) {
-		t.Errorf("a refused rebuild changed rows:%s", differences(after, before))
-	}
-	if err := Rebuild(t.Context(), RebuildConfig{Config: config(l, db), AllowTruncated: true}); err != nil {
-		t.Error(err)
 	}
 }

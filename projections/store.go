@@ -15,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/klivvr/whisper/migrations"
 )
 
 // A store is one schema in Postgres as the writers see it.
@@ -141,6 +143,7 @@ func (s *store) close() { s.pool.Close() }
 func (s *store) sql(text string) string { return inSchema(s.schema, text) }
 
 func inSchema(schema, text string) string {
+	text = strings.ReplaceAll(text, "$.delivery_status", pgx.Identifier{migrations.Schema}.Sanitize()+".delivery_status") // one type, also while a rebuild fills tables
 	return strings.ReplaceAll(text, "$.", pgx.Identifier{schema}.Sanitize()+".")
 }
 

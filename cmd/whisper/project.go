@@ -15,8 +15,9 @@ import (
 
 type projectCmd struct {
 	Rebuild            bool          `group:"project" help:"Fill the tables anew from Kafka beside the served ones, swap them, and end; projectors may go on meanwhile."`
-	AllowTruncated     bool          `group:"project" help:"With --rebuild: go on although Kafka has dropped records that the served tables hold."`
-	KeepOld            bool          `group:"project" help:"With --rebuild: keep the tables that were served before as schema whisper_old."`
+	AllowTruncated     bool          `group:"project" help:"With --rebuild: build the tables from Kafka alone; days of which it no longer has everything are dropped instead of kept as they are."`
+	DryRun             bool          `group:"project" help:"With --rebuild: say which days would be rebuilt and which would stay as they are, and end."`
+	KeepOld            bool          `group:"project" help:"With --rebuild: keep the daily tables that were served before in the schema whisper_old."`
 	RetentionDays      int           `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
 	MaxDropDays        int           `default:"3" placeholder:"N" group:"project" help:"How many days that are too old may be dropped at once; when there are more, none is (default ${default})."`
 	TransactionTimeout time.Duration `default:"1m" placeholder:"DURATION" group:"project" help:"How long Postgres may take for a transaction before it is tried again, with twice as long each time (default ${default})."`
@@ -71,8 +72,8 @@ func (c *projectCmd) Check() error {
 	if c.Health.MaxProjectionLag <= 0 {
 		errs = append(errs, fmt.Errorf("max-projection-lag: %s is not a positive duration", c.Health.MaxProjectionLag))
 	}
-	if !c.Rebuild && (c.AllowTruncated || c.KeepOld) {
-		errs = append(errs, errors.New("rebuild: allow-truncated and keep-old are for a rebuild"))
+	if !c.Rebuild && (c.AllowTruncated || c.KeepOld || c.DryRun) {
+		errs = append(errs, errors.New("rebuild: allow-truncated, keep-old and dry-run are for a rebuild"))
 	}
 	return distinct(errors.Join(errs...))
 }
@@ -125,6 +126,9 @@ func (c *projectCmd) rebuild(ctx context.Context, p *process) error {
 	if err := cfg.Kafka.Await(ctx); err != nil {
 		return err
 	}
+	if c.DryRun {
+		return c.plan(ctx, p, cfg)
+	}
 	line := progressLine{w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
 	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.show})
 	line.end()
@@ -132,6 +136,22 @@ func (c *projectCmd) rebuild(ctx context.Context, p *process) error {
 		return err
 	}
 	_, err = fmt.Fprintln(p.stdout, "the tables are rebuilt and served")
+	return err
+}
+
+func (c *projectCmd) plan(ctx context.Context, p *process, cfg projections.Config) error {
+	plan, err := projections.PlanRebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld})
+	if err != nil {
+		return err
+	}
+	days := func(days []string) string {
+		if len(days) == 0 {
+			return "none"
+		}
+		return fmt.Sprintf("%d, %s to %s", len(days), days[0], days[len(days)-1])
+	}
+	_, err = fmt.Fprintf(p.stdout, "records to read: %d\nrecords that kafka no longer has: %d\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
+		plan.Records, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
 	return err
 }
 

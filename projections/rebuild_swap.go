@@ -1,0 +1,270 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/klivvr/whisper/migrations"
+)
+
+// A rebuild swaps contents, not schemas: the parents, views, functions and types of the served schema stay what they are, so what
+// others built on them and were granted on them stays too. Two ways were to rename the schemas and make again what hung on the old one
+// (views on views, materialised ones, grants, functions, publications: nobody can list them all), or to move the days from one parent to the other.
+
+// swapping is what the served checkpoints are called while a swap takes more than one transaction: if it is interrupted, no projector of
+// any version writes over days of which some are new and some old.
+const swapping = "checkpoints_swapping"
+
+// locksOfDay is how many locks swapping one day takes at most: six tables, each with its indexes and those of its TOAST table, old and new.
+const locksOfDay = 6 * 2 * 8
+
+// swap makes projectors wait, reads on to where they stand, and moves the days. Should somebody read the tables for long, projectors go on
+// and it is tried again.
+func (r *rebuild) swap(ctx context.Context) error {
+	for {
+		err := r.trySwap(ctx)
+		if !lockTimedOut(err) {
+			return err
+		}
+		r.old.logBlockers(ctx, r.lock.PgConn().PID(), "swap the rebuilt tables in")
+		r.cfg.Logger.Warn("somebody reads the tables, the rebuilt ones are swapped in later", "error", err)
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *rebuild) trySwap(ctx context.Context) (err error) {
+	for _, lock := range []int32{lockDrop, lockSwap} {
+		if _, err := r.lock.Exec(ctx, "SELECT pg_advisory_lock($1, $2)", r.old.class, lock); err != nil {
+			return fmt.Errorf("make projectors wait: %w", err)
+		}
+		defer func() {
+			_, unlockErr := r.lock.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", r.old.class, lock)
+			err = errors.Join(err, unlockErr)
+		}()
+	}
+	served, err := r.served(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.allow(ctx, served); err != nil {
+		return err
+	}
+	for _, w := range r.writers {
+		w.hasten()
+	}
+	if err := r.reach(ctx, served, 0); err != nil {
+		return err
+	}
+	days, err := r.daysToSwap(ctx)
+	if err != nil {
+		return err
+	}
+	return r.moveDays(ctx, days)
+}
+
+// daysToSwap are all days of either schema but those that are carried over.
+func (r *rebuild) daysToSwap(ctx context.Context) ([]int32, error) {
+	all := map[int32]bool{}
+	for _, s := range []*store{r.old, r.new} {
+		days, err := s.allDays(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, day := range days {
+			if !r.carried[day] {
+				all[day] = true
+			}
+		}
+	}
+	return sorted(all, func(a, b int32) int { return int(a - b) }), nil
+}
+
+func (s *store) allDays(ctx context.Context) ([]int32, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	return s.oldDays(ctx, conn, 1<<30)
+}
+
+// moveDays swaps all at once where Postgres has locks for it, else some days at a time.
+func (r *rebuild) moveDays(ctx context.Context, days []int32) error {
+	var locks int
+	if err := r.lock.QueryRow(ctx, `
+		SELECT current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`).Scan(&locks); err != nil {
+		return fmt.Errorf("ask for the number of locks: %w", err)
+	}
+	groups := slices.Collect(slices.Chunk(days, max(locks/2/locksOfDay, 1)))
+	if r.daysAtOnce > 0 {
+		groups = slices.Collect(slices.Chunk(days, r.daysAtOnce))
+	}
+	if len(groups) <= 1 && !r.interrupted {
+		return r.inTurn(ctx, func(tx pgx.Tx) error {
+			for _, day := range days {
+				if err := r.moveDay(ctx, tx, day); err != nil {
+					return err
+				}
+			}
+			return r.moveRest(ctx, tx)
+		})
+	}
+	if !r.interrupted {
+		if err := r.inTurn(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, r.old.sql("ALTER TABLE $.checkpoints RENAME TO "+swapping))
+			return err
+		}); err != nil {
+			return err
+		}
+		r.interrupted = true // from here on a try that fails is taken up where it was
+	}
+	for _, group := range groups {
+		if err := r.inTurn(ctx, func(tx pgx.Tx) error {
+			for _, day := range group {
+				if err := r.moveDay(ctx, tx, day); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, day := range group {
+			for _, t := range dailyTables {
+				r.swapped[dayTable(t.name, day)] = true
+			}
+		}
+	}
+	if err := r.inTurn(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, r.old.sql("ALTER TABLE $."+swapping+" RENAME TO checkpoints")); err != nil {
+			return err
+		}
+		return r.moveRest(ctx, tx)
+	}); err != nil {
+		return err
+	}
+	r.interrupted = false
+	return nil
+}
+
+func (r *rebuild) inTurn(ctx context.Context, do func(pgx.Tx) error) error {
+	err := pgx.BeginFunc(ctx, r.lock, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+			return err
+		}
+		return do(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("swap the tables: %w", err)
+	}
+	return nil
+}
+
+// moveDay takes a day's served tables away and puts the rebuilt ones in their place.
+func (r *rebuild) moveDay(ctx context.Context, tx pgx.Tx, day int32) error {
+	from, to := dayTime(day).Format(time.DateOnly), dayTime(day+1).Format(time.DateOnly)
+	for _, t := range dailyTables {
+		name := dayTable(t.name, day)
+		var served, rebuilt bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL", r.old.sql("$."+name), r.new.sql("$."+name)).Scan(&served, &rebuilt); err != nil {
+			return err
+		}
+		if served && !rebuilt && r.swapped[name] {
+			continue // an earlier try has moved it
+		}
+		var sqls []string
+		if served {
+			sqls = append(sqls,
+				r.old.sql("ALTER TABLE $."+t.name+" DETACH PARTITION $."+name),
+				r.old.sql("ALTER TABLE $."+name+" SET SCHEMA "+OldSchema))
+		}
+		if rebuilt {
+			sqls = append(sqls,
+				r.new.sql("ALTER TABLE $."+t.name+" DETACH PARTITION $."+name),
+				r.new.sql("ALTER TABLE $."+name+" SET SCHEMA "+migrations.Schema),
+				// The check says what the partition's bounds say, so nobody has to read the rows for them.
+				r.old.sql("ALTER TABLE $."+t.name+" ATTACH PARTITION $."+name+" FOR VALUES FROM ('"+from+"') TO ('"+to+"')"),
+				r.old.sql("ALTER TABLE $."+name+" DROP CONSTRAINT "+dayCheck))
+		}
+		for _, sql := range sqls {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s of %s: %w", t.name, from, err)
+			}
+		}
+	}
+	return nil
+}
+
+// moveRest takes over the rows of the tables without days. What belongs to days that are carried over stays, and so does what the log can't
+// say again: gaps, answers, and who was erased before it begins.
+func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
+	days := make([]time.Time, 0, len(r.carried))
+	for day := range r.carried {
+		days = append(days, dayTime(day))
+	}
+	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips"} {
+		if _, err := tx.Exec(ctx, r.old.sql("DELETE FROM $."+table+" WHERE day <> ALL ($1::date[])"), days); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, r.old.sql("INSERT INTO $."+table)+" SELECT * FROM "+r.new.sql("$."+table)+" WHERE day <> ALL ($1::date[]) ON CONFLICT DO NOTHING", days); err != nil {
+			return err
+		}
+	}
+	topics, ids, starts := r.firstOffsets()
+	if _, err := tx.Exec(ctx, r.old.sql(`DELETE FROM $.early_facts AS e WHERE NOT EXISTS (
+		SELECT FROM unnest($1::text[], $2::int4[], $3::int8[]) AS s(topic, partition, start) WHERE s.topic = e.topic AND s.partition = e.partition AND e."offset" < s.start)`),
+		topics, ids, starts); err != nil {
+		return err
+	}
+	for _, sql := range []string{
+		r.old.sql("INSERT INTO $.early_facts SELECT * FROM ") + r.new.sql("$.early_facts") + " ON CONFLICT DO NOTHING",
+		// Of a delivery on a day that is carried over, in which it was taken up long ago.
+		r.old.sql(`DELETE FROM $.early_facts AS e USING $.deliveries AS d WHERE d.notification_id = e.notification_id AND d.user_id = e.user_id AND d.attempts > 0`),
+		r.old.sql("INSERT INTO $.erasures SELECT * FROM ") + r.new.sql("$.erasures") + " ON CONFLICT DO NOTHING",
+		r.old.sql("DELETE FROM $.checkpoints"),
+		r.old.sql("INSERT INTO $.checkpoints SELECT * FROM ") + r.new.sql("$.checkpoints"),
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropSchema drops a schema's tables one by one: all at once takes more locks than Postgres has, where there are many days.
+func dropSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
+	rows, err := conn.Query(ctx, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_[0-9]{8}$' ORDER BY 1", schema)
+	if err != nil {
+		return err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := conn.Exec(ctx, "DROP TABLE "+pgx.Identifier{schema, name}.Sanitize()); err != nil {
+			return fmt.Errorf("drop the table %s of %s: %w", name, schema, err)
+		}
+	}
+	if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err != nil {
+		return fmt.Errorf("drop the schema %s: %w", schema, err)
+	}
+	return nil
+}
+
+// noTable says that a table does not exist.
+func noTable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42P01" && !strings.Contains(pg.Message, "schema")
+}
