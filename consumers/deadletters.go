@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -46,8 +47,9 @@ func NewDeadLetters(p *Publisher, role string) *DeadLetters {
 	return d
 }
 
-// Put writes one; done as for [Publisher.Publish]. Only when done got nil may the source be committed.
-// A dead letter that came from the dead-letter topic's redrive keeps only the newest reason.
+// Put writes one; done as for [Publisher.Persist]: while the topic takes none, it is tried again, and holds back only
+// its own source. Only when done got nil may the source be committed. What no dead letter can hold is cut, which the
+// reason says. A dead letter that came from the dead-letter topic's redrive keeps only the newest reason.
 func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, done func(error)) {
 	word := "invalid"
 	var r *Reason
@@ -55,7 +57,39 @@ func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, do
 		word = r.Word
 	}
 	d.counter(word).Inc()
-	d.publisher.Publish(ctx, d.record(rec, reason), done)
+	rec, reason = fit(rec, reason)
+	d.publisher.Persist(ctx, d.record(rec, reason), done)
+}
+
+// The dead-letter topic takes 4 MiB. A broker bounds what it is sent after compression, so upstream can
+// write a record that is larger than that.
+const (
+	mostDeadLetter = 3 << 20
+	keptDeadLetter = 1 << 20
+	keptReason     = 64 << 10
+)
+
+// fit cuts what no dead letter can hold, and says so in the reason.
+func fit(rec *kgo.Record, reason error) (*kgo.Record, error) {
+	if text := reason.Error(); len(text) > keptReason {
+		reason = errors.New(strings.ToValidUTF8(text[:keptReason], "") + "…")
+	}
+	headers := 0
+	for _, h := range rec.Headers {
+		headers += len(h.Key) + len(h.Value)
+	}
+	if len(rec.Key)+len(rec.Value)+headers <= mostDeadLetter {
+		return rec, reason
+	}
+	part := *rec
+	part.Key = rec.Key[:min(len(rec.Key), keptDeadLetter)]
+	part.Value = rec.Value[:min(len(rec.Value), keptDeadLetter)]
+	if headers > keptDeadLetter {
+		part.Headers = nil
+	}
+	return &part, fmt.Errorf(
+		"%w (of its key of %d bytes, value of %d and headers of %d, this dead letter holds at most 1 MiB each)",
+		reason, len(rec.Key), len(rec.Value), headers)
 }
 
 func (d *DeadLetters) counter(word string) *metrics.Counter {

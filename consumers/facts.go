@@ -3,9 +3,11 @@ package consumers
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -54,17 +56,48 @@ func NewFacts(p *Publisher, partitions int32) *Facts {
 	return &Facts{publisher: p, partitions: partitions}
 }
 
-// Publish writes one fact; done as for [Publisher.Publish].
+// Publish writes one fact; done as for [Publisher.Persist].
 func (f *Facts) Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
-	rec, err := EventRecord(TopicEvents, PartitionOf(ev.GetUserId(), f.partitions), ev, trace)
-	if err != nil { // only text that is not UTF-8 fails to encode, and ids are checked on their way in
-		f.publisher.fail(err)
-		if done != nil {
-			done(err)
-		}
+	partition := PartitionOf(ev.GetUserId(), f.partitions)
+	rec, err := EventRecord(TopicEvents, partition, ev, trace)
+	if err != nil {
+		// Only text that is not UTF-8 fails to encode. Ids are checked on their way in; what is left is a reason that
+		// somebody else worded, and a fact with a replaced letter tells more than none.
+		ev = proto.CloneOf(ev)
+		replaceInvalid(ev.ProtoReflect())
+		rec, err = EventRecord(TopicEvents, partition, ev, trace)
+	}
+	if err != nil {
+		f.publisher.tell(&kgo.Record{Topic: TopicEvents, Partition: partition}, Reaching(ReachRecord, err), done)
 		return
 	}
-	f.publisher.Publish(ctx, rec, done)
+	f.publisher.Persist(ctx, rec, done)
+}
+
+// replaceInvalid replaces what is not UTF-8 in all text of a message.
+func replaceInvalid(m protoreflect.Message) {
+	valid := func(v protoreflect.Value) protoreflect.Value {
+		return protoreflect.ValueOfString(strings.ToValidUTF8(v.String(), "\uFFFD"))
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		text, message := fd.Kind() == protoreflect.StringKind, fd.Message() != nil
+		switch {
+		case fd.IsMap(): // no fact has one
+		case fd.IsList():
+			for i := range v.List().Len() {
+				if text {
+					v.List().Set(i, valid(v.List().Get(i)))
+				} else if message {
+					replaceInvalid(v.List().Get(i).Message())
+				}
+			}
+		case text:
+			m.Set(fd, valid(v))
+		case message:
+			replaceInvalid(v.Message())
+		}
+		return true
+	})
 }
 
 var (
@@ -92,7 +125,7 @@ func (f *Facts) PublishAttempt(ctx context.Context, shared *domain.AttemptFacts,
 		Value:     value,
 		Headers:   append(r.headers[:1], trace...),
 	}
-	f.publisher.Publish(ctx, &r.Record, done)
+	f.publisher.Persist(ctx, &r.Record, done)
 }
 
 // TraceHeaders are the W3C trace context headers of a record, to be carried to what follows from it.

@@ -44,6 +44,9 @@ type LoopConfig struct {
 	HandoverTimeout time.Duration
 	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
 	SessionTimeout time.Duration
+	// RetryFirst is how soon a partition that failed is tried again (default 1 s); the wait doubles up to
+	// RetryMost (default 1 min), and begins anew when the partition has run for as long as that.
+	RetryFirst, RetryMost time.Duration
 }
 
 // Validate names every problem of the settings.
@@ -86,13 +89,20 @@ func (c *LoopConfig) setDefaults() {
 	if c.SessionTimeout == 0 {
 		c.SessionTimeout = 10 * time.Second
 	}
+	if c.RetryFirst == 0 {
+		c.RetryFirst = retryFirst
+	}
+	if c.RetryMost == 0 {
+		c.RetryMost = max(retryMost, c.RetryFirst)
+	}
 }
 
 // rebalanceTimeout is how long the group waits for its members to hand over.
 const rebalanceTimeout = 30 * time.Second
 
 // Loop consumes topics in a group: one goroutine and one bounded queue a partition, cooperative
-// rebalancing, commits behind [Partition.Commit]. A slow partition holds up no other.
+// rebalancing, commits behind [Partition.Commit]. A slow partition holds up no other, nor does one that can't go on
+// (stops.go).
 type Loop struct {
 	cfg   LoopConfig
 	cl    *kgo.Client
@@ -103,6 +113,11 @@ type Loop struct {
 	joined  bool
 	err     error
 	failed  chan struct{}
+	// Of partitions that can't go on.
+	stops     map[stopKey]*stop
+	troubles  map[stopKey]*trouble
+	resuming  []*stop            // to be begun anew by the poll loop
+	interrupt context.CancelFunc // ends the poll that runs
 
 	commits sync.Mutex // one commit at a time, none for a partition that is gone
 
@@ -115,7 +130,10 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		return nil, err
 	}
 	cfg.setDefaults()
-	l := &Loop{cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{})}
+	l := &Loop{
+		cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{}),
+		stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
+	}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
@@ -153,7 +171,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 }
 
 // Run consumes until ctx ends, then drains: no more records, Feeds closed, offsets committed, group
-// left. It returns nil then, or the first error of a Handler, a Feed or Kafka that trying again can't mend.
+// left. It returns nil then, or the first error that reaches the process ([ReachOf]).
 func (l *Loop) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -190,12 +208,15 @@ func (l *Loop) leave() {
 	l.cl.Close()
 }
 
-// Ready is nil once the group was joined and every assigned partition is open.
+// Ready is nil once the group was joined and every assigned partition is open and moves.
 func (l *Loop) Ready() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.joined {
 		return fmt.Errorf("group %s: not joined yet", l.cfg.Group)
+	}
+	for _, s := range l.stops {
+		return s.told
 	}
 	for topic, parts := range l.workers {
 		for id, w := range parts {
@@ -240,13 +261,13 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 
 func (l *Loop) poll(ctx context.Context) error {
 	for {
-		poll, cancel := l.stalls.nextPoll(ctx)
+		poll, cancel := l.nextPoll(ctx)
 		fetches := l.cl.PollRecords(poll, 10_000)
 		cancel()
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
-		if err := fatalFetch(fetches, l.cfg.Client); err != nil {
+		if err := l.fetchErrors(fetches); err != nil {
 			return err
 		}
 		l.stalls.suspect(fetches)
@@ -254,7 +275,7 @@ func (l *Loop) poll(ctx context.Context) error {
 		fetches.EachTopic(l.identify)
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			w := l.worker(f.Topic, f.Partition)
-			if w == nil || len(f.Records) == 0 || !l.complete(w, f) {
+			if w == nil || w.stopped.Load() || len(f.Records) == 0 || !l.complete(w, f) {
 				return
 			}
 			if w.enqueue(f.Records) {
@@ -268,6 +289,7 @@ func (l *Loop) poll(ctx context.Context) error {
 			l.pause(pause)
 		}
 		l.stalls.skip()
+		l.resume()
 		l.cl.AllowRebalance()
 	}
 }
@@ -297,9 +319,9 @@ func (l *Loop) complete(w *worker, f kgo.FetchTopicPartition) bool {
 			"group", l.cfg.Group, "topic", f.Topic, "partition", f.Partition, "records", lost, "from", f.LogStartOffset)
 		return true
 	}
-	l.fail(w.part, "read", fmt.Errorf("up to %d records before offset %d were removed by retention before group %s read them: "+
+	l.fail(w.part, "read", Reaching(ReachProcess, fmt.Errorf("up to %d records before offset %d were removed by retention before group %s read them: "+
 		"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
-		lost, f.LogStartOffset, l.cfg.Group))
+		lost, f.LogStartOffset, l.cfg.Group)))
 	return false
 }
 
@@ -321,7 +343,7 @@ func (l *Loop) pause(parts map[string][]int32) {
 			w.mu.Lock()
 			paused := w.paused
 			w.mu.Unlock()
-			if !paused {
+			if !paused && !w.stopped.Load() {
 				l.cl.ResumeFetchPartitions(map[string][]int32{topic: {id}})
 			}
 		}
@@ -388,7 +410,7 @@ func (l *Loop) ownStarts(ctx context.Context, offsets map[string]map[int32]kgo.O
 	starts, err := l.cfg.Starts(ctx, assigned)
 	if err != nil {
 		if ctx.Err() == nil { // else the assignment is over before it began
-			l.fail(&Partition{Topic: l.cfg.Topics[0]}, "find the start of", err)
+			l.fail(&Partition{Topic: l.cfg.Topics[0]}, "find the start of", Reaching(ReachProcess, err))
 		}
 		return nil, err
 	}
@@ -437,10 +459,7 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	}
 	l.mu.Unlock()
 	for _, w := range going {
-		w.cancel()
-		if w.started.CompareAndSwap(false, true) { // its start was never found: there is nothing to wait for
-			close(w.done)
-		}
+		w.end()
 	}
 	for _, w := range going {
 		<-w.done
@@ -456,6 +475,7 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	defer l.mu.Unlock()
 	gone := map[string][]int32{}
 	for _, w := range going {
+		l.forgetStop(w)
 		delete(l.workers[w.part.Topic], w.part.ID)
 		gone[w.part.Topic] = append(gone[w.part.Topic], w.part.ID)
 	}
@@ -536,14 +556,4 @@ func (l *Loop) commitSync(ctx context.Context, offsets map[string]map[int32]kgo.
 		}
 	})
 	return result
-}
-
-// fail ends the loop with the first error.
-func (l *Loop) fail(p *Partition, doing string, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = fmt.Errorf("%s %s/%d: %w", doing, p.Topic, p.ID, err)
-		close(l.failed)
-	}
 }

@@ -195,7 +195,7 @@ var errFindOut = errors.New("could not find out")
 func (f *failingFeed) Handle(ctx context.Context, _ []*kgo.Record) error {
 	if f.topic == "bad" {
 		<-f.h.fail
-		return errFindOut
+		return consumers.Reaching(consumers.ReachProcess, errFindOut)
 	}
 	close(f.h.stuck)
 	<-ctx.Done()

@@ -2,6 +2,7 @@ package consumers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -203,12 +204,12 @@ func TestLoopKeepsOrderAndResumesBehindTheSlowest(t *testing.T) {
 	eventually(t, "the same records again", func() bool { return again.count() == 3 })
 }
 
-func TestLoopEndsOnAHandlersError(t *testing.T) {
+func TestLoopEndsOnAnErrorThatReachesTheProcess(t *testing.T) {
 	t.Parallel()
 	client := kafka(t, 1, "a")
 	publish(t, client, records("a", 0, 1)...)
 	failing := newRecorder()
-	failing.fail = fmt.Errorf("could not find out")
+	failing.fail = consumers.Reaching(consumers.ReachProcess, errors.New("could not find out"))
 	loop, err := consumers.NewLoop(consumers.LoopConfig{Client: client, Group: "g", Topics: []string{"a"}, Handler: failing})
 	if err != nil {
 		t.Fatal(err)

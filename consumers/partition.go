@@ -22,6 +22,16 @@ type Partition struct {
 	next      atomic.Int64 // may be committed; -1: nothing yet
 	committed int64        // was committed; only the loop's committer touches it
 	gaps      gaps
+	fail      func(error)
+}
+
+// Fail says that the partition can't go on: its Feed, or something that works for it, has failed. It stops as if
+// Handle had returned the error ([ReachOf]). From any goroutine; it does not block, and after the first time, or
+// when the partition is going, it does nothing.
+func (p *Partition) Fail(err error) {
+	if p.fail != nil {
+		p.fail(err)
+	}
 }
 
 // TopicID is the id of the topic that the latest records came from, or zeros while a broker has told none.
@@ -47,15 +57,16 @@ func (p *Partition) Commit(next int64) {
 type Handler interface {
 	// Open is called once when a partition is assigned, on the partition's own goroutine, before its
 	// first record; it may block, to restore state. ctx ends when the partition is lost meanwhile. An
-	// error ends the loop.
+	// error stops the partition, as one of Handle does; it is opened anew later.
 	Open(ctx context.Context, p *Partition) (Feed, error)
 }
 
 // A Feed takes the records of one partition.
 type Feed interface {
 	// Handle takes records in order, from one goroutine. It may keep them. ctx ends when the partition
-	// is about to go; Handle should return then. An error ends the loop: it means "we could not find
-	// out", never "this record is bad".
+	// is about to go; Handle should return then. An error means "we could not find out", never "this record
+	// is bad". It stops what it reaches ([ReachOf]): the partition, which is closed and opened anew later, or
+	// the process. A panic is such an error.
 	Handle(ctx context.Context, records []*kgo.Record) error
 	// Close finishes or hands over within ctx. What was told to Partition.Commit until it returns is
 	// committed; everything else is handed out again, here or elsewhere.
@@ -71,11 +82,14 @@ type worker struct {
 	cancel context.CancelFunc
 	done   chan struct{} // the goroutine has ended, the feed is closed
 	opened atomic.Bool
+	// stopped: it failed. The loop has a [stop] of it.
+	stopped atomic.Bool
 	// started is set once, by who runs the worker or by who gives it up before that.
 	started atomic.Bool
 
 	mu       sync.Mutex
 	position int64 // one past what was polled, markers and all; -1: not known before the first poll
+	first    int64 // the first record that came; -1: none
 	queue    []*kgo.Record
 	bytes    int
 	moved    bool // the position moved since the last take
@@ -86,7 +100,8 @@ type worker struct {
 func newWorker(l *Loop, topic string, id int32) *worker {
 	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	w.part.next.Store(-1)
-	w.position = -1
+	w.position, w.first = -1, -1
+	w.part.fail = func(err error) { l.fail(w.part, "go on with", err) }
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -97,6 +112,25 @@ func (w *worker) begin(at int64) {
 	defer w.mu.Unlock()
 	w.part.Start, w.position = at, at
 	w.part.gaps.startAt(at)
+}
+
+// end has the worker close its feed.
+func (w *worker) end() {
+	w.cancel()
+	if w.started.CompareAndSwap(false, true) { // its start was never found: there is nothing to wait for
+		close(w.done)
+	}
+}
+
+// from is where the partition goes on after its feed is closed; -1: not known, since nothing was committed and no
+// record came. The caller holds the loop's commits.
+func (w *worker) from() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at := max(w.part.next.Load(), w.part.committed, w.part.Start); at >= 0 {
+		return at
+	}
+	return w.first
 }
 
 // overtaken says how many offsets the cluster has removed that nobody has read: its log now begins after the
@@ -116,6 +150,9 @@ func (w *worker) overtaken(f kgo.FetchTopicPartition) (lost int64) {
 func (w *worker) enqueue(records []*kgo.Record) (pause bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.first < 0 {
+		w.first = records[0].Offset
+	}
 	for _, rec := range records {
 		if isControl(rec) {
 			continue
@@ -158,7 +195,7 @@ func (w *worker) take() (records []*kgo.Record, next int64, ok bool) {
 			records, next, resume := w.queue, w.position, w.paused
 			w.queue, w.bytes, w.moved, w.paused = nil, 0, false, false
 			w.mu.Unlock()
-			if resume {
+			if resume && !w.stopped.Load() {
 				w.loop.cl.ResumeFetchPartitions(map[string][]int32{w.part.Topic: {w.part.ID}})
 			}
 			return records, next, true
@@ -187,10 +224,14 @@ func (w *worker) hand(feed Feed, records []*kgo.Record, next int64) error {
 	return nil
 }
 
-// run opens, feeds and closes; it ends the loop on an error.
+// run opens, feeds and closes; an error stops what it reaches.
 func (w *worker) run() {
 	defer close(w.done)
-	feed, err := w.loop.cfg.Handler.Open(w.ctx, w.part)
+	var feed Feed
+	err := Contain(func() (err error) {
+		feed, err = w.loop.cfg.Handler.Open(w.ctx, w.part)
+		return err
+	})
 	if err != nil {
 		if w.ctx.Err() == nil {
 			w.loop.fail(w.part, "open", err)
@@ -203,7 +244,8 @@ func (w *worker) run() {
 		if !ok || !w.loop.lease.await(w.ctx) {
 			break
 		}
-		if err := w.hand(feed, records, next); err != nil && w.ctx.Err() == nil {
+		err := Contain(func() error { return w.hand(feed, records, next) })
+		if err != nil && w.ctx.Err() == nil {
 			w.loop.fail(w.part, "handle", err)
 			break
 		}
@@ -214,7 +256,7 @@ func (w *worker) run() {
 	<-w.ctx.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), w.loop.cfg.HandoverTimeout)
 	defer cancel()
-	if err := feed.Close(ctx); err != nil {
+	if err := Contain(func() error { return feed.Close(ctx) }); err != nil {
 		w.loop.cfg.Client.logger().Warn("partition handed over unfinished", "topic", w.part.Topic, "partition", w.part.ID, "error", err)
 	}
 }

@@ -262,7 +262,7 @@ func (l *Loop) standing() map[topicPartition]int64 {
 	for topic, parts := range l.workers {
 		for id, w := range parts {
 			w.mu.Lock()
-			if len(w.queue) == 0 && !w.paused {
+			if len(w.queue) == 0 && !w.paused && !w.stopped.Load() {
 				at[topicPartition{topic, id}] = w.position
 			}
 			w.mu.Unlock()
@@ -277,7 +277,7 @@ func (l *Loop) skipTo(p topicPartition, from, next int64) {
 		l.commits.Lock() // the client wants no commit meanwhile
 		defer l.commits.Unlock()
 		w := l.worker(p.topic, p.id)
-		if w == nil {
+		if w == nil || w.stopped.Load() {
 			return
 		}
 		w.mu.Lock()

@@ -21,8 +21,9 @@ type broker interface {
 	// Prepare waits for Kafka and makes the node's topic where it is missing.
 	Prepare(ctx context.Context) error
 	// Publish, Fact, Attempt and DeadLetter hand a record over; done, where given, runs elsewhere once it is
-	// written. An error there also ends Run. They wait while Kafka takes nothing and the room for what it
-	// has not taken is full.
+	// written. Facts and dead letters that Kafka refuses are tried again; of what Publish was given, done decides.
+	// An error that reaches the process also ends Run. They wait while Kafka takes nothing and the room for what
+	// it has not taken is full.
 	Publish(rec *kgo.Record, done func(error))
 	Fact(ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error))
 	Attempt(shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error))

@@ -103,6 +103,11 @@ func (h *hub) remove(s *session) {
 
 func (h *hub) touch(u *user) {
 	u.changedUS = h.stamp.next()
+	h.mark(u)
+}
+
+// mark has the user's state published, changed or not.
+func (h *hub) mark(u *user) {
 	if !u.dirty {
 		u.dirty = true
 		h.changed(u)

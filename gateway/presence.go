@@ -78,9 +78,31 @@ func (p *presence) publish() {
 	}
 	for _, u := range users {
 		if rec := p.snapshot(u); rec != nil {
-			p.g.broker.Publish(rec, nil) // a failed record ends the process: broker.Run
+			p.g.broker.Publish(rec, func(err error) {
+				if err != nil {
+					p.again(u)
+				}
+			})
 		}
 	}
+}
+
+// presenceAgain is how soon a state is told again that Kafka refused: the topic is mended or made anew meanwhile.
+const presenceAgain = time.Second
+
+// again has a user's state told once more, as it is by then.
+func (p *presence) again(u *user) {
+	time.AfterFunc(presenceAgain, func() {
+		sh := p.g.hub.shard(u.id)
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		if now := sh.users[u.id]; now != nil {
+			u = now // connected again: the old state would deny it
+		}
+		sh.users[u.id] = u
+		u.gone = false // it was not told
+		p.g.hub.mark(u)
+	})
 }
 
 // snapshot is the record of the user's state now; nil where the last one still tells it.

@@ -235,6 +235,7 @@ func (m *HealthMonitor) Health(ctx context.Context) Health {
 	defer cancel()
 	doc := Health{Reasons: []string{}, QueueDepths: map[string]int64{}, PushDepths: map[string]int64{}, At: now.UTC()}
 	m.lanes(ctx, &doc, now)
+	m.stopped(ctx, &doc)
 	m.attempts(ctx, &doc)
 	m.connections(&doc, now)
 	doc.Status = StatusHealthy

@@ -44,8 +44,9 @@ type Server struct {
 	mux      *http.ServeMux
 	http     *http.Server
 
-	mu     sync.Mutex
-	checks map[string]func() error
+	mu         sync.Mutex
+	checks     map[string]func() error
+	partitions map[string]Partitions
 }
 
 // Listen takes the address, so that a busy port is an error before anything else has started. Run serves.
@@ -67,10 +68,12 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("operations: listen on %s: %w", cfg.Addr, err)
 	}
-	s := &Server{listener: listener, mux: http.NewServeMux(), checks: map[string]func() error{}}
+	s := &Server{listener: listener, mux: http.NewServeMux(), checks: map[string]func() error{}, partitions: map[string]Partitions{}}
 	s.mux.HandleFunc("GET /livez", live)
 	s.mux.HandleFunc("GET /readyz", s.ready)
 	s.mux.HandleFunc("GET /metrics", exposeMetrics)
+	s.mux.HandleFunc("GET /v1/partitions", s.listStopped)
+	s.mux.HandleFunc("POST /v1/partitions/retry", s.retryStopped)
 	if cfg.Pprof {
 		s.mux.HandleFunc("/debug/pprof/", pprof.Index)
 		s.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -152,6 +152,12 @@ func (p *Projector) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Stopped are the partitions that can't go on, and why.
+func (p *Projector) Stopped() []consumers.Stopped { return p.loop.Stopped() }
+
+// Retry tries the stopped partitions again now and says how many there are.
+func (p *Projector) Retry() int { return p.loop.Retry() }
+
 // patiently does something with Postgres until it succeeds, saying once that it waits. An error is one
 // that waiting can't mend.
 func (p *Projector) patiently(ctx context.Context, do func(context.Context) error) error {

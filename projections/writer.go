@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
 )
 
 // A writer gathers the chunks of many partitions and writes them in one transaction: the cost of a
@@ -62,7 +64,7 @@ func newWriter(s *store, log *slog.Logger, l limits, turn chan struct{}, m *mete
 }
 
 // errWriter is what feeds get when their writer ended; the writer's own error ends the role.
-var errWriter = errors.New("the writer has ended")
+var errWriter = consumers.Reaching(consumers.ReachProcess, errors.New("the writer has ended"))
 
 // put hands a chunk over. It blocks while the writer is behind, which pauses the partition.
 func (w *writer) put(ctx context.Context, c *chunk) error {

@@ -55,5 +55,6 @@ func dispatchRole(r role, cfg dispatch.Config) ([]component, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.server.Partitions("dispatch", d)
 	return []component{{"dispatch", d.Run, d.Ready}}, nil
 }

@@ -30,5 +30,6 @@ func intakeRole(r role) ([]component, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.server.Partitions("intake", in)
 	return []component{{"intake", in.Run, in.Ready}}, nil
 }

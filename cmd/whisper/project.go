@@ -111,6 +111,7 @@ func projectRole(ctx context.Context, r role, cfg projections.Config, health ops
 		return nil, err
 	}
 	r.server.Handle("GET /v1/health", monitor)
+	r.server.Partitions("project", projector)
 	watch := func(ctx context.Context) error {
 		defer reader.Close()
 		return monitor.Run(ctx)

@@ -104,19 +104,21 @@ func pushRole(r role, provider apns.Config, cfg push.Config) ([]component, error
 		apple.Close()
 		return nil, err
 	}
+	r.server.Partitions("push", senders)
 	run := func(ctx context.Context) error {
 		defer apple.Close()
 		return publishing(ctx, publisher, senders.Run)
 	}
-	return []component{{"push", run, senders.Ready}}, nil
+	ready := func() error { return errors.Join(senders.Ready(), publisher.Ready()) }
+	return []component{{"push", run, ready}}, nil
 }
 
 // flushTimeout bounds how long a stop waits for Kafka to take what was published; what it did not take is
 // made again from the source, which is not committed then.
 const flushTimeout = 10 * time.Second
 
-// publishing runs work beside the publisher that it writes through: a record that Kafka refuses ends the
-// work, and the publisher is flushed and closed when the work is done.
+// publishing runs work beside the publisher that it writes through: what no publisher of the process can mend ends
+// the work, and the publisher is flushed and closed when the work is done.
 func publishing(ctx context.Context, publisher *consumers.Publisher, work func(context.Context) error) error {
 	defer publisher.Close()
 	g, working := errgroup.WithContext(ctx)

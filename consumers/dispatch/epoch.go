@@ -22,6 +22,7 @@ type epoch struct {
 	patches     []*whisperv1.PatchSource // how far the patches have come
 	followed    bool                     // the second part is handed over
 	acked       func(error)              // for every publish of this epoch
+	broken      atomic.Bool              // something of it can't be written: it is never complete
 }
 
 // offsets are what may be committed of each topic; negative: nothing new.
@@ -31,14 +32,17 @@ type offsets struct {
 	changes int64
 }
 
-func newEpoch() *epoch {
+// newEpoch makes one. A failed publish keeps it open for good, so its sources are never committed, and fail stops
+// the partition: what was decided is decided again.
+func newEpoch(fail func(error)) *epoch {
 	e := &epoch{}
-	// A failed publish keeps the epoch open for good: its sources are never committed, and the
-	// publisher's own error ends the process.
 	e.acked = func(err error) {
 		if err == nil {
 			e.outstanding.Add(-1)
+			return
 		}
+		e.broken.Store(true)
+		fail(err)
 	}
 	return e
 }

@@ -71,10 +71,11 @@ func (g *gate) shut(users []string) bool {
 }
 
 // send writes an attempt to the user, or to those who share the record, at once or when their counts are
-// durable.
-func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.Message) {
+// durable. done is told what became of it, and tells the epoch.
+func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.Message, done func(error)) {
+	e := p.epoch() // of when it was decided: nothing it lets go is committed before it is written
 	if p.gate.idle() {
-		p.publish(p.role.direct, rec, m)
+		p.publishTo(e, p.role.direct, rec, m, done)
 		return
 	}
 	users := shared
@@ -82,19 +83,19 @@ func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.
 		users = []string{user}
 	}
 	if !p.gate.shut(users) {
-		p.publish(p.role.direct, rec, m)
+		p.publishTo(e, p.role.direct, rec, m, done)
 		return
 	}
-	if !p.encode(rec, m) {
+	e.outstanding.Add(1)
+	if err := p.encode(rec, m); err != nil {
+		e.acked(err)
 		return
 	}
 	t := p.gate.round()
 	for _, user := range users {
 		t.users[user] = struct{}{}
 	}
-	e := p.epoch() // of when it was decided: nothing it lets go is committed before it is written
-	e.outstanding.Add(1)
-	t.sends = append(t.sends, heldRecord{rec, e.acked})
+	t.sends = append(t.sends, heldRecord{rec, done})
 }
 
 // count ends a round: its counts are written, and what waits for them is sent when they are acknowledged.
@@ -105,24 +106,23 @@ func (p *partition) count() {
 	}
 	p.gate.open = nil
 	p.gate.waiting = append(p.gate.waiting, t)
-	m := countedOf(t)
-	if m == nil {
+	records := countedOf(t)
+	if len(records) == 0 {
 		t.acked.Store(true)
 		return
 	}
-	rec := &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id, Headers: p.owner}
-	if !p.encode(rec, m) {
-		return
-	}
 	e := p.epoch()
-	e.outstanding.Add(1)
-	p.role.direct.Publish(p.ctx, rec, func(err error) {
-		e.acked(err)
-		if err == nil { // otherwise the process ends
-			t.acked.Store(true)
-			p.mail.signal()
-		}
-	})
+	left := &atomic.Int64{}
+	left.Store(int64(len(records)))
+	for _, m := range records {
+		p.publishTo(e, p.role.direct, &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id, Headers: p.owner}, m, func(err error) {
+			e.acked(err)
+			if err == nil && left.Add(-1) == 0 { // on an error the partition stops
+				t.acked.Store(true)
+				p.mail.signal()
+			}
+		})
+	}
 }
 
 // release sends what waited for counts that Kafka has, in order.
@@ -139,14 +139,28 @@ func (p *partition) release() {
 	}
 }
 
-// countedOf is a round's record; nil where it counted nothing.
-func countedOf(t *turn) *whisperv1.Counted {
-	if len(t.counts) == 0 && len(t.erased) == 0 {
-		return nil
+// countedBytes keeps a record of counts far below the record limit: a round may count for a whole digest or slice.
+const countedBytes = 512 << 10
+
+// countedOf are a round's records, in their order; none where it counted nothing. What is erased goes before what is
+// counted anew.
+func countedOf(t *turn) (records []*whisperv1.Counted) {
+	var m *whisperv1.Counted
+	var index map[string]int32
+	size := 0
+	room := func(n int) {
+		if m == nil || size+n > countedBytes {
+			m, index, size = &whisperv1.Counted{}, map[string]int32{}, 0
+			records = append(records, m)
+		}
+		size += n
 	}
-	m := &whisperv1.Counted{Erased: t.erased}
-	index := map[string]int32{}
+	for _, user := range t.erased {
+		room(len(user) + countedOverhead)
+		m.Erased = append(m.Erased, user)
+	}
 	for _, c := range t.counts {
+		room(len(c.User) + len(c.Hash) + len(c.Category) + countedOverhead)
 		at, ok := index[c.Category]
 		if !ok {
 			at = int32(len(m.Categories))
@@ -158,5 +172,8 @@ func countedOf(t *turn) *whisperv1.Counted {
 		m.AtMs = append(m.AtMs, uint64(c.At.UnixMilli()))
 		m.Category = append(m.Category, at)
 	}
-	return m
+	return records
 }
+
+// countedOverhead is what a count costs beside its text and its hash, at most: tags, lengths, time and category.
+const countedOverhead = 24

@@ -58,13 +58,25 @@ func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
 		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		epochs: []*epoch{newEpoch()}, walks: newWalks(), repairs: newRepairs(), patches: newPatches(), recalled: make(chan []domain.Input, 1),
+		walks: newWalks(), repairs: newRepairs(), patches: newPatches(), recalled: make(chan []domain.Input, 1),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
 	}
+	p.epochs = []*epoch{newEpoch(p.fail)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
+}
+
+// fail stops the partition, or the process where the error reaches it. From any goroutine; the loop ends when the
+// feeds are closed.
+func (p *partition) fail(err error) {
+	p.mu.Lock()
+	source := p.sources[queueEvents]
+	p.mu.Unlock()
+	if source != nil && p.ctx.Err() == nil {
+		source.Fail(err)
+	}
 }
 
 // attach adds one topic; with the last one the loop starts.
@@ -98,7 +110,7 @@ func (p *partition) run() {
 	defer close(p.ended)
 	if err := p.restore(p.ctx); err != nil {
 		if p.ctx.Err() == nil {
-			p.role.fail(fmt.Errorf("restore partition %d: %w", p.id, err))
+			p.fail(fmt.Errorf("restore partition %d: %w", p.id, err))
 		}
 		return
 	}
@@ -283,7 +295,7 @@ func (p *partition) seal() {
 	o.changes = p.changesNext
 	p.tell(cursors)
 	e.offsets, e.cursors, e.patches = o, cursors, p.patches.seal()
-	p.epochs = append(p.epochs, newEpoch())
+	p.epochs = append(p.epochs, newEpoch(p.fail))
 }
 
 // commit lets go what is acknowledged, in order.
@@ -312,6 +324,9 @@ func (p *partition) handover() {
 	look := time.NewTicker(2 * time.Millisecond)
 	defer look.Stop()
 	for p.commit(); len(p.epochs) > 1; p.commit() {
+		if p.epochs[0].broken.Load() { // it is decided again
+			return
+		}
 		select {
 		case <-look.C:
 			p.release()

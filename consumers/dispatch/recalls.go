@@ -30,7 +30,6 @@ import (
 type recalls struct {
 	client consumers.ClientConfig
 	bounds *consumers.Reader // asked for offsets only
-	fail   func(error)
 	log    *slog.Logger
 	m      recallMetrics
 
@@ -56,9 +55,9 @@ const (
 	recallLog   = 10 * time.Second
 )
 
-func newRecalls(client consumers.ClientConfig, bounds *consumers.Reader, fail func(error), log *slog.Logger) *recalls {
+func newRecalls(client consumers.ClientConfig, bounds *consumers.Reader, log *slog.Logger) *recalls {
 	return &recalls{
-		client: client, bounds: bounds, fail: fail, log: log, asked: map[*partition]map[string]recall{}, wake: make(chan struct{}, 1),
+		client: client, bounds: bounds, log: log, asked: map[*partition]map[string]recall{}, wake: make(chan struct{}, 1),
 		m: recallMetrics{
 			records:   metrics.GetOrCreateCounter(`whisper_dispatch_recall_records_total`),
 			done:      metrics.GetOrCreateCounter(`whisper_dispatch_recalls_total`),
@@ -113,7 +112,7 @@ func (r *recalls) run(ctx context.Context) error {
 		}
 		for p, notes := r.next(); p != nil && ctx.Err() == nil; p, notes = r.next() {
 			if err := r.read(ctx, p, notes); err != nil {
-				r.fail(fmt.Errorf("read the facts of partition %d back: %w", p.id, err))
+				p.fail(fmt.Errorf("read the facts of partition %d back: %w", p.id, err))
 			}
 		}
 	}

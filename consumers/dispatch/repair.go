@@ -175,7 +175,7 @@ func (p *partition) search(ctx context.Context, wanted map[string]bool, found ch
 	})
 	if err != nil {
 		if ctx.Err() == nil {
-			p.role.fail(fmt.Errorf("read back what partition %d waits for: %w", p.id, err))
+			p.fail(fmt.Errorf("read back what partition %d waits for: %w", p.id, err))
 		}
 		return
 	}

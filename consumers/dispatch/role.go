@@ -96,10 +96,10 @@ type Role struct {
 	metrics *roleMetrics
 	notices *notices
 	recalls *recalls
+	bounces *bounces
 
-	mu     sync.Mutex
-	parts  map[int32]*partition
-	failed chan error
+	mu    sync.Mutex
+	parts map[int32]*partition
 }
 
 // lingerBulk is for facts and what is parked. A broadcast writes both for each of its users, a slice at a time on each
@@ -112,9 +112,10 @@ func New(cfg Config) (*Role, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Role{cfg: cfg, log: cfg.Logger, parts: map[int32]*partition{}, failed: make(chan error, 1), metrics: newRoleMetrics()}
+	r := &Role{cfg: cfg, log: cfg.Logger, parts: map[int32]*partition{}, metrics: newRoleMetrics()}
 	r.tables = newTables(r.log, cfg.Now)
 	r.notices = newNotices(r.log)
+	r.bounces = newBounces(r)
 	var err error
 	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func New(cfg Config) (*Role, error) {
 	if r.tails, err = consumers.NewTailReader(cfg.Client); err != nil {
 		return nil, err
 	}
-	r.recalls = newRecalls(cfg.Client, r.reader, r.fail, r.log)
+	r.recalls = newRecalls(cfg.Client, r.reader, r.log)
 	r.dead = consumers.NewDeadLetters(r.bulk, "dispatch")
 	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
 		Client:             cfg.Client,
@@ -187,8 +188,6 @@ func (r *Role) Run(ctx context.Context) error {
 			return nil
 		case <-sctx.Done():
 			return errors.New("a client of dispatch ended")
-		case err := <-r.failed:
-			return err
 		}
 	})
 	err := g.Wait()
@@ -210,8 +209,14 @@ func (r *Role) Ready() error {
 			return fmt.Errorf("partition %d: still restoring", id)
 		}
 	}
-	return nil
+	return errors.Join(r.direct.Ready(), r.bulk.Ready())
 }
+
+// Stopped are the partitions that can't go on, and why.
+func (r *Role) Stopped() []consumers.Stopped { return r.loop.Stopped() }
+
+// Retry tries the stopped partitions again now and says how many there are.
+func (r *Role) Retry() int { return r.loop.Retry() }
 
 // Open implements consumers.Handler: the topics of one partition number share one loop.
 func (r *Role) Open(_ context.Context, source *consumers.Partition) (consumers.Feed, error) {
@@ -251,13 +256,6 @@ func (r *Role) owned() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return max(1, len(r.parts))
-}
-
-func (r *Role) fail(err error) {
-	select {
-	case r.failed <- err:
-	default:
-	}
 }
 
 // heartbeatsEnd is which heartbeat comes next in Kafka.

@@ -27,13 +27,13 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			p.send(o.User, o.Route.GetUsers(), &kgo.Record{
 				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
-			}, o.Route)
+			}, o.Route, p.routed(p.epoch(), o))
 			p.role.metrics.routed.Add(max(1, len(o.Route.GetUsers())))
 		case domain.PushTo:
 			p.send(o.Push.GetUserId(), nil, &kgo.Record{
 				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
 				Key: []byte(o.Push.GetUserId()), Headers: traceHeaders(o.Trace),
-			}, o.Push)
+			}, o.Push, p.pushed(p.epoch(), o))
 			if o.Push.GetRetract() {
 				p.role.metrics.takenBack.Inc()
 			} else {
@@ -112,25 +112,33 @@ func (p *partition) factRecord(ev *whisperv1.Event, trace domain.Trace) *kgo.Rec
 }
 
 func (p *partition) publishIn(e *epoch, to *consumers.Publisher, rec *kgo.Record, m proto.Message) {
-	if m != nil && !p.encode(rec, m) {
-		return
-	}
 	if rec.Topic == consumers.TopicTimers && len(p.repairs.open) > 0 {
 		delete(p.repairs.open, string(rec.Key)) // what is written now is later than what is searched for
 	}
-	e.outstanding.Add(1)
-	to.Publish(p.ctx, rec, e.acked)
+	p.publishTo(e, to, rec, m, e.acked)
 }
 
-// encode puts m into rec. Where it can't be, the process ends: text that is not UTF-8, which intake refuses.
-func (p *partition) encode(rec *kgo.Record, m proto.Message) bool {
+// publishTo is publishIn where done decides what a failed write means; it calls e.acked once.
+func (p *partition) publishTo(e *epoch, to *consumers.Publisher, rec *kgo.Record, m proto.Message, done func(error)) {
+	e.outstanding.Add(1)
+	if m != nil {
+		if err := p.encode(rec, m); err != nil {
+			e.acked(err)
+			return
+		}
+	}
+	to.Publish(p.ctx, rec, done)
+}
+
+// encode puts m into rec. An error means that the epoch can't be completed: text that is not UTF-8, which intake
+// refuses.
+func (p *partition) encode(rec *kgo.Record, m proto.Message) error {
 	value, err := proto.Marshal(m)
 	if err != nil {
-		p.role.fail(fmt.Errorf("encode a record of %s: %w", rec.Topic, err))
-		return false
+		return fmt.Errorf("encode a record of %s: %w", rec.Topic, err)
 	}
 	rec.Value = value
-	return true
+	return nil
 }
 
 // seenPerRecord keeps a record of the window far below the record limit: 27 bytes each.

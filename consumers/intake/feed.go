@@ -16,6 +16,7 @@ import (
 // feed takes the records of one partition, in order, and commits behind the slowest of them.
 type feed struct {
 	role *Role
+	part *consumers.Partition
 	mark *consumers.Watermark
 	take func(context.Context, *receipt) error
 
@@ -32,7 +33,14 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 			return nil // the rest is handed out again
 		}
 		f.mark.Take(rec.Offset)
-		if err := f.take(ctx, &receipt{feed: f, rec: rec}); err != nil {
+		err := consumers.Contain(func() error { return f.take(ctx, &receipt{feed: f, rec: rec}) })
+		if bug := (*consumers.Panic)(nil); errors.As(err, &bug) {
+			// There is no state that it could have broken. What of it was written before is told twice to nobody: ids.
+			f.role.cfg.Logger.Error("a record met a bug, it goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", bug)
+			(&receipt{feed: f, rec: rec}).refuse(ctx, &consumers.Reason{Word: "panic", Err: bug})
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -79,7 +87,7 @@ func (f *feed) paid(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owed--
-	f.failed = f.failed || err != nil
+	f.failed = f.failed || consumers.ReachOf(err) > consumers.ReachDelivery // else it is a dead letter
 	if f.owed == 0 && f.idle != nil {
 		close(f.idle)
 		f.idle = nil
@@ -92,8 +100,10 @@ type receipt struct {
 	rec  *kgo.Record
 
 	left    atomic.Int64 // records still to be acknowledged
-	failed  atomic.Bool
-	settled func() // optional, once everything is acknowledged
+	settled func()       // optional, once everything is acknowledged
+
+	mu      sync.Mutex
+	failure error // the one that reaches furthest
 }
 
 // write hands the n records that make gives over to the publisher. It returns early when the partition
@@ -105,8 +115,9 @@ func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record
 		if ended(ctx) {
 			return
 		}
+		rec := next(i)
 		r.feed.owe(1)
-		r.feed.role.publisher.Publish(ctx, next(i), done)
+		r.feed.role.publisher.Publish(ctx, rec, done)
 	}
 }
 
@@ -118,52 +129,42 @@ func (r *receipt) refuse(ctx context.Context, reason error) {
 	if errors.As(reason, &invalid) {
 		reason = &consumers.Reason{Word: invalid.Word, Err: reason}
 	}
-	rec, reason := fitDeadLetter(r.rec, reason)
-	r.feed.role.dead.Put(ctx, rec, reason, r.done)
+	r.feed.role.dead.Put(ctx, r.rec, reason, r.done)
 }
 
-// done counts acknowledgements; on an error the record stays unsettled, and the publisher ends the role.
+// done counts acknowledgements. What can't be written because of what it is (too large) sends the record to the
+// dead letters; any other error leaves it unsettled and stops the partition.
 func (r *receipt) done(err error) {
 	if err != nil {
-		r.failed.Store(true)
-	}
-	if r.left.Add(-1) == 0 && !r.failed.Load() {
-		if r.settled != nil {
-			r.settled()
+		r.mu.Lock()
+		if consumers.ReachOf(err) > consumers.ReachOf(r.failure) {
+			r.failure = err
 		}
-		r.feed.mark.Done(r.rec.Offset)
+		r.mu.Unlock()
+	}
+	if r.left.Add(-1) == 0 {
+		r.finish()
 	}
 	r.feed.paid(err)
 }
 
-// The dead-letter topic takes 4 MiB. A broker bounds what it is sent after compression, so upstream can
-// write a record that is larger than that.
-const (
-	mostDeadLetter = 3 << 20
-	keptDeadLetter = 1 << 20
-)
-
-// fitDeadLetter cuts what no dead letter can hold, and says so in the reason.
-func fitDeadLetter(rec *kgo.Record, reason error) (*kgo.Record, error) {
-	headers := 0
-	for _, h := range rec.Headers {
-		headers += len(h.Key) + len(h.Value)
+func (r *receipt) finish() {
+	r.mu.Lock()
+	failure := r.failure
+	r.mu.Unlock()
+	switch reach := consumers.ReachOf(failure); {
+	case failure == nil:
+		if r.settled != nil {
+			r.settled()
+		}
+		r.feed.mark.Done(r.rec.Offset)
+	case reach <= consumers.ReachDelivery:
+		again := &receipt{feed: r.feed, rec: r.rec}
+		again.left.Store(1)
+		r.feed.owe(1)
+		// Elsewhere: the publisher, which calls this, must not wait for itself.
+		go r.feed.role.dead.Put(context.Background(), r.rec, &consumers.Reason{Word: "too_large", Err: failure}, again.done)
+	default:
+		r.feed.part.Fail(failure)
 	}
-	if len(rec.Key)+len(rec.Value)+headers <= mostDeadLetter {
-		return rec, reason
-	}
-	word := "invalid"
-	var r *consumers.Reason
-	if errors.As(reason, &r) {
-		word = r.Word
-	}
-	part := *rec
-	part.Key = rec.Key[:min(len(rec.Key), keptDeadLetter)]
-	part.Value = rec.Value[:min(len(rec.Value), keptDeadLetter)]
-	if headers > keptDeadLetter {
-		part.Headers = nil
-	}
-	return &part, &consumers.Reason{Word: word, Err: fmt.Errorf(
-		"%w (of its key of %d bytes, value of %d and headers of %d, this dead letter holds at most 1 MiB each)",
-		reason, len(rec.Key), len(rec.Value), headers)}
 }

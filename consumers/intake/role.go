@@ -153,12 +153,18 @@ func (r *Role) Ready() error {
 	if !r.templates.ready.Load() {
 		return errors.New("intake: the templates are still being read")
 	}
-	return r.loop.Ready()
+	return errors.Join(r.loop.Ready(), r.publisher.Ready())
 }
+
+// Stopped are the partitions that can't go on, and why.
+func (r *Role) Stopped() []consumers.Stopped { return r.loop.Stopped() }
+
+// Retry tries the stopped partitions again now and says how many there are.
+func (r *Role) Retry() int { return r.loop.Retry() }
 
 // Open makes the feed of an assigned partition. It restores nothing.
 func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
-	f := &feed{role: r, mark: consumers.NewWatermark(p)}
+	f := &feed{role: r, part: p, mark: consumers.NewWatermark(p)}
 	switch p.Topic {
 	case consumers.TopicProfiles:
 		f.take = r.profilesOf(p)

@@ -169,3 +169,19 @@ func (r *Role) Ready() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Stopped are the partitions of all lanes that can't go on, and why.
+func (r *Role) Stopped() (all []consumers.Stopped) {
+	for _, loop := range r.loops {
+		all = append(all, loop.Stopped()...)
+	}
+	return all
+}
+
+// Retry tries the stopped partitions again now and says how many there are.
+func (r *Role) Retry() (n int) {
+	for _, loop := range r.loops {
+		n += loop.Retry()
+	}
+	return n
+}

@@ -41,12 +41,13 @@ func newSender(cfg Config, lane domain.Lane) *sender {
 func (s *sender) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
 	// Attempts outlive Handle: they end with Close, not with the records' context.
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &feed{sender: s, mark: consumers.NewWatermark(p), ctx: ctx, cancel: cancel}, nil
+	return &feed{sender: s, part: p, mark: consumers.NewWatermark(p), ctx: ctx, cancel: cancel}, nil
 }
 
 // feed is one partition of the lane.
 type feed struct {
 	*sender
+	part     *consumers.Partition
 	mark     *consumers.Watermark
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
@@ -93,14 +94,20 @@ func (f *feed) Close(ctx context.Context) error {
 
 // attempt makes one, and settles its record once Kafka has what came of it.
 func (f *feed) attempt(rec *kgo.Record) {
-	p, err := decode(rec, f.lane)
+	var p *whisperv1.Push
+	err := consumers.Contain(func() (err error) { p, err = decode(rec, f.lane); return err })
 	if err != nil {
 		f.log.Warn("push record can't be used", "partition", rec.Partition, "offset", rec.Offset, "error", err)
 		f.deadLetters.Put(f.ctx, rec, err, f.settled(rec, 1))
 		return
 	}
 	start := f.now()
-	r := f.try(p, start)
+	r, bug := Result{}, error(nil)
+	if bug = consumers.Contain(func() error { r = f.try(p, start); return nil }); bug != nil {
+		// It may have been sent. Tried again it would meet the bug again, so the endpoint is given up for it.
+		r = Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "panic", Bug: true}
+		f.log.Error("a push met a bug, it goes to the dead letters", "partition", rec.Partition, "offset", rec.Offset, "error", bug)
+	}
 	if f.ctx.Err() != nil {
 		f.release() // nobody knows what came of it: whoever has the partition now tries again
 		return
@@ -112,7 +119,11 @@ func (f *feed) attempt(rec *kgo.Record) {
 		return
 	}
 	settled := f.settled(rec, 2)
-	f.deadLetters.Put(f.ctx, rec, &consumers.Reason{Word: "refused", Err: fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason)}, settled)
+	reason := &consumers.Reason{Word: "refused", Err: fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason)}
+	if bug != nil {
+		reason = &consumers.Reason{Word: "panic", Err: bug}
+	}
+	f.deadLetters.Put(f.ctx, rec, reason, settled)
 	f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), settled)
 }
 
@@ -132,7 +143,7 @@ func (f *feed) try(p *whisperv1.Push, now time.Time) Result {
 }
 
 // settled is told each of a record's writes; the last good one settles it. A failed write leaves the
-// offset where it is, and the publisher's Run ends the process.
+// offset where it is and stops the partition.
 func (f *feed) settled(rec *kgo.Record, writes int) func(error) {
 	var mu sync.Mutex
 	ok := true
@@ -141,6 +152,9 @@ func (f *feed) settled(rec *kgo.Record, writes int) func(error) {
 		defer mu.Unlock()
 		writes--
 		ok = ok && err == nil
+		if err != nil && f.ctx.Err() == nil {
+			f.part.Fail(err)
+		}
 		if writes > 0 {
 			return
 		}
