@@ -75,15 +75,22 @@ func (s *State) closeDigest(d *delivery) {
 		}
 		return
 	}
-	if len(members) == 0 {
-		return
-	}
-	s.put(Deliver{Event: s.digestOf(members, category, variables)})
-	for _, m := range members {
-		m.closing = true
-		s.schedule(m, s.now.Add(digestAgain))
+	// More than one record can name is more than one digest, each of its own first part's name: whatever of them a crash
+	// leaves behind finds another first part, so it is never taken for the one that was written.
+	for chunk := range slices.Chunk(members, maxDigestMembers) {
+		if len(members) > maxDigestMembers {
+			variables = digestVariables(chunk)
+		}
+		s.put(Deliver{Event: s.digestOf(chunk, category, variables)})
+		for _, m := range chunk {
+			m.closing, m.digest = true, "digest/"+chunk[0].id.String()
+			s.schedule(m, s.now.Add(digestAgain))
+		}
 	}
 }
+
+// maxDigestMembers bounds a digest's record: 18 bytes a part, 180 KB of the 1 MB that a record may have.
+const maxDigestMembers = 10_000
 
 // takeOut takes d, whose broadcast is paused, out of its digest: it goes alone when that is resumed.
 func (s *State) takeOut(d *delivery) {
@@ -116,7 +123,8 @@ func (s *State) digestRenders(d *delivery, template string, variables []byte) bo
 
 func (s *State) digestOf(members []*delivery, category *Category, variables []byte) *whisperv1.Event {
 	first := members[0]
-	id := NewDeliveryID(s.now, HashDelivery(first.digest, first.user()))
+	name := "digest/" + first.id.String()
+	id := NewDeliveryID(s.now, HashDelivery(name, first.user()))
 	template, version := s.currentTemplate(category.Digest.Template)
 	acc := &whisperv1.DeliveryAccepted{
 		Category:        category.Name,
@@ -125,7 +133,7 @@ func (s *State) digestOf(members []*delivery, category *Category, variables []by
 		Variables:       variables,
 		Channels:        first.channels(),
 		AcceptedAtMs:    id.Time().UnixMilli(),
-		Request:         &whisperv1.Position{Topic: first.digest},
+		Request:         &whisperv1.Position{Topic: name},
 		Recipients:      1,
 	}
 	for _, m := range members {
@@ -133,7 +141,7 @@ func (s *State) digestOf(members []*delivery, category *Category, variables []by
 		acc.DigestMembers = append(acc.DigestMembers, m.id[:])
 	}
 	return &whisperv1.Event{
-		DeliveryId: id[:], NotificationId: first.digest, UserId: first.user(), AtUs: s.now.UnixMicro(),
+		DeliveryId: id[:], NotificationId: name, UserId: first.user(), AtUs: s.now.UnixMicro(),
 		Lane: first.ev.GetLane(), Cause: s.cause,
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
 	}

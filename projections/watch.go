@@ -202,5 +202,5 @@ func (p *Projector) Ready() error {
 	if err := p.watch.stalled(); err != nil {
 		return err
 	}
-	return p.loop.Ready()
+	return errors.Join(p.loop.Ready(), p.publisher.Ready())
 }

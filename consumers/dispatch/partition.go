@@ -34,6 +34,7 @@ type partition struct {
 	owner       []kgo.RecordHeader // what every record of a changelog carries
 	repairs     *repairs
 	patches     *patches
+	deciding    *kgo.Record // what is being decided about
 	state       *domain.State
 	ledgers     [3]*ledger
 	walks       *walks
@@ -105,9 +106,16 @@ func (p *partition) stop(ctx context.Context) error {
 	}
 }
 
-// run is the loop: restore, decide, commit, hand over.
+// run is the loop: restore, decide, commit, hand over. A bug that it meets stops the partition: its state may be half
+// changed, so it is restored anew, and nothing of it is handed over.
 func (p *partition) run() {
 	defer close(p.ended)
+	if err := consumers.Contain(func() error { p.loop(); return nil }); err != nil {
+		p.fail(p.poisoned(err))
+	}
+}
+
+func (p *partition) loop() {
 	if err := p.restore(p.ctx); err != nil {
 		if p.ctx.Err() == nil {
 			p.fail(fmt.Errorf("restore partition %d: %w", p.id, err))
@@ -192,8 +200,8 @@ func (p *partition) work() (more bool) {
 	now := p.role.cfg.Now()
 	for _, it := range p.mail.take(queueEvents, 1024) {
 		p.eventsNext = it.after()
-		if it.input != nil && !p.stale(it.rec) {
-			p.write(it.rec, p.state.Decide(it.input, now))
+		if it.input != nil && !p.stale(it.rec) && !p.setAside(it.rec) {
+			p.decide(it.rec, it.input, now)
 		}
 		more = true
 	}
@@ -209,8 +217,8 @@ func (p *partition) work() (more bool) {
 	}
 	for _, it := range p.mail.take(queueChanges, 256) {
 		p.changesNext = it.after()
-		if it.rec != nil && !p.patches.again(it.rec) {
-			p.write(it.rec, p.state.Decide(it.input, now))
+		if it.rec != nil && !p.patches.again(it.rec) && !p.setAside(it.rec) {
+			p.decide(it.rec, it.input, now)
 		}
 		more = true
 	}
@@ -252,8 +260,12 @@ func (p *partition) take(lane int, it item, now time.Time) {
 		p.ledgers[lane].settle(it.rec.Offset, nil)
 		return
 	}
+	if p.setAside(it.rec) {
+		p.ledgers[lane].settle(it.rec.Offset, nil)
+		return
+	}
 	p.role.metrics.arrived[lane].Inc()
-	p.write(it.rec, p.state.Decide(it.input, now))
+	p.decide(it.rec, it.input, now)
 }
 
 // replayed ends the replay when every lane has passed what was there at the restore.

@@ -169,3 +169,29 @@ func (s *setup) refuseTimers(partition int32, on *atomic.Bool) {
 		return resp, nil, hit
 	})
 }
+
+// What somebody else wrote to a changelog ends no restore: it is kept as a dead letter, and everything else is there.
+func TestJunkOnAChangelogIsPassedOver(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	partition := consumers.PartitionOf("omar", partitions)
+	stop := s.start()
+	s.ask(domain.High, "omar", "kept")
+	s.eventually("it is parked and let go", func() bool {
+		return s.parkedIDs()["kept"] && s.lag(consumers.TopicDeliveries(domain.High)) == 0
+	})
+	stop()
+	junk := []string{consumers.TopicUsers, consumers.TopicSeen, consumers.TopicCounters, consumers.TopicTimers, consumers.TopicPresence}
+	for _, topic := range junk {
+		s.publish(&kgo.Record{Topic: topic, Partition: partition, Key: []byte("junk"), Value: []byte("\xff not a message")}, nil)
+	}
+	s.publish(&kgo.Record{Topic: consumers.TopicNodes, Key: []byte("junk"), Value: []byte("\xff not a message")}, nil)
+	s.publish(&kgo.Record{Topic: consumers.TopicTemplates, Key: []byte("junk"), Value: []byte("\xff not a message")}, nil)
+	s.publish(&kgo.Record{Topic: consumers.TopicCategories, Key: []byte("junk"), Value: []byte("\xff not a message")}, nil)
+	s.start()
+	s.eventually("each is a dead letter", func() bool { return len(s.of(consumers.TopicDeadLetters)) >= len(junk) })
+	s.connect("omar", "s1", 1)
+	s.eventually("what was parked goes on", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+	s.ask(domain.High, "omar", "kept")
+	s.eventually("the window is there", func() bool { return len(s.facts("duplicate_dropped")) == 1 })
+}

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,17 +27,16 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	}
 	parked := map[string]*whisperv1.Parked{}
 	t := newTakeover()
-	var bad error
 	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
 	topics := []struct {
 		name string
 		sink func([]*kgo.Record)
 		stay bool
 	}{
-		{consumers.TopicUsers, t.current(consumers.TopicUsers, p.restoreUsers), false},
-		{consumers.TopicSeen, t.current(consumers.TopicSeen, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreSeen(recs)) }), false},
-		{consumers.TopicCounters, t.current(consumers.TopicCounters, func(recs []*kgo.Record) { bad = firstError(bad, p.restoreCounted(recs)) }), false},
-		{consumers.TopicTimers, t.current(consumers.TopicTimers, func(recs []*kgo.Record) { bad = firstError(bad, collectParked(parked, recs)) }), false},
+		{consumers.TopicUsers, t.current(consumers.TopicUsers, p.each(p.restoreUser)), false},
+		{consumers.TopicSeen, t.current(consumers.TopicSeen, p.each(p.restoreSeen)), false},
+		{consumers.TopicCounters, t.current(consumers.TopicCounters, p.each(p.restoreCounted)), false},
+		{consumers.TopicTimers, t.current(consumers.TopicTimers, p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) })), false},
 		{consumers.TopicPresence, p.presence, true},
 	}
 	caughtUp := make([]<-chan struct{}, 0, len(topics))
@@ -69,9 +69,6 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		if !t.stay {
 			p.role.reader.Unfollow(t.name, p.id) // its sink shares memory with what follows
 		}
-	}
-	if bad != nil {
-		return bad
 	}
 	if err := p.followTails(ctx, t); err != nil {
 		return err
@@ -115,80 +112,78 @@ func (p *partition) bounds(ctx context.Context) error {
 	return nil
 }
 
-func (p *partition) restoreUsers(recs []*kgo.Record) {
-	for _, rec := range recs {
-		p.state.RestoreUser(string(rec.Key), rec.Value)
+func (p *partition) restoreUser(rec *kgo.Record) error {
+	if err := wireError(rec.Value); err != nil {
+		return err
 	}
+	p.state.RestoreUser(string(rec.Key), rec.Value)
+	return nil
 }
 
-func (p *partition) restoreSeen(recs []*kgo.Record) error {
-	for _, rec := range recs {
-		m := &whisperv1.Seen{}
-		if err := proto.Unmarshal(rec.Value, m); err != nil {
-			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+func (p *partition) restoreSeen(rec *kgo.Record) error {
+	m := &whisperv1.Seen{}
+	if err := proto.Unmarshal(rec.Value, m); err != nil {
+		return err
+	}
+	hashes, size := m.GetHashes(), len(domain.DeliveryHash{})
+	later := m.GetLaterMs()
+	if later == nil { // an earlier version's
+		later = make([]uint64, len(m.GetRequests()))
+	}
+	if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n {
+		return errors.New("lists of different lengths")
+	}
+	p.patches.restore(m)
+	for i, request := range m.GetRequests() {
+		seen := domain.SeenDelivery{
+			Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
 		}
-		hashes, size := m.GetHashes(), len(domain.DeliveryHash{})
-		later := m.GetLaterMs()
-		if later == nil { // an earlier version's
-			later = make([]uint64, len(m.GetRequests()))
+		if later[i] > 0 {
+			seen.EndedMs = seen.AcceptedMs + int64(later[i])
 		}
-		if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n {
-			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
-		}
-		p.patches.restore(m)
-		for i, request := range m.GetRequests() {
-			seen := domain.SeenDelivery{
-				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
-			}
-			if later[i] > 0 {
-				seen.EndedMs = seen.AcceptedMs + int64(later[i])
-			}
-			p.state.RestoreSeen(seen)
-		}
+		p.state.RestoreSeen(seen)
 	}
 	return nil
 }
 
-func (p *partition) restoreCounted(recs []*kgo.Record) error {
-	for _, rec := range recs {
-		m := &whisperv1.Counted{}
-		if err := proto.Unmarshal(rec.Value, m); err != nil {
-			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+func (p *partition) restoreCounted(rec *kgo.Record) error {
+	m := &whisperv1.Counted{}
+	if err := proto.Unmarshal(rec.Value, m); err != nil {
+		return err
+	}
+	hashes, size, n := m.GetHashes(), len(domain.DeliveryHash{}), len(m.GetUsers())
+	if len(hashes) != size*n || len(m.GetAtMs()) != n || len(m.GetCategory()) != n {
+		return errors.New("lists of different lengths")
+	}
+	for _, category := range m.GetCategory() {
+		if category < 0 || int(category) >= len(m.GetCategories()) {
+			return fmt.Errorf("no category %d", category)
 		}
-		for _, user := range m.GetErased() {
-			p.state.RestoreUncounted(user)
-		}
-		hashes, size, n := m.GetHashes(), len(domain.DeliveryHash{}), len(m.GetUsers())
-		if len(hashes) != size*n || len(m.GetAtMs()) != n || len(m.GetCategory()) != n {
-			return fmt.Errorf("%s/%d at %d: lists of different lengths", rec.Topic, rec.Partition, rec.Offset)
-		}
-		for i, user := range m.GetUsers() {
-			category := int(m.GetCategory()[i])
-			if category < 0 || category >= len(m.GetCategories()) {
-				return fmt.Errorf("%s/%d at %d: no category %d", rec.Topic, rec.Partition, rec.Offset, category)
-			}
-			p.state.RestoreCounted(domain.Count{
-				User: user, Category: m.GetCategories()[category], At: time.UnixMilli(int64(m.GetAtMs()[i])),
-				Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]),
-			})
-		}
+	}
+	for _, user := range m.GetErased() {
+		p.state.RestoreUncounted(user)
+	}
+	for i, user := range m.GetUsers() {
+		category := int(m.GetCategory()[i])
+		p.state.RestoreCounted(domain.Count{
+			User: user, Category: m.GetCategories()[category], At: time.UnixMilli(int64(m.GetAtMs()[i])),
+			Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]),
+		})
 	}
 	return nil
 }
 
 // collectParked keeps the last word on each parked delivery.
-func collectParked(parked map[string]*whisperv1.Parked, recs []*kgo.Record) error {
-	for _, rec := range recs {
-		if rec.Value == nil {
-			delete(parked, string(rec.Key))
-			continue
-		}
-		m := &whisperv1.Parked{}
-		if err := proto.Unmarshal(rec.Value, m); err != nil {
-			return fmt.Errorf("%s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, err)
-		}
-		parked[string(rec.Key)] = m
+func collectParked(parked map[string]*whisperv1.Parked, rec *kgo.Record) error {
+	if rec.Value == nil {
+		delete(parked, string(rec.Key))
+		return nil
 	}
+	m := &whisperv1.Parked{}
+	if err := proto.Unmarshal(rec.Value, m); err != nil {
+		return err
+	}
+	parked[string(rec.Key)] = m
 	return nil
 }
 
@@ -198,13 +193,14 @@ func (p *partition) presence(recs []*kgo.Record) {
 	for _, rec := range recs {
 		user, node, ok := bytes.Cut(rec.Key, []byte{0})
 		if !ok {
+			p.junk(rec, errors.New("the key is not user, 0x00, node"))
 			continue
 		}
 		in := domain.PresenceSeen{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
 		if rec.Value != nil {
 			in.Presence = &whisperv1.Presence{}
 			if err := proto.Unmarshal(rec.Value, in.Presence); err != nil {
-				p.role.log.Warn("presence can't be read", "partition", p.id, "offset", rec.Offset, "error", err)
+				p.junk(rec, err)
 				continue
 			}
 		}
@@ -223,13 +219,6 @@ func incarnationOf(rec *kgo.Record) uint64 {
 		}
 	}
 	return 0
-}
-
-func firstError(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 func sortedKeys(m map[string]*whisperv1.Parked) []string {

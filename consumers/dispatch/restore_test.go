@@ -29,7 +29,7 @@ func TestTheWindowReadsRecordsOfBothVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := &partition{state: domain.NewState(0, domain.DefaultPolicy())}
-			if err := p.restoreSeen([]*kgo.Record{{Value: value}}); (err != nil) != tc.bad {
+			if err := p.restoreSeen(&kgo.Record{Value: value}); (err != nil) != tc.bad {
 				t.Fatal(err)
 			}
 			if got := p.state.Stats().Seen; got != tc.known {

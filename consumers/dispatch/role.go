@@ -97,6 +97,8 @@ type Role struct {
 	notices *notices
 	recalls *recalls
 	bounces *bounces
+	poison  *poison
+	junk    *poison // told already
 
 	mu    sync.Mutex
 	parts map[int32]*partition
@@ -116,6 +118,7 @@ func New(cfg Config) (*Role, error) {
 	r.tables = newTables(r.log, cfg.Now)
 	r.notices = newNotices(r.log)
 	r.bounces = newBounces(r)
+	r.poison, r.junk = newPoison(), newPoison()
 	var err error
 	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
 		return nil, err
