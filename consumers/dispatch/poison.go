@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -19,6 +20,7 @@ import (
 //
 // The state is never mended in place: a decision changes several structures, and a half of one is worse than a restore.
 type poison struct {
+	any     atomic.Bool // nearly always false, and then nobody takes the lock
 	mu      sync.Mutex
 	records map[position]error
 }
@@ -46,10 +48,14 @@ func (q *poison) add(rec *kgo.Record, err error) bool {
 		return false
 	}
 	q.records[at] = err
+	q.any.Store(true)
 	return true
 }
 
 func (q *poison) reason(rec *kgo.Record) error {
+	if !q.any.Load() {
+		return nil
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.records[positionOf(rec)]
