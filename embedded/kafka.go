@@ -136,8 +136,11 @@ func (k *Kafka) unlock() {
 // `whisper dev` the clients end with the broker, and their ghosts would only hold partitions back, so
 // a new process starts without them.
 func lockKafkaData(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded kafka: make data folder: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { // of an earlier version, which left it open to everybody
+		return nil, fmt.Errorf("embedded kafka: close data folder: %w", err)
 	}
 	lock, holder, err := lockFile(filepath.Join(dir, "lock"))
 	if err != nil {
@@ -152,7 +155,7 @@ func lockKafkaData(dir string) (*os.File, error) {
 	}
 	err = os.Remove(filepath.Join(dir, "session_state.json"))
 	if err == nil || errors.Is(err, os.ErrNotExist) {
-		err = os.WriteFile(filepath.Join(dir, "incarnation"), []byte(incarnation), 0o644)
+		err = os.WriteFile(filepath.Join(dir, "incarnation"), []byte(incarnation), 0o600)
 	}
 	if err != nil {
 		_ = lock.Close()
@@ -164,7 +167,7 @@ func lockKafkaData(dir string) (*os.File, error) {
 // lockFile takes an exclusive lock that the kernel drops when this process ends. Somebody else's lock
 // is no error: the file is nil and holder is the process id that they wrote into it.
 func lockFile(path string) (file *os.File, holder string, err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, "", err
 	}

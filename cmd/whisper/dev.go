@@ -41,6 +41,8 @@ type devCmd struct {
 	KafkaListen    string   `default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"dev" help:"Where the embedded Kafka listens (default ${default})."`
 	PostgresListen string   `default:"127.0.0.1:5433" placeholder:"HOST:PORT" group:"dev" help:"Where the embedded Postgres listens; the host is 127.0.0.1 (default ${default})."`
 	Listen         string   `default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"dev" help:"Where clients connect (default ${default})."`
+	Origins        []string `placeholder:"URL" group:"dev" help:"Origins that browsers may connect from, like http://localhost:3000; * allows all; by default only the page of whisper dev."`
+	AuthSecret     string   `placeholder:"SECRET" group:"dev" help:"Secret of tokens, at least 32 bytes (default: one of your own, made by the first start and kept in your configuration folder)."`
 	Partitions     int32    `default:"4" placeholder:"N" group:"dev" help:"Partitions of every topic keyed by user id; fixed by the first start of a state folder (default ${default})."`
 	Ops            opsFlags `embed:"" group:"ops"`
 }
@@ -58,6 +60,9 @@ func (c *devCmd) topology() consumers.Topology {
 
 func (c *devCmd) Check() error {
 	errs := []error{c.topology().Validate(), c.Ops.config(nil).Validate()}
+	if c.AuthSecret != "" {
+		errs = append(errs, gateway.AuthConfig{HMACSecret: []byte(c.AuthSecret)}.Validate())
+	}
 	for name, addr := range map[string]string{"kafka-listen": c.KafkaListen, "postgres-listen": c.PostgresListen, "listen": c.Listen} {
 		host, port, err := net.SplitHostPort(addr)
 		if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
@@ -81,6 +86,7 @@ type dev struct {
 	postgres string // its URL once it is up
 
 	sockets string // where the gateway listens
+	secret  string // of tokens
 }
 
 func (c *devCmd) Run(ctx context.Context, p *process) error {
@@ -88,6 +94,11 @@ func (c *devCmd) Run(ctx context.Context, p *process) error {
 	if err := c.makeState(); err != nil {
 		return err
 	}
+	secret, err := secretOr(c.AuthSecret)
+	if err != nil {
+		return err
+	}
+	c.warnOfStrangers(log)
 	// Taken before anything starts, so that a busy port is told at once.
 	sockets, err := listenSockets(ctx, c.Listen)
 	if err != nil {
@@ -98,7 +109,7 @@ func (c *devCmd) Run(ctx context.Context, p *process) error {
 		_ = sockets.Close()
 		return err
 	}
-	d := &dev{cmd: c, p: p, role: role{topology: c.topology(), server: server, log: log, now: p.now}}
+	d := &dev{cmd: c, p: p, secret: secret, role: role{topology: c.topology(), server: server, log: log, now: p.now}}
 	return serving(ctx, server, func(ctx context.Context) error { return d.run(ctx, sockets) })
 }
 
@@ -106,12 +117,32 @@ func (c *devCmd) makeState() error {
 	if c.Ephemeral {
 		return nil
 	}
-	err := os.MkdirAll(c.State, 0o755)
+	err := os.MkdirAll(c.State, stateMode())
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return fmt.Errorf("state folder %s: %w; choose another with --state, or keep nothing with --ephemeral", path.Path, path.Err)
 	}
 	return err
+}
+
+// stateMode closes the state to the machine's other users: titles, bodies and push tokens are in it. Where root
+// starts Postgres, which does not run as root, its user must be able to pass through; nobody else can read the folder,
+// nor what is in the parts' own. A folder that is there already is left as it is: it may be somebody's for more than this.
+func stateMode() fs.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o711
+	}
+	return 0o700
+}
+
+// warnOfStrangers names what others than this machine can reach: none of it asks who they are, and the page makes
+// a token for anybody.
+func (c *devCmd) warnOfStrangers(log *slog.Logger) {
+	for flag, addr := range map[string]string{"kafka-listen": c.KafkaListen, "listen": c.Listen, "ops-addr": c.Ops.OpsAddr} {
+		if beyondThisMachine(addr) {
+			log.Warn("whisper dev can be reached from other machines, and anybody there can read and send everything", "setting", flag, "address", addr)
+		}
+	}
 }
 
 // folder is where a part keeps its state; empty: nowhere.
@@ -236,8 +267,8 @@ func (d *dev) components(sockets net.Listener) ([]component, error) {
 		func() ([]component, error) { return dispatchRole(d.role, dispatch.Config{}) },
 		func() ([]component, error) {
 			return d.gatewayWithPage(gateway.Config{
-				Node: "dev", Partitions: d.role.topology.Partitions, Origins: []string{"*"},
-				Auth: gateway.AuthConfig{HMACSecret: []byte(devSecret)}, DrainTimeout: time.Second,
+				Node: "dev", Partitions: d.role.topology.Partitions, Origins: d.cmd.Origins,
+				Auth: gateway.AuthConfig{HMACSecret: []byte(d.secret)}, DrainTimeout: time.Second,
 				MaxConnections: 1000, // no more than any machine's file limit allows
 			}, sockets)
 		},

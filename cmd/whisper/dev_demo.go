@@ -87,7 +87,7 @@ func (s *scene) produce(ctx context.Context, rec *kgo.Record) error {
 
 // connect is one user's app: it acknowledges by taking a notification.
 func (s *scene) connect(ctx context.Context, user string) (*client.Client, error) {
-	token, err := gateway.SignToken([]byte(devSecret), user, time.Hour, s.p.now())
+	token, err := gateway.SignToken([]byte(s.secret), user, time.Hour, s.p.now())
 	if err != nil {
 		return nil, err
 	}

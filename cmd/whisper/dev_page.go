@@ -40,7 +40,7 @@ func (d *dev) gatewayWithPage(cfg gateway.Config, sockets net.Listener) ([]compo
 }
 
 func (d *dev) pageToken(user string) (string, error) {
-	return gateway.SignToken([]byte(devSecret), user, time.Hour, d.role.now())
+	return gateway.SignToken([]byte(d.secret), user, time.Hour, d.role.now())
 }
 
 // pageCategory is that of what is sent from the page.

@@ -57,7 +57,7 @@ func TestAGatewayHasNoPage(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	sockets, ops := freeAddr(t), freeAddr(t)
-	_, stderr, stop := background(t, []string{"WHISPER_AUTH_SECRET=" + devSecret}, "gateway", "--node=n-1", "--kafka="+b.addr,
+	_, stderr, stop := background(t, []string{"WHISPER_AUTH_SECRET=" + testSecret}, "gateway", "--node=n-1", "--kafka="+b.addr,
 		"--partitions=3", "--listen="+sockets, "--ops-addr="+ops, "--max-connections=100", "--log-level=error")
 	eventually(t, "the gateway is ready", func() bool {
 		code, _, err := get(t.Context(), "http://"+ops+"/readyz")

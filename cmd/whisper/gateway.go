@@ -64,6 +64,7 @@ func (f gatewayFlags) Check() error {
 type authFlags struct {
 	AuthSecret         string        `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
 	AuthSecretPrevious string        `placeholder:"SECRET" help:"The secret before it, accepted beside it while tokens that it signed are about."`
+	AuthPublicSecret   bool          `help:"Start although the secret is one that everybody can read in Whisper's repository: for trying things out, where nobody else can connect."`
 	AuthPublicKeys     string        `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
 	AuthJWKS           string        `name:"auth-jwks" placeholder:"FILE|URL" help:"Public keys as a JSON Web Key Set; read again regularly, and when a token names a key that is not in it."`
 	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Between two readings of the key set (default ${default})."`
@@ -71,6 +72,17 @@ type authFlags struct {
 	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must name one of these."`
 	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
 	AuthLeeway         time.Duration `default:"10s" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; negative: not at all)."`
+}
+
+// checkSecrets refuses those that anybody can read.
+func (f authFlags) checkSecrets() error {
+	var errs []error
+	for name, secret := range map[string]string{"auth-secret": f.AuthSecret, "auth-secret-previous": f.AuthSecretPrevious} {
+		if isPublicSecret(secret) && !f.AuthPublicSecret {
+			errs = append(errs, fmt.Errorf("%s: is public, so anybody can make tokens for any user: `openssl rand -hex 32` makes one (or say --auth-public-secret)", name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (f authFlags) config() (gateway.AuthConfig, error) {
@@ -123,7 +135,7 @@ func (c *gatewayCmd) Check() error {
 		// Without the keys there is nothing to check them by.
 		cfg.Auth.HMACSecret = make([]byte, 32)
 	}
-	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), err, cfg.Validate()))
+	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), c.Auth.checkSecrets(), err, cfg.Validate()))
 }
 
 func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
@@ -131,6 +143,9 @@ func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
 		cfg, err := c.config()
 		if err != nil {
 			return nil, err
+		}
+		if isPublicSecret(c.Auth.AuthSecret) || isPublicSecret(c.Auth.AuthSecretPrevious) {
+			r.log.Warn("the secret of tokens is public: whoever can connect can be any user")
 		}
 		return gatewayRole(r, cfg)
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,7 @@ import (
 type listenCmd struct {
 	User       string `placeholder:"ID" help:"Whose notifications; makes a token with the secret."`
 	Token      string `placeholder:"JWT" help:"A token instead of a user."`
-	AuthSecret string `placeholder:"SECRET" help:"The gateways' secret (default: the one of whisper dev)."`
+	AuthSecret string `placeholder:"SECRET" help:"The gateways' secret (default: that of your whisper dev)."`
 	URL        string `name:"url" default:"ws://127.0.0.1:8080/v1/socket" placeholder:"URL" help:"The gateway's socket (default ${default})."`
 	Read       bool   `help:"Tell that each notification was read, too."`
 	Count      int    `placeholder:"N" help:"End after this many notifications."`
@@ -53,7 +52,11 @@ func (c *listenCmd) Check() error {
 }
 
 func (c *listenCmd) sign(now time.Time) (string, error) {
-	return gateway.SignToken([]byte(cmp.Or(c.AuthSecret, devSecret)), c.User, time.Hour, now)
+	secret, err := secretOr(c.AuthSecret)
+	if err != nil {
+		return "", err
+	}
+	return gateway.SignToken([]byte(secret), c.User, time.Hour, now)
 }
 
 // line is what --json prints: the frames of the public contract, and when this end saw a notification.

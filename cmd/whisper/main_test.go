@@ -10,5 +10,15 @@ import (
 func TestMain(m *testing.M) {
 	embedded.RunIfPostgresHost() // this binary is also the host of an embedded Postgres
 	runIfProgram()
-	os.Exit(m.Run())
+	// The secret of `whisper dev` stays out of the home of who runs the tests.
+	config, err := os.MkdirTemp("", "whisper-config-")
+	if err == nil {
+		err = os.Setenv("XDG_CONFIG_HOME", config)
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(config)
+	os.Exit(code)
 }

@@ -126,7 +126,7 @@ func TestBadSettings(t *testing.T) {
 		"a gateway's secret":   {nil, []string{"gateway"}, "auth-secret"},
 		"a key set nowhere":    {nil, []string{"gateway", "--auth-jwks=/nowhere/jwks.json"}, "--auth-jwks: open /nowhere/jwks.json"},
 		"a key without a cert": {nil, []string{"gateway", "--tls-key=/nowhere.pem"}, "--tls-cert: a certificate and its key"},
-		"an algorithm":         {nil, []string{"gateway", "--auth-secret=" + devSecret, "--auth-algorithms=none"}, `--auth-algorithms: no key given is for "none"`},
+		"an algorithm":         {nil, []string{"gateway", "--auth-secret=" + testSecret, "--auth-algorithms=none"}, `--auth-algorithms: no key given is for "none"`},
 		"revoking nobody":      {nil, []string{"revoke"}, "--user"},
 		"revoking a bad id":    {nil, []string{"revoke", "--user=" + strings.Repeat("x", 129)}, "--user: has 129 bytes"},
 		"redrive of nothing":   {nil, []string{"deadletters", "redrive"}, "give the numbers of dead letters, or --all"},

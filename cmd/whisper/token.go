@@ -8,14 +8,10 @@ import (
 	"github.com/klivvr/whisper/gateway"
 )
 
-// devSecret signs tokens for `whisper dev`, and for nothing else: it is public, and a gateway of its own
-// has no default. So `whisper token` and `whisper listen` need no settings beside a `whisper dev`.
-const devSecret = "whisper dev: everybody knows this secret"
-
 type tokenCmd struct {
 	User       string        `required:"" placeholder:"ID" help:"Whose token."`
 	TTL        time.Duration `name:"ttl" default:"1h" placeholder:"DURATION" help:"How long it is good for (default ${default})."`
-	AuthSecret string        `placeholder:"SECRET" help:"The gateways' secret (default: the one of whisper dev)."`
+	AuthSecret string        `placeholder:"SECRET" help:"The gateways' secret (default: that of your whisper dev)."`
 }
 
 // Help implements kong.HelpProvider.
@@ -26,9 +22,9 @@ func (c *tokenCmd) Help() string {
 }
 
 func (c *tokenCmd) sign(now time.Time) (string, error) {
-	secret := c.AuthSecret
-	if secret == "" {
-		secret = devSecret
+	secret, err := secretOr(c.AuthSecret)
+	if err != nil {
+		return "", err
 	}
 	return gateway.SignToken([]byte(secret), c.User, c.TTL, now)
 }
