@@ -20,7 +20,13 @@ help: ## This list
 
 .PHONY: build
 build: ## bin/whisper, static: time zones are inside
-	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o bin/whisper ./cmd/whisper
+	@$(MAKE) --no-print-directory binary OUT=bin/whisper
+
+# Also how the image is built. GOOS and GOARCH may be given; empty is this machine's.
+OUT ?= bin/whisper
+.PHONY: binary
+binary:
+	CGO_ENABLED=0 GOOS=$(GOOS) GOARCH=$(GOARCH) $(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT) ./cmd/whisper
 
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
@@ -56,16 +62,17 @@ generate: ## Everything that go:generate makes, offline
 	$(GO) generate ./...
 
 .PHONY: image
-image: build ## The container image, from bin/whisper alone
-	docker build -t $(IMAGE) .
+image: ## The container image, built in a container
+	docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: image-offline
+image-offline: ## The same image from a binary built here: no other image is needed
+	@$(MAKE) --no-print-directory binary GOOS=linux OUT=bin/linux/whisper
+	docker build --target prebuilt -t $(IMAGE) .
 
 .PHONY: up
 up: ## Everything in containers on this machine, as deployed; needs docker compose
-	$(MAKE) --no-print-directory image IMAGE=whisper:dev
-	@key=.whisper/compose/apns-key.p8; if [ ! -e $$key ]; then \
-		mkdir -p .whisper/compose && openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out $$key && chmod 644 $$key; \
-	fi
-	docker compose up --detach
+	VERSION=$(VERSION) docker compose up --detach --build
 
 .PHONY: clean
 clean: ## Remove what build made; state folders stay

@@ -91,6 +91,9 @@ func (src source) up(ctx context.Context, url, schema string, logger *slog.Logge
 	if err == nil {
 		err = finishIndexes(ctx, db, patient)
 	}
+	if err == nil && schema == Schema { // a rebuild's own schema is in the same database
+		err = guard(ctx, db, logger)
+	}
 	if err = errors.Join(err, release()); err != nil {
 		return fmt.Errorf("migrate the schema %s: %w", schema, withHint(err))
 	}
