@@ -307,11 +307,15 @@ func createTopic(ctx context.Context, adm *kadm.Client, s TopicSpec) error {
 	for k, v := range s.Configs {
 		configs[k] = kadm.StringPtr(v)
 	}
-	_, err := adm.CreateTopic(ctx, s.Partitions, s.Replication, configs, s.Name)
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	resp, err := adm.CreateTopic(ctx, s.Partitions, s.Replication, configs, s.Name)
+	switch {
+	case err == nil || errors.Is(err, kerr.TopicAlreadyExists):
+		return nil
+	case resp.ErrMessage != "": // the broker's own words name what is in the way
+		return fmt.Errorf("create topic %s: %w (%s)", s.Name, err, resp.ErrMessage)
+	default:
 		return fmt.Errorf("create topic %s: %w", s.Name, err)
 	}
-	return nil
 }
 
 func alterTopic(ctx context.Context, adm *kadm.Client, p TopicPlan) error {

@@ -86,7 +86,11 @@ func (k *kafka) Prepare(ctx context.Context) error {
 		return err
 	}
 	topology := consumers.Topology{Partitions: k.cfg.Partitions, Replication: k.cfg.Replication, MinISR: k.cfg.MinISR}
-	return consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node))
+	err := consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node))
+	if errors.Is(err, kerr.InvalidTopicException) {
+		return fmt.Errorf("node: the name %q can't be used: it is part of a topic's name, where Kafka takes a dot and an underscore for the same; choose another name: %w", k.cfg.Node, err)
+	}
+	return err
 }
 
 func (k *kafka) Publish(rec *kgo.Record, done func(error)) {
