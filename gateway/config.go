@@ -46,16 +46,21 @@ type Config struct {
 	// MaxConnections on this node (50,000) and of one user on this node (20).
 	MaxConnections int
 	MaxPerUser     int
-	// MaxPerAddress bounds the connections from one IPv4 address or IPv6 /64 (0: no bound, since behind a
-	// proxy all of them come from one).
+	// MaxPerAddress bounds the connections from one IPv4 address or IPv6 /64, counted from accept on (0: no bound,
+	// since behind a proxy that is not trusted all of them come from one).
 	MaxPerAddress int
+	// TrustedProxies are the addresses and networks (CIDR) of proxies whose word counts on where a client is:
+	// X-Forwarded-For, and with ProxyProtocol the PROXY header (version 1 or 2) that each of their connections must
+	// begin with. Their own addresses count for nobody; what others say of themselves is passed over.
+	TrustedProxies []string
+	ProxyProtocol  bool
 	// AdmitRate is how many connections are let in a second (2,000); who comes above it is told when to come
 	// again.
 	AdmitRate int
 	// HandshakeTimeout bounds the time until a client's request is whole (10 s).
 	HandshakeTimeout time.Duration
 	// MaxFrameRate bounds the frames a second of one client (100, and as many at once); acknowledging
-	// what it was sent does not count.
+	// what it was sent does not count. The ids in them are limited beside it: see maxIDs.
 	MaxFrameRate int
 	// Unpolled gives each connection a goroutine also where an epoll could read them all.
 	Unpolled bool
@@ -82,7 +87,7 @@ type Config struct {
 
 	// Now is the clock (time.Now).
 	Now func() time.Time
-	// Logger (discards) never gets contents, tokens or user ids.
+	// Logger (discards) never gets contents, tokens or user ids; of refused clients it gets the address.
 	Logger *slog.Logger
 	// Metrics is where the metrics are registered (the default set).
 	Metrics *metrics.Set
@@ -95,7 +100,8 @@ var topicPart = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
 // Validate names every problem of the settings.
 func (c Config) Validate() error {
 	_, certErr := newCertificate(c.TLSCert, c.TLSKey, time.Now)
-	errs := []error{c.validateNode(), c.Kafka.Validate(), c.Auth.Validate(), certErr}
+	_, proxiesErr := newProxies(c.TrustedProxies, c.ProxyProtocol)
+	errs := []error{c.validateNode(), c.Kafka.Validate(), c.Auth.Validate(), certErr, proxiesErr}
 	positive := func(name string, ok bool) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s: must be greater than 0", name))

@@ -247,8 +247,8 @@ func utf8Cases() (cases []wireCase) {
 	for name, sequence := range invalidUTF8 {
 		s := decode(sequence)
 		cases = append(cases,
-			wireCase{name, atOnce(frame(fin|opText, text(s))), refused},
-			wireCase{name + " in fragments", byFrames(fragments(text(s), 10)...), refused},
+			wireCase{name, atOnce(frame(fin|opText, text(s))), []string{"close:1007"}},
+			wireCase{name + " in fragments", byFrames(fragments(text(s), 10)...), []string{"close:1007"}},
 		)
 	}
 	return cases

@@ -17,7 +17,10 @@
 //     revocation closes every session that it covers, also one that is just being opened. Which algorithms
 //     count is fixed by the keys configured. No token is logged or sent back.
 //   - One session costs the others nothing: writes never block anything but their own session, which is
-//     closed when it falls behind.
+//     closed when it falls behind. Its frames and the ids in them are paid for (meter); who has used its share is
+//     not read until it is paid for. At most 8 KiB of one socket are read until others had their turn.
+//   - A connection that is no session yet keeps nobody out: silent ones go first, a token is verified before its
+//     connection takes a turn, and what strangers cost is counted for their address.
 //
 // # What it costs
 //
@@ -35,8 +38,8 @@
 // # Close codes
 //
 // 4001 unauthorized (at the door, or while connected: revoked), 4002 token expired (the same), 4003 bad
-// frame (binary, too big, not JSON), 4004 too slow, 4005 too many connections for this user, 1012 node
-// restarting. A frame that is JSON but can't be used (unknown type, unknown id, ids missing, a bad token) is
+// frame (binary, too big, not JSON), 4004 too slow, 4005 too many connections for this user (the one that was silent
+// longest goes), 1007 a text that is not UTF-8, 1012 node restarting. A frame that is JSON but can't be used (unknown type, unknown id, ids missing, a bad token) is
 // answered with an error frame and the session stays open; before 4003 an error frame says what was wrong.
 // Who does not answer a ping is cut off without a close frame, since nobody listens. A full, starting or
 // draining node answers 503 with Retry-After before the upgrade.

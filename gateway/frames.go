@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"github.com/klivvr/whisper/domain"
 )
@@ -118,13 +117,10 @@ type clientFrame struct {
 	Token string   `json:"token"`
 }
 
-// decodeFrame reads a client's text frame. Unknown fields are passed over, so that a newer client can
+// decodeFrame reads a client's text frame, which is UTF-8. Unknown fields are passed over, so that a newer client can
 // talk to an older node.
 func decodeFrame(b []byte) (clientFrame, *frameError) {
 	var f clientFrame
-	if !utf8.Valid(b) {
-		return f, &frameError{codeBadJSON, "the frame is not UTF-8", true}
-	}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, jsonError(err)
 	}

@@ -26,7 +26,7 @@ func testFramesThatCantBeUsed(t *testing.T, link change) {
 		"truncated":        {websocket.TextMessage, `{"type":"ack","ids":["a"`, codeBadJSON, true},
 		"two objects":      {websocket.TextMessage, `{"type":"ack","ids":["a"]}{}`, codeBadJSON, true},
 		"empty":            {websocket.TextMessage, ``, codeBadJSON, true},
-		"not UTF-8":        {websocket.TextMessage, "{\"type\":\"ack\",\"ids\":[\"\xff\"]}", codeBadJSON, true},
+		"too many ids":     {websocket.TextMessage, `{"type":"read","ids":[` + strings.Repeat(`"a",`, maxIDs) + `"b"]}`, codeBadIDs, false},
 		"an array":         {websocket.TextMessage, `[]`, codeBadFrame, false},
 		"a number":         {websocket.TextMessage, `7`, codeBadFrame, false},
 		"null":             {websocket.TextMessage, `null`, codeUnknownType, false},

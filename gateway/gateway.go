@@ -42,6 +42,10 @@ type Gateway struct {
 	admission   *admission
 	addresses   *addresses
 	handshakes  *handshakes
+	proxies     *proxies
+	badTokens   *limiter
+	renewals    chan struct{} // a place for each handshake that waits for the key set
+	refusals    *refusals
 	limit       atomic.Int64 // of connections: MaxConnections, or what the file limit leaves
 
 	began       time.Time // with its monotonic reading
@@ -89,8 +93,15 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.flusher = newFlusher()
 	g.admission = newAdmission(cfg.AdmitRate, cfg.Now())
 	g.addresses = newAddresses(cfg.MaxPerAddress)
-	g.handshakes = &handshakes{refused: g.metrics.handshakes}
-	g.handshakes.limit.Store(int64(cfg.AdmitRate) * max(1, int64(cfg.HandshakeTimeout.Seconds())))
+	if g.proxies, err = newProxies(cfg.TrustedProxies, cfg.ProxyProtocol); err != nil {
+		return nil, err
+	}
+	g.proxies.broken = g.metrics.proxy
+	places := int64(cfg.AdmitRate) * max(1, int64(cfg.HandshakeTimeout.Seconds()))
+	g.handshakes = newHandshakes(places, g.metrics.handshakes, g.addresses, g.proxies)
+	g.badTokens = newLimiter(tokenRoom)
+	g.renewals = make(chan struct{}, lateRoom)
+	g.refusals = newRefusals(cfg.Logger, cfg.Node, cfg.Now)
 	g.limit.Store(int64(cfg.MaxConnections))
 	g.metrics.watch(g, cfg.Metrics)
 	return g, nil
@@ -209,11 +220,12 @@ func (g *Gateway) listen(ctx context.Context) (net.Listener, error) {
 		addr := listener.Addr()
 		g.listening.Store(&addr)
 	}
-	return g.certificate.wrap(listener), nil
+	return g.certificate.wrap(g.proxies.wrap(listener)), nil
 }
 
 func (g *Gateway) newServer() *http.Server {
 	return &http.Server{
+		ConnContext:       g.handshakes.accepted,
 		ConnState:         g.handshakes.state,
 		Handler:           g.Handler(),
 		ReadHeaderTimeout: g.cfg.HandshakeTimeout,

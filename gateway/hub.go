@@ -64,8 +64,9 @@ func (h *hub) shard(id string) *shard {
 	return &h.shards[maphash.String(h.seed, id)%shards]
 }
 
-// add opens the session to frames; false: the user has too many.
-func (h *hub) add(s *session) bool {
+// add opens the session to frames. Where the user has too many, the one that was silent longest makes room: it
+// may be a ghost, whose client has long come again. It is out of the hub; the caller closes it.
+func (h *hub) add(s *session) (displaced *session) {
 	sh := h.shard(s.user)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -75,12 +76,25 @@ func (h *hub) add(s *session) bool {
 		sh.users[s.user] = u
 	}
 	if len(u.sessions) >= h.limit {
-		return false
+		i := quietest(u.sessions)
+		displaced = u.sessions[i]
+		u.sessions = append(u.sessions[:i:i], u.sessions[i+1:]...)
 	}
 	u.sessions = append(u.sessions, s)
 	u.latest = s.id
 	h.touch(u)
-	return true
+	return displaced
+}
+
+// quietest is the index of the session that was heard of least recently. One that lives answers pings, so this
+// is a ghost if there is one, at the latest when a ping has gone round.
+func quietest(sessions []*session) (least int) {
+	for i, s := range sessions {
+		if s.heard.Load() < sessions[least].heard.Load() {
+			least = i
+		}
+	}
+	return least
 }
 
 // remove is idempotent.

@@ -3,7 +3,9 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -32,8 +34,37 @@ func (s *session) received(b []byte) {
 			s.in = frameReader{}
 			return
 		}
+		if wait := s.ids.debt(now, idRoom); wait > 0 {
+			s.in.end(b)
+			s.rest(now + int64(wait))
+			return
+		}
 	}
 	s.in.end(b)
+}
+
+// rest reads nothing more until a time: the session has used its share. What its client goes on sending waits in
+// its socket, nothing of it is lost, and its silence meanwhile is not held against it.
+func (s *session) rest(until int64) {
+	s.g.metrics.rests.Inc()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		s.deafened = true // there is no time to wait for it
+		return
+	}
+	s.restsUntil = until
+	s.link.pause()
+	s.rearm()
+}
+
+// proceed: the session's share is paid for; whoever reads goes on with what it has of it.
+func (s *session) proceed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.freed {
+		s.link.resume()
+	}
 }
 
 // deaf: who was refused, broke the protocol or said goodbye is not listened to any more. In every other
@@ -57,7 +88,7 @@ func (s *session) breached(bad *breach) {
 func (s *session) inFrame(f inFrame, now int64) bool {
 	// Fragments are bounded by the size of what they make up, as long as there is something in them.
 	free := f.op == opContinuation && len(f.payload) > 0
-	if !free && !s.pace.allow(now, s.g.cfg.MaxFrameRate) {
+	if !free && !s.frames.allow(now, s.priceFrame(), time.Second) {
 		return s.answer(&frameError{codeTooFast, fmt.Sprintf("more than %d frames a second", s.g.cfg.MaxFrameRate), true})
 	}
 	switch f.op {
@@ -73,6 +104,10 @@ func (s *session) inFrame(f inFrame, now int64) bool {
 }
 
 func (s *session) text(payload []byte) bool {
+	if !utf8.Valid(payload) {
+		s.breached(&breach{code: closeNotUTF8, text: "a text frame is not UTF-8"})
+		return false
+	}
 	f, bad := decodeFrame(payload)
 	if bad == nil {
 		bad = s.handle(f)
@@ -94,10 +129,15 @@ func (s *session) answer(bad *frameError) bool {
 }
 
 func (s *session) handle(f clientFrame) *frameError {
-	switch f.Type {
-	case "refresh":
+	if f.Type == "refresh" {
 		s.g.metrics.refreshes.Inc()
 		return s.refresh(f.Token)
+	}
+	if len(f.IDs) > maxIDs {
+		return &frameError{codeBadIDs, fmt.Sprintf("%s: %d ids, at most %d in a frame; none of them counts", f.Type, len(f.IDs), maxIDs), false}
+	}
+	f.IDs = distinct(f.IDs)
+	switch f.Type {
 	case "read":
 		s.g.metrics.reads.Inc()
 		return s.reads(f.IDs)
@@ -105,6 +145,24 @@ func (s *session) handle(f clientFrame) *frameError {
 		s.g.metrics.acks.Inc()
 		return s.acks(f.IDs)
 	}
+}
+
+// maxIDs bounds the work that one frame asks for.
+const maxIDs = 256
+
+func (s *session) priceFrame() price { return time.Second / time.Duration(s.g.cfg.MaxFrameRate) }
+
+// distinct drops repeats, in place; the order stays.
+func distinct(ids []string) []string {
+	if len(ids) < 2 {
+		return ids
+	}
+	seen := make(map[string]struct{}, len(ids))
+	return slices.DeleteFunc(ids, func(id string) bool {
+		_, twice := seen[id]
+		seen[id] = struct{}{}
+		return twice
+	})
 }
 
 // acks settles those that this session was sent and names one of those that it was not.
@@ -117,6 +175,7 @@ func (s *session) acks(ids []string) *frameError {
 		} else {
 			unknown = id
 			strangers++
+			s.ids.charge(s.g.now(), priceID)
 		}
 	}
 	if strangers == 0 {
@@ -137,10 +196,11 @@ func (s *session) acknowledge(id string, reading bool) *delivery {
 	if d := s.unacked[hash]; d != nil {
 		s.forget(d)
 		s.recent.add(d)
-		s.pace.refund(s.g.cfg.MaxFrameRate)
+		s.frames -= meter(s.priceFrame()) // the frame was one that we asked for
 		return d
 	}
 	if e := s.recent.find(hash); e != nil {
+		s.ids.charge(s.g.now(), priceID)
 		return e.delivery(s, id, reading)
 	}
 	return nil
@@ -152,6 +212,7 @@ func (s *session) reads(ids []string) *frameError {
 	var bad *frameError
 	for _, id := range ids {
 		if err := domain.CheckKnownID(id); err != nil {
+			s.ids.charge(s.g.now(), priceID)
 			bad = &frameError{codeBadIDs, fmt.Sprintf("read: the id %q %s", cut(id), err), false}
 			continue
 		}
@@ -159,6 +220,7 @@ func (s *session) reads(ids []string) *frameError {
 			d.seen()
 			continue
 		}
+		s.ids.charge(s.g.now(), priceStranger)
 		s.g.readElsewhere(s.user, id)
 	}
 	return bad

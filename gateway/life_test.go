@@ -20,6 +20,8 @@ type fakeLink struct {
 	wrote   []byte
 	polled  bool
 	away    bool // whoever reads is busy elsewhere
+	paused  bool // nothing is read
+	resumed bool
 	started bool
 	cuts    int
 	hungUp  int
@@ -52,6 +54,8 @@ func (l *fakeLink) cut()                 { l.open("cut"); l.cuts++ }
 func (l *fakeLink) close()               { l.closed++ }
 func (l *fakeLink) attentive(int64) bool { return !l.away }
 func (l *fakeLink) poll()                { l.open("poll"); l.polled = true }
+func (l *fakeLink) pause()               { l.open("pause"); l.paused = true }
+func (l *fakeLink) resume()              { l.open("resume"); l.paused, l.resumed = false, true }
 
 func (l *fakeLink) open(what string) {
 	if l.closed > 0 {
@@ -73,8 +77,8 @@ func (n *node) opened(user string, auto bool) (*session, *fakeLink) {
 	l := &fakeLink{room: 1 << 30}
 	s.link = l
 	n.connections.Add(1)
-	if !s.join(welcomeFrame(s.id, time.Second)) {
-		n.t.Fatal("not let in")
+	if displaced := s.join(welcomeFrame(s.id, time.Second)); displaced != nil {
+		displaced.close(closeTooMany, "too many", false)
 	}
 	l.start()
 	s.flushNow()
@@ -205,17 +209,22 @@ func TestAFrameLargerThanTheBufferGoesAlone(t *testing.T) {
 
 // life is one session through which anything happens in any order.
 type life struct {
-	n     *node
-	s     *session
-	l     *fakeLink
-	sent  int
-	ended bool
+	n       *node
+	s       *session
+	l       *fakeLink
+	sent    int
+	strange int // ids named that it was not sent
+	ended   bool
 }
 
 // happen does one thing; nested: in the middle of a write.
 func (f *life) happen(t *rapid.T, nested bool) {
 	n, s, l := f.n, f.s, f.l
-	switch rapid.IntRange(0, 15).Draw(t, "what") {
+	if l.resumed && !nested && !f.ended {
+		l.resumed = false
+		s.received(nil)
+	}
+	switch rapid.IntRange(0, 16).Draw(t, "what") {
 	case 0, 1, 2:
 		lane := domain.Lanes[rapid.IntRange(0, 2).Draw(t, "lane")]
 		size := rapid.SampledFrom([]int{50, 300, 9000, 40_000}).Draw(t, "size")
@@ -225,10 +234,19 @@ func (f *life) happen(t *rapid.T, nested bool) {
 		})
 		f.sent++
 	case 3:
-		if !f.ended {
+		if !f.ended && !l.paused {
 			verb := rapid.SampledFrom([]string{"ack", "read"}).Draw(t, "verb")
 			id := rapid.IntRange(0, f.sent).Draw(t, "id")
-			s.received(clientFrameBytes(finBit|opText, fmt.Sprintf(`{"type":%q,"ids":["%d"]}`, verb, id)))
+			s.received(clientFrameBytes(finBit|opText, fmt.Sprintf(`{"type":%q,"ids":["%d","%d"]}`, verb, id, id)))
+		}
+	case 16:
+		if !f.ended && !l.paused { // of another session, or of nobody
+			for range rapid.IntRange(1, 3).Draw(t, "frames") {
+				f.strange += maxIDs
+				if s.received(idsFrame("read", 1_000_000+f.strange, maxIDs)); l.paused {
+					break
+				}
+			}
 		}
 	case 4, 5, 6:
 		l.room += rapid.SampledFrom([]int{1, 200, 20_000, 1 << 20}).Draw(t, "room")
@@ -328,7 +346,23 @@ func (f *life) check(t *rapid.T) {
 	f.n.wantNothingOpen()
 	f.n.timekeeper.each(func(*session) { t.Fatal("it is still waited for") })
 	failed := map[string]int{}
+	told := map[string]int{}
+	strangers := 0
+	defer func() {
+		passed := time.Duration(f.n.now() - f.n.began.UnixNano())
+		if most := 2*maxIDs + int(passed/priceStranger) + 1; strangers > most {
+			t.Fatalf("%d facts of strangers within %s", strangers, passed)
+		}
+	}()
 	for _, ev := range f.n.broker.allFacts() {
+		if ev.GetDeliveryRead() != nil {
+			if told[ev.GetNotificationId()]++; told[ev.GetNotificationId()] > 1 && len(ev.GetNotificationId()) > 6 {
+				t.Fatalf("%s was told twice", ev.GetNotificationId())
+			}
+			if len(ev.GetNotificationId()) > 6 {
+				strangers++
+			}
+		}
 		if ev.GetAttemptFailed() != nil {
 			failed[ev.GetNotificationId()]++
 		}

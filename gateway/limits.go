@@ -3,32 +3,10 @@ package gateway
 import (
 	"math"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/VictoriaMetrics/metrics"
 )
-
-// pace bounds the frames of one client, without a timer: when the bucket would be empty, had every frame
-// so far come on time (Unix nanoseconds). A second's worth may come at once.
-type pace int64
-
-func (p *pace) allow(now int64, perSecond int) bool {
-	gap := int64(time.Second) / int64(perSecond)
-	at := max(int64(*p), now) + gap
-	if at-now > int64(time.Second)+gap {
-		return false
-	}
-	*p = pace(at)
-	return true
-}
-
-// refund: the frame was one that we asked for.
-func (p *pace) refund(perSecond int) { *p -= pace(int64(time.Second) / int64(perSecond)) }
 
 // admission lets connections in at a rate. Who comes too early is told to come again when those before
 // have been let in: the refused are counted as a queue that empties at the rate.
@@ -84,12 +62,8 @@ func (a *admission) pass(now time.Time) {
 // address is what connections are counted by: an IPv4 address, or the /64 that one IPv6 host has to itself.
 type address = netip.Addr
 
-func addressOf(remote string) address {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return address{} // not TCP
-	}
-	a := ap.Addr().Unmap()
+func countedAs(a netip.Addr) address {
+	a = a.Unmap()
 	if a.Is6() {
 		if p, err := a.WithZone("").Prefix(64); err == nil {
 			return p.Addr()
@@ -131,27 +105,6 @@ func (c *addresses) remove(a address) {
 	defer c.mu.Unlock()
 	if c.count[a]--; c.count[a] <= 0 {
 		delete(c.count, a)
-	}
-}
-
-// handshakes bounds the connections that net/http holds: accepted, and not yet a session or refused. More
-// than can be let in within HandshakeTimeout would only use up files and memory.
-type handshakes struct {
-	limit   atomic.Int64
-	open    atomic.Int64
-	refused *metrics.Counter
-}
-
-func (h *handshakes) state(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		if h.open.Add(1) > h.limit.Load() {
-			h.refused.Inc()
-			_ = conn.Close() // net/http meets the end, and tells of it
-		}
-	case http.StateHijacked, http.StateClosed:
-		h.open.Add(-1)
-	case http.StateActive, http.StateIdle:
 	}
 }
 

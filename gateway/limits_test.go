@@ -3,9 +3,7 @@ package gateway
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -37,16 +35,16 @@ func (n *node) refused(t testing.TB, user string) (status, after int) {
 	return resp.StatusCode, after
 }
 
-func TestPaceLetsASecondsWorthInAtOnceAndThenTheRate(t *testing.T) {
+func TestAMeterLetsASecondsWorthInAtOnceAndThenTheRate(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		rate := rapid.IntRange(1, 1000).Draw(t, "rate")
 		now, allowed := int64(1e18), 0
 		began := now
-		var p pace
+		var p meter
 		for range rapid.IntRange(1, 500).Draw(t, "frames") {
 			now += rapid.Int64Range(0, 2*int64(time.Second)/int64(rate)).Draw(t, "pause")
-			if p.allow(now, rate) {
+			if p.allow(now, time.Second/time.Duration(rate), time.Second) {
 				allowed++
 			}
 			// The bucket, what dripped in, and the frame that is just let through.
@@ -54,7 +52,7 @@ func TestPaceLetsASecondsWorthInAtOnceAndThenTheRate(t *testing.T) {
 				t.Fatalf("%d frames in %s at %d a second", allowed, time.Duration(now-began), rate)
 			}
 		}
-		if now += int64(time.Second) + int64(time.Second)/int64(rate); !p.allow(now, rate) {
+		if now += int64(time.Second) + int64(time.Second)/int64(rate); !p.allow(now, time.Second/time.Duration(rate), time.Second) {
 			t.Fatal("refused after a second of silence")
 		}
 	})
@@ -162,13 +160,13 @@ func TestAddressesAreCountedByWhoHasThem(t *testing.T) {
 		"[fe80::1%eth0]:5":      "fe80::",
 		"@":                     "invalid IP",
 	} {
-		if got := addressOf(remote).String(); got != want {
+		if got := countedAs(hostOf(remote)).String(); got != want {
 			t.Errorf("%s counts as %s, want %s", remote, got, want)
 		}
 	}
 	c := newAddresses(1)
-	a := addressOf("192.0.2.1:1")
-	if !c.add(a) || c.add(a) || !c.add(addressOf("192.0.2.2:1")) || !c.add(address{}) || !c.add(address{}) {
+	a := countedAs(hostOf("192.0.2.1:1"))
+	if !c.add(a) || c.add(a) || !c.add(countedAs(hostOf("192.0.2.2:1"))) || !c.add(address{}) || !c.add(address{}) {
 		t.Error("miscounted")
 	}
 	c.remove(a)
@@ -206,27 +204,6 @@ func TestTheHeartbeatTellsTheLimitThatCounts(t *testing.T) {
 		beats := n.broker.heartbeats(t)
 		return beats[len(beats)-1].GetLimit() == 1234
 	})
-}
-
-// Who connects and says nothing holds neither a place nor, beyond a bound, a file.
-func TestSilentHandshakesAreBounded(t *testing.T) {
-	t.Parallel()
-	n := setup(t, func(c *Config, _ *fakeBroker) { c.HandshakeTimeout = time.Minute })
-	n.handshakes.limit.Store(10)
-	var silent []net.Conn
-	for range 10 {
-		silent = append(silent, dialRaw(t, n.Addr().String()))
-	}
-	eventually(t, "all to be accepted", func() bool { return n.handshakes.open.Load() == 10 })
-	if b, err := io.ReadAll(dialRaw(t, n.Addr().String())); err != nil || len(b) > 0 || n.metrics.handshakes.Get() != 1 {
-		t.Errorf("one too many got %q, %v", b, err)
-	}
-	silent[0].Close()
-	eventually(t, "room", func() bool { return n.handshakes.open.Load() == 9 })
-	n.connect("mona")
-	if n.handshakes.open.Load() != 9 {
-		t.Error("a session still counts as a handshake")
-	}
 }
 
 func TestAHandshakeMustBeWholeInTime(t *testing.T) {

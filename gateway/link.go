@@ -26,8 +26,12 @@ type link interface {
 	close()
 	// attentive: whatever the socket had at that time was looked at, so that silence is the client's.
 	attentive(at int64) bool
-	// poll asks to be told when the socket takes more.
+	// poll asks to be told when the socket takes more. Under the session's lock, as pause and resume.
 	poll()
+	// pause lets the reader read nothing until resume, which has it go on with what the session holds. The end of
+	// the connection is noticed all the same, at the latest when it is cut.
+	pause()
+	resume()
 }
 
 // stream is the link with a goroutine that reads and, while there is something to write, one that writes.
@@ -37,8 +41,10 @@ type stream struct {
 	timeout time.Duration
 	round   round
 
-	mu    sync.Mutex
-	hasty bool
+	mu      sync.Mutex
+	hasty   bool
+	severed bool
+	resting chan struct{} // closed by resume; nil: the reader reads
 }
 
 func (l *stream) start() { go l.read() }
@@ -50,6 +56,9 @@ func (l *stream) read() {
 		if n > 0 {
 			l.round.begin(l.s.g.now())
 			l.s.received(buf[:n])
+			for l.rested() {
+				l.s.received(nil)
+			}
 			l.round.idle()
 		}
 		if err != nil {
@@ -87,8 +96,42 @@ func (l *stream) hangUp() {
 func (l *stream) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hasty = true
+	l.hasty, l.severed = true, true
 	_ = l.SetDeadline(time.Unix(1, 0))
+	l.wake()
+}
+
+func (l *stream) pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.severed && l.resting == nil {
+		l.resting = make(chan struct{})
+	}
+}
+
+func (l *stream) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+}
+
+func (l *stream) wake() {
+	if l.resting != nil {
+		close(l.resting)
+		l.resting = nil
+	}
+}
+
+// rested waits for the end of a pause; false: there was none.
+func (l *stream) rested() bool {
+	l.mu.Lock()
+	resting := l.resting
+	l.mu.Unlock()
+	if resting == nil {
+		return false
+	}
+	<-resting
+	return true
 }
 
 func (l *stream) close()                  { _ = l.Close() }

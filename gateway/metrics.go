@@ -23,12 +23,14 @@ type instruments struct {
 	highUtilization          *metrics.Counter
 
 	acks, reads, badFrames *metrics.Counter
-	refreshes              *metrics.Counter
+	refreshes, rests       *metrics.Counter
 	framesOut, writes      *metrics.Counter
 	bytesOut               *metrics.Counter
 	full, notReady         *metrics.Counter
 	paced, addressFull     *metrics.Counter
 	handshakes             *metrics.Counter
+	origin, proxy          *metrics.Counter
+	badTokens              *metrics.Counter
 	unauthorized           *metrics.Counter
 	closes                 map[int]*metrics.Counter
 	closesOther            *metrics.Counter
@@ -48,6 +50,7 @@ func newInstruments(set *metrics.Set) *instruments {
 		highUtilization: set.GetOrCreateCounter(`whisper_gateway_high_utilization_total`),
 		acks:            set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="ack"}`),
 		reads:           set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="read"}`),
+		rests:           set.GetOrCreateCounter(`whisper_gateway_read_pauses_total`),
 		refreshes:       set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="refresh"}`),
 		badFrames:       set.GetOrCreateCounter(`whisper_gateway_frames_in_total{type="bad"}`),
 		framesOut:       set.GetOrCreateCounter(`whisper_gateway_frames_out_total`),
@@ -58,6 +61,9 @@ func newInstruments(set *metrics.Set) *instruments {
 		paced:           set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="paced"}`),
 		addressFull:     set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="address"}`),
 		handshakes:      set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="handshakes"}`),
+		origin:          set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="origin"}`),
+		proxy:           set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="proxy"}`),
+		badTokens:       set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="bad_tokens"}`),
 		unauthorized:    set.GetOrCreateCounter(`whisper_gateway_refusals_total{reason="unauthorized"}`),
 		closes:          map[int]*metrics.Counter{},
 		closesOther:     set.GetOrCreateCounter(`whisper_gateway_closes_total{code="other"}`),

@@ -43,7 +43,11 @@ type polled struct {
 	s    *session
 	fd   int
 	slot int32
+	rest atomic.Bool // paused
 }
+
+// readShare is what one session has read in a pass. The kernel has those with more take turns.
+const readShare = 8 << 10
 
 func newPoller(now func() int64) (*poller, error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
@@ -54,7 +58,7 @@ func newPoller(now func() int64) (*poller, error) {
 		_ = syscall.Close(fd)
 		return nil, fmt.Errorf("make an epoll: %w", err)
 	}
-	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), now: now, buf: make([]byte, 64<<10)}
+	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), now: now, buf: make([]byte, readShare)}
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		_ = p.file.Close()
 		return nil, fmt.Errorf("make an epoll: %w", err)
@@ -109,11 +113,18 @@ func (p *poller) pass(events []syscall.EpollEvent) (places int) {
 	p.mu.Unlock()
 	for _, r := range p.batch {
 		if r.events&syscall.EPOLLOUT != 0 {
-			r.l.watch(syscall.EPOLLIN)
 			r.l.s.writable()
+			if r.l.settle() {
+				r.l.s.received(nil) // what it held while it rested
+			}
 		}
-		if r.events&^syscall.EPOLLOUT != 0 {
+		switch {
+		case r.events&^syscall.EPOLLOUT == 0:
+		case !r.l.rest.Load():
 			p.read(r.l)
+		case r.events&(syscall.EPOLLHUP|syscall.EPOLLERR) != 0:
+			r.l.leave() // nobody is there any more, or we have cut it
+			r.l.s.ended()
 		}
 	}
 	clear(p.batch)
@@ -221,7 +232,40 @@ func (l *polled) write(b []byte) (written int, err error) {
 	return written, nil
 }
 
-func (l *polled) poll()   { l.watch(syscall.EPOLLIN | syscall.EPOLLOUT) }
+// wanted is what is watched for now; under the session's lock. Of a session that rests nothing is read; the end of
+// both halves is told all the same.
+func (l *polled) wanted() (events uint32) {
+	if !l.rest.Load() {
+		events = syscall.EPOLLIN
+	}
+	if l.s.writer == blocked {
+		events |= syscall.EPOLLOUT
+	}
+	return events
+}
+
+// settle watches for room no longer, unless the session waits for some. It says whether the session reads.
+func (l *polled) settle() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.watch(l.wanted())
+	return !l.rest.Load()
+}
+
+func (l *polled) poll() { l.watch(l.wanted()) }
+
+func (l *polled) pause() {
+	l.rest.Store(true)
+	l.watch(l.wanted())
+}
+
+// resume has the poller, which alone may read, told that there is room to write, as there mostly is: so it goes on
+// at once with what the session holds.
+func (l *polled) resume() {
+	l.rest.Store(false)
+	l.watch(syscall.EPOLLIN | syscall.EPOLLOUT)
+}
+
 func (l *polled) hurry()  {}
 func (l *polled) hangUp() { _ = syscall.Shutdown(l.fd, syscall.SHUT_WR) }
 func (l *polled) cut()    { _ = syscall.Shutdown(l.fd, syscall.SHUT_RDWR) }

@@ -12,16 +12,35 @@ import (
 )
 
 // Handler serves GET /v1/socket; it may be mounted beside others. It answers 503 until Run has made
-// the gateway ready, and while it drains.
+// the gateway ready, and while it drains. Whatever is no upgrade ends its connection.
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/socket", g.serveSocket)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // a place in the file table is worth more than a handshake of TCP
+		hs := g.handshakes.of(r)
+		defer hs.answered()
+		switch hs.asked() {
+		case http.StatusTooManyRequests:
+			g.addressFull(w)
+		case http.StatusServiceUnavailable:
+			g.metrics.handshakes.Inc()
+			refuse(w, http.StatusServiceUnavailable, jitter(time.Second, 4*time.Second), "too many connect at once")
+		default:
+			mux.ServeHTTP(w, r)
+		}
+	})
 }
 
+// serveSocket lets a client in, or says why not. Nothing of a stranger's costs the others more than looking at it:
+// the token is verified before the connection takes a turn of the admission.
 func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
-	upgrade := isUpgrade(r.Header)
+	hs := g.handshakes.of(r)
+	from := g.proxies.client(r, hs.conn)
+	upgrade := isUpgrade(r)
 	if upgrade && !g.originAllowed(r) {
+		g.metrics.origin.Inc()
+		g.refusals.tell("origin", from)
 		http.Error(w, "this origin may not connect", http.StatusForbidden)
 		return
 	}
@@ -31,14 +50,18 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, problem, status)
 			return
 		}
-		if !g.admit(w, r) {
+		if err := g.Ready(); err != nil {
+			g.metrics.notReady.Inc()
+			refuse(w, http.StatusServiceUnavailable, jitter(time.Second, 2*time.Second), err.Error())
 			return
 		}
 	}
-	grant, err := g.verifier.verify(r.Context(), tokenOf(r))
+	grant, err := g.verify(r)
+	if err != nil && !g.mayTryTokens(w, from, err) {
+		return
+	}
 	switch {
 	case !upgrade && err != nil:
-		g.metrics.unauthorized.Inc()
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
@@ -47,15 +70,67 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, errNotUpgrade.Error(), http.StatusUpgradeRequired)
 		return
 	}
+	if !hs.count(from) {
+		g.addressFull(w)
+		return
+	}
+	if !g.admit(w, err == nil) {
+		return
+	}
 	auto := r.URL.RawQuery != "" && r.URL.Query().Get("ack") == "auto"
 	s := newSession(g, grant, auto)
-	s.address = addressOf(r.RemoteAddr)
+	s.address = hs.handOver()
 	if failed := g.connect(s, w); failed != nil {
 		g.cfg.Logger.Debug("connection lost in its handshake", "node", g.cfg.Node, "error", failed)
 		g.release(s.address)
 		return
 	}
 	g.open(s, switching(r.Header), err)
+}
+
+var errKeysBusy = errors.New("too many wait for the key set")
+
+// verify checks the token of a request. Of those whose key is not known, a few wait until the key set is read again.
+func (g *Gateway) verify(r *http.Request) (grant, error) {
+	token := tokenOf(r)
+	got, err := g.verifier.check(token)
+	if !errors.Is(err, errUnknownKey) {
+		return got, err
+	}
+	select {
+	case g.renewals <- struct{}{}:
+		defer func() { <-g.renewals }()
+		return g.verifier.verify(r.Context(), token)
+	default:
+		return grant{}, errKeysBusy
+	}
+}
+
+// mayTryTokens counts a token that does not let its bearer in. false: it is answered already, since there were too
+// many from that address; otherwise the client is told what is wrong with it.
+func (g *Gateway) mayTryTokens(w http.ResponseWriter, from address, err error) bool {
+	if errors.Is(err, errKeysBusy) {
+		g.metrics.paced.Inc()
+		refuse(w, http.StatusServiceUnavailable, jitter(renewWait, renewWait), err.Error())
+		return false
+	}
+	g.metrics.unauthorized.Inc()
+	reason, cost := "bad token", priceBadToken
+	switch {
+	case errors.Is(err, errNoToken):
+		reason = "no token"
+	case errors.Is(err, errTokenExpired):
+		reason, cost = "expired token", priceOldToken
+	case errors.Is(err, errRevoked):
+		reason, cost = "revoked token", priceOldToken
+	}
+	g.refusals.tell(reason, from)
+	if g.badTokens.allow(from, g.now(), cost) {
+		return true
+	}
+	g.metrics.badTokens.Inc()
+	refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), "too many tokens that are not valid from this address")
+	return false
 }
 
 // connect takes the socket over for the session, out of net/http and, where it can be polled, out of net.
@@ -75,25 +150,24 @@ func (g *Gateway) connect(s *session, w http.ResponseWriter) error {
 // open welcomes the session and lets frames come, or says why not. What goes out first follows the answer
 // to the handshake in the same write. The handler returns afterwards: nothing of net/http is kept.
 func (g *Gateway) open(s *session, handshake []byte, refusal error) {
-	switch {
-	case refusal != nil:
-		g.metrics.unauthorized.Inc()
+	if refusal != nil {
 		code := closeUnauthorized
 		if errors.Is(refusal, errTokenExpired) {
 			code = closeExpired
 		}
 		s.refuse(handshake, code, refusal.Error())
-	case s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)):
-		s.link.start() // before anybody writes: a write that is blocked needs the poller
-		s.flushNow()
-		if s.revoked() { // while it was let in
-			s.close(closeUnauthorized, errRevoked.Error(), false)
-		}
-		if !g.serving() { // drain may have passed by between admit and join
-			s.close(closeRestarting, "the node is restarting", false)
-		}
-	default:
-		s.refuse(handshake, closeTooMany, "too many connections for this user")
+		return
+	}
+	if displaced := s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)); displaced != nil {
+		displaced.close(closeTooMany, "too many connections of this user: this one was silent longest", false)
+	}
+	s.link.start() // before anybody writes: a write that is blocked needs the poller
+	s.flushNow()
+	if s.revoked() { // while it was let in
+		s.close(closeUnauthorized, errRevoked.Error(), false)
+	}
+	if !g.serving() { // drain may have passed by between admit and join
+		s.close(closeRestarting, "the node is restarting", false)
 	}
 }
 
@@ -115,43 +189,39 @@ func (s *session) flushNow() {
 	outboxes.Put(box)
 }
 
-// admit reserves a connection, or answers with a time to wait that spreads those who come again.
-func (g *Gateway) admit(w http.ResponseWriter, r *http.Request) bool {
-	if err := g.Ready(); err != nil {
-		g.metrics.notReady.Inc()
-		refuse(w, http.StatusServiceUnavailable, jitter(time.Second, 2*time.Second), err.Error())
-		return false
-	}
-	n := g.connections.Add(1)
-	if n > g.limit.Load() {
+// admit reserves a connection, or answers with a time to wait that spreads those who come again. Who is only
+// told what is wrong with its token takes no turn of the admission.
+func (g *Gateway) admit(w http.ResponseWriter, welcome bool) bool {
+	if g.connections.Add(1) > g.limit.Load() {
 		g.connections.Add(-1)
 		g.metrics.full.Inc()
 		refuse(w, http.StatusServiceUnavailable, jitter(5*time.Second, 10*time.Second), "the node is full")
 		return false
 	}
-	from := addressOf(r.RemoteAddr)
-	if !g.addresses.add(from) { // first, so that one address can't take the others' turns
-		g.connections.Add(-1)
-		g.metrics.addressFull.Inc()
-		refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf("at most %d connections from one address", g.cfg.MaxPerAddress))
-		return false
-	}
-	if wait := g.admission.take(g.cfg.Now()); wait > 0 {
-		g.connections.Add(-1)
-		g.addresses.remove(from)
-		g.metrics.paced.Inc()
-		refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")
-		return false
+	if welcome {
+		if wait := g.admission.take(g.cfg.Now()); wait > 0 {
+			g.connections.Add(-1)
+			g.metrics.paced.Inc()
+			refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")
+			return false
+		}
 	}
 	g.load()
 	return true
 }
 
+func (g *Gateway) addressFull(w http.ResponseWriter) {
+	g.metrics.addressFull.Inc()
+	refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf("at most %d connections from one address", g.cfg.MaxPerAddress))
+}
+
 func refuse(w http.ResponseWriter, status int, wait time.Duration, text string) {
-	w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-	w.Header().Set("Connection", "close") // its place in the file table is worth more than a handshake of TCP
+	w.Header().Set("Retry-After", strconv.Itoa(seconds(wait)))
 	http.Error(w, text, status)
 }
+
+// seconds rounds up.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // release gives back what admit reserved.
 func (g *Gateway) release(a address) {

@@ -34,7 +34,7 @@ const (
 )
 
 // session is one socket. Frames are queued from any goroutine without blocking; what is queued is written
-// by the flusher, or by a goroutine where writes may wait. 424 bytes at rest.
+// by the flusher, or by a goroutine where writes may wait. 440 bytes at rest.
 type session struct {
 	g       *Gateway
 	link    link
@@ -50,30 +50,32 @@ type session struct {
 	refreshing atomic.Bool // a refresh waits for the key set
 
 	// The reader's own.
-	in   frameReader
-	pace pace
+	in     frameReader
+	frames meter
+	ids    meter
 
-	mu       sync.Mutex
-	login    login
-	expires  int64 // of the token, in Unix nanoseconds
-	pinged   int64 // when the ping went out that waits for its pong; 0: none
-	pingDue  int64
-	deadline int64 // when the socket is cut, or a blocked write given up; 0: never
-	queue    [queues]fifo
-	queued   int // bytes waiting or being written
-	unacked  map[domain.DeliveryHash]*delivery
-	recent   recent
-	stuck    *stuck // a write that the socket took a part of
-	goodbye  wireFrame
-	code     int
-	writer   writing
-	urgent   bool // waits among the urgent
-	auto     bool // taken by the socket counts as delivered
-	closing  bool
-	parted   bool // goodbye is written, or can't be
-	readDone bool // the reader has ended
-	freed    bool
-	deafened bool // the peer has said goodbye
+	mu         sync.Mutex
+	login      login
+	expires    int64 // of the token, in Unix nanoseconds
+	pinged     int64 // when the ping went out that waits for its pong; 0: none
+	pingDue    int64
+	deadline   int64 // when the socket is cut, or a blocked write given up; 0: never
+	restsUntil int64 // nothing is read until then: it has used its share; 0: it has not
+	queue      [queues]fifo
+	queued     int // bytes waiting or being written
+	unacked    map[domain.DeliveryHash]*delivery
+	recent     recent
+	stuck      *stuck // a write that the socket took a part of
+	goodbye    wireFrame
+	code       int
+	writer     writing
+	urgent     bool // waits among the urgent
+	auto       bool // taken by the socket counts as delivered
+	closing    bool
+	parted     bool // goodbye is written, or can't be
+	readDone   bool // the reader has ended
+	freed      bool
+	deafened   bool // the peer has said goodbye
 }
 
 // outgoing is a queued frame; d is nil for control frames.
@@ -113,17 +115,15 @@ func newSession(g *Gateway, grant grant, auto bool) *session {
 }
 
 // join lets frames come, after what is in first: whoever finds the session in the hub waits for the lock.
-// false: the user has too many. The caller must flush.
-func (s *session) join(first wireFrame) bool {
+// The caller must flush, and close the session that made room for this one, if there is one.
+func (s *session) join(first wireFrame) (displaced *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.g.hub.add(s) {
-		return false
-	}
+	displaced = s.g.hub.add(s)
 	s.writer, s.urgent = waiting, true // for the caller
 	s.push(queueControl, first, nil)
 	s.rearm()
-	return true
+	return displaced
 }
 
 // send queues a delivery's frame. false: the session is closed or was too slow, and d was not queued.
@@ -221,6 +221,9 @@ func (s *session) rearm() {
 	due := s.deadline
 	if !s.closing {
 		due = earliest(due, min(s.expires-s.g.drift(), s.pingDue))
+		if s.restsUntil != 0 {
+			due = min(due, s.restsUntil)
+		}
 	}
 	s.g.timekeeper.set(s, due)
 }

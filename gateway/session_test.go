@@ -164,17 +164,46 @@ func TestOneUserHasSoManyConnections(t *testing.T) { eachLink(t, testOneUserHasS
 func testOneUserHasSoManyConnections(t *testing.T, link change) {
 	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 2 })
 	first := n.connect("mona")
-	n.connect("mona")
-	third := n.dial("", bearer(n.token("mona", time.Hour)))
-	if kind, b, err := third.ReadMessage(); err == nil {
-		t.Errorf("the refused one was sent %d %s", kind, b)
-	} else if !websocket.IsCloseError(err, closeTooMany) {
-		t.Errorf("got %v, want %d", err, closeTooMany)
+	second := n.connect("mona")
+	if err := first.WriteMessage(websocket.PingMessage, nil); err != nil {
+		t.Fatal(err)
 	}
+	heard := func(i int) int64 {
+		sh := n.hub.shard("mona")
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		return sh.users["mona"].sessions[i].heard.Load()
+	}
+	eventually(t, "the first to be heard of after the second", func() bool { return heard(0) > heard(1) })
+	third := n.connect("mona")
+	second.wantClose(closeTooMany) // it was silent longest
 	n.connect("omar")
-	first.Close()
-	eventually(t, "room", func() bool { return n.connections.Load() == 2 })
-	n.connect("mona")
+	eventually(t, "the second to be gone", func() bool { return n.connections.Load() == 3 })
+	n.broker.put(domain.High, route(n, "mona", "a"))
+	first.wantNotification("a")
+	third.wantNotification("a")
+}
+
+// Connections whose clients are gone don't keep their user out: nothing answers on any of them.
+func TestGhostsMakeRoomForWhoComes(t *testing.T) {
+	t.Parallel()
+	n, first, _ := onFakeLink(t, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 3 })
+	ghosts := []*session{first}
+	for range 9 {
+		n.clock.advance(time.Second)
+		s, _ := n.opened("mona", false)
+		ghosts = append(ghosts, s)
+	}
+	for i, s := range ghosts {
+		if want := i < 7; s.closing != want || want && s.code != closeTooMany {
+			t.Errorf("ghost %d: closing %t with %d", i, s.closing, s.code)
+		}
+	}
+	n.presence.publish()
+	states := n.broker.presences(t)
+	if last := states[len(states)-1]; last.GetSessions() != 3 || last.GetLatestSession() != ghosts[9].id {
+		t.Errorf("presence: %v", last)
+	}
 }
 
 func TestAFullNodeRefusesBeforeTheUpgrade(t *testing.T) {

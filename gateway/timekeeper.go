@@ -146,6 +146,9 @@ func (s *session) ring(now, drift int64) {
 	case s.closing:
 	case s.expires-drift <= now:
 		act = func() { s.close(closeExpired, errTokenExpired.Error(), false) }
+	case s.restsUntil != 0 && s.restsUntil <= now:
+		s.restsUntil = 0
+		act = s.proceed
 	case s.pingDue > now:
 	case s.pinged == 0:
 		s.pinged, s.pingDue = now, now+int64(s.g.cfg.PongTimeout)
@@ -153,7 +156,7 @@ func (s *session) ring(now, drift int64) {
 		act = func() { s.control(pingFrame) }
 	case s.heard.Load() >= s.pinged:
 		s.pingDue, s.pinged = s.pinged+int64(s.g.cfg.PingInterval), 0
-	case !s.link.attentive(s.pingDue):
+	case s.restsUntil != 0 || !s.link.attentive(s.pingDue):
 		s.pingDue = now + int64(s.g.cfg.PongTimeout) // it is us who did not listen
 	default:
 		act = s.silent

@@ -13,8 +13,9 @@ import (
 // The handshake is our own, so that its answer and the welcome go out in one write and no buffer of a
 // library's connection stays behind.
 
-func isUpgrade(h http.Header) bool {
-	return hasToken(h["Connection"], "upgrade") && hasToken(h["Upgrade"], "websocket")
+// isUpgrade: HTTP/1.0 has no upgrades, and a server must pass over the header there (RFC 9110 §7.8).
+func isUpgrade(r *http.Request) bool {
+	return r.ProtoAtLeast(1, 1) && hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
 }
 
 // hasToken looks for a word in comma-separated header lines, whatever its case.
@@ -60,7 +61,8 @@ func hijack(w http.ResponseWriter) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over a connection: %w", err)
 	}
-	if rw.Reader.Buffered() > 0 {
+	conn, left := bare(conn)
+	if left || rw.Reader.Buffered() > 0 {
 		_ = conn.Close()
 		return nil, errors.New("the client sent frames before the handshake was over")
 	}

@@ -25,7 +25,9 @@ type gatewayFlags struct {
 	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
 	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
 	MaxPerUser       int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
-	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64 (default: no bound, since behind a proxy all come from one)."`
+	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64, counted from accept on (default: no bound, since behind a proxy that is not trusted all come from one)."`
+	TrustedProxies   []string      `placeholder:"CIDR" help:"Addresses and networks of proxies to believe about where a client is: the rightmost address of X-Forwarded-For that is none of them."`
+	ProxyProtocol    bool          `help:"Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2."`
 	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections let in a second; more are told when to come again (default ${default})."`
 	MaxFrame         int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
 	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client, not counting acknowledgements of what it was sent (default ${default})."`
@@ -36,7 +38,7 @@ type gatewayFlags struct {
 	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
 	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
 	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
-	ReceiptHold      time.Duration `default:"50ms" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; negative: not at all)."`
+	ReceiptHold      time.Duration `default:"50ms" zero:"not at all" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; 0: not at all)."`
 	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Bound of a clean stop; clients are asked to leave over half of it, one after the other (default ${default})."`
 	Unpolled         bool          `help:"Read each socket with a goroutine of its own, as where there is no epoll; to compare and to find faults."`
 }
@@ -48,8 +50,17 @@ func (f gatewayFlags) config() gateway.Config {
 		MaxPerAddress: f.MaxPerAddress, AdmitRate: f.AdmitRate, MaxFrameRate: f.MaxFrameRate, HandshakeTimeout: f.HandshakeTimeout, Unpolled: f.Unpolled,
 		MaxFrame: f.MaxFrame, SendBuffer: f.SendBuffer, MaxUnacked: f.MaxUnacked,
 		PingInterval: f.PingInterval, PongTimeout: f.PongTimeout, WriteTimeout: f.WriteTimeout,
-		Heartbeat: f.Heartbeat, ReceiptHold: f.ReceiptHold, DrainTimeout: f.Drain,
+		Heartbeat: f.Heartbeat, ReceiptHold: notAtAll(f.ReceiptHold), DrainTimeout: f.Drain,
+		TrustedProxies: f.TrustedProxies, ProxyProtocol: f.ProxyProtocol,
 	}
+}
+
+// notAtAll: 0 given means 0, which the gateway's own Config takes for its default.
+func notAtAll(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // Check finds what the gateway itself can't: it meets an address only when it listens.
@@ -71,7 +82,7 @@ type authFlags struct {
 	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept these only (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that the keys are for."`
 	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must name one of these."`
 	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
-	AuthLeeway         time.Duration `default:"10s" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; negative: not at all)."`
+	AuthLeeway         time.Duration `default:"10s" zero:"not at all" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; 0: not at all)."`
 }
 
 // checkSecrets refuses those that anybody can read.
@@ -89,7 +100,7 @@ func (f authFlags) config() (gateway.AuthConfig, error) {
 	cfg := gateway.AuthConfig{
 		HMACSecret: []byte(f.AuthSecret), PreviousHMACSecret: []byte(f.AuthSecretPrevious),
 		JWKS: f.AuthJWKS, JWKSRefresh: f.AuthJWKSRefresh, Algorithms: f.AuthAlgorithms,
-		Audiences: f.AuthAudience, Issuer: f.AuthIssuer, Leeway: f.AuthLeeway,
+		Audiences: f.AuthAudience, Issuer: f.AuthIssuer, Leeway: notAtAll(f.AuthLeeway),
 	}
 	if f.AuthPublicKeys == "" {
 		return cfg, nil

@@ -70,13 +70,14 @@
     return typeof v === "number" && Number.isFinite(v) ? v : otherwise;
   }
   var maxFrameBytes = 8 << 10;
+  var maxFrameIDs = 128;
   function encodeIDs(type, ids) {
     const frames = [];
     let part = [];
     let size = 0;
     for (const id of ids) {
       const bytes = JSON.stringify(id).length * 3;
-      if (part.length > 0 && size + bytes > maxFrameBytes) {
+      if (part.length > 0 && (size + bytes > maxFrameBytes || part.length === maxFrameIDs)) {
         frames.push(JSON.stringify({ type, ids: part }));
         part = [];
         size = 0;

@@ -69,6 +69,9 @@ function finite(v: unknown, otherwise: number): number {
 /** Half of what a gateway takes in one frame unless it was told otherwise (16 KiB). */
 const maxFrameBytes = 8 << 10;
 
+/** A gateway refuses a frame that names more than 256. */
+const maxFrameIDs = 128;
+
 /** Frames that name all ids, in order, none of them too large. */
 export function encodeIDs(type: "ack" | "read", ids: readonly string[]): string[] {
   const frames: string[] = [];
@@ -76,7 +79,7 @@ export function encodeIDs(type: "ack" | "read", ids: readonly string[]): string[
   let size = 0;
   for (const id of ids) {
     const bytes = JSON.stringify(id).length * 3; // at most: 3 bytes of UTF-8 a unit of UTF-16
-    if (part.length > 0 && size + bytes > maxFrameBytes) {
+    if (part.length > 0 && (size + bytes > maxFrameBytes || part.length === maxFrameIDs)) {
       frames.push(JSON.stringify({ type, ids: part }));
       part = [];
       size = 0;

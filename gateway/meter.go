@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+)
+
+// A price is how long one piece of work uses up the allowance of whoever asks for it. What is limited is work,
+// not how it is wrapped: a frame, each id in it, a token.
+type price = time.Duration
+
+const (
+	// priceBadToken of a token that nobody we trust signed; priceOldToken of one that has expired or was revoked:
+	// its bearer was let in once, and learns by it that a new one is due.
+	priceBadToken = 500 * time.Millisecond
+	priceOldToken = 50 * time.Millisecond
+	tokenRoom     = 30 * time.Second
+
+	// priceID of an id that tells nothing new, or none of this session's; priceStranger of one that was not sent to
+	// the session and is told as a fact all the same. idRoom is 256 of those at once, and then 5 a second.
+	priceID       = 2 * time.Millisecond
+	priceStranger = 200 * time.Millisecond
+	idRoom        = maxIDs * priceStranger
+)
+
+// meter bounds the work of one client, without a timer: when all that it had done would be paid for, had it come
+// evenly (Unix nanoseconds). As much as fits a room may come at once.
+type meter int64
+
+// allow takes a piece of work, or says that there is no room for it.
+func (m *meter) allow(now int64, p price, room time.Duration) bool {
+	if m.debt(now, room) > 0 {
+		return false
+	}
+	m.charge(now, p)
+	return true
+}
+
+// charge notes work that was done, also more than there was room for.
+func (m *meter) charge(now int64, p price) { *m = meter(max(int64(*m), now) + int64(p)) }
+
+// debt is how long it takes until there is room again; at most 0: there is.
+func (m *meter) debt(now int64, room time.Duration) time.Duration {
+	return time.Duration(max(int64(*m), now)-now) - room
+}
+
+// limiter has a meter for each address, for what is to be paid before there is a session. An address costs 60 bytes
+// until its work is paid for.
+type limiter struct {
+	room time.Duration
+
+	mu     sync.Mutex
+	meters map[address]meter
+	swept  int64
+}
+
+// maxMeters bounds the memory; who comes above it shares one meter.
+const maxMeters = 100_000
+
+func newLimiter(room time.Duration) *limiter {
+	return &limiter{room: room, meters: map[address]meter{}}
+}
+
+func (l *limiter) allow(from address, now int64, p price) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now-l.swept > int64(l.room) {
+		l.sweep(now)
+	}
+	m, known := l.meters[from]
+	if !known && len(l.meters) >= maxMeters {
+		from = address{}
+		m = l.meters[from]
+	}
+	ok := m.allow(now, p, l.room)
+	l.meters[from] = m
+	return ok
+}
+
+// sweep forgets what is paid for.
+func (l *limiter) sweep(now int64) {
+	l.swept = now
+	for a, m := range l.meters {
+		if int64(m) <= now {
+			delete(l.meters, a)
+		}
+	}
+}
