@@ -15,8 +15,8 @@ type benchBroadcastCmd struct {
 	Connected  int           `default:"10000" placeholder:"N" help:"How many of them hold a socket (default ${default})."`
 	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
 	Segment    string        `placeholder:"CEL" help:"Who is meant (default: everyone)."`
-	Alerts     int           `default:"100" placeholder:"N" help:"Alerts a second, before and during (default ${default})."`
-	Quiet      time.Duration `default:"60s" placeholder:"DURATION" help:"How long alerts are measured before it; then until its facts are in Postgres (default ${default})."`
+	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, before and during (default ${default})."`
+	Quiet      time.Duration `default:"60s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured before it; then until its facts are in Postgres (default ${default})."`
 	JSON       bool          `name:"json" help:"Print the report as JSON."`
 }
 

@@ -178,11 +178,34 @@ func start(ctx context.Context, parsed *kong.Context, c *cli, settings *settings
 	if c, ok := cmd.(checker); ok {
 		errs = append(errs, c.Check())
 	}
+	errs = append(errs, zeroes(parsed, errs))
 	if err := badSettings(errs); err != nil {
 		return report(stderr, settings, name, err)
 	}
 	p.log = p.logger(slog.LevelInfo)
 	return report(stderr, settings, name, cmd.Run(ctx, p))
+}
+
+// zeroes complains of every number and duration that is 0 though it means nothing there: what takes a setting of 0
+// for none given would go on with its default, and nobody would know. Where 0 means something the flag says so, by
+// the tag zero. Flags that the command complains of itself are left to it.
+func zeroes(parsed *kong.Context, errs []error) error {
+	told := map[string]bool{}
+	for _, err := range flatten(errors.Join(errs...)) {
+		name, _, _ := strings.Cut(err.Error(), ":")
+		told[name] = true
+	}
+	var found []error
+	for _, group := range parsed.Selected().AllFlags(false) {
+		for _, flag := range group {
+			byDefault := strings.Trim(flag.Default, "0hms")
+			if byDefault == "" || !flag.Target.CanInt() || !flag.Target.IsZero() || flag.Tag.Has("zero") || told[flag.Name] {
+				continue
+			}
+			found = append(found, fmt.Errorf("%s: must be greater than 0", flag.Name))
+		}
+	}
+	return errors.Join(found...)
 }
 
 // usageError is a wrong setting; it ends with exit code 2.

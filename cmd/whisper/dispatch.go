@@ -19,7 +19,7 @@ type dispatchCmd struct {
 // policyFlags are what an operator may set of the policy; they must be the same for all dispatch processes.
 type policyFlags struct {
 	AckTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"How long a client has to acknowledge before the next channel is tried (default ${default})."`
-	Spread     time.Duration `default:"15m" placeholder:"DURATION" help:"Over how long what waited for the same hour (the end of quiet hours, a new day) is let out (default ${default})."`
+	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Over how long what waited for the same hour (the end of quiet hours, a new day) is let out (default ${default})."`
 }
 
 func (f policyFlags) policy(window time.Duration) domain.Policy {

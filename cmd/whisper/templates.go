@@ -77,7 +77,7 @@ func (t checkedTemplate) print(w io.Writer, asJSON bool) error {
 
 type templatesApplyCmd struct {
 	Files []string      `arg:"" name:"file" help:"YAML or JSON, one template each. Its id is the field id, or the file's name."`
-	Keep  time.Duration `default:"2160h" placeholder:"DURATION" help:"Remove versions that were replaced longer ago than this (default ${default}); 0 keeps all. Deliveries wait for 60 days at most."`
+	Keep  time.Duration `default:"2160h" zero:"keep all" placeholder:"DURATION" help:"Remove versions that were replaced longer ago than this (default ${default}); 0 keeps all. Deliveries wait for 60 days at most."`
 	JSON  bool          `name:"json" help:"One JSON object a template."`
 	Kafka kafkaFlags    `embed:"" group:"kafka"`
 }
