@@ -198,8 +198,9 @@ func zeroes(parsed *kong.Context, errs []error) error {
 	var found []error
 	for _, group := range parsed.Selected().AllFlags(false) {
 		for _, flag := range group {
-			byDefault := strings.Trim(flag.Default, "0hms")
-			if byDefault == "" || !flag.Target.CanInt() || !flag.Target.IsZero() || flag.Tag.Has("zero") || told[flag.Name] {
+			// A default that is a number other than 0, perhaps with a unit.
+			byDefault := strings.ContainsAny(flag.Default[:min(1, len(flag.Default))], "123456789")
+			if !byDefault || !flag.Target.CanInt() || !flag.Target.IsZero() || flag.Tag.Has("zero") || told[flag.Name] {
 				continue
 			}
 			found = append(found, fmt.Errorf("%s: must be greater than 0", flag.Name))
