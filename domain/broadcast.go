@@ -106,8 +106,10 @@ func (w *walk) starts() time.Time {
 	return time.UnixMilli(w.acc.GetAcceptedAtMs())
 }
 
-func (w *walk) remembered() SeenDelivery {
-	return SeenDelivery{Hash: w.id.Hash(), Request: w.request, AcceptedMs: w.id.Time().UnixMilli()}
+func (s *State) rememberedWalk(w *walk) SeenDelivery {
+	return SeenDelivery{
+		Hash: w.id.Hash(), Request: w.request, AcceptedMs: w.id.Time().UnixMilli(), TakenMs: s.now.UnixMilli(), KeepMs: w.acc.GetExpiresAtMs(),
+	}
 }
 
 // newWalk: the event was checked by [CheckBroadcast].
@@ -138,9 +140,9 @@ const (
 // broadcast takes the partition's share of a broadcast. It is parked at once, so that its offset is let go.
 func (s *State) broadcast(in BroadcastArrived) {
 	w := newWalk(s.users, in.Event, in.Trace, in.Source)
-	first, ours := s.seen.lookup(w.id.Hash())
+	first, ours := s.seen.lookup(w.id.Hash(), w.request, w.id.Time())
 	if held := s.walks[w.note()]; held != nil { // also for longer than the window
-		first, ours = held.remembered(), true
+		first, ours = s.rememberedWalk(held), true
 	}
 	if ours {
 		if first.Request != w.request {
@@ -153,7 +155,7 @@ func (s *State) broadcast(in BroadcastArrived) {
 		s.put(Settle{Source: in.Source, Seen: &first})
 		return
 	}
-	seen := w.remembered()
+	seen := s.rememberedWalk(w)
 	s.seen.add(seen)
 	if r, told := s.replay[w.id.Hash()]; told {
 		w.again = r.at.Equal(w.id.Time())
@@ -161,7 +163,7 @@ func (s *State) broadcast(in BroadcastArrived) {
 	s.addWalk(w)
 	s.parkWalk(w)
 	s.announce(w)
-	if s.wasCancelled(w.note()) {
+	if s.wasCancelled(w.note(), w.id.Time()) {
 		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)
 	}
 	s.put(Settle{Source: in.Source, Seen: &seen})
@@ -284,7 +286,7 @@ func (s *State) tidyWalks() {
 		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
 			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
-			if seen, late := s.seen.end(w.remembered(), s.now); late {
+			if seen, late := s.seen.end(s.rememberedWalk(w), s.now); late {
 				s.put(Remember{Seen: seen})
 			}
 			delete(s.walks, w.note())

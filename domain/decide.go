@@ -80,9 +80,9 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.endDigested(in.Event) // also of a digest that comes twice
 
 	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
-	first, ours := s.seen.lookup(id.Hash())
+	first, ours := s.seen.lookup(id.Hash(), request, id.Time())
 	if held := s.deliveries[id.Hash()]; held != nil { // also for longer than the window
-		first, ours = held.remembered(), true
+		first, ours = s.remembered(held), true
 	}
 	if ours {
 		if first.Request != request {
@@ -95,14 +95,14 @@ func (s *State) arrive(in DeliveryArrived) {
 	}
 	// Is the id a broadcast's? One that was asked for later can only be known here already because we are being
 	// restored, and then this delivery was in flight.
-	if all, taken := s.seen.lookup(HashDelivery(ev.GetNotificationId(), "")); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
+	if all, taken := s.seen.lookup(HashDelivery(ev.GetNotificationId(), ""), request, id.Time()); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
 		s.duplicate(in, NewDeliveryID(time.UnixMilli(all.AcceptedMs), id.Hash()))
 		s.put(Settle{Source: in.Source})
 		return
 	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
 	d.recount = s.tally.before(d.user(), id.Hash())
-	s.seen.add(d.remembered())
+	s.seen.add(s.remembered(d))
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 
@@ -120,7 +120,7 @@ func (s *State) arrive(in DeliveryArrived) {
 			return
 		}
 	}
-	if s.wasCancelled(ev.GetNotificationId()) {
+	if s.wasCancelled(ev.GetNotificationId(), id.Time()) {
 		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
 		s.settle(d)
 		return
@@ -203,6 +203,11 @@ func (s *State) timePassed() {
 	s.forgetRetractions()
 	s.forgetCounts()
 	s.seen.forget(s.now)
+	for _, seen := range s.seen.rewrite(s.now) {
+		if !s.heldHash(seen.Hash) { // what is held is known by its own record, and written again at its end
+			s.put(Remember{Seen: seen})
+		}
+	}
 }
 
 func (s *State) profilePatched(in ProfilePatched) {
@@ -276,7 +281,7 @@ func (s *State) park(d *delivery) {
 			d.leaveSlice()
 			return
 		}
-		seen := d.remembered()
+		seen := s.remembered(d)
 		s.put(Settle{Source: d.source, Seen: &seen})
 	}
 }
@@ -308,7 +313,7 @@ func (s *State) settle(d *delivery) {
 	if d.walk != nil { // the window knows its broadcast
 		return
 	}
-	seen, late := s.seen.end(d.remembered(), s.now)
+	seen, late := s.seen.end(s.remembered(d), s.now)
 	switch {
 	case !d.parked:
 		s.put(Settle{Source: d.source, Seen: &seen})

@@ -270,7 +270,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 	slices.SortFunc(s.byUser[d.user()], compareArrival)
 	s.restoreDelivery(d, p)
-	s.seen.add(d.remembered())
+	s.seen.add(s.remembered(d))
 }
 
 // restoreDelivery puts d, which is held, where it stood.
@@ -434,11 +434,18 @@ func (d *delivery) channels() []string {
 	return d.acc.GetChannels()
 }
 
-func (d *delivery) remembered() SeenDelivery {
+func (s *State) heldHash(h DeliveryHash) bool {
+	return s.deliveries[h] != nil || slices.ContainsFunc(s.order, func(w *walk) bool { return w.id.Hash() == h })
+}
+
+// remembered is what the window knows of d, which is taken up now.
+func (s *State) remembered(d *delivery) SeenDelivery {
 	return SeenDelivery{
 		Hash:       d.id.Hash(),
 		Request:    d.request,
 		AcceptedMs: d.id.Time().UnixMilli(),
+		TakenMs:    s.now.UnixMilli(),
+		KeepMs:     d.acc.GetExpiresAtMs(),
 	}
 }
 

@@ -3,6 +3,7 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -31,8 +32,8 @@ func CheckBroadcast(ev *whisperv1.Event) error {
 func cancelHash(notification string) DeliveryHash { return HashDelivery(notification, cancelMark) }
 
 // wasCancelled: a cancel came before what it is about, or on another lane, within the window.
-func (s *State) wasCancelled(notification string) bool {
-	_, ok := s.seen.lookup(cancelHash(notification))
+func (s *State) wasCancelled(notification string, asked time.Time) bool {
+	_, ok := s.seen.lookup(cancelHash(notification), 0, asked)
 	return ok
 }
 
@@ -56,7 +57,7 @@ func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64,
 		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
 		s.settle(d)
 	}
-	seen := SeenDelivery{Hash: cancelHash(note), Request: FingerprintRequest(request), AcceptedMs: atUS / 1000}
+	seen := SeenDelivery{Hash: cancelHash(note), Request: FingerprintRequest(request), AcceptedMs: atUS / 1000, TakenMs: s.now.UnixMilli()}
 	s.seen.add(seen)
 	s.put(Settle{Source: source, Seen: &seen})
 	return len(held) > 0 || w != nil

@@ -19,7 +19,7 @@ func (s *State) restoreWalks() {
 			if w := s.restoreWalk(p); w != nil {
 				walks[w.id] = w
 				s.addWalk(w)
-				s.seen.add(w.remembered())
+				s.seen.add(s.rememberedWalk(w))
 			}
 		case p.GetCursor() != nil:
 			if id, err := DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {

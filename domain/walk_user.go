@@ -50,7 +50,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	id := NewDeliveryID(w.id.Time(), hash)
-	if first, dup := s.seen.lookup(hash); dup { // a request for single users had the same id
+	if first, dup := s.seen.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
 		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
 			Request: w.acc.GetRequest(), Recipients: 1, RequestedAtMs: w.id.Time().UnixMilli(),
 		}}})

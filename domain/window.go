@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"container/heap"
 	"hash/fnv"
 	"strconv"
 	"time"
@@ -18,6 +19,11 @@ type SeenDelivery struct {
 	AcceptedMs int64
 	// EndedMs is when it came to its end, in Unix milliseconds, where that was a good while later; otherwise 0.
 	EndedMs int64
+	// TakenMs is when it was taken up, as far as it is known: the window's log has it as its records' time. 0: AcceptedMs.
+	TakenMs int64
+	// KeepMs is until when it is remembered at least: its expiry, since a record that Kafka hands out again before that would
+	// be sent again. 0: for the window alone.
+	KeepMs int64
 }
 
 // endedLate is how long after the request an end is worth a record of its own: what is taken back is known for the
@@ -40,13 +46,23 @@ func FingerprintRequest(p *whisperv1.Position) uint64 {
 // ID is the delivery id that the first request made.
 func (d SeenDelivery) ID() DeliveryID { return NewDeliveryID(time.UnixMilli(d.AcceptedMs), d.Hash) }
 
-// window remembers deliveries for a while from their request: they are duplicates when they come again. It costs about
-// 60 bytes a delivery: at 1,000 deliveries a second on one partition and 24 hours, 5 GB, which is where more partitions or
-// a shorter window are due. What ended later than that it remembers from the end as well: it may be taken back.
+// window remembers deliveries, for its length from when they were taken up, and until they expire where that is later. It
+// tells two things apart:
+//
+//   - The same request again, by its position: a redelivery, however old it is.
+//   - Another request with the id: a duplicate, if the times of the two requests are less than the window apart. Neither is
+//     compared with the clock, so an outage between them and us changes nothing; and an id that is used every day is
+//     no duplicate of what was read late the day before.
+//
+// It costs about 70 bytes a delivery: at 1,000 deliveries a second on one partition and 24 hours, 6 GB, which is where more
+// partitions or a shorter window are due. What is kept for longer costs 32 bytes more, and is written again to the log
+// twice in a window, since Kafka forgets that log after one. What ended late it remembers from the end as well: it may
+// be taken back.
 type window struct {
 	keep  time.Duration
 	seen  map[DeliveryHash]firstRequest
-	order hashQueue // by arrival
+	order hashQueue // by arrival: those that are kept for the window
+	long  longHeap  // the others
 	ended map[DeliveryHash]lateEnd
 	last  hashQueue // of those that ended late, by their end
 }
@@ -75,16 +91,47 @@ func (q *hashQueue) drop(gone func(DeliveryHash) bool) {
 type firstRequest struct {
 	request    uint64
 	acceptedMs int64
+	untilS     uint32 // Unix seconds, which fit until 2106
+	long       bool   // among the long ones
+}
+
+func (r firstRequest) untilMs() int64 { return int64(r.untilS) * 1000 }
+
+// longKept is a place in the queue of those that outlive the window: when it is to be written again, or forgotten.
+type longKept struct {
+	nextMs int64
+	hash   DeliveryHash
+}
+
+type longHeap []longKept
+
+func (h longHeap) Len() int           { return len(h) }
+func (h longHeap) Less(i, j int) bool { return h[i].nextMs < h[j].nextMs }
+func (h longHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *longHeap) Push(x any)        { *h = append(*h, x.(longKept)) }
+func (h *longHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
 }
 
 func newWindow(keep time.Duration) window {
 	return window{keep: keep, seen: map[DeliveryHash]firstRequest{}, ended: map[DeliveryHash]lateEnd{}}
 }
 
-// lookup is the delivery as the first request made it.
-func (w *window) lookup(h DeliveryHash) (first SeenDelivery, ok bool) {
+// lookup is the delivery as the first request made it, if the request is the same, or another one within the window.
+func (w *window) lookup(h DeliveryHash, request uint64, accepted time.Time) (first SeenDelivery, ok bool) {
 	r, ok := w.seen[h]
-	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs}, ok
+	return r.delivery(h), ok && (r.request == request || !w.after(r, accepted.UnixMilli()))
+}
+
+func (r firstRequest) delivery(h DeliveryHash) SeenDelivery {
+	return SeenDelivery{Hash: h, Request: r.request, AcceptedMs: r.acceptedMs, KeepMs: r.untilMs()}
+}
+
+// after: a request of that time is a new one with the same id.
+func (w *window) after(r firstRequest, acceptedMs int64) bool {
+	return acceptedMs >= r.acceptedMs+w.keep.Milliseconds()
 }
 
 // since is when a delivery was asked for that may still be taken back.
@@ -96,16 +143,29 @@ func (w *window) since(h DeliveryHash) (at time.Time, ok bool) {
 	return time.UnixMilli(r.acceptedMs), ok
 }
 
-// add remembers a delivery; the first request stands, and the last end.
+// add remembers a delivery; the first request of a window stands, and the last end.
 func (w *window) add(d SeenDelivery) {
-	if _, ok := w.seen[d.Hash]; !ok {
-		w.seen[d.Hash] = firstRequest{d.Request, d.AcceptedMs}
-		w.order.push(d.Hash)
+	if r, known := w.seen[d.Hash]; !known || w.after(r, d.AcceptedMs) {
+		taken := max(d.TakenMs, d.AcceptedMs)
+		until := max(taken+w.keep.Milliseconds(), d.KeepMs)
+		long := until > taken+w.keep.Milliseconds()
+		w.seen[d.Hash] = firstRequest{d.Request, d.AcceptedMs, uint32((until + 999) / 1000), long}
+		if long {
+			heap.Push(&w.long, longKept{w.next(taken, until), d.Hash})
+		} else {
+			w.order.push(d.Hash)
+		}
 	}
 	if d.EndedMs > w.ended[d.Hash].endedMs {
 		w.ended[d.Hash] = lateEnd{d.AcceptedMs, d.EndedMs}
 		w.last.push(d.Hash)
 	}
+}
+
+// next is when one that was written at a time is to be looked at again, or forgotten. Half a window: an outage of the other half
+// loses nothing.
+func (w *window) next(writtenMs, untilMs int64) int64 {
+	return min(writtenMs+w.keep.Milliseconds()/2, untilMs)
 }
 
 // end remembers that a delivery came to its end now; late says that it has to be written once more.
@@ -117,17 +177,19 @@ func (w *window) end(d SeenDelivery, now time.Time) (_ SeenDelivery, late bool) 
 	return d, late
 }
 
-// forget drops what left the window. Arrivals are ordered by time but for lanes and delays, so an entry
-// may stay a little longer behind a younger one; never shorter.
+// forget drops what is remembered no longer. Arrivals are ordered by time but for delays, so an entry may stay a little
+// longer behind a younger one; never shorter.
 func (w *window) forget(now time.Time) {
-	oldest := now.Add(-w.keep).UnixMilli()
+	ms := now.UnixMilli()
 	w.order.drop(func(h DeliveryHash) bool {
-		gone := w.seen[h].acceptedMs < oldest
-		if gone {
+		r, known := w.seen[h]
+		gone := r.untilMs() < ms
+		if gone && known && !r.long {
 			delete(w.seen, h)
 		}
-		return gone
+		return gone || r.long // another one took its place
 	})
+	oldest := now.Add(-w.keep).UnixMilli()
 	w.last.drop(func(h DeliveryHash) bool {
 		gone := w.ended[h].endedMs < oldest
 		if gone {
@@ -135,4 +197,25 @@ func (w *window) forget(now time.Time) {
 		}
 		return gone
 	})
+}
+
+// rewrite forgets what outlived the window and expired, and says what of the rest is to be written again, a slice at a
+// time.
+func (w *window) rewrite(now time.Time) (again []SeenDelivery) {
+	ms := now.UnixMilli()
+	for n := 0; n < DueSlice && len(w.long) > 0 && w.long[0].nextMs <= ms; n++ {
+		h := w.long[0].hash
+		r, known := w.seen[h]
+		if !known || !r.long || r.untilMs() <= ms {
+			if r.long {
+				delete(w.seen, h)
+			}
+			heap.Pop(&w.long)
+			continue
+		}
+		again = append(again, r.delivery(h))
+		w.long[0].nextMs = w.next(ms, r.untilMs())
+		heap.Fix(&w.long, 0)
+	}
+	return again
 }

@@ -126,17 +126,24 @@ func (p *partition) restoreSeen(rec *kgo.Record) error {
 		return err
 	}
 	hashes, size := m.GetHashes(), len(domain.DeliveryHash{})
-	later := m.GetLaterMs()
+	later, keep := m.GetLaterMs(), m.GetKeepMs()
+	if keep == nil { // none is kept for longer than the window
+		keep = make([]uint64, len(m.GetRequests()))
+	}
 	if later == nil { // an earlier version's
 		later = make([]uint64, len(m.GetRequests()))
 	}
-	if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n {
+	if n := len(m.GetRequests()); len(hashes) != size*n || len(m.GetAcceptedMs()) != n || len(later) != n || len(keep) != n {
 		return errors.New("lists of different lengths")
 	}
 	p.patches.restore(m)
 	for i, request := range m.GetRequests() {
 		seen := domain.SeenDelivery{
 			Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
+			TakenMs: rec.Timestamp.UnixMilli(),
+		}
+		if keep[i] > 0 {
+			seen.KeepMs = seen.AcceptedMs + int64(keep[i])
 		}
 		if later[i] > 0 {
 			seen.EndedMs = seen.AcceptedMs + int64(later[i])

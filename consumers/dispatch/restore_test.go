@@ -18,9 +18,11 @@ func TestTheWindowReadsRecordsOfBothVersions(t *testing.T) {
 		known int
 		bad   bool
 	}{
-		"an earlier version's": {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}}, known: 2},
-		"one that ended late":  {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, LaterMs: []uint64{0, 90_000}}, known: 2},
-		"a list too short":     {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, LaterMs: []uint64{9}}, bad: true},
+		"an earlier version's":  {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}}, known: 2},
+		"one that ended late":   {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, LaterMs: []uint64{0, 90_000}}, known: 2},
+		"one that is kept":      {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, KeepMs: []uint64{0, 9_000_000_000}}, known: 2},
+		"a short list of keeps": {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, KeepMs: []uint64{9}}, bad: true},
+		"a list too short":      {seen: &whisperv1.Seen{Hashes: append(hash("a"), hash("b")...), Requests: []uint64{1, 2}, AcceptedMs: []uint64{5, 6}, LaterMs: []uint64{9}}, bad: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

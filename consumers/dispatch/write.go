@@ -150,15 +150,22 @@ const seenPerRecord = 20_000
 func (p *partition) writeSeen(e *epoch) {
 	seen, patches := e.seen, e.patches
 	e.seen, e.patches = nil, nil
+	long := false // one is to be remembered for longer than the window
 	for len(seen) > 0 || len(patches) > 0 {
 		n := min(len(seen), seenPerRecord)
 		m := &whisperv1.Seen{Hashes: make([]byte, 0, n*len(domain.DeliveryHash{})), PatchSources: patches}
-		patches = nil
+		patches, long = nil, false
 		for _, d := range seen[:n] {
 			m.Hashes = append(m.Hashes, d.Hash[:]...)
 			m.Requests = append(m.Requests, d.Request)
 			m.AcceptedMs = append(m.AcceptedMs, uint64(d.AcceptedMs))
 			m.LaterMs = append(m.LaterMs, uint64(max(d.EndedMs-d.AcceptedMs, 0)))
+			if m.KeepMs = append(m.KeepMs, uint64(max(d.KeepMs-d.AcceptedMs, 0))); d.KeepMs > d.TakenMs+p.role.cfg.Policy.Window.Milliseconds() {
+				long = true
+			}
+		}
+		if !long {
+			m.KeepMs = nil
 		}
 		p.publishIn(e, p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id)), Headers: p.owner}, m)
 		seen = seen[n:]
