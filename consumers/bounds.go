@@ -195,6 +195,7 @@ func fetchOne(ctx context.Context, cl *kgo.Client, topic string, id [16]byte, le
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID, t.Partitions = topic, id, append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
+	defer looking(cl)()
 	raw, err := cl.Broker(int(leader)).RetriableRequest(ctx, req)
 	if err != nil {
 		return nil, err

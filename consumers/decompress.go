@@ -35,15 +35,28 @@ var bounded = sync.OnceValue(func() kgo.Decompressor {
 
 // expander is a client's decompressor.
 type expander struct {
-	left atomic.Int64 // of maxExpandedFetch
+	left  atomic.Int64 // of maxExpandedFetch
+	looks atomic.Int32 // fetches that are ours and not the consumer's
 }
 
-// OnBrokerRead implements kgo.HookBrokerRead: it is called before an answer is expanded.
+// OnBrokerRead implements kgo.HookBrokerRead: it is called before an answer is expanded. The answer to a look of ours
+// may come while one to the consumer is being expanded, and must not give it more. If it is the other way round,
+// the consumer's answer is fetched again.
 func (e *expander) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
 	const fetch = 1
-	if key == fetch {
+	if key == fetch && e.looks.Load() == 0 {
 		e.left.Store(maxExpandedFetch)
 	}
+}
+
+// looking marks a fetch of ours by a client until done is called.
+func looking(cl *kgo.Client) (done func()) {
+	e, ok := cl.OptValue(kgo.WithDecompressor).(*expander)
+	if !ok {
+		return func() {}
+	}
+	e.looks.Add(1)
+	return func() { e.looks.Add(-1) }
 }
 
 // Decompress implements kgo.Decompressor.

@@ -53,9 +53,9 @@ func suspicious(err error) bool {
 // only where no record can be handed out before. A batch that can't be read is in the dead letters then. there says
 // that a record at from could be read.
 func (s *skipper) pass(ctx context.Context, topic string, partition int32, from int64) (next int64, there bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	looked, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	next, there, bad, err := s.look(ctx, topic, partition, from)
+	next, there, bad, err := s.look(looked, topic, partition, from)
 	if err != nil {
 		return from, false, fmt.Errorf("look at %s/%d from %d: %w", topic, partition, from, err)
 	}
@@ -64,6 +64,9 @@ func (s *skipper) pass(ctx context.Context, topic string, partition int32, from 
 	}
 	s.cfg.logger().Error("a batch can't be read, it is skipped and told to the dead letters",
 		"topic", topic, "partition", partition, "first_offset", bad.first, "last_offset", bad.last, "error", bad.why)
+	// Time of its own: a letter that is written but not waited for is written again.
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	if err := s.cl.ProduceSync(ctx, s.letter(topic, partition, bad)).FirstErr(); err != nil {
 		return from, false, fmt.Errorf("write a dead letter for %s/%d: %w", topic, partition, err)
 	}

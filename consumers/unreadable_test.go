@@ -60,7 +60,7 @@ func writePacked(t *testing.T, c consumers.ClientConfig, topic string, p packed)
 // filler is large, since a producer sends what compression does not make smaller as it is.
 func filler(topic string) *kgo.Record { return &kgo.Record{Topic: topic, Value: make([]byte, 450_000)} }
 
-// letters are the dead letters that there are, as "topic/partition/first-last: error".
+// letters are the dead letters that there are, without repetitions, as "topic/partition/first-last: error".
 func letters(t *testing.T, c consumers.ClientConfig) []string {
 	t.Helper()
 	reader := runReader(t, c)
@@ -79,7 +79,7 @@ func letters(t *testing.T, c consumers.ClientConfig) []string {
 	}
 	await(t, "the dead letters", caughtUp)
 	reader.Unfollow(consumers.TopicDeadLetters, 0)
-	return got
+	return slices.Compact(got)
 }
 
 // TestLoopGoesOnBehindABatchThatCantBeRead, wherever it stands, and tells the dead letters which offsets it held.
