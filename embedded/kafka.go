@@ -171,10 +171,10 @@ func lockFile(path string) (file *os.File, holder string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := flock(f, false); err != nil {
 		b, _ := os.ReadFile(path)
 		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+		if errors.Is(err, errLocked) {
 			return nil, strings.TrimSpace(string(b)), nil
 		}
 		return nil, "", err

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 )
 
 // PostgresConfig says where the embedded Postgres listens and what it keeps.
@@ -139,7 +138,7 @@ func (p *Postgres) launch(hc hostConfig) (io.Reader, error) {
 	p.host = exec.CommandContext(context.Background(), exe)
 	p.host.Env = append(os.Environ(), hostEnv+"=1")
 	p.host.Dir = "/"
-	p.host.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	p.host.SysProcAttr = ownSession()
 	if p.stdin, err = p.host.StdinPipe(); err != nil {
 		return nil, err
 	}

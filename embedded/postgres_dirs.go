@@ -9,7 +9,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 )
 
 // prepare decides who runs Postgres and where its state and binaries lie, and makes those folders.
@@ -178,11 +177,4 @@ func reachableTemp(uid, gid int) string {
 		return "/var/tmp"
 	}
 	return ""
-}
-
-func owner(fi os.FileInfo) (uid, gid int) {
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return int(st.Uid), int(st.Gid)
-	}
-	return -1, -1
 }

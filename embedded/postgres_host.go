@@ -113,7 +113,7 @@ func (h *host) becomeUser() error {
 	if h.UID < 0 {
 		return nil
 	}
-	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(h.GID), syscall.Setuid(h.UID)); err != nil {
+	if err := becomeID(h.UID, h.GID); err != nil {
 		return fmt.Errorf("become user %d: %w", h.UID, err)
 	}
 	return os.Setenv("HOME", h.StateDir)
@@ -244,7 +244,7 @@ func (h *host) lockDownload() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache folder: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	if err := flock(f, true); err != nil {
 		return nil, fmt.Errorf("lock cache folder: %w", err)
 	}
 	release = func() { _ = f.Close() }
@@ -278,7 +278,7 @@ func postmasterPID(dataDir string) (int, error) {
 func killTree(pid int) error {
 	pids := append([]int{pid}, childrenOf(pid)...)
 	for _, p := range pids {
-		if err := syscall.Kill(p, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := killHard(p); err != nil {
 			return fmt.Errorf("kill process %d: %w", p, err)
 		}
 	}

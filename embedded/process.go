@@ -2,14 +2,12 @@ package embedded
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // process is what the system tells of one.
@@ -21,7 +19,7 @@ type process struct {
 
 // alive counts a zombie as gone: a container's first process need not reap what it inherits.
 func alive(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+	if !exists(pid) {
 		return false
 	}
 	for _, p := range processes(pid) {

@@ -271,7 +271,7 @@ func (b *Broker) Start(ctx context.Context) error {
 	}
 	b.pid, b.exited = cmd.Process.Pid, exited
 	if err := b.ready(ctx); err != nil {
-		_ = syscall.Kill(b.pid, syscall.SIGKILL)
+		_ = signal(b.pid, syscall.SIGKILL)
 		<-b.exited
 		return err
 	}
@@ -321,7 +321,7 @@ func (b *Broker) signal(ctx context.Context, sig syscall.Signal) error {
 	if b.exited == nil || closed(b.exited) {
 		return nil
 	}
-	if err := syscall.Kill(b.pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := signal(b.pid, sig); err != nil {
 		return fmt.Errorf("kafka: signal process %d: %w", b.pid, err)
 	}
 	select {
