@@ -40,6 +40,8 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.recalled(in.Notification)
 	case PresenceSeen:
 		s.presenceSeen(in)
+	case NodesSwept:
+		s.sweep(in)
 	case NodeSeen:
 		s.nodeSeen(in)
 	case ProfilePatched:

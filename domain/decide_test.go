@@ -149,6 +149,8 @@ func said(o domain.Output) string {
 		return fmt.Sprintf("recall %s from %d", o.Notification, o.From.Unix()-t0.Unix())
 	case domain.Unpark:
 		return "unpark"
+	case domain.PutPresence:
+		return fmt.Sprintf("presence of %s on %s", o.User, o.Node)
 	case domain.PutUser:
 		if o.Profile == nil {
 			return "forget " + o.User

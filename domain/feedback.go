@@ -132,6 +132,9 @@ func (s *State) presenceSeen(in PresenceSeen) {
 	i := slices.IndexFunc(places, func(p presence) bool { return p.node == in.Node })
 	if in.Presence.GetSessions() <= 0 {
 		if i < 0 || in.Incarnation != 0 && in.Incarnation != places[i].incarnation {
+			if i >= 0 && in.Incarnation < places[i].incarnation {
+				s.keep(in.User, places[i]) // they came last, and would be all that compaction leaves
+			}
 			return // an earlier start's last words
 		}
 		gone := places[i]

@@ -80,6 +80,11 @@ type (
 		Node        string
 		Incarnation uint64
 	}
+	// NodesSwept says which nodes may still come back: what all others told of users before a time is over for good.
+	NodesSwept struct {
+		Kept   map[string]bool
+		Before time.Time
+	}
 	// ProfilePatched changes a user; Patch nil forgets the user.
 	ProfilePatched struct {
 		User   string
@@ -117,6 +122,7 @@ func (FactRecalled) input()     {}
 func (RecallRead) input()       {}
 func (PresenceSeen) input()     {}
 func (NodeSeen) input()         {}
+func (NodesSwept) input()       {}
 func (ProfilePatched) input()   {}
 func (TemplateSeen) input()     {}
 func (TimePassed) input()       {}
@@ -166,6 +172,13 @@ type (
 	Recall struct {
 		Notification string
 		From         time.Time
+	}
+	// PutPresence writes presence in a node's name: nil ends what a node left that never came back; otherwise it is
+	// what the node's later start told, written again since an earlier start's end came after it.
+	PutPresence struct {
+		User, Node  string
+		Incarnation uint64
+		Presence    *whisperv1.Presence
 	}
 	// PutUser writes a user to whisper.users; nil: a tombstone.
 	PutUser struct {
@@ -230,22 +243,23 @@ type (
 	Remember struct{ Seen SeenDelivery }
 )
 
-func (Emit) output()       {}
-func (RouteTo) output()    {}
-func (PushTo) output()     {}
-func (Park) output()       {}
-func (Unpark) output()     {}
-func (ParkAfter) output()  {}
-func (Recall) output()     {}
-func (PutUser) output()    {}
-func (Reject) output()     {}
-func (SliceTaken) output() {}
-func (Advanced) output()   {}
-func (Finished) output()   {}
-func (Steered) output()    {}
-func (Settle) output()     {}
-func (Remember) output()   {}
-func (Count) output()      {}
-func (Uncount) output()    {}
-func (Deliver) output()    {}
-func (Notice) output()     {}
+func (Emit) output()        {}
+func (RouteTo) output()     {}
+func (PushTo) output()      {}
+func (Park) output()        {}
+func (Unpark) output()      {}
+func (ParkAfter) output()   {}
+func (Recall) output()      {}
+func (PutPresence) output() {}
+func (PutUser) output()     {}
+func (Reject) output()      {}
+func (SliceTaken) output()  {}
+func (Advanced) output()    {}
+func (Finished) output()    {}
+func (Steered) output()     {}
+func (Settle) output()      {}
+func (Remember) output()    {}
+func (Count) output()       {}
+func (Uncount) output()     {}
+func (Deliver) output()     {}
+func (Notice) output()      {}

@@ -108,7 +108,7 @@ func (d *desk) do(in domain.Input) (words []string) {
 			for _, id := range append(o.FirstIDs, o.Broadcast, o.CursorID) {
 				delete(d.parked, string(id[:]))
 			}
-		case domain.RouteTo, domain.PushTo, domain.Notice, domain.Reject, domain.SliceTaken, domain.Steered, domain.Recall:
+		case domain.RouteTo, domain.PushTo, domain.PutPresence, domain.Notice, domain.Reject, domain.SliceTaken, domain.Steered, domain.Recall:
 		}
 		words = append(words, said(o))
 	}

@@ -211,7 +211,7 @@ func TestARestartReadsBackAgain(t *testing.T) {
 				delete(parked, o.ID)
 			case domain.PutUser:
 				profile, _ = proto.Marshal(o.Profile)
-			case domain.Advanced, domain.Count, domain.Deliver, domain.Emit, domain.Finished, domain.Notice, domain.PushTo, domain.Recall,
+			case domain.Advanced, domain.Count, domain.Deliver, domain.Emit, domain.Finished, domain.Notice, domain.PushTo, domain.PutPresence, domain.Recall,
 				domain.Reject, domain.Remember, domain.RouteTo, domain.Settle, domain.SliceTaken, domain.Steered, domain.Uncount:
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -256,5 +257,28 @@ func TestConfigNamesEveryProblem(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}
+	}
+}
+
+// Whoever was silent for so long that dispatch has forgotten it starts again: nobody knows of its sessions.
+func TestANodeThatWasForgottenStopsAndALaterStartDoesNot(t *testing.T) {
+	t.Parallel()
+	n := setup(t)
+	end := func(incarnation uint64) {
+		n.broker.Publish(&kgo.Record{
+			Topic: consumers.TopicNodes, Key: []byte("n1"),
+			Headers: []kgo.RecordHeader{{Key: HeaderIncarnation, Value: strconv.AppendUint(nil, incarnation, 10)}},
+		}, nil)
+	}
+	end(n.incarnation.Load() - 1)
+	n.connect("mona")
+	end(n.incarnation.Load())
+	select {
+	case <-n.ended:
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on")
+	}
+	if n.err == nil || !strings.Contains(n.err.Error(), "was forgotten") {
+		t.Errorf("it ended with %v", n.err)
 	}
 }

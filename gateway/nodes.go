@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,7 +78,11 @@ func (n *nodes) partition() int32 {
 // seen takes the records of whisper.nodes in order, our own among them.
 func (n *nodes) seen(records []*kgo.Record) {
 	for _, rec := range records {
-		if string(rec.Key) != n.g.cfg.Node || len(rec.Value) == 0 {
+		if string(rec.Key) != n.g.cfg.Node {
+			continue
+		}
+		if len(rec.Value) == 0 {
+			n.forgotten(incarnationOf(rec))
 			continue
 		}
 		var node whisperv1.Node
@@ -112,6 +117,29 @@ func (n *nodes) compare(incarnation uint64, process string) {
 	if lost {
 		_ = n.lostTo(incarnation)
 	}
+}
+
+// forgotten: dispatch has removed an incarnation that it took for one that never returns, and what it had told of its
+// users. If it is ours, we were silent for an hour: it must start again, since nobody knows who is connected here.
+func (n *nodes) forgotten(incarnation uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.highest = max(n.highest, incarnation)
+	if own := n.g.incarnation.Load(); own != 0 && incarnation == own && n.lost == nil {
+		n.lost = fmt.Errorf("node %q was silent for so long that it was forgotten, with who is connected to it: start it again", n.g.cfg.Node)
+		close(n.gone)
+	}
+}
+
+// incarnationOf is the header that says whose end a tombstone is; 0: not known.
+func incarnationOf(rec *kgo.Record) uint64 {
+	for i := range rec.Headers {
+		if rec.Headers[i].Key == HeaderIncarnation {
+			own, _ := strconv.ParseUint(string(rec.Headers[i].Value), 10, 64) // 0, not known, on an error
+			return own
+		}
+	}
+	return 0
 }
 
 // lostTo notes that another process runs under our name and returns why we stop.

@@ -175,6 +175,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.tails.Run(sctx) })
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
+	r.tables.forgotten = func(over map[string]uint64) { r.forgetNodes(sctx, over) }
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
 	sg.Go(func() error { return r.tables.followTemplates(sctx, r.reader) })
 	sg.Go(func() error { return r.recalls.run(sctx) })

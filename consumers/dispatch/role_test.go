@@ -413,6 +413,11 @@ func TestALateTombstoneOfAnEarlierStartIsPassedOver(t *testing.T) {
 	s.start()
 	s.ask(domain.High, "mona", "x")
 	s.eventually("it is routed", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+	s.eventually("the later start's presence to be the last record again", func() bool {
+		all := s.of(consumers.TopicPresence)
+		last := all[len(all)-1]
+		return len(all) == 3 && string(last.Key) == "mona\x00n1" && len(last.Value) > 0 && string(last.Headers[0].Value) == "2"
+	})
 }
 
 func TestTwoProcessesShareThePartitions(t *testing.T) {

@@ -244,6 +244,7 @@ func (w *world) write(outputs []domain.Output) {
 			w.recall(o)
 		case domain.Unpark:
 			w.tombstones = append(w.tombstones, o.ID)
+		case domain.PutPresence: // the log of presence is not played here
 		case domain.PutUser:
 			if o.Profile == nil {
 				delete(w.profiles, o.User)

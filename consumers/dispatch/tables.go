@@ -36,6 +36,8 @@ type tables struct {
 	looked        time.Time     // when watch last looked
 	live          bool          // heartbeats are read as they come, no longer from the past
 	restored      chan struct{} // all topics are read up to our start
+	sweeper       sweeper
+	forgotten     func(map[string]uint64) // is told whose heartbeats are to be removed
 }
 
 type nodeState struct {
@@ -50,7 +52,7 @@ func newTables(log *slog.Logger, now func() time.Time) *tables {
 		log: log, now: now, silent: 4,
 		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{},
 		declared: map[string]domain.CategorySeen{}, parts: map[*partition]bool{},
-		restored: make(chan struct{}), lookEvery: time.Second,
+		restored: make(chan struct{}), lookEvery: time.Second, forgotten: func(map[string]uint64) {},
 	}
 }
 
@@ -119,7 +121,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 		t.nodesNext = rec.Offset + 1
 		m := &whisperv1.Node{}
 		if rec.Value == nil {
-			t.gone(string(rec.Key))
+			t.ended(rec)
 			continue
 		}
 		if err := proto.Unmarshal(rec.Value, m); err != nil || m.GetIncarnation() == 0 {
@@ -171,7 +173,8 @@ func (t *tables) watch(ctx context.Context, end func(context.Context) (int64, er
 			return nil
 		case <-tick.C:
 		}
-		if !t.look() {
+		silent, sweep := t.look(), t.sweeping()
+		if !silent && !sweep {
 			continue
 		}
 		next, err := end(ctx)
@@ -182,7 +185,16 @@ func (t *tables) watch(ctx context.Context, end func(context.Context) (int64, er
 			return fmt.Errorf("find out whether nodes are silent: %w", err)
 		}
 		t.bury(next)
+		if sweep {
+			t.forgotten(t.sweep(next))
+		}
 	}
+}
+
+func (t *tables) sweeping() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live && t.sweeper.due(t.now())
 }
 
 // look says whether there is a node that was not heard of. Time in which this process did not run counts for

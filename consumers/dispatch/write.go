@@ -80,6 +80,8 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			if !o.Known {
 				p.role.log.Debug("a command found nothing of its notification here", "partition", p.id, "command", o.Command, "notification_id", o.Notification)
 			}
+		case domain.PutPresence:
+			p.putPresence(o)
 		case domain.PutUser:
 			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User), Headers: p.owner}
 			if o.Profile == nil {
