@@ -125,6 +125,13 @@ func (c *certificate) look() {
 	}
 }
 
+// cipherSuites are those of TLS 1.2, without CBC and SHA-1, which Go still offers; TLS 1.3 has its own.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // wrap has a listener speak TLS; the nil certificate leaves it as it is.
 func (c *certificate) wrap(l net.Listener) net.Listener {
 	if c == nil || l == nil {
@@ -132,6 +139,7 @@ func (c *certificate) wrap(l net.Listener) net.Listener {
 	}
 	return tls.NewListener(l, &tls.Config{
 		MinVersion:     tls.VersionTLS12,
+		CipherSuites:   cipherSuites,
 		NextProtos:     []string{"http/1.1"}, // a WebSocket's upgrade is not HTTP/2's
 		GetCertificate: c.get,
 	})

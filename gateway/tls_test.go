@@ -138,3 +138,26 @@ func TestTLSSettings(t *testing.T) {
 		}
 	}
 }
+
+func TestOldCipherSuitesAreNotOffered(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	trust := x509.NewCertPool()
+	writePair(t, certFile, keyFile, "first", trust)
+	n := setup(t, func(c *Config, _ *fakeBroker) { c.TLSCert, c.TLSKey = certFile, keyFile })
+	for suite, ok := range map[uint16]bool{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: true,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA:    false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:    false,
+	} {
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: trust, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", n.Addr().String())
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+	}
+}

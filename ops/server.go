@@ -19,8 +19,13 @@ type Config struct {
 	// Addr is host:port to listen on (default 127.0.0.1:8081); port 0 takes a free one.
 	Addr string
 	// Pprof serves /debug/pprof. Profiles show memory contents, so it is off unless it is asked for.
-	Pprof  bool
-	Logger *slog.Logger
+	Pprof bool
+	// Hosts are more names that it may be asked by, where a name is looked at: addresses, names without dots and a
+	// cluster's own always pass.
+	Hosts []string
+	// IdleTimeout is when a connection that asks nothing is closed (2 minutes: more than between two scrapes).
+	IdleTimeout time.Duration
+	Logger      *slog.Logger
 }
 
 // DefaultAddr of the operations server.
@@ -58,6 +63,9 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Addr == "" {
 		cfg.Addr = DefaultAddr
 	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = 2 * time.Minute
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -82,8 +90,10 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		s.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	s.http = &http.Server{
-		Handler:           s.mux,
+		Handler:           guarded(s.mux, cfg.Hosts),
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       cfg.IdleTimeout,
 		// Above a CPU profile's default of 30 s.
 		WriteTimeout: 2 * time.Minute,
 		ErrorLog:     slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),

@@ -13,6 +13,8 @@ import (
 
 	"github.com/klivvr/whisper/embedded"
 
+	_ "github.com/klivvr/whisper/ops/stdlog" // before what logs while it is initialised
+
 	// An image from scratch has no certificates of its own, and Apple's must be checked.
 	_ "golang.org/x/crypto/x509roots/fallback"
 )

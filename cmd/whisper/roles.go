@@ -21,14 +21,15 @@ type roleFlags struct {
 }
 
 type opsFlags struct {
-	OpsAddr string `default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where /livez, /readyz and /metrics answer (default ${default})."`
-	Pprof   bool   `help:"Serve /debug/pprof there too."`
+	OpsAddr  string   `default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where /livez, /readyz and /metrics answer (default ${default})."`
+	OpsHosts []string `placeholder:"NAME" help:"More host names that it may be asked by; addresses, names without dots and *.svc always may."`
+	Pprof    bool     `help:"Serve /debug/pprof there too."`
 }
 
 func (f opsFlags) config(log *slog.Logger) ops.Config {
 	build := buildVersion()
 	ops.BuildInfo(build.Version, build.Commit, build.Go)
-	return ops.Config{Addr: f.OpsAddr, Pprof: f.Pprof, Logger: log}
+	return ops.Config{Addr: f.OpsAddr, Hosts: f.OpsHosts, Pprof: f.Pprof, Logger: log}
 }
 
 // Check names every problem of these settings.
