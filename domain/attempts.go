@@ -84,6 +84,9 @@ func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.Att
 	if k.GetReason() != "" {
 		d.lastReason = k.GetReason()
 	}
+	if k.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN {
+		d.doubtful = true
+	}
 	if push && worthAnother(k.GetClass()) {
 		d.retry = true
 		if ms := k.GetRetryAfterMs(); ms > 0 {

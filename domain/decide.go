@@ -109,7 +109,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 
 	// 2. Was it in flight when the partition was let go? Then go on from what the events tell.
-	if r, ok := s.replay[id.Hash()]; ok {
+	if r, ok := s.replay[id.Hash()]; ok && r.at.Equal(id.Time()) {
 		if r.settled {
 			s.settle(d)
 			return

@@ -25,6 +25,9 @@ func (s *State) fact(ev *whisperv1.Event) {
 	}
 	s.takeBack(ev)
 	d := s.deliveries[id.Hash()]
+	if d != nil && !d.about(id) {
+		d = nil // of an earlier delivery under the same notification id
+	}
 	if failed := ev.GetAttemptFailed(); failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
 		s.prune(ev, failed)
 	}
@@ -40,7 +43,9 @@ func (s *State) fact(ev *whisperv1.Event) {
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliverySent:
 		s.sent(d, k.DeliverySent)
-	case *whisperv1.Event_DeliveryDelivered, *whisperv1.Event_DeliveryRead,
+	case *whisperv1.Event_DeliveryRead:
+		s.readBy(d, ev)
+	case *whisperv1.Event_DeliveryDelivered,
 		// Our own word, from before a restart that came between the fact and its settling.
 		*whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired,
 		*whisperv1.Event_DeliveryCancelled:
@@ -64,8 +69,22 @@ func (s *State) remember(hash DeliveryHash, ev *whisperv1.Event) {
 }
 
 func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1.Event) {
-	r := in[hash]
-	r.note, r.user, r.at = ev.GetNotificationId(), ev.GetUserId(), DeliveryID(ev.GetDeliveryId()).Time()
+	id := DeliveryID(ev.GetDeliveryId())
+	r, known := in[hash]
+	if ev.GetDeliveryRead() != nil && !ProvenRead(ev) {
+		if known && r.socketSent && (id.Timeless() || r.at.Equal(id.Time())) {
+			r.settled = true
+			in[hash] = r
+		}
+		return
+	}
+	if known && !r.at.Equal(id.Time()) {
+		if id.Time().Before(r.at) {
+			return
+		}
+		r = replayed{} // the id was used again; what is in flight is the later one
+	}
+	r.note, r.user, r.at = ev.GetNotificationId(), ev.GetUserId(), id.Time()
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliverySent:
 		r.attempt = max(r.attempt, k.DeliverySent.GetAttempt())

@@ -22,6 +22,8 @@ type Frame struct {
 	Data      json.RawMessage `json:"data,omitempty"`
 	At        time.Time       `json:"at"`
 	ExpiresAt time.Time       `json:"expires_at"`
+	// Receipt goes back with what is acknowledged or read; see [Receipt].
+	Receipt string `json:"receipt,omitempty"`
 }
 
 // NotificationFrame encodes what a client is to see of a delivery. It names no user, so everyone who
@@ -50,11 +52,12 @@ func NotificationFrame(notificationID string, lane Lane, acc *whisperv1.Delivery
 	}
 	b = appendJSONTime(append(b, `,"at":`...), acc.GetAcceptedAtMs())
 	b = appendJSONTime(append(b, `,"expires_at":`...), acc.GetExpiresAtMs())
+	b = append(appendReceipt(append(b, `,"receipt":"`...), acc.GetAcceptedAtMs()), '"')
 	return append(b, '}'), nil
 }
 
 // frameOverhead is what a frame has beside its texts.
-const frameOverhead = 192
+const frameOverhead = 216
 
 // appendMember adds a field unless it is empty.
 func appendMember(b []byte, name, text string) []byte {

@@ -31,6 +31,7 @@ func TestAFrameIsWhatEncodingJSONMakesOfIt(t *testing.T) {
 			Type: "notification", ID: note, Lane: "normal", Category: acc.GetCategory(),
 			Title: content.GetTitle(), Body: content.GetBody(), URL: content.GetUrl(), Image: content.GetImage(), Data: content.GetData(),
 			At: time.UnixMilli(acc.GetAcceptedAtMs()).UTC(), ExpiresAt: time.UnixMilli(acc.GetExpiresAtMs()).UTC(),
+			Receipt: domain.Receipt(domain.NewDeliveryID(time.UnixMilli(acc.GetAcceptedAtMs()), domain.DeliveryHash{})),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -195,7 +195,8 @@ func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 		return false
 	}
 	if w.waitsFor(ev.GetUserId()) {
-		if status, ok := StatusOf(ev); ok && !status.Pending() && status != Sent {
+		unproven := ev.GetDeliveryRead() != nil && !ProvenRead(ev) // nothing was tried yet: it can't have been read
+		if status, ok := StatusOf(ev); ok && !status.Pending() && status != Sent && !unproven {
 			w.forget(ev.GetUserId())
 			w.dealtWith(ev.GetUserId(), id.Hash())
 			s.put(Unpark{ID: w.idOf(ev.GetUserId())})

@@ -157,7 +157,7 @@ func (d *delivery) seen() {
 	}
 	d.read = true
 	ev := d.event(d.g.stamp.next())
-	ev.Kind = &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: d.g.cfg.Node}}
+	ev.Kind = &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: d.g.cfg.Node, Attempt: d.facts.Attempt}}
 	d.g.broker.Fact(ev, d.trace, nil)
 }
 

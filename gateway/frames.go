@@ -93,6 +93,7 @@ const (
 	codeBadFrame    = "bad_frame"
 	codeUnknownType = "unknown_type"
 	codeBadIDs      = "bad_ids"
+	codeBadReceipts = "bad_receipts"
 	codeUnknownID   = "unknown_id"
 )
 
@@ -110,11 +111,21 @@ func (e *frameError) wire() wireFrame {
 	}{"error", e.code, e.text})
 }
 
-// clientFrame is any frame that a client sends: ack and read have ids, refresh has a token.
+// clientFrame is any frame that a client sends: ack and read have ids and may have receipts, one each, "" where the
+// client has none; refresh has a token.
 type clientFrame struct {
-	Type  string   `json:"type"`
-	IDs   []string `json:"ids"`
-	Token string   `json:"token"`
+	Type     string   `json:"type"`
+	IDs      []string `json:"ids"`
+	Receipts []string `json:"receipts"`
+	Token    string   `json:"token"`
+}
+
+// receipt is the one that goes with the i-th id; "": there is none.
+func (f *clientFrame) receipt(i int) string {
+	if len(f.Receipts) == 0 {
+		return ""
+	}
+	return f.Receipts[i]
 }
 
 // decodeFrame reads a client's text frame, which is UTF-8. Unknown fields are passed over, so that a newer client can
@@ -137,6 +148,8 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 		return f, &frameError{codeUnknownType, fmt.Sprintf("unknown type %q: ack, read or refresh", cut(f.Type)), false}
 	case len(f.IDs) == 0:
 		return f, &frameError{codeBadIDs, f.Type + ": ids must name at least one notification", false}
+	case len(f.Receipts) > 0 && len(f.Receipts) != len(f.IDs):
+		return f, &frameError{codeBadReceipts, fmt.Sprintf("%s: %d receipts for %d ids: one each, \"\" where there is none", f.Type, len(f.Receipts), len(f.IDs)), false}
 	}
 	return f, nil
 }
@@ -151,6 +164,8 @@ func jsonError(err error) *frameError {
 		return &frameError{codeUnknownType, "type must be a string: ack, read or refresh", false}
 	case "token":
 		return &frameError{codeBadToken, "token must be a string", false}
+	case "receipts":
+		return &frameError{codeBadReceipts, "receipts must be an array of strings", false}
 	case "":
 		return &frameError{codeBadFrame, "a frame is a JSON object, this is a JSON " + wrong.Value, false}
 	default:

@@ -45,6 +45,11 @@ func testFramesThatCantBeUsed(t *testing.T, link change) {
 		"ids, then IDS":    {websocket.TextMessage, `{"type":"read","ids":["a"],"IDS":["b"]}`, codeBadFrame, false},
 		"TYPE":             {websocket.TextMessage, `{"TYPE":"read","ids":["a"]}`, codeBadFrame, false},
 		"half a character": {websocket.TextMessage, `{"type":"read","ids":["a\ud800"]}`, codeBadFrame, false},
+		"a receipt less":   {websocket.TextMessage, `{"type":"read","ids":["a","b"],"receipts":["loia5ts0"]}`, codeBadReceipts, false},
+		"no receipt":       {websocket.TextMessage, `{"type":"read","ids":["a"],"receipts":["yesterday"]}`, codeBadReceipts, false},
+		"next year's":      {websocket.TextMessage, `{"type":"read","ids":["a"],"receipts":["zzzzzzzz"]}`, codeBadReceipts, false},
+		"receipts no list": {websocket.TextMessage, `{"type":"read","ids":["a"],"receipts":"b"}`, codeBadReceipts, false},
+		"ack of a made-up": {websocket.TextMessage, `{"type":"ack","ids":["a"],"receipts":["loia5ts0"]}`, codeUnknownID, false},
 		"empty read":       {websocket.TextMessage, `{"type":"read","ids":[""]}`, codeBadIDs, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -136,14 +135,14 @@ func (s *session) handle(f clientFrame) *frameError {
 	if len(f.IDs) > maxIDs {
 		return &frameError{codeBadIDs, fmt.Sprintf("%s: %d ids, at most %d in a frame; none of them counts", f.Type, len(f.IDs), maxIDs), false}
 	}
-	f.IDs = distinct(f.IDs)
+	f.distinct()
 	switch f.Type {
 	case "read":
 		s.g.metrics.reads.Inc()
-		return s.reads(f.IDs)
+		return s.reads(&f)
 	default:
 		s.g.metrics.acks.Inc()
-		return s.acks(f.IDs)
+		return s.acks(&f)
 	}
 }
 
@@ -152,25 +151,38 @@ const maxIDs = 256
 
 func (s *session) priceFrame() price { return time.Second / time.Duration(s.g.cfg.MaxFrameRate) }
 
-// distinct drops repeats, in place; the order stays.
-func distinct(ids []string) []string {
-	if len(ids) < 2 {
-		return ids
+// distinct drops repeats, in place; the order stays. The same id with another receipt is another delivery.
+func (f *clientFrame) distinct() {
+	if len(f.IDs) < 2 {
+		return
 	}
-	seen := make(map[string]struct{}, len(ids))
-	return slices.DeleteFunc(ids, func(id string) bool {
-		_, twice := seen[id]
-		seen[id] = struct{}{}
-		return twice
-	})
+	type named struct{ id, receipt string }
+	seen := make(map[named]struct{}, len(f.IDs))
+	n := 0
+	for i, id := range f.IDs {
+		of := named{id, f.receipt(i)}
+		if _, twice := seen[of]; twice {
+			continue
+		}
+		seen[of] = struct{}{}
+		f.IDs[n] = id
+		if len(f.Receipts) > 0 {
+			f.Receipts[n] = of.receipt
+		}
+		n++
+	}
+	f.IDs = f.IDs[:n]
+	if len(f.Receipts) > 0 {
+		f.Receipts = f.Receipts[:n]
+	}
 }
 
 // acks settles those that this session was sent and names one of those that it was not.
-func (s *session) acks(ids []string) *frameError {
+func (s *session) acks(f *clientFrame) *frameError {
 	var unknown string
 	strangers := 0
-	for _, id := range ids {
-		if d := s.acknowledge(id, false); d != nil {
+	for i, id := range f.IDs {
+		if d := s.acknowledge(id, f.receipt(i), false); d != nil {
 			d.acked()
 		} else {
 			unknown = id
@@ -181,53 +193,74 @@ func (s *session) acks(ids []string) *frameError {
 	if strangers == 0 {
 		return nil
 	}
-	return &frameError{codeUnknownID, fmt.Sprintf("ack: %d of %d ids were never sent to this session, like %q", strangers, len(ids), cut(unknown)), false}
+	return &frameError{codeUnknownID, fmt.Sprintf("ack: %d of %d ids were never sent to this session, like %q", strangers, len(f.IDs), cut(unknown)), false}
+}
+
+// deliveryID is the delivery that a client speaks of: exactly, or without its time where there is no receipt.
+func (s *session) deliveryID(id, receipt string) (domain.DeliveryID, error) {
+	if receipt != "" {
+		exact, err := domain.ReceiptOf(receipt, id, s.user)
+		if err == nil && exact.Time().After(s.g.cfg.Now().Add(domain.MaxClockSkew)) {
+			err = domain.ErrReceipt
+		}
+		return exact, err
+	}
+	return domain.NewDeliveryID(time.UnixMilli(0), domain.HashDelivery(id, s.user)), nil
 }
 
 // acknowledge finds the delivery of an id and moves it from the unacknowledged to the recent. What was
 // sent may be acknowledged at any speed.
-func (s *session) acknowledge(id string, reading bool) *delivery {
+func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 	if len(id) > domain.MaxIDBytes {
 		return nil
 	}
-	hash := domain.HashDelivery(id, s.user)
+	want, err := s.deliveryID(id, receipt)
+	if err != nil {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.unacked[hash]; d != nil {
+	if d := s.unacked[want.Hash()]; d != nil && (d.id == want || want.Timeless()) {
 		s.forget(d)
 		s.recent.add(d)
 		s.frames -= meter(s.priceFrame()) // the frame was one that we asked for
 		return d
 	}
-	if e := s.recent.find(hash); e != nil {
+	if e := s.recent.find(want); e != nil {
 		s.ids.charge(s.g.now(), priceID)
 		return e.delivery(s, id, reading)
 	}
 	return nil
 }
 
-// reads tells what the person has seen. An id that the session does not know may have come over an
-// earlier one, so it is told with a delivery id without a time. It can only be a delivery of this user.
-func (s *session) reads(ids []string) *frameError {
+// reads tells what the person has seen. What the session does not know may have come over an earlier one. That is told
+// as the client's word: of the delivery that the receipt names, or without a receipt of any delivery under the id. It can
+// only be a delivery of this user, and counts only if it was handed out.
+func (s *session) reads(f *clientFrame) *frameError {
 	var bad *frameError
-	for _, id := range ids {
+	for i, id := range f.IDs {
 		if err := domain.CheckKnownID(id); err != nil {
 			s.ids.charge(s.g.now(), priceID)
 			bad = &frameError{codeBadIDs, fmt.Sprintf("read: the id %q %s", cut(id), err), false}
 			continue
 		}
-		if d := s.acknowledge(id, true); d != nil {
+		which, err := s.deliveryID(id, f.receipt(i))
+		if err != nil {
+			s.ids.charge(s.g.now(), priceID)
+			bad = &frameError{codeBadReceipts, fmt.Sprintf("read: the receipt of %q %s", cut(id), err), false}
+			continue
+		}
+		if d := s.acknowledge(id, f.receipt(i), true); d != nil {
 			d.seen()
 			continue
 		}
 		s.ids.charge(s.g.now(), priceStranger)
-		s.g.readElsewhere(s.user, id)
+		s.g.readElsewhere(s.user, id, which)
 	}
 	return bad
 }
 
-func (g *Gateway) readElsewhere(user, notification string) {
-	id := domain.NewDeliveryID(time.UnixMilli(0), domain.HashDelivery(notification, user))
+func (g *Gateway) readElsewhere(user, notification string, id domain.DeliveryID) {
 	g.broker.Fact(&whisperv1.Event{
 		DeliveryId:     id[:],
 		NotificationId: notification,

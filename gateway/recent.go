@@ -11,17 +11,18 @@ type recent struct {
 }
 
 type remembered struct {
-	d    *delivery
-	id   domain.DeliveryID
-	lane domain.Lane
-	read bool // told after d was let go
-	old  bool
+	d       *delivery
+	id      domain.DeliveryID
+	attempt int32
+	lane    domain.Lane
+	read    bool // told after d was let go
+	old     bool
 }
 
 const recentEntries = 64
 
 func (r *recent) add(d *delivery) {
-	e := remembered{d: d, id: d.id, lane: d.facts.Lane}
+	e := remembered{d: d, id: d.id, attempt: d.facts.Attempt, lane: d.facts.Lane}
 	if len(r.entries) < recentEntries {
 		r.entries = append(r.entries, e)
 		return
@@ -30,13 +31,16 @@ func (r *recent) add(d *delivery) {
 	r.next = (r.next + 1) % recentEntries
 }
 
-func (r *recent) find(hash domain.DeliveryHash) *remembered {
+// find is the entry of a delivery, or of the latest one with that hash where the id has no time.
+func (r *recent) find(id domain.DeliveryID) (found *remembered) {
+	hash, timeless := id.Hash(), id.Timeless()
 	for i := range r.entries {
-		if r.entries[i].id.Hash() == hash {
-			return &r.entries[i]
+		e := &r.entries[i]
+		if e.id.Hash() == hash && (timeless || e.id == id) && (found == nil || e.id.Compare(found.id) > 0) {
+			found = e
 		}
 	}
-	return nil
+	return found
 }
 
 // age lets go of the deliveries that it found before.
@@ -56,7 +60,7 @@ func (e *remembered) delivery(s *session, notification string, reading bool) *de
 		return e.d
 	}
 	d := &delivery{
-		routed: &routed{g: s.g, requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Node: s.g.cfg.Node}},
+		routed: &routed{g: s.g, requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Attempt: e.attempt, Node: s.g.cfg.Node}},
 		id:     e.id, user: s.user, told: true, delivered: true, read: e.read,
 	}
 	e.read = e.read || reading

@@ -120,8 +120,10 @@ type folded struct {
 	specs    []fact
 	// timeline are the facts that have a row there.
 	timeline []fact
-	// timeless facts are to be resolved before they count.
-	timeless []fact
+	// unproven facts are to be resolved before they count.
+	unproven []fact
+	// reachedUS is the latest time that each source's facts tell of.
+	reachedUS map[*source]int64
 }
 
 type foldedRow struct {
@@ -140,18 +142,22 @@ func fold(chunks []*chunk) *folded {
 		progress:   map[castKey]fact{},
 		casts:      map[castKey]*cast{},
 		timeline:   make([]fact, 0, n),
+		reachedUS:  map[*source]int64{},
 	}
 	for _, c := range chunks {
+		latest := int64(0)
 		for _, f := range c.facts {
 			if f.ev.GetUserErased() != nil {
 				continue // about a user, no delivery: see erasures.go
 			}
-			if f.timeless() {
-				b.timeless = append(b.timeless, f)
+			latest = max(latest, f.ev.GetAtUs())
+			if f.unproven() {
+				b.unproven = append(b.unproven, f)
 				continue
 			}
 			b.add(f)
 		}
+		b.reachedUS[c.src] = max(b.reachedUS[c.src], latest)
 	}
 	return b
 }

@@ -149,6 +149,9 @@ func daysOf(chunks []*chunk) []int32 {
 	}
 	for _, c := range chunks {
 		for _, f := range c.facts {
+			if f.unproven() && !f.timeless() {
+				continue // it counts only where its delivery's day is there
+			}
 			add(factDay(f))
 			if f.ev.GetDuplicateDropped() != nil {
 				add(duplicateDay(f))

@@ -66,7 +66,11 @@ func decode(rec *kgo.Record, now ages, keep time.Duration) (fact, error) {
 	if f.timeless() {
 		return f, nil
 	}
-	if now.late.Sub(f.id.Time()) < -maxAhead {
+	ahead := now.late.Sub(f.id.Time()) < -maxAhead
+	if ahead && f.unproven() {
+		return fact{}, errSkip // a client's word about no time at all
+	}
+	if ahead {
 		return fact{}, &consumers.Reason{Word: "invalid", Err: fmt.Errorf("the delivery's time %s lies in the future", f.id.Time().Format(time.RFC3339))}
 	}
 	age := now.early.Sub(f.id.Time())

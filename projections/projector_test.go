@@ -160,35 +160,38 @@ func TestConservationHoldsWithDuplicatesInAnyOrder(t *testing.T) {
 func TestALateReadFindsItsDelivery(t *testing.T) {
 	t.Parallel()
 	s := tell("n", "mona", now, 1)
-	accepted, sent, read := s.accepted(), s.sent(time.Millisecond, 1, "socket"), timelessly(s.read(time.Minute))
+	accepted, sent := s.accepted(), s.sent(time.Millisecond, 1, "socket")
+	reads := map[string]*whisperv1.Event{"without a receipt": timelessly(s.read(time.Minute)), "with its receipt": claimed(s.read(time.Minute))}
 	for name, batches := range map[string][][]int{"one batch": {{0, 1, 2}}, "afterwards": {{0, 1}, {2}}, "before": {{2}, {0, 1}}, "between": {{0}, {2}, {1}}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db, l := database(t), startLog(t)
-			start(t, config(l, db))
-			for _, b := range batches {
-				for _, i := range b {
-					switch i {
-					case 0:
-						l.put(record(accepted))
-					case 1:
-						l.put(record(sent))
-					case 2:
-						l.put(record(read))
+		for how, read := range reads {
+			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
+				db, l := database(t), startLog(t)
+				start(t, config(l, db))
+				for _, b := range batches {
+					for _, i := range b {
+						switch i {
+						case 0:
+							l.put(record(accepted))
+						case 1:
+							l.put(record(sent))
+						case 2:
+							l.put(record(read))
+						}
 					}
+					caughtUp(t, l, db)
 				}
-				caughtUp(t, l, db)
-			}
-			if got := queryTexts(t, db, "SELECT status::text || ' ' || (read_at = '2026-11-23 12:01:00Z') FROM whisper.deliveries"); len(got) != 1 || got[0] != "read true" {
-				t.Errorf("deliveries %v", got)
-			}
-			if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.timeline WHERE delivery_id = '"+s.id().String()+"'"); got[0] != "3" {
-				t.Errorf("%s facts in the timeline", got[0])
-			}
-			if got := queryTexts(t, db, "SELECT notification_id FROM whisper.early_facts"); len(got) != 0 {
-				t.Errorf("early facts stay: %v", got)
-			}
-		})
+				if got := queryTexts(t, db, "SELECT status::text || ' ' || (read_at = '2026-11-23 12:01:00Z') FROM whisper.deliveries"); len(got) != 1 || got[0] != "read true" {
+					t.Errorf("deliveries %v", got)
+				}
+				if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.timeline WHERE delivery_id = '"+s.id().String()+"'"); got[0] != "3" {
+					t.Errorf("%s facts in the timeline", got[0])
+				}
+				if got := queryTexts(t, db, "SELECT notification_id FROM whisper.early_facts"); len(got) != 0 {
+					t.Errorf("early facts stay: %v", got)
+				}
+			})
+		}
 	}
 }
 

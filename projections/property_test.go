@@ -21,25 +21,24 @@ func drawFacts(t *rapid.T, i int) []*whisperv1.Event {
 	ms := func(label string) time.Duration {
 		return time.Duration(rapid.IntRange(1, 5000).Draw(t, label)) * time.Millisecond
 	}
-	tried := false
 	for j := range rapid.IntRange(0, 7).Draw(t, "facts") {
-		switch rapid.IntRange(0, 8).Draw(t, "kind") {
+		switch rapid.IntRange(0, 10).Draw(t, "kind") {
 		case 0:
 			facts = append(facts, s.deferred(ms("deferred"), rapid.SampledFrom([]string{"away", "retry", "unacknowledged"}).Draw(t, "why")))
 		case 1:
-			tried = true
 			facts = append(facts, s.sent(ms("sent"), int32(1+j), rapid.SampledFrom([]string{domain.ChannelSocket, domain.ChannelAPNs}).Draw(t, "channel")))
 		case 2:
-			tried = true
 			facts = append(facts, s.delivered(ms("delivered"), int32(1+j/2)))
 		case 3:
 			facts = append(facts, s.read(ms("read")))
 		case 4:
-			if tried {
-				facts = append(facts, timelessly(s.read(ms("late read"))))
-			}
+			facts = append(facts, timelessly(s.read(ms("late read"))))
+		case 9:
+			facts = append(facts, claimed(s.read(ms("read with its receipt"))))
+		case 10: // before anything was sent, or of another delivery
+			made := tell(s.notification, s.user, now.Add(time.Duration(rapid.IntRange(-1, 0).Draw(t, "week"))*time.Hour), 0)
+			facts = append(facts, claimed(made.read(-time.Minute)))
 		case 5:
-			tried = true
 			facts = append(facts, s.attemptFailed(ms("failed"), int32(1+j/2), rapid.SampledFrom([]whisperv1.FailureClass{
 				whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN, whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP,
 			}).Draw(t, "class"), "ServiceUnavailable"))

@@ -223,7 +223,7 @@ func (s story) delivered(after time.Duration, attempt int32) *whisperv1.Event {
 
 func (s story) read(after time.Duration) *whisperv1.Event {
 	ev := s.at(after)
-	ev.Kind = &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: "gateway-1"}}
+	ev.Kind = &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: "gateway-1", Attempt: 1}}
 	return ev
 }
 
@@ -262,10 +262,16 @@ func (s story) duplicate(first story, after time.Duration) *whisperv1.Event {
 	return ev
 }
 
-// timeless is an event whose writer did not know when the request was made.
+// claimed is a read that a client told of over another connection.
+func claimed(ev *whisperv1.Event) *whisperv1.Event {
+	ev.GetDeliveryRead().Attempt = 0
+	return ev
+}
+
+// timelessly is a read that a client told of without a receipt.
 func timelessly(ev *whisperv1.Event) *whisperv1.Event {
 	clear(ev.DeliveryId[:6])
-	return ev
+	return claimed(ev)
 }
 
 // A role is a projector that runs.

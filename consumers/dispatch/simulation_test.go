@@ -123,7 +123,7 @@ func (w *world) restore() {
 	}
 	w.ended = map[string]bool{}
 	for _, ev := range w.events {
-		if s, ok := domain.StatusOf(ev); ok && !s.Pending() && s != domain.Sent {
+		if s, ok := domain.StatusOf(ev); ok && !s.Pending() && s != domain.Sent && !unprovenRead(ev) {
 			w.ended[string(ev.GetDeliveryId())] = true
 		}
 	}
@@ -532,6 +532,7 @@ func (w *world) check() {
 	status := map[string]domain.Status{}
 	ends := map[string]int{}
 	over := map[string]bool{}
+	reached := map[string]bool{}
 	duplicates := map[string]map[int64]bool{}
 	for _, lane := range w.lanes {
 		for _, ev := range lane {
@@ -542,7 +543,8 @@ func (w *world) check() {
 	}
 	for _, ev := range w.events {
 		key := ev.GetNotificationId() + "/" + ev.GetUserId()
-		if s, ok := domain.StatusOf(ev); ok {
+		reached[key] = reached[key] || mayHaveReached(ev)
+		if s, ok := domain.StatusOf(ev); ok && (reached[key] || !unprovenRead(ev)) { // what a client made up is no end
 			status[key] = status[key].Then(s)
 		}
 		over[key] = over[key] || endedBy(ev)
@@ -661,7 +663,10 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 				w.phones.users = append(w.phones.users, user.Draw(t, "user"))
 				w.register()
 			},
-			"dispatch sees phones":      func(*rapid.T) { w.register() },
+			"dispatch sees phones": func(*rapid.T) { w.register() },
+			"a client makes up a read": func(t *rapid.T) {
+				w.makeUpRead(simID(rapid.IntRange(0, 4).Draw(t, "notification")), user.Draw(t, "user"), rapid.IntRange(0, 3).Draw(t, "receipt"))
+			},
 			"somebody new":              func(t *rapid.T) { w.newUser() },
 			"dispatch walks":            func(*rapid.T) { w.walk() },
 			"dispatch takes a delivery": func(t *rapid.T) { w.feedLane(lane.Draw(t, "lane")) },

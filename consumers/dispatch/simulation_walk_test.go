@@ -137,10 +137,11 @@ func (w *world) broadcastHas(key string, dropped map[int64]bool) bool {
 func (w *world) checkBroadcasts(duplicates map[string]map[int64]bool) {
 	status := map[string]domain.Status{}
 	last := map[string]*whisperv1.BroadcastProgressed{}
-	dropped := map[string]bool{}
+	dropped, reachedUser := map[string]bool{}, map[string]bool{}
 	for _, ev := range w.events {
-		if s, ok := domain.StatusOf(ev); ok {
-			key := ev.GetNotificationId() + "/" + ev.GetUserId()
+		key := ev.GetNotificationId() + "/" + ev.GetUserId()
+		reachedUser[key] = reachedUser[key] || mayHaveReached(ev)
+		if s, ok := domain.StatusOf(ev); ok && (reachedUser[key] || !unprovenRead(ev)) {
 			status[key] = status[key].Then(s)
 		}
 		if p := ev.GetBroadcastProgressed(); p != nil {

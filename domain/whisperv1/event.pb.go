@@ -1301,8 +1301,11 @@ func (x *DeliveryDelivered) GetLatencyUs() int64 {
 
 // DeliveryRead: the person has seen it.
 type DeliveryRead struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The attempt that the node holds or held. 0: a client's word about an id, or a delivery id, that came over another
+	// connection. Such a read counts only for a delivery that was handed out.
+	Attempt       int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1342,6 +1345,13 @@ func (x *DeliveryRead) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *DeliveryRead) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 // AttemptFailed: one attempt did not succeed. Never the end of a delivery by itself.
@@ -2490,9 +2500,10 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"sent_at_us\x18\x05 \x01(\x03R\bsentAtUs\x12\x1d\n" +
 	"\n" +
-	"latency_us\x18\x06 \x01(\x03R\tlatencyUs\"\"\n" +
+	"latency_us\x18\x06 \x01(\x03R\tlatencyUs\"<\n" +
 	"\fDeliveryRead\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"\x80\x03\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\x80\x03\n" +
 	"\rAttemptFailed\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x1a\n" +
