@@ -137,7 +137,7 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 	}
 	if f.Type != "" {
 		// A member that is there twice, or half of a character: another reader could take it for another id.
-		if _, err := domain.StrictMembers(b, "the frame", "type", "ids", "token"); err != nil {
+		if _, err := domain.StrictMembers(b, "the frame", "type", "ids", "receipts", "token"); err != nil {
 			return f, &frameError{codeBadFrame, err.Error(), false}
 		}
 	}
