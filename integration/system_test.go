@@ -68,6 +68,8 @@ func complain(err error) int {
 // system is one process a role over the cluster.
 type system struct {
 	dir     string
+	options cluster.Options
+	pairs   bool // two processes of each role
 	binary  string
 	cluster *cluster.Cluster
 	apple   *simulator.Simulator
@@ -85,7 +87,7 @@ func (s *system) start(ctx context.Context) error {
 		return fmt.Errorf("build whisper: %w\n%s", err, out)
 	}
 	var err error
-	if s.cluster, err = cluster.Start(ctx, cluster.Options{}); err != nil {
+	if s.cluster, err = cluster.Start(ctx, s.options); err != nil {
 		return err
 	}
 	database, err := s.cluster.NewDatabase(ctx)
@@ -121,7 +123,14 @@ func (s *system) start(ctx context.Context) error {
 	if s.kafka, err = kgo.NewClient(kgo.SeedBrokers(s.cluster.Kafka...), kgo.ProducerLinger(5*time.Millisecond)); err != nil {
 		return err
 	}
-	for _, name := range []string{"intake", "dispatch", "push", "project", "gateway-1", "gateway-2"} {
+	names := []string{"intake", "dispatch", "push", "project", "gateway-1", "gateway-2"}
+	if s.pairs {
+		names = names[4:]
+		for _, role := range []string{"intake", "dispatch", "push", "project"} {
+			names = append(names, role+"-1", role+"-2")
+		}
+	}
+	for _, name := range names {
 		if err := s.up(ctx, name); err != nil {
 			return err
 		}

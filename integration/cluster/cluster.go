@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/klivvr/whisper/integration/cluster/kafka"
 )
 
 const (
@@ -37,6 +39,8 @@ var ErrNotOurs = errors.New("this part of the cluster was not started by the tes
 
 // Options of Start; the zero value is what tests want.
 type Options struct {
+	// Brokers is how many there are to be (0: one). Several need Java on this machine.
+	Brokers int
 	// KafkaSettings are added to the broker's own, where the broker is ours.
 	KafkaSettings map[string]string
 	// Out takes the line that says what was chosen; os.Stderr when nil.
@@ -97,6 +101,10 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 func startKafka(ctx context.Context, o Options, docker bool) (part, string, error) {
+	if o.Brokers > 1 {
+		p, err := startKafkaJars(ctx, o)
+		return p, KindJars, err
+	}
 	if addr := os.Getenv(kafkaEnv); addr != "" {
 		p := &address{name: "Kafka", addr: addr}
 		return p, KindAddress, pingKafka(ctx, addr)
@@ -149,6 +157,12 @@ func startPostgres(ctx context.Context, o Options, docker bool) (part, error) {
 func (c *Cluster) StopKafka(ctx context.Context) error  { return c.kafka.Stop(ctx) }
 func (c *Cluster) KillKafka(ctx context.Context) error  { return c.kafka.Kill(ctx) }
 func (c *Cluster) StartKafka(ctx context.Context) error { return c.kafka.Start(ctx) }
+
+// Brokers are those of a cluster of several; nil otherwise.
+func (c *Cluster) Brokers() []*kafka.Broker {
+	q, _ := c.kafka.(quorum)
+	return q
+}
 
 // StopPostgres, KillPostgres and StartPostgres are the same for Postgres.
 func (c *Cluster) StopPostgres(ctx context.Context) error  { return c.postgres.Stop(ctx) }

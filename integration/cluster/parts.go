@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/embedded"
 	"github.com/klivvr/whisper/integration/cluster/kafka"
@@ -62,7 +63,48 @@ func pingPostgres(ctx context.Context, u string) error {
 // jars is Apache Kafka on this machine's Java.
 type jars struct{ *kafka.Broker }
 
+// quorum is several brokers of Apache Kafka on this machine's Java.
+type quorum []*kafka.Broker
+
+func (q quorum) String() string {
+	return fmt.Sprintf("%d brokers of Apache Kafka %s from jars at %s", len(q), kafka.Version, q.Address())
+}
+
+func (q quorum) Address() string {
+	var addrs []string
+	for _, b := range q {
+		addrs = append(addrs, b.Addr())
+	}
+	return strings.Join(addrs, ",")
+}
+
+func (q quorum) Start(ctx context.Context) error {
+	return q.each(func(b *kafka.Broker) error { return b.Start(ctx) })
+}
+
+func (q quorum) Stop(ctx context.Context) error {
+	return q.each(func(b *kafka.Broker) error { return b.Stop(ctx) })
+}
+
+func (q quorum) Kill(ctx context.Context) error {
+	return q.each(func(b *kafka.Broker) error { return b.Kill(ctx) })
+}
+
+func (q quorum) Close() { _ = q.each(func(b *kafka.Broker) error { b.Close(); return nil }) }
+
+func (q quorum) each(do func(*kafka.Broker) error) error {
+	var g errgroup.Group
+	for _, b := range q {
+		g.Go(func() error { return do(b) })
+	}
+	return g.Wait()
+}
+
 func startKafkaJars(ctx context.Context, o Options) (part, error) {
+	if o.Brokers > 1 {
+		brokers, err := kafka.StartQuorum(ctx, o.Brokers, kafka.Config{Settings: o.KafkaSettings})
+		return quorum(brokers), err
+	}
 	b, err := kafka.Start(ctx, kafka.Config{Settings: o.KafkaSettings})
 	if err != nil {
 		return nil, err

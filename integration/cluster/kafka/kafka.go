@@ -24,6 +24,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 )
 
 //go:embed pom.xml
@@ -58,7 +59,9 @@ type Broker struct {
 	jars           string
 	dir            string // the log and server.properties
 	temporary      bool
+	id             int
 	controllerPort int
+	voters         []string // of the quorum of controllers: id@host:port
 
 	mu     sync.Mutex
 	pid    int
@@ -69,29 +72,73 @@ type Broker struct {
 // Start fetches the jars if need be, formats the log folder and returns once the broker takes requests:
 // about three seconds after the first time.
 func Start(ctx context.Context, cfg Config) (*Broker, error) {
+	brokers, err := StartQuorum(ctx, 1, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return brokers[0], nil
+}
+
+// StartQuorum starts n brokers that are one cluster, each a controller, too; with three, one may be away. Topics that
+// say nothing else are on as many of them as there are, up to three. Every broker has a port and a folder of its own,
+// so Port and DataDir are of one broker alone.
+func StartQuorum(ctx context.Context, n int, cfg Config) ([]*Broker, error) {
+	if n > 1 && (cfg.Port != 0 || cfg.DataDir != "") {
+		return nil, errors.New("kafka: a port and a data folder are those of one broker")
+	}
 	if len(cfg.JVM) == 0 {
 		cfg.JVM = []string{"-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 	}
-	b := &Broker{cfg: cfg, dir: cfg.DataDir}
-	var err error
-	if b.jars, err = Fetch(ctx, cfg.CacheDir); err != nil {
+	jars, err := Fetch(ctx, cfg.CacheDir)
+	if err != nil {
 		return nil, err
 	}
-	if b.dir == "" {
-		b.temporary = true
-		if b.dir, err = os.MkdirTemp("", "whisper-kafka-"); err != nil {
-			return nil, fmt.Errorf("kafka: make its folder: %w", err)
+	if n > 1 {
+		cfg.Settings = merged(replicated(min(n, 3)), cfg.Settings)
+	}
+	brokers := make([]*Broker, n)
+	var voters []string
+	for i := range brokers {
+		b := &Broker{cfg: cfg, dir: cfg.DataDir, jars: jars, id: i + 1, temporary: cfg.DataDir == ""}
+		if b.controllerPort, err = freePort(ctx); err != nil {
+			return nil, err
 		}
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", b.id, b.controllerPort))
+		brokers[i] = b
 	}
-	if err := b.format(ctx); err != nil {
-		b.clean()
+	var g errgroup.Group
+	for _, b := range brokers {
+		b.voters = voters
+		g.Go(func() error { // a quorum answers when most of it is there
+			if err := b.format(ctx); err != nil {
+				return err
+			}
+			return b.Start(ctx)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		for _, b := range brokers {
+			b.Close()
+		}
 		return nil, err
 	}
-	if err := b.Start(ctx); err != nil {
-		b.clean()
-		return nil, err
+	return brokers, nil
+}
+
+func merged(settings, more map[string]string) map[string]string {
+	settings = maps.Clone(settings)
+	maps.Copy(settings, more)
+	return settings
+}
+
+// replicated are the settings of brokers that keep every record n times, and take one when all but one have it.
+func replicated(n int) map[string]string {
+	all, most := strconv.Itoa(n), strconv.Itoa(max(1, n-1))
+	return map[string]string{
+		"default.replication.factor": all, "min.insync.replicas": most,
+		"offsets.topic.replication.factor": all, "transaction.state.log.replication.factor": all, "transaction.state.log.min.isr": most,
+		"share.coordinator.state.topic.replication.factor": all, "share.coordinator.state.topic.min.isr": most,
 	}
-	return b, nil
 }
 
 // Fetch has Maven put the jars into a folder under cacheDir, unless they are there, and returns it.
@@ -159,8 +206,10 @@ func (b *Broker) format(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.controllerPort, err = freePort(ctx); err != nil {
-		return err
+	if b.dir == "" {
+		if b.dir, err = os.MkdirTemp("", "whisper-kafka-"); err != nil {
+			return fmt.Errorf("kafka: make its folder: %w", err)
+		}
 	}
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return fmt.Errorf("kafka: make its folder: %w", err)
@@ -182,8 +231,8 @@ func (b *Broker) serverProperties() string {
 	port, controller := strconv.Itoa(b.cfg.Port), strconv.Itoa(b.controllerPort)
 	settings := map[string]string{
 		"process.roles":                  "broker,controller",
-		"node.id":                        "1",
-		"controller.quorum.voters":       "1@127.0.0.1:" + controller,
+		"node.id":                        strconv.Itoa(b.id),
+		"controller.quorum.voters":       strings.Join(b.voters, ","),
 		"controller.listener.names":      "CONTROLLER",
 		"listeners":                      "PLAINTEXT://127.0.0.1:" + port + ",CONTROLLER://127.0.0.1:" + controller,
 		"advertised.listeners":           "PLAINTEXT://127.0.0.1:" + port,
@@ -295,7 +344,7 @@ func (b *Broker) ready(ctx context.Context) error {
 		if err == nil {
 			_ = conn.Close()
 			brokers, err := kadm.NewClient(client).ListBrokers(ctx)
-			if err == nil && len(brokers) == 1 {
+			if err == nil && slices.Contains(brokers.NodeIDs(), int32(b.id)) {
 				return nil
 			}
 		}
