@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -317,13 +318,13 @@ func TestTopicsAreMadeOnceAndCheckedAtStart(t *testing.T) {
 	}
 	t.Cleanup(adm.Close)
 	topology := consumers.Topology{Partitions: 4, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 24 * time.Hour}
-	if _, err := consumers.CheckTopics(t.Context(), adm, topology); err == nil {
+	if _, err := consumers.CheckTopics(t.Context(), adm, topology, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("an empty cluster passes the check")
 	}
 	if err := consumers.EnsureTopics(t.Context(), client, topology.Specs()...); err != nil {
 		t.Fatal(err)
 	}
-	plans, err := consumers.CheckTopics(t.Context(), adm, topology)
+	plans, err := consumers.CheckTopics(t.Context(), adm, topology, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +334,7 @@ func TestTopicsAreMadeOnceAndCheckedAtStart(t *testing.T) {
 		}
 	}
 	topology.Partitions = 8
-	if _, err := consumers.CheckTopics(t.Context(), adm, topology); err == nil {
+	if _, err := consumers.CheckTopics(t.Context(), adm, topology, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a wrong number of partitions passes the check")
 	}
 	topology.Partitions, topology.Retention = 4, 48*time.Hour

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -341,13 +342,25 @@ func alterTopic(ctx context.Context, adm *kadm.Client, p TopicPlan) error {
 const metadataWait = 15 * time.Second
 
 // CheckTopics is the start-up check of every role: all topics exist with the partitions that the design
-// needs. A topic that is missing is waited for, for 15 s: it may have been made a moment ago. Configs that differ are
-// only worth a warning, which the plan tells.
-func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology) ([]TopicPlan, error) {
+// needs. A topic that is missing is waited for, for 15 s: it may have been made a moment ago. A broker that does not
+// answer is waited for until ctx ends, with a line in the log each time: of three, one may be away while a role starts.
+// Configs that differ are only worth a warning, which the plan tells.
+func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology, log *slog.Logger) ([]TopicPlan, error) {
+	wait := 250 * time.Millisecond
 	for end := time.Now().Add(metadataWait); ; {
 		plans, err := PlanTopics(ctx, adm, t.Specs())
 		if err != nil {
-			return nil, err
+			if ctx.Err() != nil || IsFatal(err) {
+				return nil, err
+			}
+			log.Warn("waiting for kafka to describe the topics", "error", err, "next_try", wait)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
+			wait = min(2*wait, 5*time.Second)
+			end = time.Now().Add(metadataWait)
+			continue
 		}
 		if err := conflicts(plans); err != nil {
 			return plans, err

@@ -2,11 +2,15 @@ package consumers_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/klivvr/whisper/consumers"
 )
@@ -67,7 +71,7 @@ func TestWhatExistsKeepsItsReplication(t *testing.T) {
 		if err := consumers.EnsureTopics(t.Context(), client, single.Specs()...); err != nil {
 			t.Fatal(err)
 		}
-		plans, err := consumers.CheckTopics(t.Context(), admin(t, client), later)
+		plans, err := consumers.CheckTopics(t.Context(), admin(t, client), later, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +90,7 @@ func TestTopicsThatComeLateAreWaitedFor(t *testing.T) {
 	checked, followed := make(chan error, 1), make(chan error, 1)
 	adm, reader := admin(t, client), runReader(t, client)
 	go func() {
-		_, err := consumers.CheckTopics(t.Context(), adm, unsaid)
+		_, err := consumers.CheckTopics(t.Context(), adm, unsaid, slog.New(slog.DiscardHandler))
 		checked <- err
 	}()
 	go func() {
@@ -107,5 +111,34 @@ func TestTopicsThatComeLateAreWaitedFor(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// TestABrokerThatIsAwayIsWaitedFor: a role starts while one of three brokers does not answer.
+func TestABrokerThatIsAwayIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	client := consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: t.Name()}
+	topology := consumers.Topology{Partitions: 1, Replication: 1, DuplicateWindow: time.Hour, Retention: time.Hour}
+	if err := consumers.EnsureTopics(t.Context(), client, topology.Specs()...); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if asked.Add(1) > 12 {
+			return nil, nil, false
+		}
+		return nil, errors.New("the broker went away"), true
+	})
+	if _, err := consumers.CheckTopics(t.Context(), admin(t, client), topology, slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+	if asked.Load() <= 12 {
+		t.Errorf("it was asked %d times, so nothing was waited for", asked.Load())
 	}
 }

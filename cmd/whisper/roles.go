@@ -125,7 +125,7 @@ func (r role) checkTopics(ctx context.Context) error {
 		return err
 	}
 	defer adm.Close()
-	plans, err := consumers.CheckTopics(ctx, adm, r.topology)
+	plans, err := consumers.CheckTopics(ctx, adm, r.topology, r.log)
 	if err != nil {
 		return oneConflict(err)
 	}
