@@ -165,22 +165,17 @@ func (s *State) early(d *delivery) bool {
 		return false
 	}
 	category := s.category(d.acc.GetCategory())
-	switch d.phase {
-	case whisperv1.Phase_PHASE_DIGEST:
-		if category.Digest != nil {
-			s.schedule(d, d.until)
-			return true
-		}
-	case whisperv1.Phase_PHASE_QUIET:
-		// The hours may be over, and what is left its part of the stretch after them.
-		if !category.Mandatory && category.Quiet == QuietHold {
-			s.schedule(d, d.until)
-			return true
-		}
-	case whisperv1.Phase_PHASE_TIMED:
+	gathers := d.phase == whisperv1.Phase_PHASE_DIGEST && category.Digest != nil
+	// The hours may be over, and what is left its part of the stretch after them.
+	rests := d.phase == whisperv1.Phase_PHASE_QUIET && !category.Mandatory && category.Quiet == QuietHold
+	switch {
+	case gathers || rests:
+		s.schedule(d, d.until)
+		return true
+	case d.phase == whisperv1.Phase_PHASE_TIMED:
 		s.advance(d)
 		return true
 	default:
+		return false
 	}
-	return false
 }

@@ -72,7 +72,7 @@ func TestALateEndOfAnEarlierStartDoesNotWin(t *testing.T) {
 		for i := 0; i < len(log); i++ {
 			for _, o := range s.Decide(log[i], at) {
 				if p, ok := o.(domain.PutPresence); ok {
-					log = append(log, domain.PresenceSeen{User: p.User, Node: p.Node, Incarnation: p.Incarnation, Presence: p.Presence})
+					log = append(log, domain.PresenceSeen(p))
 				}
 			}
 			if len(log) > 1000 {

@@ -48,13 +48,12 @@ func (l *logged) restart(now time.Time) {
 func (l *logged) do(in domain.Input, now time.Time) (words []string) {
 	for _, o := range l.Decide(in, now) {
 		var seen *domain.SeenDelivery
-		switch o := o.(type) {
-		case domain.Settle:
-			seen = o.Seen
-		case domain.Remember:
-			seen = &o.Seen
+		if settled, is := o.(domain.Settle); is {
+			seen = settled.Seen
+		} else if remembered, is := o.(domain.Remember); is {
+			seen = &remembered.Seen
 			l.again++
-		default:
+		} else {
 			words = append(words, said(o))
 		}
 		if seen != nil {

@@ -99,6 +99,12 @@ func TestDevLetsNoStrangersIn(t *testing.T) {
 			header.Set("Origin", origin)
 		}
 		conn, resp, err := websocket.DefaultDialer.DialContext(t.Context(), url, header)
+		if resp != nil {
+			defer func() { _ = resp.Body.Close() }()
+		}
+		if err != nil && resp == nil {
+			t.Fatal(err)
+		}
 		if err != nil {
 			return resp.StatusCode
 		}

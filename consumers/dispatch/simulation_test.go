@@ -38,7 +38,6 @@ type world struct {
 	pushes   []*whisperv1.Push
 	serial   uint64
 	requests int64
-	changes  int64
 	asked    map[string]int // notification/user → how often
 
 	casts      map[string]*whisperv1.Event // broadcasts asked for
