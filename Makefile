@@ -37,6 +37,11 @@ test: ## Every test; integration on the most real cluster this machine can run, 
 bench-questions: ## Each question of docs/contract.md on 5 million deliveries, with its time; WHISPER_QUESTION_ROWS for fewer
 	$(GO) test ./projections -run '^$$' -bench Questions -benchtime 1x -timeout 60m
 
+.PHONY: chaos
+chaos: ## Random faults for as long as CHAOS says (10m), and stopped processes of 15, 40 and 120 s; SEED repeats a run
+	WHISPER_REQUIRE_REAL=1 WHISPER_TEST_CHAOS=$(or $(CHAOS),10m) WHISPER_TEST_SEED=$(SEED) WHISPER_TEST_STOPS=15s,40s,120s \
+		$(GO) test ./integration -count=1 -v -timeout 2h -run 'TestChaos$$|TestAStoppedDispatch'
+
 .PHONY: sdk
 sdk: ## The TypeScript SDK into its dist/, and the page of whisper dev anew; needs Node 20 and npm
 	@cd $(SDK) && scripts/install.sh && npm run build && npm run bundle

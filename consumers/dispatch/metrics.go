@@ -32,6 +32,9 @@ func newRoleMetrics() *roleMetrics {
 
 		stopped: map[string]*metrics.Counter{},
 	}
+	for _, c := range changelogs {
+		strayRecords(c.topic)
+	}
 	for _, reason := range domain.PolicyReasons {
 		m.stopped[reason] = metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_stopped_total{reason=%q}`, reason))
 	}
