@@ -27,7 +27,6 @@ func (s *State) try(d *delivery) {
 	for ; int(d.step) < len(d.channels()); d.step++ {
 		switch channel := s.channelOf(d); {
 		case d.denied.has(channel):
-		case channel == ChannelSocket && d.acknowledged:
 		case channel == ChannelSocket:
 			if ready := s.render(d, channel); !ready {
 				return
@@ -58,7 +57,7 @@ func (s *State) exhausted(d *delivery) {
 	case d.openPushes():
 		s.awaitPushes(d)
 		return
-	case d.reached():
+	case d.pushTook:
 		s.settle(d)
 		return
 	case s.owesPush(d): // its turn was given to a socket that nobody answers at
@@ -150,6 +149,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 			Session:        session,
 			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
 			Frame:          frame,
+			ExplicitAck:    s.explicitAck(d.acc.GetCategory()),
 		}})
 	}
 	// A new session has its time to acknowledge, but who connects again and again is on a bad network: that

@@ -8,9 +8,9 @@ import (
 )
 
 // A delivery can be out at its user's sockets and at their phones at once: the user connects while the answer of a push is
-// due, or its category sends to several channels together. `waiting` holds the attempts of both. Where the delivery
-// stands (`step`) says which of them it decides by next: at the socket, when the time to acknowledge is over or no node
-// holds the user; at a push channel, when the last push is answered.
+// due. `waiting` holds the attempts of both. Where the delivery stands (`step`) says which of them it decides by next: at
+// the socket, when the time to acknowledge is over or no node holds the user; at a push channel, when the last push is
+// answered.
 //
 // An acknowledgement ends a delivery, or a push that a provider took, or its expiry, a cancel, a check. That a socket
 // took a frame never does: a kernel took some bytes, and nobody may have seen them.
@@ -27,9 +27,6 @@ func (d *delivery) openSockets() bool {
 func (d *delivery) dropSockets() {
 	d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return !w.push() })
 }
-
-// reached: it is done but for the channels that get it as well.
-func (d *delivery) reached() bool { return d.acknowledged || d.pushTook }
 
 // pushStep is where the first push channel stands; ok is false where there is none.
 func (d *delivery) pushStep() (step int32, ok bool) {
@@ -201,7 +198,7 @@ func (s *State) awaitPushes(d *delivery) {
 
 // owesPush: an endpoint can be tried that neither took d nor refused it for good.
 func (s *State) owesPush(d *delivery) bool {
-	return !d.pushFailed && !d.reached() && len(s.endpoints(d.user(), d.channels(), d.denied)) > 0
+	return !d.pushFailed && !d.pushTook && len(s.endpoints(d.user(), d.channels(), d.denied)) > 0
 }
 
 // endpoints are the user's that one of the channels reaches.
@@ -225,7 +222,7 @@ func pushes(channel string, e *whisperv1.Endpoint, denied channelMask) bool {
 }
 
 func parkAttempts(p *whisperv1.Parked, d *delivery) {
-	p.SocketTook, p.PushTook, p.Acknowledged = d.socketTook, d.pushTook, d.acknowledged
+	p.SocketTook, p.PushTook = d.socketTook, d.pushTook
 	p.Sent = d.pushTook // as earlier versions read it: a socket's word must not end it there either
 	p.PushFailed, p.PushAgain, p.Retry, p.LastReason, p.Bounces = d.pushFailed, d.pushAgain, d.retry, d.lastReason, int32(d.bounces)
 	if !d.pushAfter.IsZero() {
@@ -237,7 +234,7 @@ func parkAttempts(p *whisperv1.Parked, d *delivery) {
 }
 
 func (s *State) restoreAttempts(d *delivery, p *whisperv1.Parked) {
-	d.socketTook, d.pushTook, d.acknowledged = p.GetSocketTook(), p.GetPushTook(), p.GetAcknowledged()
+	d.socketTook, d.pushTook = p.GetSocketTook(), p.GetPushTook()
 	if p.GetSent() && !d.pushTook { // an earlier version's, which did not tell a socket from a provider
 		d.socketTook = true
 	}

@@ -145,6 +145,37 @@ func TestBroadcastDecisions(t *testing.T) {
 	}
 }
 
+// TestABroadcastSaysWhetherASocketAloneSettlesIt: so does the record that many share.
+func TestABroadcastSaysWhetherASocketAloneSettlesIt(t *testing.T) {
+	t.Parallel()
+	for rules, explicit := range map[string]bool{`{}`: false, `{"mandatory":true}`: true, `{"auto_ack":false}`: true} {
+		s := domain.NewState(0, domain.DefaultPolicy())
+		s.ReplayDone()
+		c, err := domain.ParseCategory("fraud", []byte(rules))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Decide(domain.CategorySeen{Name: "fraud", Category: c}, at(0))
+		s.Decide(n1, at(0))
+		for i, name := range []string{"ann", "bob"} {
+			s.Decide(domain.ProfilePatched{User: name, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
+			s.Decide(here(name, "n1", name, 1), at(0))
+		}
+		s.Decide(with(broadcast("news", ""), func(b *whisperv1.BroadcastAccepted) { b.Accepted.Category = "fraud" }), at(0))
+		shared := 0
+		for _, o := range s.Decide(domain.WalkOn{Lane: domain.Low}, at(0)) {
+			if r, is := o.(domain.RouteTo); is {
+				if shared++; len(r.Route.GetUsers()) != 2 || r.Route.GetExplicitAck() != explicit {
+					t.Errorf("%s: route %v", rules, r.Route)
+				}
+			}
+		}
+		if shared != 1 {
+			t.Errorf("%s: %d shared routes", rules, shared)
+		}
+	}
+}
+
 // TestARateIsKept: a walk sends no more than its share in any second, and not much less; also to those whose hour
 // has come, and it does not ask for its turn while it has to wait.
 func TestARateIsKept(t *testing.T) {

@@ -38,6 +38,10 @@ type Category struct {
 	SmartDelay time.Duration
 	// AckTimeout is how long a client has to acknowledge before the next channel is tried; 0: the policy's.
 	AckTimeout time.Duration
+	// AutoAck: where a session asked for ack=auto, that its socket took a delivery counts as the client's
+	// acknowledgement. Where the record does not say, it is true, but of a mandatory category: what must arrive is not
+	// settled by a socket whose client says nothing.
+	AutoAck bool
 
 	// undeclared: nobody wrote a record for it, so it has the rules that everything has by default.
 	undeclared bool
@@ -73,6 +77,7 @@ type Digest struct {
 var (
 	categoryFields = []string{
 		"channels", "mandatory", "caps", "over_cap", "quiet_hours", "collapse", "digest", "smart_timing", "ack_timeout",
+		"auto_ack",
 	}
 	capFields    = []string{"n", "per", "by"}
 	digestFields = []string{"window", "template", "min"}
@@ -83,7 +88,7 @@ var (
 )
 
 // newCategory is what a category is where its record says nothing, and what an undeclared one is.
-func newCategory(name string) *Category { return &Category{Name: name, Collapse: true} }
+func newCategory(name string) *Category { return &Category{Name: name, Collapse: true, AutoAck: true} }
 
 // ParseCategory reads a record of whisper.categories: its key, and its value. The empty value, which
 // removes a category, is not one: callers look for it first. The error is an [*Invalid] that tells all
@@ -104,15 +109,19 @@ func ParseCategory(name string, value []byte) (*Category, error) {
 	c := newCategory(name)
 	record := fields{known: categoryFields}
 	cursor := jsonCursor{s: text}
-	saysCollapse := false
+	saysCollapse, saysAutoAck := false, false
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
 		if at, field := record.take(key, &p); at >= 0 && raw != "null" {
 			c.readField(at, field, raw, &p)
 			saysCollapse = saysCollapse || field == "collapse"
+			saysAutoAck = saysAutoAck || field == "auto_ack"
 		}
 	}
 	if c.Mandatory && !saysCollapse { // of two logins both are to be told
 		c.Collapse = false
+	}
+	if c.Mandatory && !saysAutoAck {
+		c.AutoAck = false
 	}
 	c.check(&p)
 	if p.any() {
@@ -141,6 +150,8 @@ func (c *Category) readField(at int, name, raw string, p *problems) {
 		c.readSmartTiming(name, raw, p)
 	case 8:
 		c.AckTimeout = p.duration(name, raw, maxAckTimeout)
+	case 9:
+		c.AutoAck = p.truth(name, raw)
 	}
 }
 

@@ -25,6 +25,14 @@ func TestParseCategory(t *testing.T) {
 			t.Errorf("%s: %+v, %v", rules, c, err)
 		}
 	}
+	for rules, counts := range map[string]bool{
+		`{}`: true, `{"auto_ack":false}`: false, `{"mandatory":true}`: false, `{"auto_ack":true,"mandatory":true}`: true,
+		`{"mandatory":true,"auto_ack":null}`: false, `{"mandatory":false}`: true,
+	} {
+		if c, err := domain.ParseCategory("x", []byte(rules)); err != nil || c.AutoAck != counts {
+			t.Errorf("%s: %+v, %v", rules, c, err)
+		}
+	}
 	if c, err := domain.ParseCategory("x", []byte(`{}`)); err != nil || c.Quiet != domain.QuietHold || !c.Collapse || c.Mandatory {
 		t.Errorf("what says nothing: %+v, %v", c, err)
 	}
@@ -39,7 +47,7 @@ func TestParseCategorySaysAllThatIsWrong(t *testing.T) {
 		"two of one kind":   {"a", `{"caps":[{"n":1,"per":"day"},{"n":2,"per":"day"}]}`, "caps[1]: there is another cap per day by user_category: the smaller one is enough"},
 		"mandatory and not": {"a", `{"mandatory":true,"caps":[{"n":1,"per":"day"}],"quiet_hours":"drop"}`, "a mandatory category always goes out at once: leave out caps; a mandatory category always goes out at once: leave out quiet_hours"},
 		"a bad name":        {"A", `{"quiet_hours":"sometimes","over_cap":1}`, `category "A" has a character that is not allowed: lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card; quiet_hours: unknown "sometimes"; known are hold, drop, pass; over_cap must be a string, not a number`},
-		"no such field":     {"a", `{"opt_out":true,"channels":["fax","apns","apns"]}`, `unknown field "opt_out"; known are channels, mandatory, caps, over_cap, quiet_hours, collapse, digest, smart_timing, ack_timeout; channels: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; channels repeats "apns"`},
+		"no such field":     {"a", `{"opt_out":true,"channels":["fax","apns","apns"],"auto_ack":"no"}`, `unknown field "opt_out"; known are channels, mandatory, caps, over_cap, quiet_hours, collapse, digest, smart_timing, ack_timeout, auto_ack; channels: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook; channels repeats "apns"; auto_ack must be true or false, not a string`},
 		"times":             {"a", `{"ack_timeout":"11m","digest":{"window":"0s"},"smart_timing":{"max_delay":"soon"}}`, `ack_timeout is 11m, at most 10m0s is allowed; digest.window is 0s: it must be positive; digest has no template: a digest is such as {"window": "1h", "template": "digest"}; smart_timing.max_delay "soon" is not a duration such as "90s" or "1h"`},
 		"not JSON":          {"a", `{`, "the category is cut off"},
 	} {

@@ -149,7 +149,7 @@ func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 }
 
 func (s *State) expire(d *delivery) {
-	if d.reached() {
+	if d.pushTook {
 		s.settle(d)
 		return
 	}

@@ -198,7 +198,7 @@ func (s *State) wake(user string, opened presence) {
 		case s.wakeable(d):
 			d.tries = 0
 			s.sendFromSocket(d)
-		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket && !d.reached():
+		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == ChannelSocket && !d.pushTook:
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
 			if s.judge(s.ask(d)).action != send {
 				continue
@@ -218,7 +218,7 @@ func (s *State) wake(user string, opened presence) {
 func (s *State) wakeable(d *delivery) bool {
 	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF ||
 		d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) != ChannelSocket
-	return waits && d.usesSocket() && !d.reached() && !d.expired(s.now)
+	return waits && d.usesSocket() && !d.pushTook && !d.expired(s.now)
 }
 
 // nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.

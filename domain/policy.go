@@ -301,6 +301,9 @@ func (s *State) ackTimeout(d *delivery) time.Duration {
 	return s.policy.AckTimeout
 }
 
+// explicitAck: only what the client itself says counts as an acknowledgement in the category.
+func (s *State) explicitAck(category string) bool { return !s.category(category).AutoAck }
+
 // readSeen learns when a user reads.
 func (s *State) readSeen(ev *whisperv1.Event) {
 	user := ev.GetUserId()

@@ -522,6 +522,53 @@ func TestCategoryChannelsAndAckTimeout(t *testing.T) {
 	d.want(d.pass(3*time.Second), "push b #2 to phone")
 }
 
+// TestACategorySaysWhetherASocketAloneSettlesIt: where only the client's own word counts, the gateway is told so with
+// every route, and a phone gets what nobody acknowledged.
+func TestACategorySaysWhetherASocketAloneSettlesIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		rules    string
+		explicit bool
+	}{
+		"says nothing":                      {`{}`, false},
+		"mandatory":                         {`{"mandatory":true}`, true},
+		"mandatory, and a socket is enough": {`{"mandatory":true,"auto_ack":true}`, false},
+		"wants the client's word":           {`{"auto_ack":false}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDesk(t)
+			d.category("fraud", c.rules)
+			d.user("mona", `{"endpoints":{"phone":{"channel":"apns","token":"t"}}}`)
+			d.connect("mona")
+			d.want(d.send("a", "mona", "fraud.card"), "route a #1 to n1")
+			d.n++
+			d.do(socketSentAt(d, "a", "mona", 1))
+			d.want(d.pass(10*time.Second), "push a #2 to phone")
+			d.connect("mona") // on its way to a phone, it goes to a new session as well
+			routes := 0
+			for _, o := range d.out {
+				if r, ok := o.(domain.RouteTo); ok {
+					if routes++; r.Route.GetExplicitAck() != c.explicit {
+						t.Errorf("route %v", r.Route)
+					}
+				}
+			}
+			if routes != 2 {
+				t.Errorf("%d routes", routes)
+			}
+		})
+	}
+}
+
+// socketSentAt: a socket took the delivery that was sent just now.
+func socketSentAt(d *desk, note, user string, attempt int32) domain.FactSeen {
+	fact := socketSent(note, user, attempt)
+	id := domain.NewDeliveryID(d.now, domain.HashDelivery(note, user))
+	fact.Event.DeliveryId = id[:]
+	return fact
+}
+
 func TestAnUndeclaredCategoryIsToldOnce(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

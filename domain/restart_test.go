@@ -47,7 +47,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			id: id, request: FingerprintRequest(acc.GetRequest()), ev: ev, acc: acc, trace: Trace{"p", "s"}, source: LaneOffset{Normal, 7},
 			parked: true, phase: whisperv1.Phase_PHASE_BACKOFF, attempt: 3, step: 1, tries: 2,
 			waiting:    []waiting{{attempt: 2, node: "n", incarnation: 5}, {attempt: 3, endpoint: "phone"}},
-			socketTook: true, pushTook: true, acknowledged: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
+			socketTook: true, pushTook: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
 			pushAfter: now.Add(time.Second), bounces: 4,
 			own: own, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due, index: -1,
 		}

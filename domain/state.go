@@ -144,10 +144,9 @@ type delivery struct {
 	step    int32
 	tries   int32
 	waiting []waiting
-	// A socket took an attempt, which nobody acknowledged: that never ends it. A provider took a push. A client
-	// acknowledged, and other channels get it as well.
-	socketTook, pushTook, acknowledged bool
-	doubtful                           bool // an attempt's outcome is unknown; lost at a restart, after which a read may not end the retries
+	// A socket took an attempt, which nobody acknowledged: that never ends it. A provider took a push.
+	socketTook, pushTook bool
+	doubtful             bool // an attempt's outcome is unknown; lost at a restart, after which a read may not end the retries
 	// Of the pushes of this step: is one worth another try, and what did the last failure say.
 	retry      bool
 	lastReason string

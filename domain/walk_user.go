@@ -334,6 +334,7 @@ func (s *State) sendGroups(w *walk) {
 		s.put(RouteTo{Node: g.node, Trace: w.trace, Route: &whisperv1.Route{
 			DeliveryId: w.id[:], NotificationId: w.note(), Lane: w.ev.GetLane(), Attempt: g.attempt, Incarnation: g.incarnation,
 			ExpiresAtMs: w.acc.GetExpiresAtMs(), Frame: g.text.frame, Users: g.users,
+			ExplicitAck: s.explicitAck(w.acc.GetCategory()),
 		}})
 	}
 	clear(w.groups)

@@ -20,6 +20,7 @@ type routed struct {
 	facts       domain.AttemptFacts // and what all that is told of it shares
 	incarnation uint64
 	expiresMS   int64
+	explicit    bool  // only the client's own acknowledgement counts
 	takenUS     int64 // when it came off Kafka
 	trace       []kgo.RecordHeader
 	ticket      int64        // of the lane's progress
@@ -74,7 +75,7 @@ func (d *delivery) written(err error) {
 	}
 }
 
-// taken: a socket took it. auto: that counts as delivered.
+// taken: a socket took it. auto: that counts as delivered, unless the route wants the client's own word.
 func (d *delivery) taken(auto bool) {
 	d.mu.Lock()
 	d.pending--
@@ -82,7 +83,7 @@ func (d *delivery) taken(auto bool) {
 	if first {
 		d.markSent()
 	}
-	if auto {
+	if auto && !d.explicit {
 		d.deliver()
 	}
 	hold := first && !d.told

@@ -227,8 +227,14 @@ func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 		return d
 	}
 	if e := s.recent.find(want); e != nil {
-		s.ids.charge(s.g.now(), priceID)
-		return e.delivery(s, id, reading)
+		if !e.open {
+			s.ids.charge(s.g.now(), priceID)
+			return e.delivery(s, id, reading)
+		}
+		s.frames -= meter(s.priceFrame())
+		d := e.delivery(s, id, reading)
+		e.open = false
+		return d
 	}
 	return nil
 }

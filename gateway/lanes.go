@@ -268,6 +268,7 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*routed, *whisperv1.R
 		},
 		incarnation: route.GetIncarnation(),
 		expiresMS:   route.GetExpiresAtMs(),
+		explicit:    route.GetExplicitAck(),
 		takenUS:     l.g.cfg.Now().UnixMicro(),
 		trace:       traceOf(rec),
 	}

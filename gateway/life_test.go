@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -213,7 +214,8 @@ type life struct {
 	s       *session
 	l       *fakeLink
 	sent    int
-	strange int // ids named that it was not sent
+	strange int          // ids named that it was not sent
+	unsaid  map[int]bool // what wants the client's own word, and did not get it
 	ended   bool
 }
 
@@ -229,7 +231,12 @@ func (f *life) happen(t *rapid.T, nested bool) {
 		lane := domain.Lanes[rapid.IntRange(0, 2).Draw(t, "lane")]
 		size := rapid.SampledFrom([]int{50, 300, 9000, 40_000}).Draw(t, "size")
 		ttl := rapid.SampledFrom([]time.Duration{time.Second, time.Hour}).Draw(t, "ttl")
+		own := rapid.Bool().Draw(t, "explicit")
+		if own {
+			f.unsaid[f.sent] = true
+		}
 		n.take(lane, "mona", fmt.Sprint(f.sent), func(r *whisperv1.Route) {
+			r.ExplicitAck = own
 			r.Frame, r.ExpiresAtMs = make([]byte, size), n.clock.now().Add(ttl).UnixMilli()
 		})
 		f.sent++
@@ -237,6 +244,7 @@ func (f *life) happen(t *rapid.T, nested bool) {
 		if !f.ended && !l.paused {
 			verb := rapid.SampledFrom([]string{"ack", "read"}).Draw(t, "verb")
 			id := rapid.IntRange(0, f.sent).Draw(t, "id")
+			delete(f.unsaid, id)
 			s.received(clientFrameBytes(finBit|opText, fmt.Sprintf(`{"type":%q,"ids":["%d","%d"]}`, verb, id, id)))
 		}
 	case 16:
@@ -308,7 +316,7 @@ func TestTheLifeOfASession(tb *testing.T) {
 			n.state.Store(draining)
 		}
 		s, l := n.opened("mona", rapid.Bool().Draw(t, "auto"))
-		f := &life{n: n, s: s, l: l}
+		f := &life{n: n, s: s, l: l, unsaid: map[int]bool{}}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			f.happen(t, false)
 		}
@@ -370,6 +378,9 @@ func (f *life) check(t *rapid.T) {
 	for i := range f.sent {
 		if kinds := f.n.broker.kinds(fmt.Sprint(i)); len(kinds) == 0 || failed[fmt.Sprint(i)] > 1 {
 			t.Fatalf("%d: %v", i, kinds)
+		}
+		if f.unsaid[i] && slices.Contains(f.n.broker.kinds(fmt.Sprint(i)), "delivery_delivered") {
+			t.Fatalf("%d is delivered, and its client never said so", i)
 		}
 	}
 	wholeFrames(t, f.l.wrote)

@@ -3,8 +3,9 @@ package gateway
 import "github.com/klivvr/whisper/domain"
 
 // recent remembers what a session acknowledged last, so that a repeated ack is no error and a read is
-// told of the right delivery. The delivery itself, some 0.5 KiB with its record, stays for one ping or two;
-// after that 32 bytes are left of it, at most 2 KiB a session.
+// told of the right delivery. Of a session with ack=auto it remembers what only the client's own word settles: such a
+// session may never say it, so that must not count against what it may have unacknowledged. The delivery itself, some
+// 0.5 KiB with its record, stays for one ping or two; after that 32 bytes are left of it, at most 2 KiB a session.
 type recent struct {
 	entries []remembered
 	next    int
@@ -17,12 +18,33 @@ type remembered struct {
 	lane    domain.Lane
 	read    bool // told after d was let go
 	old     bool
+	open    bool // only the client's own word counts, and it has not come
 }
 
 const recentEntries = 64
 
-func (r *recent) add(d *delivery) {
-	e := remembered{d: d, id: d.id, attempt: d.facts.Attempt, lane: d.facts.Lane}
+func (r *recent) add(d *delivery) { r.put(remembered{d: d}) }
+
+// await adds one that the client has not acknowledged, in the place of its earlier attempt.
+func (r *recent) await(d *delivery) {
+	if e := r.find(d.id); e != nil {
+		*e = remembered{d: d, id: d.id, attempt: d.facts.Attempt, lane: d.facts.Lane, open: true}
+		return
+	}
+	r.put(remembered{d: d, open: true})
+}
+
+// drop takes out one that its socket did not get.
+func (r *recent) drop(d *delivery) {
+	for i := range r.entries {
+		if r.entries[i].d == d {
+			r.entries[i] = remembered{}
+		}
+	}
+}
+
+func (r *recent) put(e remembered) {
+	e.id, e.attempt, e.lane = e.d.id, e.d.facts.Attempt, e.d.facts.Lane
 	if len(r.entries) < recentEntries {
 		r.entries = append(r.entries, e)
 		return
@@ -54,14 +76,15 @@ func (r *recent) age() {
 	}
 }
 
-// delivery is the one that is remembered, or what is left of it: delivered, without cause and trace.
+// delivery is the one that is remembered, or what is left of it: sent, and delivered unless the client's word is still
+// to come, without cause and trace. Then another session's may have come: it is told twice, which harms nobody.
 func (e *remembered) delivery(s *session, notification string, reading bool) *delivery {
 	if e.d != nil {
 		return e.d
 	}
 	d := &delivery{
 		routed: &routed{g: s.g, requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Attempt: e.attempt, Node: s.g.cfg.Node}},
-		id:     e.id, user: s.user, told: true, delivered: true, read: e.read,
+		id:     e.id, user: s.user, told: true, delivered: !e.open, read: e.read, sentUS: e.id.Time().UnixMicro(),
 	}
 	e.read = e.read || reading
 	return d

@@ -70,7 +70,7 @@ type session struct {
 	code       int
 	writer     writing
 	urgent     bool // waits among the urgent
-	auto       bool // taken by the socket counts as delivered
+	auto       bool // taken by the socket counts as delivered, where the route lets it
 	closing    bool
 	parted     bool // goodbye is written, or can't be
 	readDone   bool // the reader has ended
@@ -138,7 +138,10 @@ func (s *session) send(frame wireFrame, d *delivery) bool {
 		s.close(closeTooSlow, "too slow: the send buffer is full", false)
 		return false
 	}
-	if !s.auto {
+	switch {
+	case s.auto && d.explicit:
+		s.recent.await(d)
+	case !s.auto:
 		if len(s.unacked) >= s.g.cfg.MaxUnacked {
 			s.mu.Unlock()
 			s.close(closeTooSlow, "too slow: too many unacknowledged notifications", false)

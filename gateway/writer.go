@@ -125,6 +125,9 @@ func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
 		if o.d.expiresMS > 0 && o.d.expiresMS <= nowMS {
 			s.queued -= len(o.frame)
 			s.forget(o.d)
+			if s.auto {
+				s.recent.drop(o.d)
+			}
 			box.late = append(box.late, o.d)
 			return
 		}

@@ -53,7 +53,8 @@ func (c *categoriesApplyCmd) Help() string {
     security: {mandatory: true, channels: [push, socket]}
     marketing:
       caps: [{n: 3, per: day}, {n: 10, per: week, by: user}]
-      quiet_hours: drop`
+      quiet_hours: drop
+    payments: {auto_ack: false}   # as in a mandatory one, no socket settles it without its client's word`
 }
 
 func (c *categoriesApplyCmd) Run(ctx context.Context, p *process) error {

@@ -321,12 +321,11 @@ type Parked struct {
 	// It has waited for the user's usual hour, or for a digest: it does not wait again.
 	Timed    bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
 	Gathered bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
-	// What is known of the attempts so far: a socket took one, which nobody has acknowledged; a provider took one; a
-	// client acknowledged, and other channels are still to get it; no endpoint will take it.
-	SocketTook   bool `protobuf:"varint,40,opt,name=socket_took,json=socketTook,proto3" json:"socket_took,omitempty"`
-	PushTook     bool `protobuf:"varint,41,opt,name=push_took,json=pushTook,proto3" json:"push_took,omitempty"`
-	Acknowledged bool `protobuf:"varint,42,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
-	PushFailed   bool `protobuf:"varint,43,opt,name=push_failed,json=pushFailed,proto3" json:"push_failed,omitempty"`
+	// What is known of the attempts so far: a socket took one, which nobody has acknowledged; a provider took one; no
+	// endpoint will take it.
+	SocketTook bool `protobuf:"varint,40,opt,name=socket_took,json=socketTook,proto3" json:"socket_took,omitempty"`
+	PushTook   bool `protobuf:"varint,41,opt,name=push_took,json=pushTook,proto3" json:"push_took,omitempty"`
+	PushFailed bool `protobuf:"varint,43,opt,name=push_failed,json=pushFailed,proto3" json:"push_failed,omitempty"`
 	// An endpoint was registered after the attempts that are open: where they fail, the channel is tried once more.
 	PushAgain bool `protobuf:"varint,44,opt,name=push_again,json=pushAgain,proto3" json:"push_again,omitempty"`
 	// Of the attempts of this step: one failed in a way worth another try; and what the last failure said.
@@ -505,13 +504,6 @@ func (x *Parked) GetSocketTook() bool {
 func (x *Parked) GetPushTook() bool {
 	if x != nil {
 		return x.PushTook
-	}
-	return false
-}
-
-func (x *Parked) GetAcknowledged() bool {
-	if x != nil {
-		return x.Acknowledged
 	}
 	return false
 }
@@ -1506,7 +1498,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\xbd\b\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\x99\b\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1529,8 +1521,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\bgathered\x18\x18 \x01(\bR\bgathered\x12\x1f\n" +
 	"\vsocket_took\x18( \x01(\bR\n" +
 	"socketTook\x12\x1b\n" +
-	"\tpush_took\x18) \x01(\bR\bpushTook\x12\"\n" +
-	"\facknowledged\x18* \x01(\bR\facknowledged\x12\x1f\n" +
+	"\tpush_took\x18) \x01(\bR\bpushTook\x12\x1f\n" +
 	"\vpush_failed\x18+ \x01(\bR\n" +
 	"pushFailed\x12\x1d\n" +
 	"\n" +

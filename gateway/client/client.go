@@ -44,7 +44,8 @@ type Options struct {
 	// one (4001, 4002), and a minute or two before one that tells its end (a JWT) expires: then the connection
 	// goes on with the new one. Without it such a token ends the client.
 	Token func(ctx context.Context) (string, error)
-	// AutoAck asks the server to count what the socket took as delivered; nothing is acknowledged.
+	// AutoAck asks the server to count what the socket took as delivered; nothing is acknowledged. In a category with
+	// auto_ack: false, as mandatory ones have it, it does not count, and the next channel is tried.
 	AutoAck bool
 	// Window is how many ids are remembered to drop what comes twice (256).
 	Window int

@@ -39,6 +39,7 @@ export interface WhisperOptions {
   /**
    * `manual` (default): the client acknowledges what its handler has finished. `auto`: the server takes for delivered
    * what the socket took; a notification that the handler fails on, or that is on its way when the connection ends, is lost.
+   * In a category with `auto_ack: false`, as mandatory ones have it, that does not count, and the next channel is tried.
    */
   ackMode?: "manual" | "auto";
   /** How many ids are remembered to drop what comes twice (1,000). */
