@@ -24,17 +24,30 @@ const (
 func (s *State) gather(d *delivery) {
 	category := s.category(d.acc.GetCategory())
 	d.digest, d.until = "", time.Time{}
-	for _, o := range s.byUser[d.user()] {
-		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) &&
+	for _, o := range s.byUser[d.user()] { // the one whose window was opened last: those before it are full
+		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) && !o.until.Before(d.until) &&
 			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
 			d.digest, d.until = o.digest, o.until
-			break
 		}
 	}
-	if d.digest == "" {
+	if d.digest == "" || s.digestFull(d) {
 		d.digest, d.until = "digest/"+d.id.String(), s.now.Add(category.Digest.Window)
 	}
 	s.hold(d, &verdict{phase: whisperv1.Phase_PHASE_DIGEST, reason: ReasonDigest, until: d.until})
+}
+
+// digestFull says whether the digest that d would join has as many parts as one may have.
+func (s *State) digestFull(d *delivery) bool {
+	if len(s.byUser[d.user()]) <= maxDigestMembers {
+		return false
+	}
+	n := 0
+	for _, o := range s.byUser[d.user()] {
+		if o != d && o.digest == d.digest {
+			n++
+		}
+	}
+	return n >= maxDigestMembers
 }
 
 // digestAgain is when a digest that was written and has not come is written again.
@@ -75,22 +88,39 @@ func (s *State) closeDigest(d *delivery) {
 		}
 		return
 	}
-	// More than one record can name is more than one digest, each of its own first part's name: whatever of them a crash
-	// leaves behind finds another first part, so it is never taken for the one that was written.
-	for chunk := range slices.Chunk(members, maxDigestMembers) {
-		if len(members) > maxDigestMembers {
-			variables = digestVariables(chunk)
-		}
-		s.put(Deliver{Event: s.digestOf(chunk, category, variables)})
-		for _, m := range chunk {
-			m.closing, m.digest = true, "digest/"+chunk[0].id.String()
-			s.schedule(m, s.now.Add(digestAgain))
-		}
+	if len(members) == 0 {
+		return
+	}
+	if len(members) > maxDigestMembers {
+		s.splitDigest(members)
+		return
+	}
+	s.put(Deliver{Event: s.digestOf(members, category, variables)})
+	for _, m := range members {
+		m.closing = true
+		s.schedule(m, s.now.Add(digestAgain))
 	}
 }
 
-// maxDigestMembers bounds a digest's record: 18 bytes a part, 180 KB of the 1 MB that a record may have.
+// maxDigestMembers bounds a digest's record: 18 bytes a part, 180 KB of the 1 MB that a record may have. One that is
+// full is not joined any more.
 const maxDigestMembers = 10_000
+
+// splitDigest gives the parts of a digest that are too many for one, as an earlier version gathered them, a digest of
+// their own. It is written after a wait: what a crash leaves must find them in one digest alone.
+func (s *State) splitDigest(members []*delivery) {
+	for chunk := range slices.Chunk(members[maxDigestMembers:], maxDigestMembers) {
+		name := "digest/" + chunk[0].id.String()
+		for _, m := range chunk {
+			m.digest = name
+			s.schedule(m, s.now.Add(templateWait))
+			s.park(m)
+		}
+	}
+	for _, m := range members[:maxDigestMembers] {
+		s.schedule(m, s.now.Add(templateWait))
+	}
+}
 
 // takeOut takes d, whose broadcast is paused, out of its digest: it goes alone when that is resumed.
 func (s *State) takeOut(d *delivery) {
@@ -123,8 +153,7 @@ func (s *State) digestRenders(d *delivery, template string, variables []byte) bo
 
 func (s *State) digestOf(members []*delivery, category *Category, variables []byte) *whisperv1.Event {
 	first := members[0]
-	name := "digest/" + first.id.String()
-	id := NewDeliveryID(s.now, HashDelivery(name, first.user()))
+	id := NewDeliveryID(s.now, HashDelivery(first.digest, first.user()))
 	template, version := s.currentTemplate(category.Digest.Template)
 	acc := &whisperv1.DeliveryAccepted{
 		Category:        category.Name,
@@ -133,7 +162,7 @@ func (s *State) digestOf(members []*delivery, category *Category, variables []by
 		Variables:       variables,
 		Channels:        first.channels(),
 		AcceptedAtMs:    id.Time().UnixMilli(),
-		Request:         &whisperv1.Position{Topic: name},
+		Request:         &whisperv1.Position{Topic: first.digest},
 		Recipients:      1,
 	}
 	for _, m := range members {
@@ -141,7 +170,7 @@ func (s *State) digestOf(members []*delivery, category *Category, variables []by
 		acc.DigestMembers = append(acc.DigestMembers, m.id[:])
 	}
 	return &whisperv1.Event{
-		DeliveryId: id[:], NotificationId: name, UserId: first.user(), AtUs: s.now.UnixMicro(),
+		DeliveryId: id[:], NotificationId: first.digest, UserId: first.user(), AtUs: s.now.UnixMicro(),
 		Lane: first.ev.GetLane(), Cause: s.cause,
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
 	}

@@ -398,6 +398,46 @@ func TestCollapse(t *testing.T) {
 	d.want(d.do(d.delivery("e", "mona", "each", key)), "e deferred away")
 }
 
+// TestADigestThatIsFullIsNotJoined: the record of a digest stays far below what a record may have, and nothing is told
+// in two of them.
+func TestADigestThatIsFullIsNotJoined(t *testing.T) {
+	t.Parallel()
+	const most, parts = 10_000, 10_050
+	d := newDesk(t)
+	tmpl, err := domain.ParseTemplate([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }} news"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.category("news", `{"digest":{"window":"1h","template":"digest"}}`)
+	d.user("mona", `{}`)
+	d.do(domain.TemplateSeen{ID: "digest", Version: 4, Template: tmpl})
+	for i := range parts {
+		d.send(fmt.Sprint("n", i), "mona", "news")
+	}
+	told := map[string]int{}
+	var sizes []int
+	d.now = d.now.Add(time.Hour)
+	for range parts/domain.DueSlice + 2 { // what is due is looked at in slices
+		for _, o := range d.s.Decide(domain.TimePassed{}, d.now) {
+			deliver, is := o.(domain.Deliver)
+			if !is {
+				continue
+			}
+			members := deliver.Event.GetDeliveryAccepted().GetDigestMembers()
+			sizes = append(sizes, len(members))
+			for _, m := range members {
+				told[string(m)]++
+			}
+			if n := proto.Size(deliver.Event); n > 500_000 {
+				t.Errorf("a digest's record has %d bytes", n)
+			}
+		}
+	}
+	if !slices.Equal(sizes, []int{most, parts - most}) || len(told) != parts {
+		t.Errorf("digests of %v parts tell of %d", sizes, len(told))
+	}
+}
+
 func TestDigest(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
