@@ -61,6 +61,7 @@ type walk struct {
 	later  map[idRef]int64 // waits for its local time: Unix milliseconds
 	times  map[int64][]idRef
 	replay map[DeliveryHash]replayed
+	told   string // the last user, in the walk's order, of whom replay tells
 
 	texts   map[string]*sharedText
 	groups  []*group

@@ -71,6 +71,9 @@ func (w *walk) dueAt() (at time.Time, ok bool) {
 	}
 	at = w.expires()
 	if w.paused {
+		if w.catchesUp() {
+			at = earlier(at, w.waits)
+		}
 		return at, true
 	}
 	if len(w.toWake) > 0 {
@@ -145,6 +148,9 @@ func (s *State) step(w *walk) {
 	case w.over(s.now):
 		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_EXPIRED)
 	case w.paused:
+		if w.catchesUp() {
+			s.walkSlice(w)
+		}
 	case len(w.toWake) > 0:
 		s.wakeSome(w)
 	case s.startLater(w):
@@ -158,6 +164,7 @@ func (s *State) beginWalk(w *walk) {
 	s.users.sort()
 	w.begun, w.audience, w.changesAt = s.now, int64(s.users.known), s.changesAt
 	w.setFirst(s.findFirst(w))
+	w.findTold()
 	s.parkFirst(w)
 	s.parkWalk(w)
 	s.progress(w)
@@ -181,6 +188,9 @@ func (s *State) walkSlice(w *walk) {
 	if s.walkUsers(w, sl) {
 		s.walkGone(w)
 		w.finish(s.now)
+	} else if len(w.replay) > 0 && w.passed(w.told) {
+		s.walkGone(w)
+		w.replay, w.told = nil, ""
 	}
 	s.sendGroups(w)
 	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, w.done, w.tally

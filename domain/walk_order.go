@@ -128,6 +128,37 @@ func (w *walk) passed(user string) bool {
 	return user <= w.at
 }
 
+// tell notes that replay tells of the user.
+func (w *walk) tell(user string) {
+	if w.told == "" || w.before(w.told, user) {
+		w.told = user
+	}
+}
+
+// findTold looks for the last user of whom replay tells, in an order that is new.
+func (w *walk) findTold() {
+	w.told = ""
+	for _, r := range w.replay {
+		w.tell(r.user)
+	}
+}
+
+// before says whether the walk comes to a before it comes to b.
+func (w *walk) before(a, b string) bool {
+	_, first := slices.BinarySearch(w.first, a)
+	if _, too := slices.BinarySearch(w.first, b); first != too {
+		return first
+	}
+	return a < b
+}
+
+// catchesUp: a restart found facts about users to whom the walk comes only now. Until it does, they can't be let go: the
+// next restart must read them again. So a broadcast that is paused goes on up to the last of them, and begins with
+// nobody; else a pause longer than the retention of the facts would lose them.
+func (w *walk) catchesUp() bool {
+	return len(w.replay) > 0 && !w.done && w.flying < maxFlying && len(w.slices) < maxSlices
+}
+
 // walkUsers looks at the next users of the pass; over is true when it was the last pass's end.
 func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	n, id, skip := len(w.first), func(i int) string { return w.first[i] }, []string(nil)
@@ -142,7 +173,7 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		slice = max(1, slice/firstShare)
 	}
 	end := min(i+slice, n)
-	for i < end && (w.ending || w.bucket.room() > 0) {
+	for i < end && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.told))) {
 		w.at = id(i)
 		i++
 		for j < len(skip) && skip[j] < w.at { // forgotten since

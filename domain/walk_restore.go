@@ -111,6 +111,7 @@ func (s *State) keepForWalks() {
 			w.replay = map[DeliveryHash]replayed{}
 		}
 		w.replay[hash] = r
+		w.tell(r.user)
 	}
 }
 

@@ -71,6 +71,10 @@ func (s *State) meet(w *walk, sl *slice, user string, id DeliveryID, profile pro
 			return
 		}
 	}
+	if w.paused { // it only catches up: nobody is begun with, and when it is resumed the checks are asked
+		s.sendLater(w, user, id, s.now)
+		return
+	}
 	q := s.askFor(w, user, id, profile)
 	v := s.judge(q)
 	switch v.action {

@@ -208,6 +208,9 @@ func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 			w.replay = map[DeliveryHash]replayed{}
 		}
 		keepReplayed(w.replay, id.Hash(), ev)
+		if _, kept := w.replay[id.Hash()]; kept {
+			w.tell(ev.GetUserId())
+		}
 		return true
 	}
 	return false
@@ -222,6 +225,7 @@ func (w *walk) dealtWith(user string, hash DeliveryHash) {
 		w.replay = map[DeliveryHash]replayed{}
 	}
 	w.replay[hash] = replayed{settled: true, note: w.note(), user: user, at: w.id.Time()}
+	w.tell(user)
 }
 
 func (s *State) replayedOf(w *walk, hash DeliveryHash) (replayed, bool) {
