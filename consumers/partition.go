@@ -23,6 +23,7 @@ type Partition struct {
 	committed int64        // was committed; only the loop's committer touches it
 	gaps      gaps
 	fail      func(error)
+	pass      func(ctx context.Context, r *Reader, end int64) (bool, error)
 }
 
 // Fail says that the partition can't go on: its Feed, or something that works for it, has failed. It stops as if
@@ -32,6 +33,17 @@ func (p *Partition) Fail(err error) {
 	if p.fail != nil {
 		p.fail(err)
 	}
+}
+
+// PassEmpty says whether everything before end was handed out or does not exist any more. Retention removes records
+// that a Feed waits for, and a consumer is told nothing where no record comes after them; so a [Passer] that waits for
+// an offset calls this now and then, and is told that it is passed. What nobody has read counts as lost: without
+// ClientConfig.AcceptLoss the loop ends. From one goroutine.
+func (p *Partition) PassEmpty(ctx context.Context, r *Reader, end int64) (passed bool, err error) {
+	if p.pass == nil {
+		return false, nil
+	}
+	return p.pass(ctx, r, end)
 }
 
 // TopicID is the id of the topic that the latest records came from, or zeros while a broker has told none.
@@ -94,14 +106,16 @@ type worker struct {
 	bytes    int
 	moved    bool // the position moved since the last take
 	paused   bool
+	stood    int64         // the position when passEmpty looked last
 	arrived  chan struct{} // one token: the queue is not empty, or the position moved
 }
 
 func newWorker(l *Loop, topic string, id int32) *worker {
 	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	w.part.next.Store(-1)
-	w.position, w.first = -1, -1
+	w.position, w.first, w.stood = -1, -1, -2
 	w.part.fail = func(err error) { l.fail(w.part, "go on with", err) }
+	w.part.pass = w.passEmpty
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }

@@ -112,6 +112,36 @@ func (p *partition) bounds(ctx context.Context) error {
 	return nil
 }
 
+// emptyIn is how often the topics are asked whether what the replay waits for still exists.
+const emptyIn = time.Second
+
+// passEmpty sees to it that the replay ends: between bounds and the reading retention may remove what was there, and
+// where nothing comes after it no feed would ever be told.
+func (p *partition) passEmpty(sources [queues]*consumers.Partition, ends [queues]int64) {
+	tick := time.NewTicker(emptyIn)
+	defer tick.Stop()
+	for left := queues; left > 0; {
+		select {
+		case <-tick.C:
+		case <-p.ctx.Done():
+			return
+		}
+		left = 0
+		for q, end := range ends {
+			if end == 0 {
+				continue
+			}
+			passed, err := sources[q].PassEmpty(p.ctx, p.role.reader, end)
+			if err != nil && p.ctx.Err() == nil {
+				p.role.log.Warn("look for the end of the replay", "topic", sources[q].Topic, "partition", p.id, "error", err)
+			}
+			if !passed {
+				left++
+			}
+		}
+	}
+}
+
 func (p *partition) restoreUser(rec *kgo.Record) error {
 	if err := wireError(rec.Value); err != nil {
 		return err
