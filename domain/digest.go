@@ -24,10 +24,11 @@ const (
 func (s *State) gather(d *delivery) {
 	category := s.category(d.acc.GetCategory())
 	d.digest, d.until = "", time.Time{}
-	for _, o := range s.byUser[d.user()] { // the one whose window was opened last: those before it are full
-		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) && !o.until.Before(d.until) &&
+	for _, o := range slices.Backward(s.byUser[d.user()]) { // the one that was opened last: those before it are full
+		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) &&
 			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
 			d.digest, d.until = o.digest, o.until
+			break
 		}
 	}
 	if d.digest == "" || s.digestFull(d) {
