@@ -30,7 +30,7 @@ binary:
 
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
-	$(GO) test -count=1 $(RACE) ./...
+	$(GO) test -count=1 -timeout 45m $(RACE) ./...
 	@$(SDK)/scripts/check.sh
 
 .PHONY: bench-questions

@@ -56,6 +56,7 @@ var helps = map[string]string{
 	"whisper_queue_depth":                                   "Records of a lane that intake or dispatch has not committed; every projector measures the whole.",
 	"whisper_topic_waiting_records":                         "Records of a topic that its group has not committed; every projector measures the whole.",
 	"whisper_deadletters_total":                             "Records that a role could not use, by why.",
+	"whisper_gateway_read_pauses_total":                     "How often a session was not read for a while, since it had named too many ids that it was not sent.",
 	"whisper_partition_stopped":                             "1 while a partition can't go on.",
 	"whisper_partition_stops_total":                         "How often a partition could not go on.",
 	"whisper_publish_failures_total":                        "Records that Kafka refused, by how far that reaches.",
