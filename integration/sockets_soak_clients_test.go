@@ -75,7 +75,7 @@ func (s *soak) cycle(i int) {
 	case 14, 15, 16:
 		s.breaks(stranger, i)
 	case 17:
-		s.connectedWith(&soakDialer, token("x")+"x", func(conn *websocket.Conn) { s.wantEnd(conn, "a bad token", 4001) })
+		s.connectedWith(dialerFrom(i), token("x")+"x", func(conn *websocket.Conn) { s.wantEnd(conn, "a bad token", 4001) })
 	case 18:
 		s.comesTooOften(stranger, soakPerUser)
 	case 19:
@@ -88,6 +88,13 @@ func (s *soak) cycle(i int) {
 }
 
 var soakDialer = websocket.Dialer{HandshakeTimeout: 20 * time.Second, ReadBufferSize: 512, WriteBufferSize: 512, WriteBufferPool: &sync.Pool{}}
+
+// dialerFrom has an address of its own: bad tokens of one address are soon refused before they are looked at.
+func dialerFrom(i int) *websocket.Dialer {
+	d := soakDialer
+	d.NetDialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}}).DialContext
+	return &d
+}
 
 // connected gives use a connection of the user.
 func (s *soak) connected(user string, use func(*websocket.Conn)) {
