@@ -243,7 +243,7 @@ func TestBadTokensTakeNobodysTurn(t *testing.T) {
 	if n.metrics.paced.Get() != 0 || n.admission.waiting(n.clock.now()) != 0 {
 		t.Error("they took turns of the admission")
 	}
-	n.connect("mona") // the one turn of this second is hers, and her address is no matter
+	n.connect("mona") // the one turn of this second is theirs, whatever the address
 	if lines := strings.Count(log.String(), "client refused"); lines != 1 || !strings.Contains(log.String(), "reason=\"bad token\" address=127.0.0.1") {
 		t.Errorf("%d lines: %s", lines, log.String())
 	}

@@ -92,7 +92,6 @@ type chaos struct {
 	away       []string // notifications to users who are away until the end
 	capped     int
 	broadcasts []string
-	steered    map[string]string // how a broadcast ends that was not let run
 }
 
 func (c *chaos) user(i int) string { return fmt.Sprintf("chaos-%d", i) }
@@ -139,7 +138,6 @@ func (c *chaos) template(round int) {
 
 // load asks for some 200 notifications a second until stop, all kinds of them.
 func (c *chaos) load(stop <-chan struct{}, rng *rand.Rand) {
-	c.steered = map[string]string{}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
