@@ -116,7 +116,13 @@ func stopDispatch(t *testing.T, stopped time.Duration, compacted bool) {
 		t.Fatal(err)
 	}
 	profiles := func() bool { return maps.Equal(locales(t, run+"-user-"), want) }
-	parked := func() bool { return stillParked(t, run+"-away-") == 0 }
+	var left map[string]string
+	parked := func() bool { left = stillParked(t, run+"-away-"); return len(left) == 0 }
+	defer func() {
+		if t.Failed() {
+			t.Logf("parked still: %v", left)
+		}
+	}()
 	eventually(t, "the second one has taken over and has done it all", func() bool { return profiles() && parked() })
 
 	time.AfterFunc(time.Until(at.Add(stopped)), func() { _ = first.Signal(syscall.SIGCONT) })
@@ -227,21 +233,21 @@ func locales(t *testing.T, prefix string) map[string]string {
 	return got
 }
 
-// stillParked is how many deliveries of notifications whisper.timers has.
-func stillParked(t *testing.T, prefix string) int {
+// stillParked are the deliveries of notifications that whisper.timers has, and where their last record is.
+func stillParked(t *testing.T, prefix string) map[string]string {
 	t.Helper()
-	got := map[string]bool{}
+	got := map[string]string{}
 	all(t, consumers.TopicTimers, func(rec *kgo.Record) {
 		delete(got, string(rec.Key))
 		parked := &whisperv1.Parked{}
 		if err := proto.Unmarshal(rec.Value, parked); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(parked.GetAccepted().GetNotificationId(), prefix) {
-			got[string(rec.Key)] = true
+		if note := parked.GetAccepted().GetNotificationId(); strings.HasPrefix(note, prefix) {
+			got[fmt.Sprintf("%x", rec.Key)] = fmt.Sprintf("%s: partition %d, offset %d, owner %s", note, rec.Partition, rec.Offset, consumers.EpochOf(rec))
 		}
 	})
-	return len(got)
+	return got
 }
 
 // strays are the records of changelogs that do not count.

@@ -23,7 +23,7 @@ import (
 // back; whatever the loop itself writes of the key meanwhile is later, and ends the search.
 type repairs struct {
 	overtaken atomic.Bool // a later owner's record was seen: the group will say so, too
-	any       atomic.Bool // there may be something to do
+	any       atomic.Bool // there may be something to do; what add sets only take clears, before it looks
 
 	mu     sync.Mutex
 	users  map[string]bool
@@ -107,15 +107,7 @@ func (p *partition) repair() {
 	if !r.any.Load() {
 		return
 	}
-	r.mu.Lock()
-	users, marks := r.users, r.marks
-	r.users, r.marks = map[string]bool{}, map[string]bool{}
-	search := r.before == nil && r.found == nil && len(r.timers) > 0
-	if search {
-		r.open, r.timers = r.timers, map[string]bool{}
-	}
-	waiting := len(r.timers) > 0
-	r.mu.Unlock()
+	users, marks, search := r.take()
 	for topic := range marks {
 		p.publishRaw(p.ownedAs.Mark(topic, p.id))
 	}
@@ -144,7 +136,23 @@ func (p *partition) repair() {
 	if len(users) > 0 {
 		p.role.log.Warn("stray records of an earlier owner were written over", "partition", p.id, "topic", consumers.TopicUsers, "records", len(users))
 	}
-	r.any.Store(waiting || r.before != nil || r.found != nil)
+	if r.before != nil || r.found != nil {
+		r.any.Store(true)
+	}
+}
+
+// take hands over the users and marks to be written, and whether to begin a search for the keys that are now open.
+// What is added from here on asks for another round, however long this one takes.
+func (r *repairs) take() (users, marks map[string]bool, search bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	users, marks = r.users, r.marks
+	r.users, r.marks = map[string]bool{}, map[string]bool{}
+	if search = r.before == nil && r.found == nil && len(r.timers) > 0; search {
+		r.open, r.timers = r.timers, map[string]bool{}
+	}
+	r.any.Store(len(r.timers) > 0)
+	return users, marks, search
 }
 
 // acknowledged says whether Kafka has everything that was written up to the end of an epoch.
