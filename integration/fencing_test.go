@@ -238,13 +238,14 @@ func stillParked(t *testing.T, prefix string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
 	all(t, consumers.TopicTimers, func(rec *kgo.Record) {
-		delete(got, string(rec.Key))
+		key := fmt.Sprintf("%x", rec.Key)
+		delete(got, key)
 		parked := &whisperv1.Parked{}
 		if err := proto.Unmarshal(rec.Value, parked); err != nil {
 			t.Fatal(err)
 		}
 		if note := parked.GetAccepted().GetNotificationId(); strings.HasPrefix(note, prefix) {
-			got[fmt.Sprintf("%x", rec.Key)] = fmt.Sprintf("%s: partition %d, offset %d, owner %s", note, rec.Partition, rec.Offset, consumers.EpochOf(rec))
+			got[key] = fmt.Sprintf("%s: partition %d, offset %d, owner %s", note, rec.Partition, rec.Offset, consumers.EpochOf(rec))
 		}
 	})
 	return got
