@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,23 +25,30 @@ func lockTimedOut(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "55P03"
 }
 
-// tellBlockers logs whom the connection waits for, should what it does now take long, until the returned function is called.
+// waiting is what is waited to do, and for whose session.
+type waiting struct {
+	doing string
+	pid   int32
+}
+
+// tellBlockers logs whom the connection waits for, should what it does now take long, until the returned function is called. It asks
+// again and again: what takes long may wait for nobody at first, and for another one later.
 func (s *store) tellBlockers(ctx context.Context, conn *pgx.Conn, doing string) (stop func()) {
 	pid := conn.PgConn().PID()
 	ctx, cancel := context.WithCancel(ctx)
-	timer := time.AfterFunc(tellAfter, func() {
-		s.mu.Lock()
-		again := time.Since(s.told) < toldEvery
-		s.mu.Unlock()
-		if again {
-			return
+	go func() {
+		tick := time.NewTicker(tellAfter)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.logBlockers(ctx, pid, doing)
+			case <-ctx.Done():
+				return
+			}
 		}
-		s.logBlockers(ctx, pid, doing)
-	})
-	return func() {
-		timer.Stop()
-		cancel()
-	}
+	}()
+	return cancel
 }
 
 func (s *store) logBlockers(ctx context.Context, pid uint32, doing string) {
@@ -56,14 +64,27 @@ func (s *store) logBlockers(ctx context.Context, pid uint32, doing string) {
 		Seconds                  float64
 	}
 	blockers, err := pgx.CollectRows(rows, pgx.RowToStructByPos[blocker])
-	if err != nil || len(blockers) == 0 {
+	if err != nil {
 		return
 	}
-	s.mu.Lock()
-	s.told = time.Now()
-	s.mu.Unlock()
 	for _, b := range blockers {
+		if s.toldOf(waiting{doing, b.PID}) {
+			continue
+		}
 		s.log.Warn("waiting for somebody else's transaction in postgres",
 			"to", doing, "pid", b.PID, "user", b.User, "application", b.Application, "state", b.State, "transaction_seconds", b.Seconds)
 	}
+}
+
+// toldOf says whether the log was told of a wait within toldEvery; if not, it is now.
+func (s *store) toldOf(w waiting) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(s.told, func(_ waiting, at time.Time) bool { return now.Sub(at) >= toldEvery })
+	if _, told := s.told[w]; told {
+		return true
+	}
+	s.told[w] = now
+	return false
 }

@@ -96,7 +96,7 @@ func TestAHashOfAnErasedUserHasAKey(t *testing.T) {
 	}
 	t.Cleanup(st.close)
 	execSQL(t, db, "UPDATE whisper.erasure_keys SET made_at = now() - interval '2 hours'")
-	if err := st.maintain(t.Context(), now, retention{days: 30, most: 3}); err != nil {
+	if err := maintained(t, st, now, retention{days: 30, most: 3}); err != nil {
 		t.Fatal(err)
 	}
 	late, other := tell("n-late", "mona@example.com", now.Add(time.Second), 2), tell("n-omar", "omar", now, 3)

@@ -361,7 +361,7 @@ func (p *Projector) maintain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		r := retention{days: p.cfg.RetentionDays, most: p.cfg.MaxDropDays, dropped: func(string) { p.meters.daysDropped.Inc() }}
-		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && ctx.Err() == nil {
+		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
 			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
 		}
 		if err := p.store.analyze(ctx); err != nil && ctx.Err() == nil {

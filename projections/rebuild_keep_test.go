@@ -1,13 +1,16 @@
 package projections
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/migrations"
 )
@@ -31,13 +34,41 @@ func TestARebuildKeepsWhatStandsOnTheTables(t *testing.T) {
 			before := dump(t, db, migrations.Schema)
 			cfg := RebuildConfig{Config: config(l, db), KeepOld: true}
 			cfg.setDefaults()
+			said := &journal{}
+			cfg.Logger = said.logger()
 			b := newRebuild(cfg)
 			b.daysAtOnce = daysAtOnce
 			t.Cleanup(b.close)
+			// A report that has read the tables puts the swap off, and is named.
+			report, err := pgx.Connect(t.Context(), db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = report.Close(context.Background()) })
+			if _, err := report.Exec(t.Context(), "BEGIN; SELECT count(*) FROM whisper.deliveries"); err != nil {
+				t.Fatal(err)
+			}
+			var reading errgroup.Group
+			reading.Go(func() error {
+				tick := time.NewTicker(20 * time.Millisecond)
+				defer tick.Stop()
+				for !strings.Contains(said.String(), fmt.Sprintf("to=\"swap the rebuilt tables in\" pid=%d", report.PgConn().PID())) {
+					select {
+					case <-tick.C:
+					case <-t.Context().Done():
+						return t.Context().Err()
+					}
+				}
+				_, err := report.Exec(t.Context(), "ROLLBACK")
+				return err
+			})
 			for _, step := range []func() error{func() error { return b.connect(t.Context()) }, func() error { return b.open(t.Context()) }, func() error { return b.run(t.Context()) }} {
 				if err := step(); err != nil {
 					t.Fatal(err)
 				}
+			}
+			if err := reading.Wait(); err != nil {
+				t.Error(err)
 			}
 			if after := dump(t, db, migrations.Schema); !slices.Equal(before, after) {
 				t.Errorf("a rebuild changes rows:%s", differences(after, before))

@@ -33,7 +33,6 @@ func (r *rebuild) swap(ctx context.Context) error {
 		if !lockTimedOut(err) {
 			return err
 		}
-		r.old.logBlockers(ctx, r.lock.PgConn().PID(), "swap the rebuilt tables in")
 		r.cfg.Logger.Warn("somebody reads the tables, the rebuilt ones are swapped in later", "error", err)
 		select {
 		case <-time.After(5 * time.Second):
@@ -44,6 +43,7 @@ func (r *rebuild) swap(ctx context.Context) error {
 }
 
 func (r *rebuild) trySwap(ctx context.Context) (err error) {
+	defer r.old.tellBlockers(ctx, r.lock, "swap the rebuilt tables in")()
 	for _, lock := range []int32{lockDrop, lockSwap} {
 		if _, err := r.lock.Exec(ctx, "SELECT pg_advisory_lock($1, $2)", r.old.class, lock); err != nil {
 			return fmt.Errorf("make projectors wait: %w", err)

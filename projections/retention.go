@@ -35,8 +35,11 @@ func (s *store) serverTime(ctx context.Context) (at time.Time, err error) {
 	return at, err
 }
 
+// errElsewhere says that another projector, or a rebuild, is at it. Nothing was done.
+var errElsewhere = errors.New("somebody else does it at the moment")
+
 // maintain makes the tables of the days to come and drops those that are too old at a time. now must not be ahead; what is newest in the
-// tables bounds it as well.
+// tables bounds it as well. While somebody else drops days it returns errElsewhere.
 func (s *store) maintain(ctx context.Context, now time.Time, r retention) error {
 	today := int32(now.Unix() / 86_400)
 	if err := s.ensureDays(ctx, []int32{today, today + 1, today + 2}); err != nil {
@@ -115,8 +118,11 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 	}
 	defer conn.Release()
 	var alone bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, int32(lockDrop)).Scan(&alone); err != nil || !alone {
-		return err // another projector is at it
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, int32(lockDrop)).Scan(&alone); err != nil {
+		return fmt.Errorf("take the lock of who drops days: %w", err)
+	}
+	if !alone {
+		return errElsewhere
 	}
 	defer func() {
 		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockDrop))

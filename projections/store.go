@@ -29,9 +29,9 @@ type store struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	days map[int32]bool      // whose partitions exist
-	held map[int32]time.Time // old days that are kept for what is pending in them, and when they are looked at again
-	told time.Time           // when the log was told last whom it is waited for
+	days map[int32]bool        // whose partitions exist
+	held map[int32]time.Time   // old days that are kept for what is pending in them, and when they are looked at again
+	told map[waiting]time.Time // when the log was told of it last
 
 	written atomic.Int64 // transactions
 }
@@ -80,7 +80,7 @@ func openStore(url, schema string, conns int32) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	return &store{pool: pool, schema: schema, class: lockClass(schema), log: slog.New(slog.DiscardHandler), days: map[int32]bool{}, held: map[int32]time.Time{}}, nil
+	return &store{pool: pool, schema: schema, class: lockClass(schema), log: slog.New(slog.DiscardHandler), days: map[int32]bool{}, held: map[int32]time.Time{}, told: map[waiting]time.Time{}}, nil
 }
 
 // checkSession refuses a session in which rows would come out wrong.
