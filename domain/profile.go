@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/text/language"
+	"github.com/klivvr/whisper/domain/locale"
 )
 
 // The limits of a profile.
@@ -23,6 +23,7 @@ const (
 // that a half of one can never come out of a merge.
 type ProfilePatch struct {
 	locale, timezone *string // nil: not named; "": removed
+	respelt          bool    // the locale is not as it was written
 	// JSON as it came, "null" included; "": not named.
 	attributes, preferences, quietHours string
 	noEndpoints                         bool // null: all removed, before those of this patch
@@ -76,6 +77,7 @@ func (patch *ProfilePatch) readField(at int, name, raw string, p *problems) {
 	switch at {
 	case 0:
 		patch.locale = p.orNull(name, raw, CanonicalLocale)
+		patch.respelt = patch.locale != nil && *patch.locale != "" && raw != `"`+*patch.locale+`"`
 	case 1:
 		patch.timezone = p.orNull(name, raw, knownTimezone)
 	case 2:
@@ -171,13 +173,21 @@ func readEndpoint(path, name, raw string, p *problems) endpointPatch {
 	case e.channel == "":
 		p.add(WordProfile, "%s has no channel: %s", path, strings.Join(endpointChannels, ", "))
 	case !slices.Contains(endpointChannels, e.channel):
-		p.add(WordChannel, "%s: unknown channel %s for an endpoint; known are %s", path, cited(e.channel), strings.Join(endpointChannels, ", "))
+		p.add(WordChannel, "%s: unknown channel%s for an endpoint; known are %s", path, citedWord(e.channel), strings.Join(endpointChannels, ", "))
 	}
 	if e.token == "" {
 		p.add(WordProfile, "%s has no token", path)
 	}
 	p.limit(WordTooLarge, path+".token", len(e.token), MaxTokenBytes)
 	return e
+}
+
+// citedWord cites what may be a misspelt word, and nothing that may be a token in the wrong place: reasons are logged.
+func citedWord(s string) string {
+	if len(s) > 16 {
+		return ""
+	}
+	return " " + cited(s)
 }
 
 // readPreferences checks {category: {channel: bool or null} or null} or null.
@@ -242,47 +252,21 @@ func isClock(s string) bool {
 	return s[:2] <= "23" && s[3] <= '5'
 }
 
-// badLocale and badTimezone are why a name is refused.
-const (
-	badLocale   = nameError(`is not a BCP 47 locale such as "ar-EG"`)
-	badTimezone = nameError(`is not a time zone of the IANA database such as "Africa/Cairo"`)
-)
+// badTimezone is why a name is refused.
+const badTimezone = nameError(`is not a time zone of the IANA database such as "Africa/Cairo"`)
 
 type nameError string
 
 func (e nameError) Error() string { return string(e) }
 
-// CanonicalLocale gives a BCP 47 tag its usual spelling (AR-eg → ar-EG), so that equal ones compare equal.
+// CanonicalLocale gives a locale's name its usual spelling (AR_eg → ar-EG, iw → he), so that equal ones compare equal:
+// see [locale.Parse].
 func CanonicalLocale(s string) (string, error) {
-	if len(s) > shortLocale {
-		return parseLocale(s)
-	}
-	if known, ok := shortLocales.Load(s); ok {
-		return known.(string), nil
-	}
-	canonical, err := parseLocale(s)
-	if err == nil {
-		shortLocales.Store(strings.Clone(s), canonical)
-	}
-	return canonical, err
-}
-
-// shortLocales keeps the usual spelling of tags that were seen: to parse one takes a microsecond, and each rendering
-// looks at its user's. Only good ones of a language and a region at most, so they are some hundreds, and there can't be
-// more of them than languages times regions.
-var shortLocales sync.Map
-
-const shortLocale = len("fil-PH")
-
-func parseLocale(s string) (string, error) {
-	if strings.Contains(s, "_") || len(s) > 64 {
-		return "", badLocale
-	}
-	tag, err := language.Raw.Parse(s)
+	l, err := locale.Parse(s)
 	if err != nil {
-		return "", badLocale
+		return "", err
 	}
-	return tag.String(), nil
+	return l.Name, nil
 }
 
 // The names of the IANA time zone database as Go 1.26 carries it. Names rather than rules: loading a

@@ -126,7 +126,7 @@ func TestParseProfilePatchSaysWhatIsWrong(t *testing.T) {
 			`locale must be a string, not a number; timezone must be a string, not a list; attributes must be an object, not a string; endpoints must be an object, not a list; ` +
 				`preferences must be an object, not true; quiet_hours must be an object, not a string`,
 		},
-		{"locale", `{"locale":"ar_EG"}`, "profile", `locale "ar_EG" is not a BCP 47 locale such as "ar-EG"`},
+		{"locale", `{"locale":"Arabic (Egypt)"}`, "profile", `locale "Arabic (Egypt)" is not a BCP 47 locale such as "ar-EG"`},
 		{"timezone", `{"timezone":"Africa/Cario"}`, "profile", `timezone "Africa/Cario" is not a time zone of the IANA database such as "Africa/Cairo"`},
 		{"endpoint's fields", `{"endpoints":{"a":{"channel":"apns","token":"t","os":"ios"}}}`, "unknown_field", `unknown field "os" in endpoints.a; known are channel, token, app`},
 		{

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/klivvr/whisper/domain/liquid"
+	"github.com/klivvr/whisper/domain/locale"
 )
 
 // MaxTemplateBytes bounds a record of whisper.templates.
@@ -23,7 +24,8 @@ type Template struct {
 	defaultLocale string
 	timezone      string
 	locales       map[string]*localized // by canonical locale
-	needs         []liquid.Need         // what the texts need of the request, sorted
+	chosen        locale.Set
+	needs         []liquid.Need // what the texts need of the request, sorted
 }
 
 // localized are the texts of one locale: the base, and for channels those that differ.
@@ -115,19 +117,16 @@ func (t *Template) Needs() []string {
 	return slices.Compact(all)
 }
 
-// Locale is the one whose texts a user with this locale gets: ar-EG → ar → the default one. Numbers and dates in them
-// are written as that locale does it, not as the user's own: everyone with one text gets the same.
-func (t *Template) Locale(locale string) string {
-	if canonical, err := CanonicalLocale(locale); err == nil {
-		for name := canonical; name != ""; {
-			if t.locales[name] != nil {
-				return name
-			}
-			cut := strings.LastIndexByte(name, '-')
-			if cut < 0 {
-				break
-			}
-			name = name[:cut]
+// Locale is the one whose texts a user with this locale gets: by what a locale inherits from in CLDR (es-MX → es-419 →
+// es; see [locale.Set.Choose]), else the default one. Numbers and dates in them are written as that locale does it, not
+// as the user's own: everyone with one text gets the same.
+func (t *Template) Locale(name string) string {
+	if t.locales[name] != nil {
+		return name
+	}
+	if reader, err := locale.Parse(name); err == nil {
+		if chosen, ok := t.chosen.Choose(reader); ok {
+			return chosen
 		}
 	}
 	return t.defaultLocale

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/klivvr/whisper/domain/liquid"
+	"github.com/klivvr/whisper/domain/locale"
 )
 
 var (
@@ -50,6 +51,7 @@ func ParseTemplate(value []byte) (*Template, error) {
 	if p.any() {
 		return nil, p.err()
 	}
+	t.chosen = locale.NewSet(t.Locales())
 	t.gatherNeeds()
 	return t, nil
 }
@@ -89,21 +91,30 @@ func (t *Template) readLocales(raw string, p *problems) {
 	if !p.object("locales", raw) {
 		return
 	}
+	spelt := map[string]string{} // how each that is there was named, but for case
 	c := jsonCursor{s: raw}
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		name, err := jsonText(key)
+		written, err := jsonText(key)
+		name := ""
 		if err == nil {
-			name, err = CanonicalLocale(name)
+			name, err = CanonicalLocale(written)
 		}
 		if err != nil {
-			p.add(WordTemplate, "locales: %s %v", cited(strings.Trim(key, `"`)), badLocale)
+			p.add(WordTemplate, "locales: %s %v", cited(strings.Trim(key, `"`)), locale.ErrUnknown)
 			continue
 		}
 		path := "locales." + name
-		if t.locales[name] != nil {
+		written = strings.ToLower(strings.ReplaceAll(written, "_", "-"))
+		before, twice := spelt[name]
+		switch {
+		case twice && before == written:
 			p.add(WordDuplicateField, "%s is there twice", path)
 			continue
+		case twice && before == strings.ToLower(name):
+			// Records of before names out of use got today's may have both, iw and he: today's stands.
+			continue
 		}
+		spelt[name] = written
 		if p.object(path, raw) {
 			t.locales[name] = (&localeReader{problems: p, locale: name}).read(path, raw)
 		}

@@ -153,3 +153,22 @@ func TestRenderedContentsKeepTheirLimits(t *testing.T) {
 		}
 	})
 }
+
+// TestTextsAreChosenByWhatALocaleInheritsFrom, and a record of before names out of use got today's may have both names.
+func TestTextsAreChosenByWhatALocaleInheritsFrom(t *testing.T) {
+	t.Parallel()
+	tmpl := parseTemplate(t, `{"default_locale": "en", "locales": {"en": {"body": "en"}, "zh": {"body": "simplified"}, "zh_TW": {"body": "traditional"},
+		"es": {"body": "es"}, "es-419": {"body": "es-419"}, "pt": {"body": "pt"}, "pt-PT": {"body": "pt-PT"}, "no": {"body": "old"}, "nb": {"body": "nb"}, "he": {"body": "he"}, "iw": {"body": "old"}}}`)
+	for locale, want := range map[string]string{
+		"zh-TW": "traditional", "zh_HK": "traditional", "zh-Hant": "traditional", "zh-CN": "simplified", "zh_CN_#Hans": "simplified", "es-MX": "es-419", "es-ES": "es",
+		"pt-AO": "pt-PT", "pt_BR": "pt", "en-IN": "en", "no": "nb", "nn-NO": "nb", "iw_IL": "he", "": "en", "uk": "en", "???": "en",
+	} {
+		content, used, err := tmpl.Render(domain.Rendering{Locale: locale})
+		if err != nil || content.GetBody() != want {
+			t.Errorf("%s gets %q of %s, want %q (%v)", locale, content.GetBody(), used, want, err)
+		}
+	}
+	if _, err := domain.ParseTemplate([]byte(`{"default_locale": "pt-BR", "locales": {"pt_BR": {"body": "a"}, "pt-BR": {"body": "b"}}}`)); err == nil || err.Error() != "locales.pt-BR is there twice" {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -34,7 +34,7 @@ locales:
 func TestTemplatesAreCheckedWithoutKafka(t *testing.T) {
 	t.Parallel()
 	got := whisper(t, nil, "templates", "check", file(t, "greeting.yaml", greetingYAML), file(t, "x.json", `{"id": "other", "default_locale": "en", "locales": {"en": {"body": "b"}}}`))
-	for i, want := range []string{"greeting is fine: in en, no; needs count", "other is fine: in en; needs no variables"} {
+	for i, want := range []string{"greeting is fine: in en, nb; needs count", "other is fine: in en; needs no variables"} {
 		if l := lines(got.stdout); len(l) != 2 || !strings.HasSuffix(l[i], want) {
 			t.Errorf("printed %q, want %s", l, want)
 		}

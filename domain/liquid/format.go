@@ -13,6 +13,8 @@ import (
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 	"golang.org/x/text/number"
+
+	languages "github.com/klivvr/whisper/domain/locale"
 )
 
 var formatFilters = []filter{
@@ -29,6 +31,7 @@ type numberFormat struct {
 	digits                       [10]string
 	decimal, group, minus        string
 	primary, secondary           int // digits in the last group and in the others; 0: there are no groups
+	least                        int // digits before the last group that make it one; 0 is 1
 	percentBefore, percentBehind string
 	symbolBefore                 bool
 	symbolSpace                  string
@@ -67,9 +70,10 @@ func newNumberFormat(tag language.Tag, digits string) *numberFormat {
 	percent := withoutMarks(p.Sprint(number.Percent(0.05)))
 	f.percentBefore, f.percentBehind, _ = strings.Cut(percent, f.digits[5])
 	f.symbolSpace = "\u00a0"
-	if space, ok := inherited(name, symbolBefore); ok && name != "pt-PT" {
+	if space, ok := languages.Inherited(name, symbolBefore); ok && space != symbolBehind {
 		f.symbolBefore, f.symbolSpace = true, space
 	}
+	f.least, _ = languages.Inherited(name, groupsFrom)
 	return f
 }
 
@@ -112,8 +116,9 @@ func (f *numberFormat) write(text string, decimals int) string {
 	if negative {
 		out.WriteString(f.minus)
 	}
+	groups := f.primary > 0 && len(whole) >= f.primary+f.least
 	for i := range len(whole) {
-		if left := len(whole) - i; i > 0 && f.primary > 0 && left >= f.primary && (left-f.primary)%f.secondary == 0 {
+		if left := len(whole) - i; i > 0 && groups && left >= f.primary && (left-f.primary)%f.secondary == 0 {
 			out.WriteString(f.group)
 		}
 		out.WriteString(f.digits[whole[i]-'0'])

@@ -36,9 +36,9 @@ func TestLocalesFormat(t *testing.T) {
 		"fr":    "1\u00a0234\u00a0567,5|-1\u00a0234,50|12,5\u00a0%|1\u00a0234\u00a0567,50\u00a0EGP|-1\u00a0234,50\u00a0$US|24 novembre 2026|24/11/2026",
 		"de":    "1.234.567,5|-1.234,50|12,5\u00a0%|1.234.567,50\u00a0EGP|-1.234,50\u00a0$|24. November 2026|24.11.26",
 		"hi":    "12,34,567.5|-1,234.50|12.5%|EGP\u00a012,34,567.50|-$1,234.50|24 नवंबर 2026|24/11/26",
-		"es":    "1.234.567,5|-1.234,50|12,5\u00a0%|1.234.567,50\u00a0EGP|-1.234,50\u00a0US$|24 de noviembre de 2026|24/11/26",
+		"es":    "1.234.567,5|-1234,50|12,5\u00a0%|1.234.567,50\u00a0EGP|-1234,50\u00a0US$|24 de noviembre de 2026|24/11/26",
 		"tr":    "1.234.567,5|-1.234,50|%12,5|EGP\u00a01.234.567,50|-$1.234,50|24 Kasım 2026|24.11.2026",
-		"pt-PT": "1\u00a0234\u00a0567,5|-1\u00a0234,50|12,5%|1\u00a0234\u00a0567,50\u00a0EGP|-1\u00a0234,50\u00a0US$|24 de novembro de 2026|24/11/26",
+		"pt-PT": "1\u00a0234\u00a0567,5|-1234,50|12,5%|1\u00a0234\u00a0567,50\u00a0EGP|-1234,50\u00a0US$|24 de novembro de 2026|24/11/26",
 	} {
 		got, problems := newRun(`{"amount": 1234567.5, "neg": -1234.5, "part": 0.125, "at": "2026-11-24T09:05:00Z"}`).Render(parse(t, locale, source), 4096)
 		if got != want || problems != nil {
@@ -46,6 +46,51 @@ func TestLocalesFormat(t *testing.T) {
 		}
 		if strings.ContainsAny(got, "\u200e\u200f\u061c") {
 			t.Errorf("%s: there are direction marks that nobody wrote: %+q", locale, got)
+		}
+	}
+}
+
+// TestFourDigitsAreGroupedAsTheLanguageDoes: minimumGroupingDigits of CLDR 48.
+func TestFourDigitsAreGroupedAsTheLanguageDoes(t *testing.T) {
+	t.Parallel()
+	const source = `{{ 1234 | number }} {{ -1234.5 | number }} {{ 12345 | number }} {{ 999 | number }} {{ 1234 | plural: other: "#" }} {{ 12.34 | percent }}`
+	for locale, want := range map[string]string{
+		"es":      "1234 -1234,5 12.345 999 1234 1234\u00a0%",
+		"es-ES":   "1234 -1234,5 12.345 999 1234 1234\u00a0%",
+		"pl":      "1234 -1234,5 12\u00a0345 999 1234 1234%",
+		"pt-PT":   "1234 -1234,5 12\u00a0345 999 1234 1234%",
+		"pt-AO":   "1234 -1234,5 12\u00a0345 999 1234 1234%",
+		"it":      "1234 -1234,5 12.345 999 1234 1234%",
+		"es-419":  "1,234 -1,234.5 12,345 999 1,234 1,234\u00a0%",
+		"es-MX":   "1,234 -1,234.5 12,345 999 1,234 1,234\u00a0%",
+		"pt":      "1.234 -1.234,5 12.345 999 1.234 1.234%",
+		"pt-BR":   "1.234 -1.234,5 12.345 999 1.234 1.234%",
+		"en":      "1,234 -1,234.5 12,345 999 1,234 1,234%",
+		"de":      "1.234 -1.234,5 12.345 999 1.234 1.234\u00a0%",
+		"hi":      "1,234 -1,234.5 12,345 999 1,234 1,234%",
+		"zh-Hant": "1,234 -1,234.5 12,345 999 1,234 1,234%",
+	} {
+		if got, problems := newRun("").Render(parse(t, locale, source), 4096); got != want || problems != nil {
+			t.Errorf("%s:\ngot  %+q %v\nwant %+q", locale, got, problems, want)
+		}
+	}
+}
+
+// TestRegionsInheritTheirFormats by CLDR's parents.
+func TestRegionsInheritTheirFormats(t *testing.T) {
+	t.Parallel()
+	const source = `{{ "2026-11-24" | date: "short" }}|{{ 12345.5 | currency: "BRL", symbol: "code" }}`
+	for locale, want := range map[string]string{
+		"pt-AO":  "24/11/26|12\u00a0345,50\u00a0BRL",
+		"pt":     "24/11/2026|BRL\u00a012.345,50",
+		"es-419": "24/11/26|BRL\u00a012,345.50",
+		"es-GT":  "24/11/26|BRL\u00a012,345.50",
+		"en-IE":  "24/11/2026|BRL\u00a012,345.50",
+		"en-US":  "11/24/26|BRL\u00a012,345.50",
+		"zh-HK":  "2026/11/24|BRL\u00a012,345.50",
+	} {
+		if got, problems := newRun("").Render(parse(t, locale, source), 4096); got != want || problems != nil {
+			t.Errorf("%s:\ngot  %+q %v\nwant %+q", locale, got, problems, want)
 		}
 	}
 }
