@@ -21,6 +21,9 @@ const (
 	// HeaderLastOffset is on the letter of a batch that could not be read, which has neither key nor value: offset
 	// is where the batch begins, last_offset its end.
 	HeaderLastOffset = "last_offset"
+	// HeaderRefused is on the letter of a record of which a part was taken: it names the fields that were not, and the
+	// letter's value holds only those.
+	HeaderRefused = "refused"
 )
 
 // A Reason is an error with a short stable word for metrics (`whisper_deadletters_total{reason}`);
@@ -51,6 +54,18 @@ func NewDeadLetters(p *Publisher, role string) *DeadLetters {
 // its own source. Only when done got nil may the source be committed. What no dead letter can hold is cut, which the
 // reason says. A dead letter that came from the dead-letter topic's redrive keeps only the newest reason.
 func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, done func(error)) {
+	d.put(ctx, rec, reason, "", done)
+}
+
+// PutPart is Put for a record that was taken but for some fields. rest is what of its value was not taken, and refused
+// names that. The letter holds nothing that was taken, so that putting it back can't undo what came after it there.
+func (d *DeadLetters) PutPart(ctx context.Context, rec *kgo.Record, rest []byte, refused []string, reason error, done func(error)) {
+	part := *rec
+	part.Value = rest
+	d.put(ctx, &part, reason, strings.Join(refused, ", "), done)
+}
+
+func (d *DeadLetters) put(ctx context.Context, rec *kgo.Record, reason error, refused string, done func(error)) {
 	word := "invalid"
 	var r *Reason
 	if errors.As(reason, &r) {
@@ -58,7 +73,11 @@ func (d *DeadLetters) Put(ctx context.Context, rec *kgo.Record, reason error, do
 	}
 	d.counter(word).Inc()
 	rec, reason = fit(rec, reason)
-	d.publisher.Persist(ctx, d.record(rec, reason), done)
+	letter := d.record(rec, reason)
+	if refused != "" {
+		letter.Headers = append(letter.Headers, kgo.RecordHeader{Key: HeaderRefused, Value: []byte(refused)})
+	}
+	d.publisher.Persist(ctx, letter, done)
 }
 
 // The dead-letter topic takes 4 MiB. A broker bounds what it is sent after compression, so upstream can
@@ -100,7 +119,7 @@ func (d *DeadLetters) record(rec *kgo.Record, reason error) *kgo.Record {
 	headers := make([]kgo.RecordHeader, 0, len(rec.Headers)+5)
 	for _, h := range rec.Headers {
 		switch h.Key {
-		case HeaderError, HeaderRole, HeaderTopic, HeaderPartition, HeaderOffset:
+		case HeaderError, HeaderRole, HeaderTopic, HeaderPartition, HeaderOffset, HeaderRefused:
 		default:
 			headers = append(headers, h)
 		}

@@ -21,13 +21,57 @@ import (
 // that a patch names counts as registered at its time, also with the token that it had: an app
 // that registers again is alive, whatever a provider said of the token before.
 //
-// The merge may not exceed [MaxProfileBytes], or no record could hold it. Then the error says so, and
-// the profile that is returned is the old one with only the offset moved on: to be kept, so that the
-// patch is not tried again.
+// The merge may not exceed [MaxProfileBytes], or no record could hold it. Then the error says what is not applied: the
+// patch's attributes, or all of it but its endpoints, locale and time zone, or all of it. The profile that is returned
+// has the rest and the offset: it is to be kept, so that the patch is not tried again.
 func ApplyProfilePatch(old *whisperv1.Profile, patch ProfilePatch, at time.Time, offset int64) (*whisperv1.Profile, error) {
 	if old != nil && offset <= old.GetChangesOffset() {
 		return old, nil
 	}
+	merged, err := patch.merge(old, at, offset)
+	if err != nil {
+		return copyProfile(old, offset), err
+	}
+	size := proto.Size(merged)
+	if size <= MaxProfileBytes {
+		return merged, nil
+	}
+	for _, without := range []struct {
+		fields string
+		leave  func(*ProfilePatch)
+	}{
+		{"the patch's attributes are", func(p *ProfilePatch) { p.attributes = "" }},
+		{"the patch's attributes, preferences and quiet hours are", func(p *ProfilePatch) { p.preferences, p.quietHours = "", "" }},
+	} {
+		before := patch.named()
+		if without.leave(&patch); patch.named() == before || patch.named() == 0 {
+			continue
+		}
+		if merged, err = patch.merge(old, at, offset); err == nil && proto.Size(merged) <= MaxProfileBytes {
+			return merged, tooLargeMerged(size, without.fields)
+		}
+	}
+	return copyProfile(old, offset), tooLargeMerged(size, "the patch is")
+}
+
+func tooLargeMerged(size int, what string) error {
+	return fmt.Errorf("the merged profile has %d bytes, at most %d are allowed: %s not applied", size, MaxProfileBytes, what)
+}
+
+// named is how many of its fields the patch names.
+func (patch *ProfilePatch) named() (n int) {
+	for _, is := range []bool{
+		patch.locale != nil, patch.timezone != nil, patch.attributes != "", patch.preferences != "", patch.quietHours != "",
+		patch.noEndpoints, len(patch.endpoints) > 0,
+	} {
+		if is {
+			n++
+		}
+	}
+	return n
+}
+
+func (patch *ProfilePatch) merge(old *whisperv1.Profile, at time.Time, offset int64) (*whisperv1.Profile, error) {
 	merged := copyProfile(old, offset)
 	if patch.locale != nil {
 		merged.Locale = *patch.locale
@@ -46,13 +90,10 @@ func ApplyProfilePatch(old *whisperv1.Profile, patch ProfilePatch, at time.Time,
 	} {
 		var err error
 		if *field.into, err = field.merge(*field.into, field.patch); err != nil {
-			return copyProfile(old, offset), err
+			return nil, err
 		}
 	}
 	merged.Endpoints = patch.mergeEndpoints(merged.Endpoints, at)
-	if n := proto.Size(merged); n > MaxProfileBytes {
-		return copyProfile(old, offset), fmt.Errorf("the merged profile has %d bytes, at most %d are allowed: the patch is not applied", n, MaxProfileBytes)
-	}
 	return merged, nil
 }
 

@@ -32,7 +32,9 @@ type deadLetter struct {
 	Partition int32     `json:"partition"`
 	Position  int64     `json:"position"`
 	// Last is where a batch ends that could not be read; such a letter has no record to put back.
-	Last     *int64            `json:"last_position,omitempty"`
+	Last *int64 `json:"last_position,omitempty"`
+	// Refused names the fields of a record that was taken but for them; the letter holds only those.
+	Refused  string            `json:"refused,omitempty"`
 	Error    string            `json:"error"`
 	Redriven bool              `json:"redriven"`
 	Key      string            `json:"key,omitempty"`
@@ -52,6 +54,8 @@ func readDeadLetter(rec *kgo.Record) deadLetter {
 			d.Role = string(h.Value)
 		case consumers.HeaderTopic:
 			d.Topic = string(h.Value)
+		case consumers.HeaderRefused:
+			d.Refused = string(h.Value)
 		case consumers.HeaderError:
 			d.Error = string(h.Value)
 		case consumers.HeaderPartition:
@@ -94,7 +98,7 @@ func ownHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	var own []kgo.RecordHeader
 	for _, h := range rec.Headers {
 		switch h.Key {
-		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset, consumers.HeaderLastOffset:
+		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset, consumers.HeaderLastOffset, consumers.HeaderRefused:
 		default:
 			own = append(own, h)
 		}
@@ -194,6 +198,9 @@ func (c *deadlettersShowCmd) Run(ctx context.Context, p *process) error {
 func (d deadLetter) print(w io.Writer) error {
 	_, _ = fmt.Fprintf(w, "number     %d\nat         %s\nrole       %s\ncame from  %s\nerror      %s\nkey        %q\n",
 		d.Offset, d.At.Format(time.RFC3339Nano), oneLine(d.Role), oneLine(d.from()), oneLine(d.Error), d.record.Key)
+	if d.Refused != "" {
+		_, _ = fmt.Fprintf(w, "refused    %s (the rest of the record was taken)\n", oneLine(d.Refused))
+	}
 	for _, h := range ownHeaders(d.record) {
 		_, _ = fmt.Fprintf(w, "header     %s: %q\n", oneLine(h.Key), h.Value)
 	}

@@ -137,3 +137,32 @@ func TestRedriveLeavesOutBatchesThatCouldNotBeRead(t *testing.T) {
 		t.Errorf("%d records were put back", len(recs))
 	}
 }
+
+// TestRedriveLeavesOutPartsOfPatches: the user may have changed those fields meanwhile, so a person decides.
+func TestRedriveLeavesOutPartsOfPatches(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.write(t, &kgo.Record{Topic: consumers.TopicDeadLetters, Key: []byte("mona"), Value: []byte(`{"timezone":"UTC+3"}`), Headers: []kgo.RecordHeader{
+		{Key: consumers.HeaderError, Value: []byte("no zone")},
+		{Key: consumers.HeaderRole, Value: []byte("intake")},
+		{Key: consumers.HeaderTopic, Value: []byte(consumers.TopicProfiles)},
+		{Key: consumers.HeaderPartition, Value: []byte("0")},
+		{Key: consumers.HeaderOffset, Value: []byte("4")},
+		{Key: consumers.HeaderRefused, Value: []byte("timezone")},
+	}})
+	if got := b.whisper(t, "deadletters", "list", "--json"); !strings.Contains(got, `"refused":"timezone"`) {
+		t.Errorf("listed as %s", got)
+	}
+	if got := b.whisper(t, "deadletters", "show", "0"); !strings.Contains(got, "refused    timezone (the rest of the record was taken)") {
+		t.Errorf("shown as %s", got)
+	}
+	b.whisper(t, "deadletters", "redrive", "--all")
+	if recs := b.read(t, consumers.TopicProfiles); len(recs) != 0 {
+		t.Errorf("%d records were put back", len(recs))
+	}
+	b.whisper(t, "deadletters", "redrive", "0")
+	recs := b.read(t, consumers.TopicProfiles)
+	if len(recs) != 1 || string(recs[0].Value) != `{"timezone":"UTC+3"}` || len(recs[0].Headers) != 0 {
+		t.Errorf("put back: %v", recs)
+	}
+}

@@ -23,7 +23,7 @@ type deadlettersRedriveCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *deadlettersRedriveCmd) Help() string {
-	return `A record goes back to its topic and partition with its own key, value and headers. What stands behind the mark is not taken again by --all; the mark moves only when --all has put back everything, without --role and --topic. A record that was put back twice is harmless: its ids tell duplicates. Examples:
+	return `A record goes back to its topic and partition with its own key, value and headers. What stands behind the mark is not taken again by --all; the mark moves only when --all has put back everything, without --role and --topic. A record that was put back twice is harmless: its ids tell duplicates. --all leaves out what was refused of a profile's patch, since the user may have changed it meanwhile; by its number it is put back, and then is the newest patch of those fields. Examples:
 
     whisper deadletters redrive 17 18
     whisper deadletters redrive --all --dry-run`
@@ -79,7 +79,7 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 		next = d.Offset + 1
 		chosen := slices.Contains(c.Offsets, d.Offset)
 		if c.All {
-			chosen = d.Offset >= mark && d.Last == nil && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
+			chosen = d.Offset >= mark && d.Last == nil && d.Refused == "" && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
 		}
 		if chosen {
 			letters = append(letters, d)

@@ -109,7 +109,7 @@ type receipt struct {
 // write hands the n records that make gives over to the publisher. It returns early when the partition
 // goes; the receipt is then never settled, and the record is handed out again.
 func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record) {
-	r.left.Store(int64(n))
+	r.left.Add(int64(n))
 	done := r.done
 	for i := range n {
 		if ended(ctx) {
@@ -119,6 +119,13 @@ func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record
 		r.feed.owe(1)
 		r.feed.role.publisher.Publish(ctx, rec, done)
 	}
+}
+
+// refusePart sends what of the record was not taken to the dead letters, besides what write writes; it counts among
+// write's records, of which there must be one more.
+func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, reason *domain.Invalid) {
+	r.feed.owe(1)
+	r.feed.role.dead.PutPart(ctx, r.rec, rest, fields, &consumers.Reason{Word: reason.Word, Err: reason}, r.done)
 }
 
 // refuse sends the record to the dead letters.

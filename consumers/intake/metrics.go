@@ -19,7 +19,8 @@ type laneMetrics struct {
 
 type roleMetrics struct {
 	lanes                               [len(domain.Lanes)]laneMetrics
-	patched, forgotten, profilesRefused *metrics.Counter
+	patched, patchedPartly              *metrics.Counter
+	forgotten, profilesRefused          *metrics.Counter
 	templatesAccepted, templatesRefused *metrics.Counter
 	categoriesAccepted                  *metrics.Counter
 	categoriesRefused                   *metrics.Counter
@@ -28,6 +29,7 @@ type roleMetrics struct {
 func newRoleMetrics() *roleMetrics {
 	m := &roleMetrics{
 		patched:           metrics.GetOrCreateCounter(`whisper_intake_profiles_total{outcome="patched"}`),
+		patchedPartly:     metrics.GetOrCreateCounter(`whisper_intake_profiles_total{outcome="patched_partly"}`),
 		forgotten:         metrics.GetOrCreateCounter(`whisper_intake_profiles_total{outcome="forgotten"}`),
 		profilesRefused:   metrics.GetOrCreateCounter(`whisper_intake_profiles_total{outcome="refused"}`),
 		templatesAccepted: metrics.GetOrCreateCounter(`whisper_intake_templates_total{outcome="accepted"}`),

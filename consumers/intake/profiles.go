@@ -17,38 +17,43 @@ func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *receipt
 	}
 }
 
-// takeProfile hands a profile patch on to the user's partition of whisper.changes, as it came, with where it came
-// from: a patch that is handed on twice, by an intake that was stopped meanwhile perhaps, must not undo what came
-// after it. An empty value forgets the user.
+// takeProfile hands a profile patch on to the user's partition of whisper.changes with where it came from: a patch that
+// is handed on twice, by an intake that was stopped meanwhile perhaps, must not undo what came after it. What is not
+// right in a patch is left out and becomes a dead letter, the rest is taken (see [domain.SplitProfilePatch]). An empty
+// value forgets the user.
 func (r *Role) takeProfile(ctx context.Context, rc *receipt, source consumers.Source) error {
 	user := string(rc.rec.Key)
 	outcome := r.metrics.patched
 	err := checkKey("user", user, domain.CheckID)
+	var split domain.SplitPatch
 	if len(rc.rec.Value) == 0 {
 		outcome = r.metrics.forgotten
 		err = checkKey("user", user, domain.CheckKnownID)
 	} else if err == nil {
-		_, err = domain.ParseProfilePatch(rc.rec.Value)
+		split, err = domain.SplitProfilePatch(rc.rec.Value)
 	}
 	if err != nil {
 		rc.settled = r.metrics.profilesRefused.Inc
 		rc.refuse(ctx, err)
 		return nil
 	}
+	rec := &kgo.Record{
+		Topic:     consumers.TopicChanges,
+		Partition: consumers.PartitionOf(user, r.cfg.Partitions),
+		Key:       rc.rec.Key,
+		Value:     split.Taken,
+		Headers:   append(trace(rc.rec), source.Header()),
+		Timestamp: changeTime(rc.rec.Timestamp, r.cfg.Now()),
+	}
+	if split.Refused != nil {
+		outcome = r.metrics.patchedPartly
+		rc.left.Add(1) // the dead letter
+	}
 	rc.settled = outcome.Inc
-	rc.write(ctx, 1, func(int) *kgo.Record {
-		rec := &kgo.Record{
-			Topic:     consumers.TopicChanges,
-			Partition: consumers.PartitionOf(user, r.cfg.Partitions),
-			Key:       rc.rec.Key,
-			Headers:   append(trace(rc.rec), source.Header()),
-			Timestamp: changeTime(rc.rec.Timestamp, r.cfg.Now()),
-		}
-		if len(rc.rec.Value) > 0 {
-			rec.Value = rc.rec.Value
-		}
-		return rec
-	})
+	rc.write(ctx, 1, func(int) *kgo.Record { return rec })
+	if split.Refused != nil && !ended(ctx) {
+		rc.refusePart(ctx, split.Refused, split.Fields, split.Problem)
+	}
 	return nil
 }
 

@@ -78,6 +78,50 @@ func TestProfilesAreRekeyedByUser(t *testing.T) {
 	}
 }
 
+// TestABadFieldOfAPatchTakesNoOtherAlong: the phone's token is handed on, the dead letter has the rest and only the rest.
+// A crash before the commit changes nothing but that the letter is there twice.
+func TestABadFieldOfAPatchTakesNoOtherAlong(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.publish(&kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Key: []byte("mona"), Value: []byte(
+		`{"locale":"pt_BR","timezone":"UTC+3","endpoints":{"phone":{"channel":"apns","token":"t"},"watch":{"channel":"pigeon","token":"secret"}}}`,
+	)}, &kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Key: []byte("mona"), Value: []byte(`{"locale":"de"}`)})
+	for round := 1; round <= 2; round++ {
+		_, stop := b.start(b.config())
+		var sources []int64
+		for i, rec := range b.read(consumers.TopicChanges, 2*round) {
+			if want := []string{`{"locale":"pt-BR","endpoints":{"phone":{"channel":"apns","token":"t"}}}`, `{"locale":"de"}`}[i%2]; string(rec.Value) != want {
+				t.Errorf("handed on: %s, want %s", rec.Value, want)
+			}
+			source, _ := consumers.SourceOf(rec)
+			sources = append(sources, source.Offset)
+		}
+		if want := []int64{0, 1, 0, 1}[:2*round]; !slices.Equal(sources, want) {
+			t.Errorf("they come from %v, want %v", sources, want)
+		}
+		for _, rec := range b.read(consumers.TopicDeadLetters, round) {
+			if want := `{"timezone":"UTC+3","endpoints":{"watch":{"channel":"pigeon","token":"secret"}}}`; string(rec.Value) != want || string(rec.Key) != "mona" {
+				t.Errorf("the letter of %s holds %s, want %s", rec.Key, rec.Value, want)
+			}
+			headers := fmt.Sprint(headersOf(rec))
+			for _, want := range []string{
+				`error=timezone "UTC+3" is not a time zone of the IANA database such as "Africa/Cairo"; endpoints.watch: unknown channel "pigeon" for an endpoint`,
+				"topic=whisper.profiles", "partition=1", "offset=0", "refused=timezone, endpoints.watch",
+			} {
+				if !strings.Contains(headers, want) {
+					t.Errorf("headers %s do not say %s", headers, want)
+				}
+			}
+			if strings.Contains(headers, "secret") {
+				t.Errorf("a token is told: %s", headers)
+			}
+		}
+		b.eventually("it is committed", func() bool { return b.committed(consumers.TopicProfiles) == 2 })
+		stop()
+		b.rewind()
+	}
+}
+
 func templateRecord(key, value string) *kgo.Record {
 	rec := &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte(key)}
 	if value != "" {
