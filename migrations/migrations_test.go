@@ -202,10 +202,13 @@ func TestQuantilesComeFromBuckets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for sql, want := range map[string]string{
-		"SELECT coalesce(whisper.latency_quantile(NULL, 0.5)::text, 'null')":                  "null",
-		"SELECT coalesce(whisper.latency_quantile('{0,0}', 0.5)::text, 'null')":               "null",
-		"SELECT whisper.latency_quantile('{0,0,4}', 1)::numeric(9,3)::text":                   "2.250",
-		"SELECT whisper.latency_quantile('{0,0,4}', 0)::numeric(9,3)::text":                   "1.500",
+		"SELECT coalesce(whisper.latency_quantile(NULL, 0.5)::text, 'null')":    "null",
+		"SELECT coalesce(whisper.latency_quantile('{0,0}', 0.5)::text, 'null')": "null",
+		"SELECT whisper.latency_quantile('{0,0,4}', 1)::numeric(9,3)::text":     "2.250",
+		"SELECT whisper.latency_quantile('{0,0,4}', 0)::numeric(9,3)::text":     "1.500",
+		"SELECT count(*) || ' ' || count(*) FILTER (WHERE q.p50 IS NOT DISTINCT FROM whisper.latency_quantile(b, 0.5) AND q.p95 IS NOT DISTINCT FROM whisper.latency_quantile(b, 0.95) AND q.p99 IS NOT DISTINCT FROM whisper.latency_quantile(b, 0.99)) FROM unnest(ARRAY['{0,0,4}', '{98,0,0,1,1}', '{0}', '{7}', '{1,2,3,4,5,6,7,8,9,0,0,0,0,0,0,0,0,0,0,3}']) AS t, LATERAL (SELECT t::bigint[] AS b) AS h, LATERAL whisper.bucket_quantiles(whisper.pack_buckets(b)) AS q": "5 5",
+		"SELECT whisper.add_packed('{65,-62}', '{-64,130}')::text":                            "{-64,65,66}",
+		"SELECT coalesce(whisper.add_packed('{65}', '{-63}')::text, 'null')":                  "null",
 		"SELECT whisper.latency_quantile('{98,0,0,1,1}', 0.99)::numeric(9,3)::text":           "3.375",
 		"SELECT whisper.add_buckets('{1,2}', '{1,1,5}')::text":                                "{2,3,5}",
 		"SELECT whisper.sum_buckets(b)::text FROM (VALUES ('{1}'::bigint[]), (NULL)) AS v(b)": "{1}",

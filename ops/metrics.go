@@ -93,6 +93,7 @@ var helps = map[string]string{
 	"whisper_projections_lag_seconds":                       "Age of the oldest record of this projector's partitions that the tables lack.",
 	"whisper_projections_last_commit_timestamp_seconds":     "When this projector committed last.",
 	"whisper_projections_days_dropped_total":                "Days of deliveries that were older than what is kept and were dropped.",
+	"whisper_projections_merged_rows_total":                 "Rows of counts by the minute that were merged.",
 	"whisper_projections_postgres_up":                       "1: Postgres answers.",
 	"whisper_push_breaker_open":                             "1: the provider is left alone for a while, since it fails.",
 	"whisper_push_connections":                              "Open connections to the provider.",

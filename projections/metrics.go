@@ -14,6 +14,7 @@ type meters struct {
 	lagSeconds   *metrics.Gauge
 	committed    *metrics.Gauge
 	daysDropped  *metrics.Counter
+	mergedRows   *metrics.Counter
 }
 
 func newMeters() *meters {
@@ -28,5 +29,6 @@ func newMeters() *meters {
 		lagSeconds:   metrics.GetOrCreateGauge("whisper_projections_lag_seconds", nil),
 		committed:    metrics.GetOrCreateGauge("whisper_projections_last_commit_timestamp_seconds", nil),
 		daysDropped:  metrics.GetOrCreateCounter("whisper_projections_days_dropped_total"),
+		mergedRows:   metrics.GetOrCreateCounter("whisper_projections_merged_rows_total"),
 	}
 }

@@ -351,10 +351,10 @@ func (p *Projector) Lag(ctx context.Context) (int64, error) {
 	return lag, nil
 }
 
-// maintainEvery is how often days are made and dropped.
+// maintainEvery is how often days are made and dropped, and counts merged.
 const maintainEvery = 10 * time.Minute
 
-// maintain makes tomorrow's tables before they are needed and drops what is too old. What it can't do
+// maintain makes tomorrow's tables before they are needed, drops what is too old and merges counts. What it can't do
 // now it does later; writing goes on without it.
 func (p *Projector) maintain(ctx context.Context) error {
 	tick := time.NewTicker(maintainEvery)
@@ -363,6 +363,11 @@ func (p *Projector) maintain(ctx context.Context) error {
 		r := retention{days: p.cfg.RetentionDays, most: p.cfg.MaxDropDays, dropped: func(string) { p.meters.daysDropped.Inc() }}
 		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
 			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
+		}
+		merged, err := p.store.mergeStats(ctx, p.ages().early.Add(-mergeAfter))
+		p.meters.mergedRows.Add(int(merged))
+		if err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
+			p.cfg.Logger.Warn("merge the counts of minutes", "error", err)
 		}
 		if err := p.store.analyze(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("look at the tables for the planner", "error", err)

@@ -177,10 +177,12 @@ type StatusCount struct {
 	Count  int64  `json:"count"`
 }
 
-// StatusCounts counts all deliveries that are kept, from the minutes' counts: it reads no delivery.
+// StatusCounts counts all deliveries that are kept, from the days' counts: it reads no delivery.
 func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
 	return collect[StatusCount](ctx, r, "status counts", `
-		SELECT status::text, sum(count)::bigint FROM whisper.delivery_stat_shards GROUP BY status HAVING sum(count) <> 0 ORDER BY status`)
+		SELECT status::text, sum(count)::bigint
+		FROM (SELECT status, count FROM whisper.delivery_stat_days UNION ALL SELECT status, count FROM whisper.delivery_stat_shards WHERE partition >= 0) AS parts
+		GROUP BY status HAVING sum(count) <> 0 ORDER BY status`)
 }
 
 // Health is how the attempts of a window went.

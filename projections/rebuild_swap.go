@@ -213,6 +213,11 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 	for day := range r.carried {
 		days = append(days, dayTime(day))
 	}
+	for _, table := range []string{"delivery_stat_hours", "delivery_stat_days"} { // the minutes of a rebuilt day are not merged yet
+		if _, err := tx.Exec(ctx, r.old.sql("DELETE FROM $."+table+" WHERE day <> ALL ($1::date[])"), days); err != nil {
+			return err
+		}
+	}
 	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips"} {
 		if _, err := tx.Exec(ctx, r.old.sql("DELETE FROM $."+table+" WHERE day <> ALL ($1::date[])"), days); err != nil {
 			return err

@@ -233,15 +233,13 @@ func TestAnAnalystWhoReadsHoldsNobodyUp(t *testing.T) {
 	defer cancel()
 	var dropping errgroup.Group
 	dropping.Go(func() error {
-		for {
+		for ctx.Err() == nil {
 			err := r.store.maintain(ctx, today, retention{days: 10, most: 3})
-			if ctx.Err() != nil {
-				return nil
-			}
-			if !errors.Is(err, errElsewhere) && !lockTimedOut(err) {
+			if ctx.Err() == nil && !errors.Is(err, errElsewhere) && !lockTimedOut(err) {
 				return fmt.Errorf("the wait for the analyst ended with: %w", err)
 			}
 		}
+		return nil
 	})
 	eventually(t, "it says whom it waits for", func() bool {
 		return strings.Contains(said.String(), "application=report") && strings.Contains(said.String(), fmt.Sprintf("pid=%d", analyst.PgConn().PID()))

@@ -354,7 +354,7 @@ func dump(t testing.TB, db, schema string, tables ...string) []string {
 			sums = append(sums, "sum(duplicates) AS duplicates")
 			from = fmt.Sprintf("(SELECT notification_id, day, %s FROM %s GROUP BY 1, 2) t WHERE (to_jsonb(t) - 'notification_id' - 'day')::text ~ ': -?[1-9]'", strings.Join(sums, ", "), from)
 		case "delivery_stat_shards":
-			from = fmt.Sprintf("(SELECT day, minute, lane, category, channel, status, sum(count) AS count, %s.sum_buckets(latencies) AS latencies FROM %s GROUP BY 1, 2, 3, 4, 5, 6) t WHERE count <> 0", migrations.Schema, from)
+			from = fmt.Sprintf("(SELECT day, minute, lane, category, channel, status, sum(count) AS count, %s.add_packed(%[1]s.concat_buckets(array_cat(buckets, %[1]s.pack_buckets(latencies))), NULL) AS buckets FROM %s GROUP BY 1, 2, 3, 4, 5, 6) t WHERE count <> 0", migrations.Schema, from)
 		case "broadcast_skips":
 			from = fmt.Sprintf("(SELECT notification_id, day, reason, sum(count) AS count FROM %s GROUP BY 1, 2, 3) t WHERE count <> 0", from)
 		default:

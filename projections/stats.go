@@ -2,6 +2,7 @@ package projections
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/klivvr/whisper/domain"
@@ -18,8 +19,11 @@ type statKey struct {
 }
 
 // latencyBuckets reach from 1 ms to 1.5^46 ms = 35 hours by a factor of 1.5; the last holds the rest.
-// The SQL function latency_quantile knows the same bounds.
+// The SQL function bucket_quantiles knows the same bounds.
 const latencyBuckets = 48
+
+// bucketBits is how far a count is shifted to make room for its bucket in the tables.
+const bucketBits = 6
 
 // stat is what one statKey's row changes by.
 type stat struct {
@@ -67,4 +71,19 @@ func (s stats) add(r *row, partition int32, by int64) {
 // idle says that nothing changes: a delivery left and another came to the same bucket.
 func (s *stat) idle() bool {
 	return s.count == 0 && (s.latencies == nil || *s.latencies == [latencyBuckets]int64{})
+}
+
+// appendBuckets appends the text of an array that has count<<bucketBits | bucket for each bucket that changes; nothing where none does.
+func (s *stat) appendBuckets(b []byte) []byte {
+	if s.latencies == nil || *s.latencies == [latencyBuckets]int64{} {
+		return b
+	}
+	next := byte('{')
+	for i, n := range s.latencies {
+		if n != 0 {
+			b = strconv.AppendInt(append(b, next), n<<bucketBits|int64(i), 10)
+			next = ','
+		}
+	}
+	return append(b, '}')
 }

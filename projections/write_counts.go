@@ -3,7 +3,6 @@ package projections
 import (
 	"cmp"
 	"context"
-	"strconv"
 
 	"github.com/klivvr/whisper/domain"
 )
@@ -116,7 +115,7 @@ func (t *transaction) writeRequests(ctx context.Context) error {
 }
 
 func (t *transaction) writeStats(ctx context.Context) error {
-	// UNNEST flattens arrays of arrays, so a histogram goes as the text of one.
+	// UNNEST flattens arrays of arrays, so buckets go as the text of one.
 	cols := arrays(oidDate, oidTimestamp, oidText, oidText, oidText, oidText, oidInt4, oidInt8, oidText)
 	var scratch []byte
 	for _, key := range sorted(t.stats, compareStats) {
@@ -133,28 +132,21 @@ func (t *transaction) writeStats(ctx context.Context) error {
 		f[5].text(key.status.String())
 		f[6].int4(key.partition)
 		f[7].int8(s.count)
-		if s.latencies == nil {
+		if scratch = s.appendBuckets(scratch[:0]); len(scratch) == 0 {
 			f[8].null()
 			continue
 		}
-		scratch = append(scratch[:0], '{')
-		for i, n := range s.latencies {
-			if i > 0 {
-				scratch = append(scratch, ',')
-			}
-			scratch = strconv.AppendInt(scratch, n, 10)
-		}
-		f[8].raw(append(scratch, '}'))
+		f[8].raw(scratch)
 	}
 	if cols.rows == 0 {
 		return nil
 	}
 	_, err := t.run(ctx, t.tx, `
-		INSERT INTO $.delivery_stat_shards AS s (day, minute, lane, category, channel, status, partition, count, latencies)
-		SELECT day, minute, lane, category, channel, status::$.delivery_status, partition, count, latencies::int8[]
+		INSERT INTO $.delivery_stat_shards AS s (day, minute, lane, category, channel, status, partition, count, buckets)
+		SELECT day, minute, lane, category, channel, status::$.delivery_status, partition, count, buckets::int8[]
 		FROM unnest($1::date[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::text[])
-			AS k(day, minute, lane, category, channel, status, partition, count, latencies)
+			AS k(day, minute, lane, category, channel, status, partition, count, buckets)
 		ON CONFLICT (minute, lane, category, channel, status, partition, day) DO UPDATE SET
-			count = s.count + EXCLUDED.count, latencies = $.add_buckets(s.latencies, EXCLUDED.latencies)`, cols.params()...)
+			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)`, cols.params()...)
 	return err
 }

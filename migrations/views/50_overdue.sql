@@ -1,9 +1,18 @@
--- revision 1
+-- revision 2
 CREATE OR REPLACE VIEW overdue AS
 SELECT d.delivery_id, d.day, d.notification_id, d.user_id, d.lane, d.category, d.status, d.reason, d.channel, d.attempts, d.accepted_at, d.expires_at
 FROM (
-    -- The minutes whose counts say that something of them is pending: few, so few deliveries are looked at.
-    SELECT minute FROM delivery_stat_shards WHERE status < 'cancelled' GROUP BY minute HAVING sum(count) > 0
+    -- The hours whose counts say that something of them is pending, and of each the minutes: few, so few deliveries are looked at.
+    SELECT hour FROM (
+        SELECT hour, count FROM delivery_stat_hours WHERE status < 'cancelled'
+        UNION ALL
+        SELECT date_trunc('hour', minute, 'UTC'), count FROM delivery_stat_shards WHERE partition >= 0 AND status < 'cancelled'
+    ) AS pending GROUP BY hour HAVING sum(count) > 0
+) AS h
+CROSS JOIN LATERAL (
+    SELECT s.minute FROM delivery_stat_shards AS s
+    WHERE s.day = (h.hour AT TIME ZONE 'UTC')::date AND s.minute >= h.hour AND s.minute < h.hour + interval '1 hour' AND s.status < 'cancelled'
+    GROUP BY s.minute HAVING sum(s.count) > 0 OFFSET 0
 ) AS m
 CROSS JOIN LATERAL (
     SELECT * FROM deliveries AS d
