@@ -2,9 +2,12 @@ package consumers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -126,6 +129,34 @@ func (l *lease) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 			l.held()
+		}
+	}
+}
+
+// Leads says whether this process may act for its partitions now: the group has confirmed it within the session
+// timeout. Handlers are not called while it does not; who acts by a clock of its own asks before.
+func (l *Loop) Leads() bool { return l.lease.held() }
+
+// Confirm asks the group whether this process is still its member, and so p, while its context lives, its own. It
+// asks again until the coordinator answers or ctx ends; an error before that says that it is not.
+func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
+	for {
+		req := kmsg.NewPtrHeartbeatRequest()
+		req.Group = l.cfg.Group
+		req.MemberID, req.Generation = l.cl.GroupMetadata()
+		resp, err := req.RequestWith(ctx, l.cl)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		switch {
+		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
+			return nil
+		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID), ctx.Err() != nil, IsFatal(err):
+			return fmt.Errorf("the group %s has not confirmed %s/%d: %w", l.cfg.Group, p.Topic, p.ID, err)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
 		}
 	}
 }

@@ -23,6 +23,9 @@ type LoopConfig struct {
 	// CoPartitioned assigns partition p of every topic to the same process. All topics must have the
 	// same number of partitions.
 	CoPartitioned bool
+	// Renewable are those of the topics that their owners may delete and make anew: the loop goes on with the new one,
+	// from its start. Another one that is made anew ends the process.
+	Renewable []string
 	// Handler makes the Feed of each assigned partition.
 	Handler Handler
 	// Starts, where set, says where to start instead of the group's commits; the loop then commits
@@ -38,7 +41,8 @@ type LoopConfig struct {
 	FetchMaxWait  time.Duration
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
-	// StallCheck is how often partitions that do not move are compared with the log's end (default 5 s).
+	// StallCheck is how often the topics are looked at, and partitions that do not move are compared with the log's
+	// end (default 5 s).
 	StallCheck time.Duration
 	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
 	HandoverTimeout time.Duration
@@ -113,6 +117,7 @@ type Loop struct {
 	joined  bool
 	err     error
 	failed  chan struct{}
+	renewed map[string]bool // topics to read from the start when they are assigned next, whatever was committed
 	// Of partitions that can't go on.
 	stops     map[stopKey]*stop
 	troubles  map[stopKey]*trouble
@@ -122,6 +127,7 @@ type Loop struct {
 	commits sync.Mutex // one commit at a time, none for a partition that is gone
 
 	stalls *stalls
+	topics *topicWatch
 }
 
 // NewLoop makes a loop; Run starts it.
@@ -132,7 +138,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	cfg.setDefaults()
 	l := &Loop{
 		cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{}),
-		stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
+		renewed: map[string]bool{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
 	}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {
@@ -163,6 +169,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		return nil, fmt.Errorf("kafka consumer of group %s: %w", cfg.Group, err)
 	}
 	l.cl = cl
+	l.topics = newTopicWatch(cl, cfg.Client.logger(), func(string) { cl.ForceMetadataRefresh() }, l.madeAnew)
 	l.stalls = newStalls(newSkipper(cl, cfg.Client, cfg.Group))
 	for _, topic := range cfg.Topics {
 		RecordsLost(cfg.Group, topic) // there from the start, so that the first loss is a rise
@@ -178,6 +185,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.commitEvery(ctx) })
 	committer.Go(func() { l.lease.watch(ctx) })
+	committer.Go(func() { l.topics.watch(ctx, l.cfg.StallCheck, func() []string { return l.cfg.Topics }) })
 	committer.Go(func() { l.stalls.watch(ctx, l.cfg.StallCheck, l.standing, l.skipTo) })
 	go func() {
 		select {
@@ -218,6 +226,9 @@ func (l *Loop) Ready() error {
 	for _, s := range l.stops {
 		return s.told
 	}
+	if err := l.topics.reason(); err != nil {
+		return fmt.Errorf("group %s: %w", l.cfg.Group, err)
+	}
 	for topic, parts := range l.workers {
 		for id, w := range parts {
 			if !w.opened.Load() {
@@ -229,34 +240,6 @@ func (l *Loop) Ready() error {
 		}
 	}
 	return nil
-}
-
-// Leads says whether this process may act for its partitions now: the group has confirmed it within the session
-// timeout. Handlers are not called while it does not; who acts by a clock of its own asks before.
-func (l *Loop) Leads() bool { return l.lease.held() }
-
-// Confirm asks the group whether this process is still its member, and so p, while its context lives, its own. It
-// asks again until the coordinator answers or ctx ends; an error before that says that it is not.
-func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
-	for {
-		req := kmsg.NewPtrHeartbeatRequest()
-		req.Group = l.cfg.Group
-		req.MemberID, req.Generation = l.cl.GroupMetadata()
-		resp, err := req.RequestWith(ctx, l.cl)
-		if err == nil {
-			err = kerr.ErrorForCode(resp.ErrorCode)
-		}
-		switch {
-		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
-			return nil
-		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID), ctx.Err() != nil, IsFatal(err):
-			return fmt.Errorf("the group %s has not confirmed %s/%d: %w", l.cfg.Group, p.Topic, p.ID, err)
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
 }
 
 func (l *Loop) poll(ctx context.Context) error {
@@ -386,7 +369,11 @@ func (l *Loop) start(ctx context.Context, offsets map[string]map[int32]kgo.Offse
 		}
 	}
 	for topic, parts := range offsets {
+		renewed := l.takeRenewed(topic)
 		for id, offset := range parts {
+			if renewed {
+				offset = kgo.NewOffset().AtStart()
+			}
 			w := l.worker(topic, id)
 			if w == nil {
 				continue

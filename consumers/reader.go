@@ -26,6 +26,8 @@ type Reader struct {
 	cfg ClientConfig
 
 	stalls *stalls
+	topics *topicWatch
+	anew   chan error // a topic that is followed was made anew
 
 	mu        sync.Mutex
 	following map[string]map[int32]*followed
@@ -78,6 +80,8 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}}
 	r.turned = sync.NewCond(&r.mu)
 	r.stalls = newStalls(newSkipper(cl, c, c.ClientID))
+	r.anew = make(chan error, 1)
+	r.topics = newTopicWatch(cl, c.logger(), func(string) {}, r.madeAnew)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -137,12 +141,14 @@ func (r *Reader) Unfollow(topic string, partition int32) {
 	r.waiting--
 }
 
-// Run hands records to the sinks until ctx ends; it returns an error only if trying again can't help.
+// Run hands records to the sinks until ctx ends; it returns an error only if trying again can't help, as when a topic
+// that is followed was deleted and made anew.
 func (r *Reader) Run(ctx context.Context) error {
 	defer r.ended()
-	watching, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	r.probes.Go(func() { r.stalls.watch(watching, stallCheck, r.standing, r.skipTo) })
+	r.probes.Go(func() { r.stalls.watch(ctx, stallCheck, r.standing, r.skipTo) })
+	r.probes.Go(func() { r.topics.watch(ctx, stallCheck, r.followed) })
 	for {
 		turn, end := r.nextPoll(ctx)
 		poll, cancel := r.stalls.nextPoll(turn)
@@ -150,6 +156,11 @@ func (r *Reader) Run(ctx context.Context) error {
 		interrupted := poll.Err() != nil
 		cancel()
 		end()
+		select {
+		case err := <-r.anew:
+			return err
+		default:
+		}
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
@@ -174,10 +185,35 @@ func (r *Reader) nextPoll(ctx context.Context) (context.Context, context.CancelF
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running, r.interrupt = true, cancel
-	if r.waiting > 0 {
+	if r.waiting > 0 || len(r.anew) > 0 {
 		cancel()
 	}
 	return poll, cancel
+}
+
+// madeAnew ends Run: the client library would stay with the old topic, silently.
+func (r *Reader) madeAnew(topic string) {
+	select {
+	case r.anew <- errMadeAnew(topic):
+	default: // one is enough
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.interrupt != nil {
+		r.interrupt()
+	}
+}
+
+// followed are the topics of which a partition is.
+func (r *Reader) followed() (topics []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for topic, parts := range r.following {
+		if len(parts) > 0 {
+			topics = append(topics, topic)
+		}
+	}
+	return topics
 }
 
 func (r *Reader) ended() {
@@ -199,7 +235,7 @@ func fatalFetch(fetches kgo.Fetches, c ClientConfig) error {
 			fatal = fmt.Errorf("consume %s/%d: %w", topic, partition, err)
 			return
 		}
-		c.logger().Warn("consume", "topic", topic, "partition", partition, "error", err)
+		c.logger().Log(context.Background(), fetchLevel(err), "consume", "topic", topic, "partition", partition, "error", err)
 	})
 	return fatal
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -389,7 +391,7 @@ func (l *Loop) fetchErrors(fetches kgo.Fetches) error {
 		}
 		loss := (*kgo.ErrDataLoss)(nil)
 		if !IsFatal(err) && !errors.As(err, &loss) {
-			l.cfg.Client.logger().Warn("consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)
+			l.cfg.Client.logger().Log(context.Background(), fetchLevel(err), "consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)
 			return
 		}
 		if w := l.worker(topic, partition); w != nil && ReachOf(err) < ReachProcess {
@@ -399,4 +401,13 @@ func (l *Loop) fetchErrors(fetches kgo.Fetches) error {
 		fatal = fmt.Errorf("consume %s/%d: %w", topic, partition, err)
 	})
 	return fatal
+}
+
+// fetchLevel is that of a failed fetch, which the client does again at once. What becomes of the topic is told by
+// topicWatch, once.
+func fetchLevel(err error) slog.Level {
+	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.InconsistentTopicID) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }

@@ -106,6 +106,7 @@ func New(cfg Config) (*Role, error) {
 		Client:             cfg.Client,
 		Group:              Group,
 		Topics:             topics(),
+		Renewable:          topics()[2:], // what no process holds in memory
 		Handler:            r,
 		MaxBufferedRecords: bufferedRecords,
 		MaxBufferedBytes:   bufferedBytes,
@@ -123,7 +124,7 @@ func New(cfg Config) (*Role, error) {
 // topics are what the group shares. The templates are among them so that a bad one becomes one dead
 // letter; every process follows them besides.
 func topics() []string {
-	all := []string{consumers.TopicProfiles, consumers.TopicTemplates, consumers.TopicCategories}
+	all := []string{consumers.TopicTemplates, consumers.TopicCategories, consumers.TopicProfiles}
 	for _, lane := range domain.Lanes {
 		all = append(all, consumers.TopicRequests(lane))
 	}
