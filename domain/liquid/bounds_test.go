@@ -15,6 +15,7 @@ var bombs = map[string]string{
 	"doubling":            `{% assign s = "xxxxxxxxxxxxxxxx" %}{% for i in (1..100) %}{% assign s = s | append: s %}{% endfor %}{{ s | size }}`,
 	"doubling by capture": `{% assign s = "xxxxxxxxxxxxxxxx" %}{% for i in (1..100) %}{% capture s %}{{ s }}{{ s }}{% endcapture %}{% endfor %}{{ s | size }}`,
 	"replacing":           `{% assign s = "xxxxxxxxxxxxxxxx" %}{% for i in (1..100) %}{% assign s = s | replace: "x", "xxxxxxxxxxxxxxxx" %}{% endfor %}`,
+	"counting":            `{% for i in (1..100000) %}{% assign n = emoji | size %}{% assign s = emoji | truncate: 3000 %}{% assign s = emoji | slice: 2000 %}{% endfor %}`,
 	"splitting":           `{% assign s = text | split: "" %}{% for a in s %}{% for b in s %}{% assign t = text | split: "" | join: text %}{% endfor %}{% endfor %}`,
 	"searching":           `{% for i in (1..100000) %}{% if list contains "never" %}{% endif %}{% endfor %}`,
 	"looking up":          `{% for i in (1..100000) %}{% if last == 1 %}{% endif %}{% endfor %}`,
@@ -27,7 +28,7 @@ var bombs = map[string]string{
 }
 
 func bombVariables() string {
-	return `{"text": "` + strings.Repeat("y", 4000) + `", "list": [` + strings.Repeat(`"z",`, 900) + `"z"], "last": 1}`
+	return `{"emoji": "` + strings.Repeat("👨‍👩‍👧", 3000) + `", "text": "` + strings.Repeat("y", 4000) + `", "list": [` + strings.Repeat(`"z",`, 900) + `"z"], "last": 1}`
 }
 
 func TestABombFailsAloneWithinItsSteps(t *testing.T) {

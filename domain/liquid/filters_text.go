@@ -6,10 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
-// What they do is what Shopify's do, by characters and not bytes; blanks are Unicode's.
+// What they do is what Shopify's do, but by characters as people see them; blanks are Unicode's.
 var textFilters = []filter{
 	{name: "upcase", needs: NeedText, apply: onText(strings.ToUpper)},
 	{name: "downcase", needs: NeedText, apply: onText(strings.ToLower)},
@@ -26,14 +25,24 @@ var textFilters = []filter{
 	{name: "remove_first", needs: NeedText, least: 1, most: 1, apply: withText(func(s string, a []string) (string, error) { return replace(s, a[0], "", 1) })},
 	{name: "replace", needs: NeedText, least: 2, most: 2, apply: withText(func(s string, a []string) (string, error) { return replace(s, a[0], a[1], -1) })},
 	{name: "replace_first", needs: NeedText, least: 2, most: 2, apply: withText(func(s string, a []string) (string, error) { return replace(s, a[0], a[1], 1) })},
-	{name: "truncate", needs: NeedText, least: 0, most: 2, apply: withText(truncate)},
+	{name: "truncate", needs: NeedText, least: 0, most: 2, apply: searching(withText(truncate))},
 	{name: "truncatewords", needs: NeedText, least: 0, most: 2, apply: withText(truncateWords)},
-	{name: "slice", needs: NeedText, least: 1, most: 2, apply: withText(slice)},
+	{name: "slice", needs: NeedText, least: 1, most: 2, apply: searching(withText(slice))},
 	{name: "default", optional: true, least: 1, most: 1, apply: orDefault},
 }
 
+// searching is for filters that look through what they are given, and may make little of it.
+func searching(f func(*exec, value, arguments) (value, error)) func(*exec, value, arguments) (value, error) {
+	return func(x *exec, in value, a arguments) (value, error) {
+		if !x.step(len(in.text) / bytesPerStep) {
+			return value{}, nil // the text is given up
+		}
+		return f(x, in, a)
+	}
+}
+
 func capitalize(s string) string {
-	_, n := utf8.DecodeRuneInString(s)
+	n := charactersEnd(s, 1)
 	return strings.ToUpper(s[:n]) + strings.ToLower(s[n:])
 }
 
@@ -75,11 +84,10 @@ func truncate(s string, a []string) (string, error) {
 	if len(a) > 1 {
 		end = a[1]
 	}
-	runes := []rune(s)
-	if len(runes) <= most {
+	if len(s) <= most || charactersEnd(s, most) == len(s) {
 		return s, nil
 	}
-	return string(runes[:max(0, most-utf8.RuneCountInString(end))]) + end, nil
+	return s[:charactersEnd(s, max(0, most-characters(end)))] + end, nil
 }
 
 func truncateWords(s string, a []string) (string, error) {
@@ -113,14 +121,13 @@ func slice(s string, a []string) (string, error) {
 			return "", err
 		}
 	}
-	runes := []rune(s)
 	if from < 0 {
-		from += len(runes)
+		if from += characters(s); from < 0 {
+			return "", nil
+		}
 	}
-	if from < 0 || from >= len(runes) {
-		return "", nil
-	}
-	return string(runes[from:min(len(runes), from+length)]), nil
+	s = s[charactersEnd(s, from):]
+	return s[:charactersEnd(s, length)], nil
 }
 
 func count(s string) (int, error) {
@@ -139,7 +146,8 @@ func orDefault(_ *exec, in value, a arguments) (value, error) {
 }
 
 var listFilters = []filter{
-	{name: "size", apply: func(_ *exec, in value, _ arguments) (value, error) {
+	{name: "size", apply: func(x *exec, in value, _ arguments) (value, error) {
+		x.step(len(in.text) / bytesPerStep)
 		n, ok := in.size()
 		if !ok {
 			return value{}, describe("only texts and lists have a size")
@@ -199,7 +207,15 @@ func split(x *exec, in value, a arguments) (value, error) {
 	if s == "" || !x.step(strings.Count(s, by)) {
 		return made, nil
 	}
-	parts := strings.Split(s, by)
+	parts := []string(nil)
+	if by == "" {
+		for rest := s; rest != ""; {
+			n := charactersEnd(rest, 1)
+			parts, rest = append(parts, rest[:n]), rest[n:]
+		}
+	} else {
+		parts = strings.Split(s, by)
+	}
 	for len(parts) > 0 && parts[len(parts)-1] == "" { // what Ruby's split does, and so every Liquid
 		parts = parts[:len(parts)-1]
 	}

@@ -5,7 +5,6 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // value is one of a text's: the kind says which field counts.
@@ -105,7 +104,7 @@ func (v value) blank() bool {
 func (v value) size() (int, bool) {
 	switch {
 	case v.kind == textKind:
-		return utf8.RuneCountInString(v.text), true
+		return characters(v.text), true
 	case v.made:
 		return len(v.items), true
 	case v.kind != listKind && v.kind != objectKind:

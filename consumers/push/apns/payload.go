@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/rivo/uniseg"
+
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -135,6 +137,9 @@ func cutEscaped(s string, room int) string {
 		next := i + characterLen(s[i:])
 		used += escapedLen(s[i:next])
 		if used > room {
+			if end == 0 { // one character with thousands of marks: a part of it is better than nothing
+				return cutRunes(s[:next], room)
+			}
 			break
 		}
 		i, end = next, next
@@ -149,45 +154,21 @@ func cutEscaped(s string, room int) string {
 	return s[:end]
 }
 
-// characterLen is the length in bytes of the first character of s as a person sees it: a base with
-// its combining marks, an emoji with its modifiers and what is joined to it, two regional indicators,
-// CR LF. It follows the parts of Unicode's extended grapheme clusters that occur in notifications;
-// Hangul jamo and Indic conjuncts are only kept from being cut inside a code point.
-func characterLen(s string) int {
-	first, i := utf8.DecodeRuneInString(s)
-	if first == '\r' && i < len(s) && s[i] == '\n' {
-		return i + 1
-	}
-	if isRegional(first) {
-		if r, n := utf8.DecodeRuneInString(s[i:]); isRegional(r) {
-			i += n
+func cutRunes(s string, room int) string {
+	used := 0
+	for i, r := range s {
+		if used += escapedLen(string(r)); used > room {
+			return s[:i]
 		}
 	}
-	for i < len(s) {
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == zeroWidthJoiner:
-			i += n
-			// What a joiner joins belongs to it.
-			if next, m := utf8.DecodeRuneInString(s[i:]); m > 0 && !unicode.IsSpace(next) {
-				i += m
-			}
-		case unicode.In(r, unicode.Mn, unicode.Me, unicode.Mc), isModifier(r):
-			i += n
-		default:
-			return i
-		}
-	}
-	return i
+	return s
 }
 
-const zeroWidthJoiner = '\u200d'
-
-func isRegional(r rune) bool { return r >= 0x1F1E6 && r <= 0x1F1FF }
-
-// isModifier: skin tones, and the tags that spell the flags of regions.
-func isModifier(r rune) bool {
-	return r >= 0x1F3FB && r <= 0x1F3FF || r >= 0xE0020 && r <= 0xE007F
+// characterLen is the length in bytes of the first character of s as a person sees it: an extended grapheme cluster of
+// Unicode, such as an emoji with what is joined to it, or a Thai letter with its vowel.
+func characterLen(s string) int {
+	cluster, _, _, _ := uniseg.FirstGraphemeClusterInString(s, -1)
+	return len(cluster)
 }
 
 // escapedLen is how many bytes encoding/json spends on s, without the quotes.

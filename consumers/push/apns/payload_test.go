@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/rivo/uniseg"
 	"github.com/sideshow/apns2"
 	"pgregory.net/rapid"
 
@@ -167,5 +168,43 @@ func TestPayloadThatCannotFit(t *testing.T) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+// TestACutEndsBetweenCharacters: wherever it falls, what is kept is whole grapheme clusters of Unicode.
+func TestACutEndsBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	pieces := []string{"a", "น้ำ", "กำ", "👨‍👩‍👧‍👦", "🇪🇬", "e\u0301", "क्षि", "\u1112\u1161\u11ab", "👍🏽", "<", "\"", "مً", "한", "1️⃣"}
+	rapid.Check(t, func(rt *rapid.T) {
+		var body strings.Builder
+		for body.Len() < 4200 {
+			body.WriteString(rapid.SampledFrom(pieces).Draw(rt, "piece"))
+		}
+		b, err := encodePayload(pushOf(body.String()), "default")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		kept := strings.TrimSuffix(bodyOf(rt, b), ellipsis)
+		checkCut(rt, b, body.String())
+		ends := 0
+		for g := uniseg.NewGraphemes(body.String()); ends < len(kept) && g.Next(); {
+			_, ends = g.Positions()
+		}
+		if ends != len(kept) {
+			rt.Fatalf("the last character was cut: …%+q", kept[max(0, len(kept)-30):])
+		}
+	})
+}
+
+func TestOneCharacterWithThousandsOfMarksIsCut(t *testing.T) {
+	t.Parallel()
+	body := "a" + strings.Repeat("\u0301", 3000)
+	b, err := encodePayload(pushOf(body), "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkCut(t, b, body)
+	if kept := strings.TrimSuffix(bodyOf(t, b), ellipsis); len(kept) < 3000 {
+		t.Errorf("%d bytes are left", len(kept))
 	}
 }

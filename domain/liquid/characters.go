@@ -1,0 +1,48 @@
+package liquid
+
+import (
+	"unicode/utf8"
+
+	"github.com/rivo/uniseg"
+)
+
+// A character is what a person sees as one: an extended grapheme cluster of Unicode. A family of emoji, a letter with
+// its accents and a Thai syllable with its vowel are one each, so no filter takes one apart. uniseg has Unicode 15.0, which
+// counts the letters of a Devanagari conjunct one by one.
+
+// characters counts them.
+func characters(s string) int {
+	n := 0
+	for s != "" {
+		if plain(s) {
+			s = s[1:]
+		} else {
+			s = s[first(s):]
+		}
+		n++
+	}
+	return n
+}
+
+// charactersEnd is where the first n characters of s end.
+func charactersEnd(s string, n int) int {
+	end := 0
+	for ; n > 0 && end < len(s); n-- {
+		if plain(s[end:]) {
+			end++
+		} else {
+			end += first(s[end:])
+		}
+	}
+	return end
+}
+
+// plain: the first byte is a character by itself, which is far the cheapest to tell of two bytes.
+func plain(s string) bool {
+	return s[0] < utf8.RuneSelf && s[0] != '\r' && (len(s) == 1 || s[1] < utf8.RuneSelf)
+}
+
+func first(s string) int {
+	cluster, _, _, _ := uniseg.FirstGraphemeClusterInString(s, -1)
+	return len(cluster)
+}
