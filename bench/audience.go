@@ -53,7 +53,7 @@ func connectAudience(ctx context.Context, url string, users int, progress func(d
 			if err != nil {
 				return err
 			}
-			c, err := client.Dial(ctx, url, token, client.Options{Window: 16, Handle: a.take})
+			c, err := client.Dial(ctx, url, client.StaticToken(token), client.Options{Window: 16, Handle: a.take})
 			if err != nil {
 				return err
 			}

@@ -27,13 +27,12 @@ type audience struct {
 func connect(t *testing.T, prefix string, n int) *audience {
 	t.Helper()
 	a := &audience{t: t, got: map[string]map[string]time.Time{}}
-	ctx, cancel := context.WithCancel(context.Background())
 	clients := make([]*client.Client, n)
 	for i := range n {
 		user := fmt.Sprintf("%s-%d", prefix, i)
 		a.users = append(a.users, user)
 		a.got[user] = map[string]time.Time{}
-		c, err := client.Dial(ctx, sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), token(user), client.Options{
+		c, err := client.Dial(t.Context(), sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), client.StaticToken(token(user)), client.Options{
 			Window: 20_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
 			Handle: func(_ context.Context, note client.Notification) error {
 				a.mu.Lock()
@@ -48,12 +47,24 @@ func connect(t *testing.T, prefix string, n int) *audience {
 		clients[i] = c
 	}
 	t.Cleanup(func() {
-		cancel()
 		for _, c := range clients {
-			_ = c.Close()
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+		for _, c := range clients {
+			if c != nil {
+				<-c.Done()
+			}
 		}
 	})
 	return a
+}
+
+// end closes a client and waits until none of its callbacks runs.
+func end(c *client.Client) {
+	_ = c.Close()
+	<-c.Done()
 }
 
 // during is how many notifications clients were handed between two times.

@@ -166,7 +166,7 @@ func TestABroadcastIsSteered(t *testing.T) {
 		return number(t, "SELECT count(DISTINCT delivery_id) FROM whisper.timeline WHERE kind = 'delivery_retracted'") >= online
 	})
 	retracted := make(chan string, 8)
-	c, err := client.Dial(t.Context(), sys.socketURL("gateway-2"), token("steer-300"), client.Options{
+	c, err := client.Dial(t.Context(), sys.socketURL("gateway-2"), client.StaticToken(token("steer-300")), client.Options{
 		Retracted: func(id string) { retracted <- id },
 		Handle:    func(context.Context, client.Notification) error { return nil },
 	})
@@ -191,7 +191,7 @@ func TestAnAlertPassesABroadcast(t *testing.T) {
 	times := make(chan time.Duration, 1)
 	sent := map[string]time.Time{}
 	var mu sync.Mutex
-	c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), token("fair-alert"), client.Options{
+	c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), client.StaticToken(token("fair-alert")), client.Options{
 		Handle: func(_ context.Context, n client.Notification) error {
 			if strings.HasPrefix(n.ID, "alert-") {
 				mu.Lock()

@@ -104,7 +104,7 @@ func (c *chaos) prepare() {
 	c.template(0)
 	for i := range c.users {
 		user := c.user(i)
-		cl, err := client.Dial(context.Background(), sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), token(user), client.Options{
+		cl, err := client.Dial(context.Background(), sys.socketURL(fmt.Sprintf("gateway-%d", 1+i%2)), client.StaticToken(token(user)), client.Options{
 			Window: 100_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
 			Handle: func(_ context.Context, n client.Notification) error {
 				c.mu.Lock()
@@ -116,7 +116,7 @@ func (c *chaos) prepare() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = cl.Close() })
+		t.Cleanup(func() { end(cl) })
 	}
 }
 
@@ -280,7 +280,7 @@ func (c *chaos) check() {
 	late := map[string]bool{}
 	for i := range c.users {
 		user := fmt.Sprintf("chaos-away-%d", i)
-		cl, err := client.Dial(context.Background(), sys.socketURL("gateway-1"), token(user), client.Options{
+		cl, err := client.Dial(context.Background(), sys.socketURL("gateway-1"), client.StaticToken(token(user)), client.Options{
 			Handle: func(_ context.Context, n client.Notification) error {
 				mu.Lock()
 				defer mu.Unlock()
@@ -294,7 +294,7 @@ func (c *chaos) check() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = cl.Close() }()
+		defer end(cl)
 	}
 	eventually(t, "who was away gets all that waited", func() bool { mu.Lock(); defer mu.Unlock(); return len(late) == len(c.away) })
 	eventually(t, "everything came to an end", func() bool {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"github.com/klivvr/whisper/gateway/client"
 )
 
@@ -20,10 +18,9 @@ func nobody(t *testing.T) *audience { return &audience{t: t, got: map[string]map
 // device is one of a user's, with the Go client. Its way to the gateways is what a balancer is in production: to
 // the node that it is turned to, and where that one refuses to another. Whatever arrives counts for the user.
 type device struct {
-	t     *testing.T
-	user  string
-	a     *audience
-	ended context.CancelFunc
+	t    *testing.T
+	user string
+	a    *audience
 
 	mu      sync.Mutex
 	nodes   []string // in the order to try
@@ -50,10 +47,9 @@ func (a *audience) device(user string, nodes ...string) *device {
 
 func (d *device) dial() {
 	d.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	c, err := client.Dial(ctx, "ws://gateways.invalid/v1/socket", token(d.user), client.Options{
+	c, err := client.Dial(context.Background(), "ws://gateways.invalid/v1/socket", client.StaticToken(token(d.user)), client.Options{
 		Window: 20_000, MinBackoff: 50 * time.Millisecond, MaxBackoff: time.Second,
-		Dialer: &websocket.Dialer{NetDialContext: d.way, ReadBufferSize: 1024, WriteBufferSize: 512},
+		DialContext: d.way,
 		Handle: func(_ context.Context, note client.Notification) error {
 			d.a.mu.Lock()
 			defer d.a.mu.Unlock()
@@ -62,20 +58,18 @@ func (d *device) dial() {
 		},
 	})
 	if err != nil {
-		cancel()
 		d.t.Fatal(err)
 	}
 	d.mu.Lock()
-	d.client, d.ended = c, cancel
+	d.client = c
 	d.mu.Unlock()
 }
 
 func (d *device) close() {
 	d.mu.Lock()
-	c, cancel := d.client, d.ended
+	c := d.client
 	d.mu.Unlock()
-	cancel()
-	_ = c.Close()
+	end(c)
 }
 
 // way is the client's NetDialContext.
@@ -117,11 +111,10 @@ func (d *device) cut() {
 // replace connects anew before it ends the connection that there is.
 func (d *device) replace() {
 	d.mu.Lock()
-	c, cancel := d.client, d.ended
+	c := d.client
 	d.mu.Unlock()
 	d.dial()
-	cancel()
-	_ = c.Close()
+	end(c)
 }
 
 // reachable lets the device connect from now on, or keeps it from it; a connection that there is stays.

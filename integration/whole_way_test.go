@@ -22,7 +22,7 @@ func TestTheWholeWay(t *testing.T) {
 		t.Run(lane, func(t *testing.T) {
 			user, id := "way-"+lane, "way-note-"+lane
 			notes := make(chan client.Notification, 1)
-			c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), token(user), client.Options{
+			c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), client.StaticToken(token(user)), client.Options{
 				Handle: func(_ context.Context, n client.Notification) error { notes <- n; return nil },
 			})
 			if err != nil {
@@ -111,7 +111,7 @@ func TestAwayUsers(t *testing.T) {
 	eventually(t, "the other is deferred", func() bool {
 		return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id = 'away-1' AND user_id = 'away-nobody' AND status = 'deferred' AND reason = 'away'`) == 1
 	})
-	c, err := client.Dial(t.Context(), sys.socketURL("gateway-2"), token("away-nobody"), client.Options{})
+	c, err := client.Dial(t.Context(), sys.socketURL("gateway-2"), client.StaticToken(token("away-nobody")), client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestKcat(t *testing.T) {
 		}
 		t.Skipf(sentence, err)
 	}
-	c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), token("kcat-user"), client.Options{})
+	c, err := client.Dial(t.Context(), sys.socketURL("gateway-1"), client.StaticToken(token("kcat-user")), client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

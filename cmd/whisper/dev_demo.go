@@ -45,12 +45,12 @@ func (d *dev) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = mona.Close() }()
+	defer closed(mona)
 	omar, err := s.connect(ctx, "omar")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = omar.Close() }()
+	defer closed(omar)
 	if err := s.perform(ctx); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (s *scene) connect(ctx context.Context, user string) (*client.Client, error
 	if err != nil {
 		return nil, err
 	}
-	conn, err := client.Dial(ctx, "ws://"+s.sockets+"/v1/socket", token, client.Options{
+	conn, err := client.Dial(ctx, "ws://"+s.sockets+"/v1/socket", client.StaticToken(token), client.Options{
 		Handle: func(_ context.Context, n client.Notification) error {
 			s.received(user, n)
 			return nil
@@ -102,6 +102,12 @@ func (s *scene) connect(ctx context.Context, user string) (*client.Client, error
 	}
 	s.note("%s connects", user)
 	return conn, nil
+}
+
+// closed ends a user's app and waits for its last note.
+func closed(conn *client.Client) {
+	_ = conn.Close()
+	<-conn.Done()
 }
 
 // pause is between two acts: a person reads along, and what has just joined is polled for by then.

@@ -96,7 +96,11 @@ func (c *listenCmd) Run(ctx context.Context, p *process) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	out := &printer{w: p.stdout, json: c.JSON, now: p.now, stop: stop}
-	token, opts := c.Token, client.Options{
+	token := client.StaticToken(c.Token)
+	if c.Token == "" {
+		token = client.TokenFunc(func(context.Context) (string, error) { return c.sign(p.now()) })
+	}
+	conn, err := client.Dial(ctx, c.URL, token, client.Options{
 		Connected: func(session string) {
 			out.print(line{Type: "welcome", Session: session}, "connected, session "+session)
 		},
@@ -106,21 +110,14 @@ func (c *listenCmd) Run(ctx context.Context, p *process) error {
 			}
 		},
 		Retracted: func(id string) { out.print(line{Type: "retracted", ID: id}, "retracted "+id) },
-	}
-	if token == "" {
-		opts.Token = func(context.Context) (string, error) { return c.sign(p.now()) }
-		var err error
-		if token, err = c.sign(p.now()); err != nil {
-			return err
-		}
-	}
-	conn, err := client.Dial(ctx, c.URL, token, opts)
+	})
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
+	context.AfterFunc(ctx, func() { _ = conn.Close() })
 	err = c.receive(ctx, conn, out)
 	stop() // what ends now was meant to
-	_ = conn.Close()
+	<-conn.Done()
 	return errors.Join(err, out.err)
 }
 
@@ -131,7 +128,7 @@ func (c *listenCmd) receive(ctx context.Context, conn *client.Client, out *print
 		doc := line{Type: "notification", ID: n.ID, Notification: &n, ReceivedAt: now.UTC()}
 		out.print(doc, fmt.Sprintf("%-6s %s  %s (%.1f ms)", n.Lane, n.ID, oneLine(n.Title+": "+n.Body), float64(now.Sub(n.At).Microseconds())/1000))
 		if c.Read {
-			if err := conn.Read(n.ID); err != nil {
+			if err := conn.ReadNotification(n); err != nil {
 				out.print(line{Type: "error", Error: err.Error()}, "could not tell that it was read: "+err.Error())
 			}
 		}

@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -27,36 +24,9 @@ type Notification struct {
 	Data      json.RawMessage `json:"data"`
 	At        time.Time       `json:"at"`
 	ExpiresAt time.Time       `json:"expires_at"`
-}
-
-// Options may be left empty.
-type Options struct {
-	// Handle takes each notification, one after the other, on the client's goroutine. After nil it is
-	// acknowledged; after an error it comes again later. Without Handle, Notifications delivers.
-	Handle func(context.Context, Notification) error
-	// Retracted is told the id of a notification that is to be taken back.
-	Retracted func(id string)
-	// Connected is told the session of each new connection.
-	Connected func(session string)
-	// Disconnected is told why a connection ended.
-	Disconnected func(err error)
-	// Token gets a fresh token before each connection after the first, when the server did not accept the last
-	// one (4001, 4002), and a minute or two before one that tells its end (a JWT) expires: then the connection
-	// goes on with the new one. Without it such a token ends the client.
-	Token func(ctx context.Context) (string, error)
-	// AutoAck asks the server to count what the socket took as delivered; nothing is acknowledged. In a category with
-	// auto_ack: false, as mandatory ones have it, it does not count, and the next channel is tried.
-	AutoAck bool
-	// Window is how many ids are remembered to drop what comes twice (256).
-	Window int
-	// MinBackoff (250 ms) and MaxBackoff (30 s) bound the wait between attempts to connect.
-	MinBackoff, MaxBackoff time.Duration
-	// HandshakeTimeout bounds one attempt to connect (10 s).
-	HandshakeTimeout time.Duration
-	// Dialer replaces how to connect (TLS settings, source addresses); its buffers are kept.
-	Dialer *websocket.Dialer
-	// Logger (discards) gets no contents and no tokens.
-	Logger *slog.Logger
+	// Receipt is opaque. It tells two uses of one ID apart, such as a reminder each week, and goes back to the server
+	// with what is acknowledged and read. Empty where the gateway is older than receipts.
+	Receipt string `json:"receipt,omitempty"`
 }
 
 // What ends a client for good.
@@ -67,33 +37,37 @@ var (
 	ErrRefused      = errors.New("the server refuses the connection")
 )
 
-// Client is one connection that is kept up. All methods may be called from any goroutine.
+// Client is one connection that is kept up. All methods may be called from any goroutine, callbacks included.
 type Client struct {
-	url     string
-	opts    Options
-	dialer  websocket.Dialer
-	ctx     context.Context
-	cancel  context.CancelFunc
-	ended   chan struct{}
-	channel chan Notification
+	url    string
+	opts   Options
+	token  Token
+	dialer websocket.Dialer
+	ctx    context.Context // ends with Close, and with the client
+	cancel context.CancelFunc
+	ended  chan struct{}
+	reads  reads
+	inbox  inbox
 
-	// The goroutine's own.
-	seen  window
-	token string
-
-	reads reads
-
-	mu   sync.Mutex
-	conn *websocket.Conn // nil while there is none
-	err  error
+	mu      sync.Mutex
+	link    *link  // nil while there is none
+	session int    // counts connections
+	current string // the token in use
+	useless error  // why no other connection will be possible
+	err     error
 }
 
-// Dial connects to a gateway (ws://host:port/v1/socket) and goes on in the background until Close, until ctx
-// ends, or until the server says that trying again is useless. Its error is that of the first attempt.
-func Dial(ctx context.Context, address, token string, opts Options) (*Client, error) {
+// Dial connects to a gateway (ws://host:port/v1/socket) and returns when the gateway has accepted the token. The client
+// then goes on in the background, through any number of connections, until Close or until the server says that trying
+// again is useless. ctx bounds Dial alone: after it has returned, ctx means nothing to the client. Dial's error is that
+// of the first attempt; it is not tried again.
+func Dial(ctx context.Context, address string, token Token, opts Options) (*Client, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" {
+	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
 		return nil, fmt.Errorf("%q is not the address of a gateway, like ws://127.0.0.1:8080/v1/socket", address)
+	}
+	if err := errors.Join(token.validate(), opts.validate()); err != nil {
+		return nil, err
 	}
 	if opts.AutoAck {
 		q := u.Query()
@@ -101,69 +75,35 @@ func Dial(ctx context.Context, address, token string, opts Options) (*Client, er
 		u.RawQuery = q.Encode()
 	}
 	opts = opts.withDefaults()
-	c := &Client{url: u.String(), opts: opts, token: token, ended: make(chan struct{})}
-	c.dialer = opts.dialer()
-	c.seen = newWindow(opts.Window)
-	c.reads.send = func(ids []string) error { return c.send(idsFrame{"read", ids}) }
-	if opts.Handle == nil {
-		c.channel = make(chan Notification)
-	}
-	c.ctx, c.cancel = context.WithCancel(ctx)
-	conn, err := c.connect(c.ctx)
-	if err == nil {
-		err = c.welcome(conn)
+	c := &Client{url: u.String(), opts: opts, token: token, dialer: opts.dialer(), ended: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.reads.send = func(of []key) error { return c.send(newIDsFrame("read", of)) }
+	c.inbox.init(c)
+	stop := context.AfterFunc(ctx, c.cancel)
+	l, err := c.connect()
+	if err == nil && !stop() {
+		_ = l.conn.Close() // ctx ended at the last moment
+		err = ctx.Err()
 	}
 	if err != nil {
+		stop()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		c.cancel()
 		return nil, fmt.Errorf("connect to %s: %w", address, unwrapEnd(err))
 	}
-	go c.run(conn)
+	c.open(l)
+	go c.run(l)
 	return c, nil
-}
-
-func (o Options) withDefaults() Options {
-	if o.Window == 0 {
-		o.Window = 256
-	}
-	if o.MinBackoff == 0 {
-		o.MinBackoff = 250 * time.Millisecond
-	}
-	if o.MaxBackoff == 0 {
-		o.MaxBackoff = 30 * time.Second
-	}
-	if o.HandshakeTimeout == 0 {
-		o.HandshakeTimeout = 10 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return o
-}
-
-// writeBuffers are shared by all clients of the process, since one holds a buffer only while it writes.
-var writeBuffers sync.Pool
-
-func (o Options) dialer() websocket.Dialer {
-	if o.Dialer != nil {
-		d := *o.Dialer
-		d.HandshakeTimeout = o.HandshakeTimeout
-		return d
-	}
-	return websocket.Dialer{
-		Proxy:            http.ProxyFromEnvironment,
-		HandshakeTimeout: o.HandshakeTimeout,
-		ReadBufferSize:   1024,
-		WriteBufferSize:  512,
-		WriteBufferPool:  &writeBuffers,
-		NetDialContext:   (&net.Dialer{KeepAlive: -1}).DialContext, // the server's pings do that
-	}
 }
 
 // Notifications delivers where there is no Handle; it is closed when the client has ended. Taking one
 // acknowledges it.
-func (c *Client) Notifications() <-chan Notification { return c.channel }
+func (c *Client) Notifications() <-chan Notification { return c.inbox.channel }
 
-// Done is closed when the client has ended; Err then says why.
+// Done is closed when the client has ended and its last callback has returned; Err then says why. A callback must not
+// wait for it.
 func (c *Client) Done() <-chan struct{} { return c.ended }
 
 // Err is nil while the client lives.
@@ -173,60 +113,60 @@ func (c *Client) Err() error {
 	return c.err
 }
 
-// Close ends the client and waits for its goroutine. It must not be called by Handle.
+// Close ends the client: nothing that has not begun is handed over any more, the context of the handler that runs ends,
+// and the connection is closed. It does not wait, so that any callback may call it; Done says when all has ended. What
+// was handed over, but not handled, comes again to the user's next client. It always returns nil.
 func (c *Client) Close() error {
 	c.cancel()
-	<-c.ended
 	return nil
 }
 
-// Read tells that the person has seen these notifications. Without a connection it is told with the next one,
-// and so is what was told shortly before a connection ended; of more than 1,000 that wait the oldest are
-// forgotten. Those that follow one another quickly are told together. It fails only when the client has ended.
+// Read tells that the person has seen these notifications. It implies that they are acknowledged. Without a connection
+// it is told with the next one, and so is what was told shortly before a connection ended; of more than 1,000 that wait
+// the oldest are forgotten. Those that follow one another quickly are told together. Where several deliveries have come
+// under one id, the latest is meant; ReadNotification tells of another. It fails only when the client has ended.
 func (c *Client) Read(ids ...string) error {
-	if len(ids) == 0 {
-		return nil
+	of := make([]key, len(ids))
+	for i, id := range ids {
+		of[i] = key{id, c.inbox.receipt(id)}
 	}
+	return c.read(of)
+}
+
+// ReadNotification is Read of exactly these deliveries: ID and Receipt of each matter.
+func (c *Client) ReadNotification(notifications ...Notification) error {
+	of := make([]key, len(notifications))
+	for i, n := range notifications {
+		of[i] = keyOf(n)
+	}
+	return c.read(of)
+}
+
+func (c *Client) read(of []key) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
-	c.reads.add(ids)
+	if len(of) > 0 {
+		c.reads.add(of)
+	}
 	return nil
-}
-
-type idsFrame struct {
-	Type string   `json:"type"`
-	IDs  []string `json:"ids"`
-}
-
-type refreshFrame struct {
-	Type  string `json:"type"`
-	Token string `json:"token"`
 }
 
 var errNotConnected = errors.New("not connected")
 
-func (c *Client) send(v any) error {
+// send writes a frame to the connection that there is.
+func (c *Client) send(v any) error { return c.sendOver(0, v) }
+
+// sendOver writes a frame to the connection with this number, unless it is gone; 0: to any.
+func (c *Client) sendOver(session int, v any) error {
 	frame, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode a frame: %w", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn == nil {
+	if c.link == nil || session != 0 && session != c.link.session {
 		return errNotConnected
 	}
-	_ = c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // a closed socket fails in the write
-	if err := c.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
-		return fmt.Errorf("send a frame: %w", err)
-	}
-	return nil
-}
-
-const writeTimeout = 10 * time.Second
-
-// hangUp says goodbye and gives the server a second to do the same: then the reader returns.
-func hangUp(conn *websocket.Conn, code int) {
-	_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(time.Second))
-	_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // a socket that is closed already has no reader
+	return c.link.write(frame)
 }

@@ -67,6 +67,7 @@ type player struct {
 
 	mu        sync.Mutex
 	got       []string
+	notes     []client.Notification // what got names
 	retracted []string
 	failing   map[string]int
 	holding   string
@@ -118,7 +119,7 @@ func (p *player) leave() {
 	}
 	p.mu.Unlock()
 	if p.client != nil {
-		_ = p.client.Close()
+		end(p.client)
 	}
 }
 
@@ -144,6 +145,11 @@ func (p *player) play(s conformance.Step) error {
 	case "retracted":
 		return p.until(func() bool { return slices.Equal(p.retracted, s.IDs) })
 	case "read":
+		if s.Of == "all" {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.client.ReadNotification(slices.DeleteFunc(slices.Clone(p.notes), func(n client.Notification) bool { return !slices.Contains(s.IDs, n.ID) })...)
+		}
 		return p.client.Read(s.IDs...)
 	case "state":
 		return p.until(func() bool { return p.open == (s.Is == "open") })
@@ -175,14 +181,15 @@ func (p *player) connect(s conformance.Step) error {
 		MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond, HandshakeTimeout: time.Second,
 		Disconnected: func(error) { p.change(func() { p.open = false }) },
 	}
-	if s.Callback == nil || *s.Callback {
-		opts.Token = token
+	source := client.TokenFunc(token)
+	if s.Callback != nil && !*s.Callback {
+		static, err := token(p.t.Context())
+		if err != nil {
+			return err
+		}
+		source = client.StaticToken(static)
 	}
-	first, err := token(p.t.Context())
-	if err != nil {
-		return err
-	}
-	p.client, p.dialled = client.Dial(p.t.Context(), p.url, first, opts)
+	p.client, p.dialled = client.Dial(p.t.Context(), p.url, source, opts)
 	if p.dialled != nil && reasonOf(p.dialled) == "" {
 		return p.dialled
 	}
@@ -222,7 +229,7 @@ func (p *player) ended(why string) error {
 
 func (p *player) handle(ctx context.Context, n client.Notification) error {
 	p.mu.Lock()
-	p.got = append(p.got, n.ID)
+	p.got, p.notes = append(p.got, n.ID), append(p.notes, n)
 	fails := p.failing[n.ID] > 0
 	p.failing[n.ID]--
 	holds := p.holding == n.ID

@@ -45,11 +45,11 @@ func TestAgainstTheGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.Dial(t.Context(), "ws://"+address+"/v1/socket", token, client.Options{MinBackoff: time.Millisecond, MaxBackoff: 50 * time.Millisecond})
+	c, err := client.Dial(t.Context(), "ws://"+address+"/v1/socket", client.StaticToken(token), client.Options{MinBackoff: time.Millisecond, MaxBackoff: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { end(c) })
 	notify := func(id string, incarnation uint64) {
 		t.Helper()
 		delivery := domain.NewDeliveryID(time.Now(), domain.HashDelivery(id, "mona"))

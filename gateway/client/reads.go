@@ -18,12 +18,12 @@ const (
 
 // reads is what the person has seen, until the server can be taken to know. The server does not answer
 // reads, and hearing of one twice costs it nothing: so those that were sent shortly before a connection
-// ended are sent again over the next. Its frames are ids of 8 KiB at most: half of what a gateway takes.
+// ended are sent again over the next.
 type reads struct {
-	send func(ids []string) error // nil: it is in the socket's hands
+	send func(of []key) error // nil: it is in the socket's hands
 
 	mu      sync.Mutex
-	waiting []string
+	waiting []key
 	sent    []sentReads // of this connection
 	last    time.Time   // when a frame of reads was sent
 	heard   time.Time   // the server's last sign of life
@@ -32,18 +32,18 @@ type reads struct {
 }
 
 type sentReads struct {
-	at  time.Time
-	ids []string
+	at time.Time
+	of []key
 }
 
-// add keeps the ids and tells them: at once, or together with those that follow quickly.
-func (r *reads) add(ids []string) {
+// add keeps them and tells them: at once, or together with those that follow quickly.
+func (r *reads) add(of []key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over {
 		return
 	}
-	r.keep(ids)
+	r.keep(of)
 	if r.timer != nil {
 		return
 	}
@@ -55,8 +55,8 @@ func (r *reads) add(ids []string) {
 }
 
 // keep adds to what waits; of too many it forgets the oldest. The lock is held.
-func (r *reads) keep(ids []string) {
-	r.waiting = append(r.waiting, ids...)
+func (r *reads) keep(of []key) {
+	r.waiting = append(r.waiting, of...)
 	r.waiting = r.waiting[max(0, len(r.waiting)-maxReads):]
 }
 
@@ -71,10 +71,10 @@ func (r *reads) tell() {
 }
 
 func (r *reads) flush() {
-	ids := r.waiting
+	of := r.waiting
 	r.waiting = nil
 	r.sent = slices.DeleteFunc(r.sent, func(s sentReads) bool { return !r.doubtful(s) })
-	for chunk := range slices.Chunk(ids, 64) {
+	for _, chunk := range chunks(of) {
 		if r.send(chunk) != nil {
 			r.keep(chunk)
 			continue
@@ -102,7 +102,7 @@ func (r *reads) lost() {
 	r.waiting = nil
 	for _, s := range r.sent {
 		if r.doubtful(s) {
-			r.keep(s.ids)
+			r.keep(s.of)
 		}
 	}
 	r.keep(waiting)

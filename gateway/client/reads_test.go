@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -100,35 +99,35 @@ func refusing(t *testing.T, status int, retryAfter string) (address string, gap 
 
 func TestWhatARefusalMeans(t *testing.T) {
 	t.Parallel()
-	fresh := func(context.Context) (string, error) { return "fresh", nil }
+	one := client.StaticToken("token")
 	for name, tt := range map[string]struct {
 		status     int
 		retryAfter string
-		token      func(context.Context) (string, error)
+		token      client.Token
 		least      time.Duration
 		end        error
 	}{
-		"full, with seconds":         {503, "1", nil, time.Second, nil},
-		"too many, with seconds":     {429, "1", nil, time.Second, nil},
-		"restarting, without a time": {502, "", nil, 0, nil},
-		"a time that is over":        {503, "Mon, 23 Nov 2026 09:00:00 GMT", nil, 0, nil},
-		"too early":                  {425, "", nil, 0, nil},
-		"another token, please":      {401, "", fresh, 0, nil},
-		"no other token":             {401, "", nil, 0, client.ErrUnauthorized},
-		"not from here":              {403, "", fresh, 0, client.ErrRefused},
+		"full, with seconds":         {503, "1", one, time.Second, nil},
+		"too many, with seconds":     {429, "1", one, time.Second, nil},
+		"restarting, without a time": {502, "", one, 0, nil},
+		"a time that is over":        {503, "Mon, 23 Nov 2026 09:00:00 GMT", one, 0, nil},
+		"too early":                  {425, "", one, 0, nil},
+		"another token, please":      {401, "", tokens("token", "fresh"), 0, nil},
+		"no other token":             {401, "", one, 0, client.ErrUnauthorized},
+		"not from here":              {403, "", tokens("token", "fresh"), 0, client.ErrRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address, gap := refusing(t, tt.status, tt.retryAfter)
 			sessions := make(chan string, 2)
-			c, err := client.Dial(t.Context(), address, "token", client.Options{
-				Token: tt.token, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond,
+			c, err := client.Dial(t.Context(), address, tt.token, client.Options{
+				MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond,
 				Connected: func(session string) { sessions <- session },
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = c.Close() })
+			t.Cleanup(func() { end(c) })
 			<-sessions
 			if tt.end != nil {
 				<-c.Done()

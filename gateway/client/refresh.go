@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -13,12 +14,15 @@ import (
 // keepFresh gives the connection a new token before the one that it was made with expires, as often as
 // that is due, until stop. It is a timer, and a goroutine while a token is fetched.
 func (c *Client) keepFresh() (stop func()) {
-	if c.opts.Token == nil {
+	if !c.token.renewable() {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	f := &freshener{c: c, ctx: ctx}
-	f.schedule(refreshIn(c.token, time.Now()))
+	c.mu.Lock()
+	token := c.current
+	c.mu.Unlock()
+	f.schedule(refreshIn(token, time.Now()))
 	return func() {
 		cancel()
 		f.mu.Lock()
@@ -48,8 +52,12 @@ func (f *freshener) schedule(in time.Duration) {
 // refresh that comes to nothing is tried again while the connection lasts; when the token has expired, the
 // server ends it with 4002.
 func (f *freshener) refresh() {
-	token, err := f.c.opts.Token(f.ctx)
+	token, err := f.c.token.get(f.ctx)
 	if f.ctx.Err() != nil {
+		return
+	}
+	if errors.Is(err, ErrUnauthorized) {
+		f.c.giveUp(err)
 		return
 	}
 	if err == nil {

@@ -44,8 +44,9 @@ type front struct {
 
 // clientFrame is what a client sent.
 type clientFrame struct {
-	Type string   `json:"type"`
-	IDs  []string `json:"ids"`
+	Type     string   `json:"type"`
+	IDs      []string `json:"ids"`
+	Receipts []string `json:"receipts"`
 }
 
 // told is a Retry-After.

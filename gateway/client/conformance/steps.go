@@ -38,7 +38,8 @@ type Limits struct {
 //	release
 //	handled    wait until its handler got exactly ids, in this order, since the beginning
 //	retracted  wait until it was told that ids are retracted
-//	read       it reports ids as read
+//	read       it reports ids as read; with of "all", each notification that its handler got under one of ids, as it
+//	           got it, so that two deliveries of one id are told apart
 //	state      wait until its connection is open, or not (is: "open", "down")
 //	ended      wait until it has given up, because of why (unauthorized, expired, refused)
 //	leave      close it
@@ -49,6 +50,9 @@ type Step struct {
 
 	ID         string          `json:"id,omitempty"`
 	IDs        []string        `json:"ids,omitempty"`
+	Of         string          `json:"of,omitempty"`
+	DaysAgo    int             `json:"days_ago,omitempty"`
+	Without    string          `json:"without,omitempty"`
 	Lane       string          `json:"lane,omitempty"`
 	Times      int             `json:"times,omitempty"`
 	TTLSeconds int64           `json:"ttl_seconds,omitempty"`
@@ -71,12 +75,8 @@ type Step struct {
 // play does one step on the server's side.
 func (w *world) play(ctx context.Context, s Step) error {
 	switch s.Op {
-	case "notify": // a notification, sent until it is acknowledged
-		lane := s.Lane
-		if lane == "" {
-			lane = "normal"
-		}
-		return w.notify(s.ID, lane, "")
+	case "notify": // a notification, sent until it is acknowledged; asked for days_ago; without "receipt", as older gateways'
+		return w.notify(s)
 	case "again": // the same once more
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -134,13 +134,26 @@ func (w *world) observe(ctx context.Context, s Step) error {
 	switch s.Op {
 	case "delivered": // exactly these, each once, in any order
 		return w.until(ctx, what, func(got snapshot) bool { return sameIDs(got.Delivered, s.IDs) })
-	case "seen": // exactly these are read, in any order; a client may report one twice
-		return w.until(ctx, what, func(got snapshot) bool {
-			read := slices.Sorted(slices.Values(got.Read))
-			return sameIDs(slices.Compact(read), s.IDs)
-		})
+	case "seen": // exactly these are read, each delivery once, in any order
+		return w.until(ctx, what, func(got snapshot) bool { return sameIDs(got.Read, s.IDs) })
 	case "frames": // so many frames of this type
 		return w.until(ctx, what, func(got snapshot) bool { return count(got.Frames, s) >= s.Count })
+	case "handed_back": // every frame of this type that names the id has a receipt for it
+		for _, f := range w.look().Frames {
+			for i, id := range f.IDs {
+				if f.Type == s.Type && id == s.ID && (len(f.Receipts) != len(f.IDs) || f.Receipts[i] == "") {
+					return fmt.Errorf("handed_back: a frame without the receipt of %s: %+v", s.ID, f)
+				}
+			}
+		}
+		return nil
+	case "no_receipts": // no frame has any
+		for _, f := range w.look().Frames {
+			if len(f.Receipts) > 0 {
+				return fmt.Errorf("no_receipts: %+v", f)
+			}
+		}
+		return nil
 	case "acks": // the client acknowledged the id exactly so often
 		return w.until(ctx, what, func(got snapshot) bool { return acks(got.Frames, s.ID) == s.Count })
 	case "sessions": // exactly so many so far

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -36,11 +37,24 @@ type world struct {
 	pending   []*whisperv1.Route // those that are not acknowledged
 	attempts  int32
 	tokens    int
-	delivered []string
-	read      []string
+	delivered []fact
+	read      []fact
 }
 
-// snapshot is what the server's side has seen, in order.
+// fact is what a gateway told of one delivery.
+type fact struct{ id, delivery string }
+
+// names are the notifications' ids, once for each delivery.
+func names(facts []fact) []string {
+	ids := make([]string, len(facts))
+	for i, f := range facts {
+		ids[i] = f.id
+	}
+	return ids
+}
+
+// snapshot is what the server's side has seen, in order. Delivered and Read name a notification once for each of its
+// deliveries.
 type snapshot struct {
 	Delivered []string      `json:"delivered"`
 	Read      []string      `json:"read"`
@@ -54,7 +68,7 @@ type snapshot struct {
 
 func (w *world) look() snapshot {
 	w.mu.Lock()
-	s := snapshot{Delivered: slices.Clone(w.delivered), Read: slices.Clone(w.read)}
+	s := snapshot{Delivered: names(w.delivered), Read: names(w.read)}
 	w.mu.Unlock()
 	w.front.mu.Lock()
 	defer w.front.mu.Unlock()
@@ -121,22 +135,30 @@ func (w *world) token(ttl time.Duration, kind string) (string, error) {
 	return gateway.SignToken([]byte(secret), w.user, ttl, time.Now())
 }
 
-// notify makes a notification, which is sent to the user's sessions until it is acknowledged.
-func (w *world) notify(id, lane, frame string) error {
+// notify makes a notification, which is sent to the user's sessions until it is acknowledged. One that was asked for
+// days ago is another delivery than a later one of the same id, and has another receipt.
+func (w *world) notify(s Step) error {
+	id, lane := s.ID, s.Lane
+	if lane == "" {
+		lane = "normal"
+	}
 	l, err := domain.ParseLane(lane)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := time.Now().AddDate(0, 0, -s.DaysAgo)
 	delivery := domain.NewDeliveryID(now, domain.HashDelivery(id, w.user))
 	route := &whisperv1.Route{
 		DeliveryId: delivery[:], NotificationId: id, Lane: l.Proto(),
-		ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Frame: []byte(frame),
+		ExpiresAtMs: time.Now().Add(time.Hour).UnixMilli(),
 	}
-	if frame == "" {
-		acc := &whisperv1.DeliveryAccepted{Category: "conformance", AcceptedAtMs: now.UnixMilli(), ExpiresAtMs: now.Add(time.Hour).UnixMilli()}
-		content := &whisperv1.Content{Title: "Title of " + id, Body: "نص " + id, Url: "https://example.com/" + id, Data: []byte(`{"id":"` + id + `"}`)}
-		if route.Frame, err = domain.NotificationFrame(id, l, acc, content); err != nil {
+	acc := &whisperv1.DeliveryAccepted{Category: "conformance", AcceptedAtMs: now.UnixMilli(), ExpiresAtMs: route.GetExpiresAtMs()}
+	content := &whisperv1.Content{Title: "Title of " + id, Body: "نص " + id, Url: "https://example.com/" + id, Data: []byte(`{"id":"` + id + `"}`)}
+	if route.Frame, err = domain.NotificationFrame(id, l, acc, content); err != nil {
+		return err
+	}
+	if s.Without == "receipt" {
+		if route.Frame, err = withoutReceipt(route.Frame); err != nil {
 			return err
 		}
 	}
@@ -144,6 +166,20 @@ func (w *world) notify(id, lane, frame string) error {
 	defer w.mu.Unlock()
 	w.routes, w.pending = append(w.routes, route), append(w.pending, route)
 	return w.send(route)
+}
+
+// withoutReceipt is the frame of a gateway from before there were receipts.
+func withoutReceipt(frame []byte) ([]byte, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(frame, &members); err != nil {
+		return nil, fmt.Errorf("decode a frame: %w", err)
+	}
+	delete(members, "receipt")
+	rest, err := json.Marshal(members)
+	if err != nil {
+		return nil, fmt.Errorf("encode a frame: %w", err)
+	}
+	return rest, nil
 }
 
 // again sends one of these once more. The lock is held.
@@ -212,14 +248,17 @@ func (w *world) fact(ev *whisperv1.Event) {
 	defer w.mu.Unlock()
 	defer w.wake()
 	id := ev.GetNotificationId()
+	told := fact{id, string(ev.GetDeliveryId())}
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryDelivered:
-		if !slices.Contains(w.delivered, id) { // what is sent again is acknowledged again
-			w.delivered = append(w.delivered, id)
+		if !slices.Contains(w.delivered, told) { // what is sent again is acknowledged again
+			w.delivered = append(w.delivered, told)
 		}
-		w.pending = slices.DeleteFunc(w.pending, func(r *whisperv1.Route) bool { return r.GetNotificationId() == id })
+		w.pending = slices.DeleteFunc(w.pending, func(r *whisperv1.Route) bool { return string(r.GetDeliveryId()) == told.delivery })
 	case *whisperv1.Event_DeliveryRead:
-		w.read = append(w.read, id)
+		if !slices.Contains(w.read, told) { // a client may report one twice
+			w.read = append(w.read, told)
+		}
 	case *whisperv1.Event_AttemptFailed:
 		// What bounced off a session that closed is for the session that has opened since.
 		for _, p := range w.presences {

@@ -1,0 +1,77 @@
+package client
+
+import "encoding/json"
+
+// key names one delivery: the receipt tells two uses of one id apart, and is empty where the gateway gave none.
+type key struct{ id, receipt string }
+
+func keyOf(n Notification) key { return key{n.ID, n.Receipt} }
+
+// frame is any frame of the server.
+type frame struct {
+	Type        string  `json:"type"`
+	Session     string  `json:"session"`
+	PingSeconds float64 `json:"ping_seconds"`
+	AfterMS     int64   `json:"after_ms"`
+	Code        string  `json:"code"`
+	Message     string  `json:"message"`
+	Notification
+}
+
+// idsFrame is an ack or a read. A gateway that gave no receipts gets none.
+type idsFrame struct {
+	Type     string   `json:"type"`
+	IDs      []string `json:"ids"`
+	Receipts []string `json:"receipts,omitempty"`
+}
+
+func newIDsFrame(kind string, of []key) idsFrame {
+	f := idsFrame{Type: kind, IDs: make([]string, len(of))}
+	for i, k := range of {
+		f.IDs[i] = k.id
+		if k.receipt != "" && f.Receipts == nil {
+			f.Receipts = make([]string, len(of))
+		}
+		if k.receipt != "" {
+			f.Receipts[i] = k.receipt
+		}
+	}
+	return f
+}
+
+const (
+	// maxFrameBytes is half of what a gateway takes in one frame unless it was told otherwise (16 KiB).
+	maxFrameBytes = 8 << 10
+	// maxFrameIDs is well below the 256 that a gateway takes.
+	maxFrameIDs = 64
+)
+
+// chunks cuts what is to be told into parts that fit into a frame each.
+func chunks(of []key) (parts [][]key) {
+	first, size := 0, 0
+	for i, k := range of {
+		bytes := encodedLen(k.id) + encodedLen(k.receipt)
+		if i > first && (size+bytes > maxFrameBytes || i-first == maxFrameIDs) {
+			parts = append(parts, of[first:i])
+			first, size = i, 0
+		}
+		size += bytes
+	}
+	if first < len(of) {
+		parts = append(parts, of[first:])
+	}
+	return parts
+}
+
+func encodedLen(text string) int {
+	encoded, err := json.Marshal(text)
+	if err != nil {
+		return maxFrameBytes // can't be: a string is always encoded
+	}
+	return len(encoded) + 1
+}
+
+type refreshFrame struct {
+	Type  string `json:"type"`
+	Token string `json:"token"`
+}

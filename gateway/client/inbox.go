@@ -1,0 +1,290 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// inbox stands between the connection, which must go on answering pings, and the application, which may be slow. It
+// hands over one notification at a time, the most urgent lane's first and each lane's in order, on a goroutine that lives
+// only while there is something to hand over. Each notification is handed over once, and acknowledged after that and each time that it
+// came again.
+//
+// An acknowledgement goes over the connection by which the notification came last: another one would not know it, and its server
+// sends again first.
+type inbox struct {
+	ctx     context.Context
+	handle  func(context.Context, Notification) error
+	retract func(id string)
+	ack     func(session int, of key)
+	failed  func(Notification, error)
+	channel chan Notification // nil where there is a handle
+	room    chan struct{}     // one in it for each that waits or is handed over
+
+	mu       sync.Mutex
+	lanes    [3][]entry
+	pending  map[key]int // waits or is handed over: the connection that it came by last
+	seen     window
+	receipts latest
+	offered  int           // the lane of what the channel's receiver is offered
+	passed   chan struct{} // something more urgent has come meanwhile
+	idle     chan struct{} // closed while there is no worker
+	working  bool
+}
+
+// entry is one line of a queue: a notification, or with retracted the id of one that is to be taken back.
+type entry struct {
+	note      Notification
+	retracted string
+}
+
+var errPassed = errors.New("something more urgent has come")
+
+func (in *inbox) init(c *Client) {
+	in.ctx = c.ctx
+	in.handle, in.retract = c.opts.Handle, c.opts.Retracted
+	in.ack = c.acknowledge
+	in.failed = func(n Notification, err error) {
+		c.opts.Logger.Info("notification not handled", "notification_id", n.ID, "error", err)
+	}
+	if in.handle == nil {
+		in.channel = make(chan Notification)
+		in.handle = in.offer
+	}
+	in.room = make(chan struct{}, c.opts.Queue)
+	in.pending = map[key]int{}
+	in.seen = newWindow(c.opts.Window)
+	in.receipts = latest{of: map[string]string{}, size: c.opts.Window}
+	in.passed = make(chan struct{}, 1)
+	in.idle = make(chan struct{})
+	close(in.idle)
+}
+
+// laneOf counts from the most urgent; a lane of a later server is a normal one.
+func laneOf(n Notification) int {
+	switch n.Lane {
+	case "high":
+		return 0
+	case "low":
+		return 2
+	default:
+		return 1
+	}
+}
+
+// take accepts a notification from a connection and waits while too many wait already; waited says that it had to.
+func (in *inbox) take(session int, n Notification) (waited bool) {
+	k := keyOf(n)
+	in.mu.Lock()
+	if in.seen.has(k) {
+		in.mu.Unlock()
+		in.ack(session, k)
+		return false
+	}
+	_, known := in.pending[k]
+	in.pending[k] = session
+	if !known {
+		in.receipts.note(n)
+	}
+	in.mu.Unlock()
+	if known {
+		return false
+	}
+	return in.push(laneOf(n), entry{note: n})
+}
+
+// takeBack tells of a retraction after the notification itself, where that still waits.
+func (in *inbox) takeBack(id string) (waited bool) {
+	if in.retract == nil {
+		return false
+	}
+	in.mu.Lock()
+	lane := 0
+	for i, queue := range in.lanes {
+		for _, e := range queue {
+			if e.note.ID == id {
+				lane = i
+			}
+		}
+	}
+	in.mu.Unlock()
+	return in.push(lane, entry{retracted: id})
+}
+
+func (in *inbox) push(lane int, e entry) (waited bool) {
+	select {
+	case in.room <- struct{}{}:
+	default:
+		waited = true
+		select {
+		case in.room <- struct{}{}:
+		case <-in.ctx.Done():
+			return waited // the client has ended: it is not acknowledged and comes again
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.lanes[lane] = append(in.lanes[lane], e)
+	if lane < in.offered {
+		select {
+		case in.passed <- struct{}{}:
+		default:
+		}
+	}
+	if !in.working && in.ctx.Err() == nil {
+		in.working, in.idle = true, make(chan struct{})
+		go in.work()
+	}
+	return waited
+}
+
+// work hands over what waits.
+func (in *inbox) work() {
+	for {
+		e, lane, ok := in.next()
+		if !ok {
+			return
+		}
+		if e.retracted != "" {
+			in.retract(e.retracted)
+			<-in.room
+			continue
+		}
+		err := in.handle(in.ctx, e.note)
+		if errors.Is(err, errPassed) {
+			in.mu.Lock()
+			in.lanes[lane] = append([]entry{e}, in.lanes[lane]...)
+			in.mu.Unlock()
+			continue
+		}
+		in.handled(e.note, err)
+		<-in.room
+	}
+}
+
+// next takes the first of the most urgent lane out; false: there is none, or the client has ended, and the worker with it.
+func (in *inbox) next() (entry, int, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.ctx.Err() == nil {
+		for lane, queue := range in.lanes {
+			if len(queue) == 0 {
+				continue
+			}
+			e := queue[0]
+			queue[0] = entry{}
+			if in.lanes[lane] = queue[1:]; len(queue) == 1 {
+				in.lanes[lane] = nil
+			}
+			in.offered = lane
+			select {
+			case <-in.passed: // by what was taken out now
+			default:
+			}
+			return e, lane, true
+		}
+	}
+	in.working = false
+	close(in.idle)
+	return entry{}, 0, false
+}
+
+func (in *inbox) handled(n Notification, err error) {
+	k := keyOf(n)
+	in.mu.Lock()
+	session := in.pending[k]
+	delete(in.pending, k)
+	if err == nil {
+		in.seen.add(k)
+	}
+	in.mu.Unlock()
+	if err != nil {
+		in.failed(n, err) // not acknowledged: it comes again
+		return
+	}
+	in.ack(session, k)
+}
+
+// offer is the handle where there is none: who takes the notification from the channel has it.
+func (in *inbox) offer(ctx context.Context, n Notification) error {
+	select {
+	case in.channel <- n:
+		return nil
+	case <-in.passed:
+		return errPassed
+	case <-ctx.Done():
+		return ErrClosed
+	}
+}
+
+// receipt is that of the latest notification that came under the id; empty: nothing is known, and the server takes
+// the latest that it knows.
+func (in *inbox) receipt(id string) string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.receipts.of[id]
+}
+
+// wait returns when the last callback has; the context has ended before.
+func (in *inbox) wait() {
+	in.mu.Lock()
+	idle := in.idle
+	in.mu.Unlock()
+	<-idle
+	if in.channel != nil {
+		close(in.channel)
+	}
+}
+
+// window remembers the last deliveries.
+type window struct {
+	keys map[key]struct{}
+	ring []key
+	next int
+	size int
+}
+
+func newWindow(size int) window { return window{keys: map[key]struct{}{}, size: size} }
+
+func (w *window) has(k key) bool {
+	_, ok := w.keys[k]
+	return ok
+}
+
+func (w *window) add(k key) {
+	w.keys[k] = struct{}{}
+	if len(w.ring) < w.size {
+		w.ring = append(w.ring, k)
+		return
+	}
+	delete(w.keys, w.ring[w.next])
+	w.ring[w.next] = k
+	w.next = (w.next + 1) % w.size
+}
+
+// latest remembers the receipts of the last ids.
+type latest struct {
+	of   map[string]string
+	ring []string
+	next int
+	size int
+}
+
+func (l *latest) note(n Notification) {
+	_, known := l.of[n.ID]
+	if !known && n.Receipt == "" {
+		return
+	}
+	l.of[n.ID] = n.Receipt
+	if known {
+		return
+	}
+	if len(l.ring) < l.size {
+		l.ring = append(l.ring, n.ID)
+		return
+	}
+	delete(l.of, l.ring[l.next])
+	l.ring[l.next] = n.ID
+	l.next = (l.next + 1) % l.size
+}
