@@ -34,6 +34,9 @@
   };
 
   // src/frames.ts
+  function deliveryOf(n) {
+    return { id: n.id, receipt: n.receipt ?? "" };
+  }
   var lanes = ["high", "normal", "low"];
   function decodeFrame(text) {
     const frame = JSON.parse(text);
@@ -51,6 +54,9 @@
         const { type: _, ...rest } = f;
         if (!lanes.includes(rest["lane"])) {
           rest["lane"] = "normal";
+        }
+        if (typeof rest["receipt"] !== "string") {
+          delete rest["receipt"];
         }
         return { type: "notification", notification: rest };
       }
@@ -71,33 +77,43 @@
   }
   var maxFrameBytes = 8 << 10;
   var maxFrameIDs = 128;
-  function encodeIDs(type, ids) {
+  function encodeIDs(type, of) {
     const frames = [];
     let part = [];
     let size = 0;
-    for (const id of ids) {
-      const bytes = JSON.stringify(id).length * 3;
+    const end = () => {
+      const receipts = part.some((d) => d.receipt !== "") ? { receipts: part.map((d) => d.receipt) } : {};
+      frames.push(JSON.stringify({ type, ids: part.map((d) => d.id), ...receipts }));
+      part = [];
+      size = 0;
+    };
+    for (const d of of) {
+      const bytes = (JSON.stringify(d.id).length + JSON.stringify(d.receipt).length) * 3;
       if (part.length > 0 && (size + bytes > maxFrameBytes || part.length === maxFrameIDs)) {
-        frames.push(JSON.stringify({ type, ids: part }));
-        part = [];
-        size = 0;
+        end();
       }
-      part.push(id);
+      part.push(d);
       size += bytes;
     }
     if (part.length > 0) {
-      frames.push(JSON.stringify({ type, ids: part }));
+      end();
     }
     return frames;
+  }
+
+  // src/delivery.ts
+  function keyOf(d) {
+    return `${d.id}\0${d.receipt}`;
   }
 
   // src/surroundings.ts
   var tickMs = 15e3;
   var sleptMs = 12e4;
   var Surroundings = class {
-    constructor(online, doubt) {
+    constructor(online, doubt, leaving) {
       this.online = online;
       this.doubt = doubt;
+      this.leaving = leaving;
     }
     #timer;
     #tick = 0;
@@ -112,6 +128,7 @@
       }
       window.addEventListener("online", this.online);
       window.addEventListener("pageshow", this.doubt);
+      window.addEventListener("pagehide", this.leaving);
       document2?.addEventListener("visibilitychange", this.#shown);
       this.#tick = Date.now();
       this.#timer = setInterval(() => {
@@ -126,12 +143,15 @@
       const { window, document: document2 } = page();
       window?.removeEventListener("online", this.online);
       window?.removeEventListener("pageshow", this.doubt);
+      window?.removeEventListener("pagehide", this.leaving);
       document2?.removeEventListener("visibilitychange", this.#shown);
       clearInterval(this.#timer);
       this.#timer = void 0;
     }
     #shown = () => {
-      if (page().document?.hidden === false) {
+      if (hidden()) {
+        this.leaving();
+      } else {
         this.doubt();
       }
     };
@@ -140,6 +160,9 @@
     const scope = globalThis;
     const there = typeof scope.window?.addEventListener === "function";
     return { window: there ? scope.window : void 0, document: there ? scope.document : void 0 };
+  }
+  function inPage() {
+    return page().window !== void 0;
   }
   function hidden() {
     return page().document?.hidden === true;
@@ -151,35 +174,75 @@
     constructor(size) {
       this.size = size;
     }
-    #ids = /* @__PURE__ */ new Set();
-    has(id) {
-      return this.#ids.has(id);
+    #seen = /* @__PURE__ */ new Map();
+    has(d) {
+      return this.#seen.has(keyOf(d));
     }
-    add(id) {
-      this.#ids.delete(id);
-      this.#ids.add(id);
-      if (this.#ids.size > this.size) {
-        for (const oldest of this.#ids) {
-          this.#ids.delete(oldest);
+    add(d) {
+      const key = keyOf(d);
+      this.#seen.delete(key);
+      this.#seen.set(key, d);
+      if (this.#seen.size > this.size) {
+        for (const oldest of this.#seen.keys()) {
+          this.#seen.delete(oldest);
           break;
         }
       }
+    }
+    /** All of them, the oldest first. */
+    all() {
+      return [...this.#seen.values()];
+    }
+    clear() {
+      this.#seen.clear();
+    }
+  };
+  var Receipts = class {
+    constructor(size) {
+      this.size = size;
+    }
+    #of = /* @__PURE__ */ new Map();
+    /** That of the latest delivery under this id; "": none is known, and the server takes the latest that it knows. */
+    get(id) {
+      return this.#of.get(id) ?? "";
+    }
+    note(d) {
+      if (d.receipt === "" && !this.#of.has(d.id)) {
+        return;
+      }
+      this.#of.delete(d.id);
+      this.#of.set(d.id, d.receipt);
+      if (this.#of.size > this.size) {
+        for (const oldest of this.#of.keys()) {
+          this.#of.delete(oldest);
+          break;
+        }
+      }
+    }
+    clear() {
+      this.#of.clear();
     }
   };
 
   // src/inbox.ts
   var gatherMs = 10;
+  var lanes2 = ["high", "normal", "low"];
   var Inbox = class {
     constructor(window, hooks) {
       this.hooks = hooks;
       this.#seen = new Window(window);
+      this.#receipts = new Receipts(window);
     }
     #seen;
+    #receipts;
     /** Being handled or queued, with the connection that it came by last. */
     #pending = /* @__PURE__ */ new Map();
     #queues = { high: [], normal: [], low: [] };
+    #handling = { high: void 0, normal: void 0, low: void 0 };
     #busy = { high: false, normal: false, low: false };
     #connection = 0;
+    /** Grows with each change of the user. */
+    #users = 0;
     #acks = [];
     #flushed = 0;
     /** A connection has begun; what was to be acknowledged over the last one comes again. */
@@ -187,17 +250,59 @@
       this.#connection++;
       this.#acks.length = 0;
     }
+    /** What was handled last, the oldest first. */
+    seen() {
+      return this.#seen.all();
+    }
+    /** Takes what an earlier page has handled, which is older than what this one has. */
+    restore(earlier) {
+      const own = this.#seen.all();
+      this.#seen.clear();
+      earlier.forEach((d) => {
+        this.#seen.add(d);
+        this.#receipts.note(d);
+      });
+      own.forEach((d) => {
+        this.#seen.add(d);
+        this.#receipts.note(d);
+      });
+    }
+    /** The user has changed: nothing of the last one's counts. */
+    forget() {
+      this.#users++;
+      lanes2.forEach((lane) => this.#queues[lane].length = 0);
+      this.#pending.clear();
+      this.#seen.clear();
+      this.#receipts.clear();
+    }
+    /** The latest delivery under an id. */
+    latest(id) {
+      return { id, receipt: this.#receipts.get(id) };
+    }
     take(n) {
-      if (this.#seen.has(n.id)) {
-        this.#seen.add(n.id);
-        this.#ack(n.id);
+      const d = deliveryOf(n);
+      if (this.#seen.has(d)) {
+        this.#seen.add(d);
+        this.#ack(d);
         return;
       }
-      const known = this.#pending.has(n.id);
-      this.#pending.set(n.id, this.#connection);
+      const key = keyOf(d);
+      const known = this.#pending.has(key);
+      this.#pending.set(key, this.#connection);
       if (!known) {
+        this.#receipts.note(d);
         this.#queues[n.lane].push(n);
         void this.#drain(n.lane);
+      }
+    }
+    /** Tells of a retraction: behind the notification itself where that is being handled or waits. */
+    takeBack(id) {
+      const waits = (lane2) => this.#handling[lane2] === id || this.#queues[lane2].some((e) => typeof e !== "string" && e.id === id);
+      const lane = lanes2.filter(waits).pop();
+      if (lane === void 0) {
+        this.hooks.retracted(id);
+      } else {
+        this.#queues[lane].push(id);
       }
     }
     async #drain(lane) {
@@ -205,32 +310,50 @@
         return;
       }
       this.#busy[lane] = true;
-      for (let n = this.#queues[lane].shift(); n !== void 0; n = this.#queues[lane].shift()) {
-        try {
-          await this.hooks.handle(n);
-          this.#seen.add(n.id);
-          if (this.#pending.get(n.id) === this.#connection) {
-            this.#ack(n.id);
-          }
-        } catch (reason2) {
-          this.hooks.failed(n, reason2);
+      for (let e = this.#queues[lane].shift(); e !== void 0; e = this.#queues[lane].shift()) {
+        if (typeof e === "string") {
+          this.hooks.retracted(e);
+        } else {
+          this.#handling[lane] = e.id;
+          await this.#handle(e);
+          this.#handling[lane] = void 0;
         }
-        this.#pending.delete(n.id);
       }
       this.#busy[lane] = false;
     }
+    async #handle(n) {
+      const d = deliveryOf(n);
+      const key = keyOf(d);
+      const users = this.#users;
+      try {
+        await this.hooks.handle(n);
+        if (users !== this.#users) {
+          return;
+        }
+        this.#seen.add(d);
+        this.hooks.changed();
+        if (this.#pending.get(key) === this.#connection) {
+          this.#ack(d);
+        }
+      } catch (reason2) {
+        this.hooks.failed(n, reason2);
+      }
+      if (users === this.#users) {
+        this.#pending.delete(key);
+      }
+    }
     /** The first goes out at once; those that follow quickly are gathered, since servers count frames. */
-    #ack(id) {
-      this.#acks.push(id);
+    #ack(d) {
+      this.#acks.push(d);
       if (this.#acks.length > 1) {
         return;
       }
       const flush = () => {
         this.#flushed = Date.now();
-        const ids = this.#acks;
+        const of = this.#acks;
         this.#acks = [];
-        if (ids.length > 0) {
-          this.hooks.ack(ids);
+        if (of.length > 0) {
+          this.hooks.ack(of);
         }
       };
       if (hidden() || Math.abs(Date.now() - this.#flushed) > gatherMs) {
@@ -244,18 +367,23 @@
   // src/options.ts
   function settle(o) {
     const wrong = [];
-    const Socket = o.WebSocket ?? globalThis.WebSocket;
-    if (Socket === void 0) {
-      wrong.push("WebSocket: there is no global one here; give one, like that of the package ws");
-    }
     if (typeof o.token !== "function" && (typeof o.token !== "string" || o.token === "")) {
       wrong.push("token: must be a token or a function that gets one");
     }
     if (typeof o.onNotification !== "function") {
       wrong.push("onNotification: must be a function");
     }
-    const url = address(o.url);
-    if (url === void 0) {
+    if (o.WebSocket !== void 0 && typeof o.WebSocket !== "function") {
+      wrong.push("WebSocket: must be a constructor");
+    }
+    const { storage } = o;
+    if (storage !== void 0 && storage !== null && (typeof storage.getItem !== "function" || typeof storage.setItem !== "function")) {
+      wrong.push("storage: must have getItem and setItem");
+    }
+    if (o.storageKey !== void 0 && (typeof o.storageKey !== "string" || o.storageKey === "")) {
+      wrong.push("storageKey: must be a text");
+    }
+    if (typeof o.url !== "string" || socketAddress(o.url, false, "http://a.page/") === void 0) {
       wrong.push("url: must be like wss://push.example.com/v1/socket");
     }
     const number = (name, value, otherwise, least) => {
@@ -266,6 +394,7 @@
     };
     const min = number("backoff.min", o.backoff?.min, 500, 0);
     const settings = {
+      url: o.url,
       token: o.token,
       ackMode: o.ackMode ?? "manual",
       dedupeWindow: number("dedupeWindow", o.dedupeWindow, 1e3, 1),
@@ -276,22 +405,30 @@
     if (settings.ackMode !== "manual" && settings.ackMode !== "auto") {
       wrong.push("ackMode: must be manual or auto");
     }
-    if (wrong.length > 0 || Socket === void 0 || url === void 0) {
+    if (wrong.length > 0) {
       throw new TypeError("WhisperClient: " + wrong.join("; "));
     }
-    if (settings.ackMode === "auto") {
-      url.searchParams.set("ack", "auto");
-    }
-    return { ...settings, url: url.href, WebSocket: Socket };
+    return settings;
   }
-  function address(text) {
-    try {
-      const url = new URL(text, globalThis.location?.href);
-      url.protocol = url.protocol.replace(/^http/, "ws");
-      return url.protocol === "ws:" || url.protocol === "wss:" ? url : void 0;
-    } catch {
+  var absolute = /^(?:ws|http)(s?):\/\/([^/?#\s]+)([^#\s]*)(?:#\S*)?$/i;
+  function socketAddress(text, auto, page2) {
+    let parts = absolute.exec(text);
+    if (parts === null && page2 !== void 0 && text !== "" && !/^[a-z][a-z0-9+.-]*:/i.test(text)) {
+      try {
+        parts = absolute.exec(new URL(text, page2).href);
+      } catch {
+        return void 0;
+      }
+    }
+    if (parts === null) {
       return void 0;
     }
+    const [, s = "", authority = "", rest = ""] = parts;
+    const address = `ws${s.toLowerCase()}://${authority}${rest}`;
+    if (!auto) {
+      return address;
+    }
+    return /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : address + (rest.includes("?") ? "&" : "?") + "ack=auto";
   }
 
   // src/reads.ts
@@ -306,29 +443,38 @@
       return this.#waiting.length;
     }
     /** Keeps them for the next connection, and says how many had to be forgotten. */
-    add(ids) {
-      const all = new Set(this.#waiting);
-      ids.forEach((id) => all.add(id));
+    add(of) {
+      const all = new Map(this.#waiting.map((d) => [keyOf(d), d]));
+      of.forEach((d) => all.set(keyOf(d), d));
       const forgotten = Math.max(0, all.size - this.limit);
-      this.#waiting = [...all].slice(forgotten);
+      this.#waiting = [...all.values()].slice(forgotten);
       return forgotten;
     }
     /** What is to be sent now; `heard` is when the server was heard last. */
     take(now, heard) {
-      const ids = this.#waiting;
+      const of = this.#waiting;
       this.#waiting = [];
       this.#sent = this.#doubtful(heard);
-      if (ids.length > 0) {
-        this.#sent.push({ at: now, ids });
+      if (of.length > 0) {
+        this.#sent.push({ at: now, of });
         this.#sent.splice(0, Math.max(0, this.#sent.length - this.limit));
       }
-      return ids;
+      return of;
     }
     /** The connection has ended: what may not have arrived waits for the next. */
     lost(heard) {
       const waiting = this.#waiting;
+      this.#waiting = this.unsettled(heard);
+      this.#sent = [];
+      this.add(waiting);
+    }
+    /** What the server may not know yet, at most `limit`: what was sent and is in doubt, and what waits. */
+    unsettled(heard) {
+      const all = new Map([...this.#doubtful(heard).flatMap((s) => s.of), ...this.#waiting].map((d) => [keyOf(d), d]));
+      return [...all.values()].slice(Math.max(0, all.size - this.limit));
+    }
+    clear() {
       this.#waiting = [];
-      this.add([...this.#doubtful(heard).flatMap((s) => s.ids), ...waiting]);
       this.#sent = [];
     }
     #doubtful(heard) {
@@ -416,6 +562,78 @@
     return Number.isFinite(ms) && ms > 0 ? ms : void 0;
   }
 
+  // src/storage.ts
+  var maxChars = 64 << 10;
+  var maxIDChars = 512;
+  function pageStorage() {
+    if (!inPage()) {
+      return void 0;
+    }
+    try {
+      return globalThis.sessionStorage;
+    } catch {
+      return void 0;
+    }
+  }
+  var Keeper = class {
+    constructor(storage, key) {
+      this.storage = storage;
+      this.key = key;
+    }
+    /** Reads of ours, as they were saved last. */
+    #own = /* @__PURE__ */ new Set();
+    /** What was kept; from here on it is ours. Empty where there is nothing, or nothing that can be read. */
+    load() {
+      const kept = this.#read();
+      this.#own = new Set(kept.reads.map(keyOf));
+      return kept;
+    }
+    /** Keeps as much as there is room for, the latest first. It throws what the storage throws. */
+    save({ seen, reads }) {
+      const stored = this.#read();
+      const others = stored.reads.filter((d) => !this.#own.has(keyOf(d)));
+      this.#own = new Set(reads.map(keyOf));
+      const room = { chars: maxChars };
+      const kept = {
+        v: 1,
+        reads: latest([...others, ...reads], room, maxChars / 2),
+        seen: latest([...stored.seen, ...seen], room, maxChars)
+      };
+      this.storage.setItem(this.key, JSON.stringify(kept));
+    }
+    #read() {
+      let kept;
+      try {
+        const text = this.storage.getItem(this.key);
+        kept = typeof text === "string" && text.length <= 2 * maxChars ? JSON.parse(text) : void 0;
+      } catch {
+      }
+      const { v, seen, reads } = typeof kept === "object" && kept !== null ? kept : {};
+      return v === 1 ? { seen: deliveries(seen), reads: deliveries(reads) } : { seen: [], reads: [] };
+    }
+  };
+  function deliveries(list2) {
+    return (Array.isArray(list2) ? list2 : []).filter((e) => Array.isArray(e) && [e[0], e[1]].every((t) => typeof t === "string" && t.length <= maxIDChars) && e[0] !== "").map(([id, receipt]) => ({ id, receipt }));
+  }
+  function latest(all, room, most) {
+    const once = /* @__PURE__ */ new Map();
+    for (const d of all) {
+      once.delete(keyOf(d));
+      once.set(keyOf(d), d);
+    }
+    const kept = [];
+    for (const { id, receipt } of [...once.values()].reverse()) {
+      const chars = JSON.stringify([id, receipt]).length + 1;
+      if (chars > room.chars || most < chars) {
+        break;
+      }
+      room.chars -= chars;
+      most -= chars;
+      kept.push([id, receipt]);
+    }
+    return kept.reverse();
+  }
+
   // src/timers.ts
   var longest = 2 ** 31 - 1;
   var Timers = class {
@@ -448,17 +666,39 @@
   };
 
   // src/token.ts
-  function lifetime(token, now) {
-    const part = token.split(".")[1];
-    if (part === void 0) {
-      return void 0;
-    }
-    let claims;
+  function claimsOf(token) {
     try {
-      claims = JSON.parse(atob(part.replace(/-/g, "+").replace(/_/g, "/"))) ?? {};
+      const claims = JSON.parse(decodeBase64URL(token.split(".")[1] ?? ""));
+      return typeof claims === "object" && claims !== null ? claims : {};
     } catch {
-      return void 0;
+      return {};
     }
+  }
+  var alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  function decodeBase64URL(text) {
+    let bits = 0;
+    let held = 0;
+    let decoded = "";
+    for (const c of text) {
+      const value = alphabet.indexOf(c);
+      if (value < 0) {
+        throw new Error("not base64url");
+      }
+      held = (held << 6 | value) & 65535;
+      bits += 6;
+      if (bits >= 8) {
+        bits -= 8;
+        decoded += String.fromCharCode(held >> bits & 255);
+      }
+    }
+    return decoded;
+  }
+  function userOf(token) {
+    const { sub } = claimsOf(token);
+    return typeof sub === "string" && sub !== "" ? sub : void 0;
+  }
+  function lifetime(token, now) {
+    const claims = claimsOf(token);
     if (typeof claims.exp !== "number") {
       return void 0;
     }
@@ -484,6 +724,7 @@
   var probeMs = 5e3;
   var quietMs = 3e5;
   var readsGatherMs = 20;
+  var saveMs = 250;
   var WhisperClient = class {
     #options;
     #settings;
@@ -493,17 +734,26 @@
     #timers = new Timers();
     #surroundings;
     #state = "idle";
+    #session;
     #link;
     #token = "";
     #openedAt = 0;
     #heardAt = 0;
     #readsAt = 0;
     #pingMs = 25e3;
+    /** What survives a reload, once it is known whose; the user whose things are in memory. */
+    #keeper;
+    #user;
+    #saving;
+    #unkept = false;
     /** Grows when what is under way is not wanted any more. */
     #run = 0;
     #moveAt;
     #opening;
-    /** Throws a TypeError that names everything that is wrong with the options. */
+    /**
+     * Throws a TypeError that names everything that is wrong with the options. It looks at nothing around it, so that a
+     * server may render with it; `connect()` does.
+     */
     constructor(options) {
       this.#options = { ...options };
       this.#settings = settle(options);
@@ -512,45 +762,56 @@
       this.#reads = new Reads(this.#settings.maxPendingReads);
       this.#inbox = new Inbox(this.#settings.dedupeWindow, {
         handle: (n) => this.#options.onNotification(n),
-        ack: (ids) => this.#ack(ids),
+        retracted: (id) => this.#tell(() => this.#options.onRetracted?.(id)),
+        ack: (of) => this.#ack(of),
+        changed: () => this.#saveSoon(),
         failed: (n, cause) => this.#report(new WhisperError("handler", `onNotification failed on ${n.id}; it comes again`, { cause }))
       });
       this.#surroundings = new Surroundings(
         () => this.#online(),
-        () => this.#doubt()
+        () => this.#doubt(),
+        () => this.#save()
       );
     }
     get state() {
       return this.#state;
+    }
+    /** The server's name for the session of the connection that there is, as it stands in the server's logs. */
+    get session() {
+      return this.#session;
     }
     /**
      * Connects and stays connected until `close()`. The promise is resolved by the first welcome and rejected when
      * the client stops for good before that; nobody has to wait for it.
      */
     connect() {
-      if (this.#opening === void 0 || this.#state === "idle" || this.#state === "closed") {
-        this.#opening = deferred();
+      let opening = this.#opening;
+      if (opening === void 0 || this.#state === "idle" || this.#state === "closed") {
+        opening = this.#opening = deferred();
         this.#backoff.reset();
         this.#surroundings.watch();
         void this.#attempt();
       }
-      return this.#opening.promise;
+      return opening.promise;
     }
     /** Ends the connection and stays away. `connect()` starts anew; reads that wait are kept for it. */
     close() {
+      this.#save();
       if (this.#state !== "idle" && this.#state !== "closed") {
         this.#stop(void 0);
       }
     }
     /**
      * Tells that the person has seen these notifications: now, or when there is a connection. It never fails, and
-     * hearing of one twice changes nothing. Those that follow one another quickly are told together.
+     * hearing of one twice changes nothing. Those that follow one another quickly are told together. An id means the latest
+     * notification that came under it, a notification exactly that one.
      */
-    read(...ids) {
-      const forgotten = this.#reads.add(ids);
+    read(...which) {
+      const forgotten = this.#reads.add(which.map((w) => typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w)));
       if (forgotten > 0) {
         this.#report(new WhisperError("dropped", `${forgotten} reads were forgotten: too many wait for a connection`));
       }
+      this.#saveSoon();
       this.#tellReads();
     }
     // --- connecting ---
@@ -559,6 +820,20 @@
       this.#timers.clear();
       this.#moveAt = void 0;
       this.#become("connecting");
+      if (run !== this.#run) {
+        return;
+      }
+      const scope = globalThis;
+      const Socket = this.#options.WebSocket ?? scope.WebSocket;
+      const url = socketAddress(this.#settings.url, this.#settings.ackMode === "auto", scope.location?.href);
+      if (Socket === void 0) {
+        this.#stop(new WhisperError("environment", "there is no WebSocket here; give one, like that of the package ws"));
+        return;
+      }
+      if (url === void 0) {
+        this.#stop(new WhisperError("environment", "the url is relative, and there is no page here that it could count from"));
+        return;
+      }
       this.#timers.set("connect", this.#settings.connectTimeout, () => this.#tokenFailed(new Error("it takes too long")));
       let token;
       try {
@@ -573,12 +848,13 @@
         return;
       }
       this.#token = token;
-      this.#open(token);
+      this.#remember(url, token);
+      this.#open(Socket, url, token);
     }
-    #open(token) {
+    #open(Socket, url, token) {
       let link;
       try {
-        link = new Link(this.#settings.WebSocket, this.#settings.url, token, {
+        link = new Link(Socket, url, token, {
           text: (text) => this.#heard(text),
           ping: () => this.#alive(),
           ended: (why) => this.#ended(why)
@@ -657,6 +933,7 @@
         }
       }
       this.#link = void 0;
+      this.#session = void 0;
       this.#moveAt = void 0;
       this.#timers.clear();
       return { wasOpen, moveAt };
@@ -682,7 +959,7 @@
         return;
       }
       if (frame?.type === "welcome") {
-        this.#welcome(frame.pingSeconds);
+        this.#welcome(frame.session, frame.pingSeconds);
         return;
       }
       if (frame === void 0 || this.#state !== "open" && this.#state !== "draining") {
@@ -693,7 +970,7 @@
           this.#inbox.take(frame.notification);
           break;
         case "retracted":
-          this.#tell(() => this.#options.onRetracted?.(frame.id));
+          this.#inbox.takeBack(frame.id);
           break;
         case "reconnect":
           this.#drain(frame.afterMs);
@@ -705,11 +982,12 @@
           break;
       }
     }
-    #welcome(pingSeconds) {
+    #welcome(session, pingSeconds) {
       if (this.#state !== "connecting") {
         return;
       }
       this.#timers.drop("connect");
+      this.#session = session;
       this.#openedAt = Date.now();
       this.#pingMs = Math.max(1, pingSeconds) * 1e3;
       this.#inbox.connected();
@@ -732,9 +1010,9 @@
       });
       this.#become("draining");
     }
-    #ack(ids) {
+    #ack(of) {
       if (this.#settings.ackMode === "manual") {
-        encodeIDs("ack", ids).forEach((frame) => this.#link?.send(frame));
+        encodeIDs("ack", of).forEach((frame) => this.#link?.send(frame));
       }
     }
     #tellReads() {
@@ -749,6 +1027,52 @@
       }
       this.#readsAt = Date.now();
       encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
+      this.#saveSoon();
+    }
+    // --- what survives a reload ---
+    /** Takes up what an earlier page has left of this user, and forgets another's. */
+    #remember(url, token) {
+      const storage = this.#options.storage === void 0 ? pageStorage() : this.#options.storage;
+      const user2 = this.#options.storageKey ?? userOf(token);
+      if (user2 === this.#user) {
+        return;
+      }
+      if (this.#user !== void 0) {
+        this.#save();
+        this.#inbox.forget();
+        this.#reads.clear();
+      }
+      this.#user = user2;
+      this.#keeper = void 0;
+      if (user2 === void 0 || !storage) {
+        return;
+      }
+      this.#keeper = new Keeper(storage, `whisper ${url.replace(/\?.*$/, "")} ${user2}`);
+      const { seen, reads } = this.#keeper.load();
+      this.#inbox.restore(seen);
+      const own = this.#reads.unsettled(this.#heardAt);
+      this.#reads.add(reads);
+      this.#reads.add(own);
+    }
+    #saveSoon() {
+      if (this.#keeper !== void 0 && this.#saving === void 0) {
+        this.#saving = setTimeout(() => this.#save(), saveMs);
+      }
+    }
+    #save() {
+      if (this.#keeper === void 0) {
+        return;
+      }
+      clearTimeout(this.#saving);
+      this.#saving = void 0;
+      try {
+        this.#keeper.save({ seen: this.#inbox.seen(), reads: this.#reads.unsettled(this.#heardAt) });
+      } catch (cause) {
+        if (!this.#unkept) {
+          this.#unkept = true;
+          this.#report(new WhisperError("storage", "what is to survive a reload could not be kept", { cause }));
+        }
+      }
     }
     // --- refreshing the token ---
     #scheduleRefresh() {

@@ -22,7 +22,7 @@ npm run --silent check
 npm run --silent build
 if [ -z "${CHROMIUM:-}" ] && ! CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome); then
   lacking "there is no Chromium here" "the TypeScript SDK was tested in Node only, and the page of whisper dev was not"
-  npm test --silent -- unit node docs
+  npm test --silent -- unit storage surroundings node docs
   exit 0
 fi
 export CHROMIUM

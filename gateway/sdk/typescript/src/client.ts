@@ -1,13 +1,15 @@
 import { Backoff } from "./backoff.js";
 import { WhisperError } from "./errors.js";
-import { decodeFrame, encodeIDs, type ServerFrame } from "./frames.js";
+import type { Delivery } from "./delivery.js";
+import { decodeFrame, deliveryOf, encodeIDs, type Notification, type ServerFrame } from "./frames.js";
 import { Inbox } from "./inbox.js";
-import { settle, type Settings, type State, type WhisperOptions } from "./options.js";
+import { settle, type Settings, socketAddress, type State, type WhisperOptions } from "./options.js";
 import { Reads } from "./reads.js";
-import { type Ended, Link } from "./socket.js";
+import { type Ended, Link, type SocketConstructor } from "./socket.js";
+import { Keeper, pageStorage } from "./storage.js";
 import { hidden, Surroundings } from "./surroundings.js";
 import { Timers } from "./timers.js";
-import { refreshIn } from "./token.js";
+import { refreshIn, userOf } from "./token.js";
 
 /** How long an answer may take when it is doubtful whether anybody is there, in milliseconds. */
 const probeMs = 5000;
@@ -17,6 +19,9 @@ const quietMs = 300_000;
 
 /** The shortest time between two frames of reads: servers count frames (100 a second). */
 const readsGatherMs = 20;
+
+/** The longest time from a change to its place in the storage, but for a page that leaves: that is at once. */
+const saveMs = 250;
 
 /**
  * Receives a user's notifications for as long as it is wanted: it connects, acknowledges what the
@@ -32,18 +37,27 @@ export class WhisperClient {
   readonly #surroundings: Surroundings;
 
   #state: State = "idle";
+  #session: string | undefined;
   #link: Link | undefined;
   #token = "";
   #openedAt = 0;
   #heardAt = 0;
   #readsAt = 0;
   #pingMs = 25_000;
+  /** What survives a reload, once it is known whose; the user whose things are in memory. */
+  #keeper: Keeper | undefined;
+  #user: string | undefined;
+  #saving: ReturnType<typeof setTimeout> | undefined;
+  #unkept = false;
   /** Grows when what is under way is not wanted any more. */
   #run = 0;
   #moveAt: number | undefined;
   #opening: { promise: Promise<void>; resolve(): void; reject(why: WhisperError): void } | undefined;
 
-  /** Throws a TypeError that names everything that is wrong with the options. */
+  /**
+   * Throws a TypeError that names everything that is wrong with the options. It looks at nothing around it, so that a
+   * server may render with it; `connect()` does.
+   */
   constructor(options: WhisperOptions) {
     this.#options = { ...options };
     this.#settings = settle(options);
@@ -52,12 +66,15 @@ export class WhisperClient {
     this.#reads = new Reads(this.#settings.maxPendingReads);
     this.#inbox = new Inbox(this.#settings.dedupeWindow, {
       handle: (n) => this.#options.onNotification(n),
-      ack: (ids) => this.#ack(ids),
+      retracted: (id) => this.#tell(() => this.#options.onRetracted?.(id)),
+      ack: (of) => this.#ack(of),
+      changed: () => this.#saveSoon(),
       failed: (n, cause) => this.#report(new WhisperError("handler", `onNotification failed on ${n.id}; it comes again`, { cause })),
     });
     this.#surroundings = new Surroundings(
       () => this.#online(),
       () => this.#doubt(),
+      () => this.#save(),
     );
   }
 
@@ -65,22 +82,29 @@ export class WhisperClient {
     return this.#state;
   }
 
+  /** The server's name for the session of the connection that there is, as it stands in the server's logs. */
+  get session(): string | undefined {
+    return this.#session;
+  }
+
   /**
    * Connects and stays connected until `close()`. The promise is resolved by the first welcome and rejected when
    * the client stops for good before that; nobody has to wait for it.
    */
   connect(): Promise<void> {
-    if (this.#opening === undefined || this.#state === "idle" || this.#state === "closed") {
-      this.#opening = deferred();
+    let opening = this.#opening;
+    if (opening === undefined || this.#state === "idle" || this.#state === "closed") {
+      opening = this.#opening = deferred();
       this.#backoff.reset();
       this.#surroundings.watch();
       void this.#attempt();
     }
-    return this.#opening.promise;
+    return opening.promise; // a callback may have closed it already
   }
 
   /** Ends the connection and stays away. `connect()` starts anew; reads that wait are kept for it. */
   close(): void {
+    this.#save();
     if (this.#state !== "idle" && this.#state !== "closed") {
       this.#stop(undefined);
     }
@@ -88,13 +112,15 @@ export class WhisperClient {
 
   /**
    * Tells that the person has seen these notifications: now, or when there is a connection. It never fails, and
-   * hearing of one twice changes nothing. Those that follow one another quickly are told together.
+   * hearing of one twice changes nothing. Those that follow one another quickly are told together. An id means the latest
+   * notification that came under it, a notification exactly that one.
    */
-  read(...ids: string[]): void {
-    const forgotten = this.#reads.add(ids);
+  read(...which: (string | Pick<Notification, "id" | "receipt">)[]): void {
+    const forgotten = this.#reads.add(which.map((w) => (typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w))));
     if (forgotten > 0) {
       this.#report(new WhisperError("dropped", `${forgotten} reads were forgotten: too many wait for a connection`));
     }
+    this.#saveSoon();
     this.#tellReads();
   }
 
@@ -105,6 +131,20 @@ export class WhisperClient {
     this.#timers.clear();
     this.#moveAt = undefined;
     this.#become("connecting");
+    if (run !== this.#run) {
+      return; // a callback has closed it
+    }
+    const scope = globalThis as { WebSocket?: SocketConstructor; location?: { href?: string } };
+    const Socket = this.#options.WebSocket ?? scope.WebSocket;
+    const url = socketAddress(this.#settings.url, this.#settings.ackMode === "auto", scope.location?.href);
+    if (Socket === undefined) {
+      this.#stop(new WhisperError("environment", "there is no WebSocket here; give one, like that of the package ws"));
+      return;
+    }
+    if (url === undefined) {
+      this.#stop(new WhisperError("environment", "the url is relative, and there is no page here that it could count from"));
+      return;
+    }
     this.#timers.set("connect", this.#settings.connectTimeout, () => this.#tokenFailed(new Error("it takes too long")));
     let token: string;
     try {
@@ -119,13 +159,14 @@ export class WhisperClient {
       return;
     }
     this.#token = token;
-    this.#open(token);
+    this.#remember(url, token);
+    this.#open(Socket, url, token);
   }
 
-  #open(token: string): void {
+  #open(Socket: SocketConstructor, url: string, token: string): void {
     let link: Link;
     try {
-      link = new Link(this.#settings.WebSocket, this.#settings.url, token, {
+      link = new Link(Socket, url, token, {
         text: (text) => this.#heard(text),
         ping: () => this.#alive(),
         ended: (why) => this.#ended(why),
@@ -212,6 +253,7 @@ export class WhisperClient {
       }
     }
     this.#link = undefined;
+    this.#session = undefined;
     this.#moveAt = undefined;
     this.#timers.clear();
     return { wasOpen, moveAt };
@@ -240,7 +282,7 @@ export class WhisperClient {
       return;
     }
     if (frame?.type === "welcome") {
-      this.#welcome(frame.pingSeconds);
+      this.#welcome(frame.session, frame.pingSeconds);
       return;
     }
     if (frame === undefined || (this.#state !== "open" && this.#state !== "draining")) {
@@ -251,7 +293,7 @@ export class WhisperClient {
         this.#inbox.take(frame.notification);
         break;
       case "retracted":
-        this.#tell(() => this.#options.onRetracted?.(frame.id));
+        this.#inbox.takeBack(frame.id);
         break;
       case "reconnect":
         this.#drain(frame.afterMs);
@@ -264,11 +306,12 @@ export class WhisperClient {
     }
   }
 
-  #welcome(pingSeconds: number): void {
+  #welcome(session: string, pingSeconds: number): void {
     if (this.#state !== "connecting") {
       return;
     }
     this.#timers.drop("connect");
+    this.#session = session;
     this.#openedAt = Date.now();
     this.#pingMs = Math.max(1, pingSeconds) * 1000;
     this.#inbox.connected();
@@ -293,9 +336,9 @@ export class WhisperClient {
     this.#become("draining");
   }
 
-  #ack(ids: string[]): void {
+  #ack(of: Delivery[]): void {
     if (this.#settings.ackMode === "manual") {
-      encodeIDs("ack", ids).forEach((frame) => this.#link?.send(frame));
+      encodeIDs("ack", of).forEach((frame) => this.#link?.send(frame));
     }
   }
 
@@ -311,6 +354,56 @@ export class WhisperClient {
     }
     this.#readsAt = Date.now();
     encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
+    this.#saveSoon();
+  }
+
+  // --- what survives a reload ---
+
+  /** Takes up what an earlier page has left of this user, and forgets another's. */
+  #remember(url: string, token: string): void {
+    const storage = this.#options.storage === undefined ? pageStorage() : this.#options.storage;
+    const user = this.#options.storageKey ?? userOf(token);
+    if (user === this.#user) {
+      return;
+    }
+    if (this.#user !== undefined) {
+      this.#save();
+      this.#inbox.forget();
+      this.#reads.clear();
+    }
+    this.#user = user;
+    this.#keeper = undefined;
+    if (user === undefined || !storage) {
+      return;
+    }
+    this.#keeper = new Keeper(storage, `whisper ${url.replace(/\?.*$/, "")} ${user}`);
+    const { seen, reads } = this.#keeper.load();
+    this.#inbox.restore(seen);
+    const own = this.#reads.unsettled(this.#heardAt);
+    this.#reads.add(reads);
+    this.#reads.add(own);
+  }
+
+  #saveSoon(): void {
+    if (this.#keeper !== undefined && this.#saving === undefined) {
+      this.#saving = setTimeout(() => this.#save(), saveMs);
+    }
+  }
+
+  #save(): void {
+    if (this.#keeper === undefined) {
+      return;
+    }
+    clearTimeout(this.#saving);
+    this.#saving = undefined;
+    try {
+      this.#keeper.save({ seen: this.#inbox.seen(), reads: this.#reads.unsettled(this.#heardAt) });
+    } catch (cause) {
+      if (!this.#unkept) {
+        this.#unkept = true;
+        this.#report(new WhisperError("storage", "what is to survive a reload could not be kept", { cause }));
+      }
+    }
   }
 
   // --- refreshing the token ---

@@ -1,9 +1,11 @@
+import type { Delivery } from "./delivery.js";
+
 /** The lane a notification came by: alerts are `high`. */
 export type Lane = "high" | "normal" | "low";
 
 /** A notification as the server sent it. Treat text as text: it may hold anything. */
 export interface Notification {
-  /** One user gets a notification once; the id is the same when it comes twice. */
+  /** One user gets a notification once; id and receipt are the same when it comes twice. */
   readonly id: string;
   readonly lane: Lane;
   readonly category: string;
@@ -16,6 +18,15 @@ export interface Notification {
   readonly at: string;
   /** Until when it means something, RFC 3339. */
   readonly expires_at?: string;
+  /**
+   * Opaque. It tells two uses of one id apart, such as a reminder each week, and goes back with what is acknowledged and
+   * read. Not there where the gateway is older than receipts.
+   */
+  readonly receipt?: string;
+}
+
+export function deliveryOf(n: Pick<Notification, "id" | "receipt">): Delivery {
+  return { id: n.id, receipt: n.receipt ?? "" };
 }
 
 /** What a server's frame says, or undefined for one that is of a later version. */
@@ -47,6 +58,9 @@ export function decodeFrame(text: string): ServerFrame | undefined {
       if (!lanes.includes(rest["lane"] as string)) {
         rest["lane"] = "normal";
       }
+      if (typeof rest["receipt"] !== "string") {
+        delete rest["receipt"];
+      }
       return { type: "notification", notification: rest as unknown as Notification };
     }
     case "retracted":
@@ -72,23 +86,27 @@ const maxFrameBytes = 8 << 10;
 /** A gateway refuses a frame that names more than 256. */
 const maxFrameIDs = 128;
 
-/** Frames that name all ids, in order, none of them too large. */
-export function encodeIDs(type: "ack" | "read", ids: readonly string[]): string[] {
+/** Frames that name all of them, in order, none too large. A gateway that gave no receipts gets none. */
+export function encodeIDs(type: "ack" | "read", of: readonly Delivery[]): string[] {
   const frames: string[] = [];
-  let part: string[] = [];
+  let part: Delivery[] = [];
   let size = 0;
-  for (const id of ids) {
-    const bytes = JSON.stringify(id).length * 3; // at most: 3 bytes of UTF-8 a unit of UTF-16
+  const end = (): void => {
+    const receipts = part.some((d) => d.receipt !== "") ? { receipts: part.map((d) => d.receipt) } : {};
+    frames.push(JSON.stringify({ type, ids: part.map((d) => d.id), ...receipts }));
+    part = [];
+    size = 0;
+  };
+  for (const d of of) {
+    const bytes = (JSON.stringify(d.id).length + JSON.stringify(d.receipt).length) * 3; // at most: 3 bytes of UTF-8 a unit of UTF-16
     if (part.length > 0 && (size + bytes > maxFrameBytes || part.length === maxFrameIDs)) {
-      frames.push(JSON.stringify({ type, ids: part }));
-      part = [];
-      size = 0;
+      end();
     }
-    part.push(id);
+    part.push(d);
     size += bytes;
   }
   if (part.length > 0) {
-    frames.push(JSON.stringify({ type, ids: part }));
+    end();
   }
   return frames;
 }

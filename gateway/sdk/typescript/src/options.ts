@@ -1,6 +1,7 @@
 import type { WhisperError } from "./errors.js";
 import type { Notification } from "./frames.js";
 import type { SocketConstructor } from "./socket.js";
+import type { WhisperStorage } from "./storage.js";
 
 /**
  * - `idle`: `connect()` was not called yet;
@@ -16,7 +17,7 @@ export type State = "idle" | "connecting" | "open" | "waiting" | "draining" | "c
 export type TokenSource = string | (() => string | Promise<string>);
 
 export interface WhisperOptions {
-  /** Where the gateway is, like `wss://push.example.com/v1/socket`. */
+  /** Where the gateway is, like `wss://push.example.com/v1/socket`; in a page it may be relative to that. */
   url: string;
   /**
    * With a callback, a token that the server refuses (4001), or that has expired (4002), is replaced, and a JWT is
@@ -56,6 +57,18 @@ export interface WhisperOptions {
    * holds a busy page's attempts back for up to 5,000.
    */
   connectTimeout?: number;
+  /**
+   * Keeps reads that the server may not know and the window, so that they survive a reload. Default: the page's
+   * `sessionStorage`, which is each tab's own and ends with it; nothing outside of pages. `null`: nothing is kept.
+   * With `localStorage` it outlives the tab and is shared by all tabs: see docs/clients.md. It is kept by `url` and user, at
+   * most 64 KiB of each: ids and receipts, no contents.
+   */
+  storage?: WhisperStorage | null;
+  /**
+   * The user in the storage (default: the token's `sub`; without either, nothing is kept). Two clients of one user in one page
+   * need one each.
+   */
+  storageKey?: string;
   /** The WebSocket to use, where there is no global one (Node 20: that of the package `ws`) or another is wanted. */
   WebSocket?: SocketConstructor;
 }
@@ -63,24 +76,28 @@ export interface WhisperOptions {
 /** Options with every default filled in. */
 export type Settings = Required<Pick<WhisperOptions, "url" | "token" | "ackMode" | "dedupeWindow" | "maxPendingReads" | "connectTimeout">> & {
   backoff: { min: number; max: number };
-  WebSocket: SocketConstructor;
 };
 
-/** Checks all of it and names everything that is wrong. */
+/** Checks all of it and names everything that is wrong. It looks at nothing but the options: a server may render with it. */
 export function settle(o: WhisperOptions): Settings {
   const wrong: string[] = [];
-  const Socket = o.WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket;
-  if (Socket === undefined) {
-    wrong.push("WebSocket: there is no global one here; give one, like that of the package ws");
-  }
   if (typeof o.token !== "function" && (typeof o.token !== "string" || o.token === "")) {
     wrong.push("token: must be a token or a function that gets one");
   }
   if (typeof o.onNotification !== "function") {
     wrong.push("onNotification: must be a function");
   }
-  const url = address(o.url);
-  if (url === undefined) {
+  if (o.WebSocket !== undefined && typeof o.WebSocket !== "function") {
+    wrong.push("WebSocket: must be a constructor");
+  }
+  const { storage } = o;
+  if (storage !== undefined && storage !== null && (typeof storage.getItem !== "function" || typeof storage.setItem !== "function")) {
+    wrong.push("storage: must have getItem and setItem");
+  }
+  if (o.storageKey !== undefined && (typeof o.storageKey !== "string" || o.storageKey === "")) {
+    wrong.push("storageKey: must be a text");
+  }
+  if (typeof o.url !== "string" || socketAddress(o.url, false, "http://a.page/") === undefined) {
     wrong.push("url: must be like wss://push.example.com/v1/socket");
   }
   const number = (name: string, value: number | undefined, otherwise: number, least: number): number => {
@@ -91,6 +108,7 @@ export function settle(o: WhisperOptions): Settings {
   };
   const min = number("backoff.min", o.backoff?.min, 500, 0);
   const settings = {
+    url: o.url,
     token: o.token,
     ackMode: o.ackMode ?? "manual",
     dedupeWindow: number("dedupeWindow", o.dedupeWindow, 1000, 1),
@@ -101,22 +119,35 @@ export function settle(o: WhisperOptions): Settings {
   if (settings.ackMode !== "manual" && settings.ackMode !== "auto") {
     wrong.push("ackMode: must be manual or auto");
   }
-  if (wrong.length > 0 || Socket === undefined || url === undefined) {
+  if (wrong.length > 0) {
     throw new TypeError("WhisperClient: " + wrong.join("; "));
   }
-  if (settings.ackMode === "auto") {
-    url.searchParams.set("ack", "auto");
-  }
-  return { ...settings, url: url.href, WebSocket: Socket };
+  return settings;
 }
 
-/** Relative addresses count from the page's, and http from there means ws. */
-function address(text: string): URL | undefined {
-  try {
-    const url = new URL(text, (globalThis as { location?: { href: string } }).location?.href);
-    url.protocol = url.protocol.replace(/^http/, "ws");
-    return url.protocol === "ws:" || url.protocol === "wss:" ? url : undefined;
-  } catch {
+/** A scheme that is, or becomes, that of a WebSocket; the authority; the rest without the fragment. */
+const absolute = /^(?:ws|http)(s?):\/\/([^/?#\s]+)([^#\s]*)(?:#\S*)?$/i;
+
+/**
+ * The address to connect to: http means ws, and what is relative counts from the page's address. undefined: it can't be
+ * one, or it is relative and there is no page. Absolute ones are taken apart by hand, since React Native's URL is half of one.
+ */
+export function socketAddress(text: string, auto: boolean, page: string | undefined): string | undefined {
+  let parts = absolute.exec(text);
+  if (parts === null && page !== undefined && text !== "" && !/^[a-z][a-z0-9+.-]*:/i.test(text)) {
+    try {
+      parts = absolute.exec(new URL(text, page).href);
+    } catch {
+      return undefined;
+    }
+  }
+  if (parts === null) {
     return undefined;
   }
+  const [, s = "", authority = "", rest = ""] = parts;
+  const address = `ws${s.toLowerCase()}://${authority}${rest}`;
+  if (!auto) {
+    return address;
+  }
+  return /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : address + (rest.includes("?") ? "&" : "?") + "ack=auto";
 }

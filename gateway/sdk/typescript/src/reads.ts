@@ -1,3 +1,5 @@
+import { type Delivery, keyOf } from "./delivery.js";
+
 /** How long before the last sign of life a read may have been sent and still be lost with its connection. */
 const inDoubtMs = 5000;
 
@@ -6,8 +8,8 @@ const inDoubtMs = 5000;
  * hearing of one twice costs it nothing: so those that were sent shortly before a connection ended are sent again.
  */
 export class Reads {
-  #waiting: string[] = [];
-  #sent: { at: number; ids: string[] }[] = [];
+  #waiting: Delivery[] = [];
+  #sent: { at: number; of: Delivery[] }[] = [];
 
   constructor(readonly limit: number) {}
 
@@ -16,35 +18,46 @@ export class Reads {
   }
 
   /** Keeps them for the next connection, and says how many had to be forgotten. */
-  add(ids: readonly string[]): number {
-    const all = new Set(this.#waiting);
-    ids.forEach((id) => all.add(id));
+  add(of: readonly Delivery[]): number {
+    const all = new Map(this.#waiting.map((d) => [keyOf(d), d]));
+    of.forEach((d) => all.set(keyOf(d), d));
     const forgotten = Math.max(0, all.size - this.limit);
-    this.#waiting = [...all].slice(forgotten);
+    this.#waiting = [...all.values()].slice(forgotten);
     return forgotten;
   }
 
   /** What is to be sent now; `heard` is when the server was heard last. */
-  take(now: number, heard: number): string[] {
-    const ids = this.#waiting;
+  take(now: number, heard: number): Delivery[] {
+    const of = this.#waiting;
     this.#waiting = [];
     this.#sent = this.#doubtful(heard);
-    if (ids.length > 0) {
-      this.#sent.push({ at: now, ids });
+    if (of.length > 0) {
+      this.#sent.push({ at: now, of });
       this.#sent.splice(0, Math.max(0, this.#sent.length - this.limit));
     }
-    return ids;
+    return of;
   }
 
   /** The connection has ended: what may not have arrived waits for the next. */
   lost(heard: number): void {
     const waiting = this.#waiting;
+    this.#waiting = this.unsettled(heard);
+    this.#sent = [];
+    this.add(waiting);
+  }
+
+  /** What the server may not know yet, at most `limit`: what was sent and is in doubt, and what waits. */
+  unsettled(heard: number): Delivery[] {
+    const all = new Map([...this.#doubtful(heard).flatMap((s) => s.of), ...this.#waiting].map((d) => [keyOf(d), d]));
+    return [...all.values()].slice(Math.max(0, all.size - this.limit));
+  }
+
+  clear(): void {
     this.#waiting = [];
-    this.add([...this.#doubtful(heard).flatMap((s) => s.ids), ...waiting]);
     this.#sent = [];
   }
 
-  #doubtful(heard: number): { at: number; ids: string[] }[] {
+  #doubtful(heard: number): { at: number; of: Delivery[] }[] {
     return this.#sent.filter((s) => s.at > heard - inDoubtMs);
   }
 }

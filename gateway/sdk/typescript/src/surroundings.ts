@@ -9,7 +9,7 @@ const sleptMs = 120_000; // hidden pages' timers fire once a minute
 
 /**
  * What a browser tells of the network, the page and sleep. It calls `doubt` when a connection may have
- * died unnoticed, and `online` when one may be possible again. Elsewhere than in a page it does nothing.
+ * died unnoticed, `online` when one may be possible again, and `leaving` when the page may not run any more. Elsewhere than in a page it does nothing.
  */
 export class Surroundings {
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -18,6 +18,7 @@ export class Surroundings {
   constructor(
     readonly online: () => void,
     readonly doubt: () => void,
+    readonly leaving: () => void,
   ) {}
 
   /** The machine says that it has no network. That it has one means little. */
@@ -32,6 +33,7 @@ export class Surroundings {
     }
     window.addEventListener("online", this.online);
     window.addEventListener("pageshow", this.doubt);
+    window.addEventListener("pagehide", this.leaving);
     document?.addEventListener("visibilitychange", this.#shown);
     this.#tick = Date.now();
     this.#timer = setInterval(() => {
@@ -47,13 +49,16 @@ export class Surroundings {
     const { window, document } = page();
     window?.removeEventListener("online", this.online);
     window?.removeEventListener("pageshow", this.doubt);
+    window?.removeEventListener("pagehide", this.leaving);
     document?.removeEventListener("visibilitychange", this.#shown);
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
 
   readonly #shown = (): void => {
-    if (page().document?.hidden === false) {
+    if (hidden()) {
+      this.leaving(); // a phone may end it without another word
+    } else {
       this.doubt();
     }
   };
@@ -63,6 +68,11 @@ function page(): { window: Page | undefined; document: (Page & { hidden?: boolea
   const scope = globalThis as { window?: Page; document?: Page & { hidden?: boolean } };
   const there = typeof scope.window?.addEventListener === "function";
   return { window: there ? scope.window : undefined, document: there ? scope.document : undefined };
+}
+
+/** This is a page, not Node, a worker or React Native. */
+export function inPage(): boolean {
+  return page().window !== undefined;
 }
 
 /** The page can't be seen: its timers may wait for a minute. */

@@ -1,6 +1,6 @@
 // Plays the scenarios of gateway/client/conformance: in Node and in browsers alike, so nothing of either
 // is used here.
-import { type SocketConstructor, type State, WhisperClient, WhisperError } from "../src/index.js";
+import { type Notification, type SocketConstructor, type State, WhisperClient, WhisperError } from "../src/index.js";
 
 export interface Scenario {
   name: string;
@@ -20,6 +20,7 @@ interface Step {
   kind?: string;
   callback?: boolean;
   ack?: "auto" | "manual";
+  of?: "all";
   is?: "open" | "down";
   why?: string;
 }
@@ -55,6 +56,7 @@ async function post(url: string, body: unknown): Promise<Response> {
 class Player {
   #client: WhisperClient | undefined;
   #handled: string[] = [];
+  #notes: Notification[] = []; // what #handled names
   #retracted: string[] = [];
   #failing = new Map<string, number>();
   #held: { id: string; until: Promise<void>; release: () => void } | undefined;
@@ -105,7 +107,7 @@ class Player {
       case "retracted":
         return until(() => this.#retracted.join() === ids.join());
       case "read":
-        this.#client!.read(...ids);
+        this.#client!.read(...(s.of === "all" ? this.#notes.filter((n) => ids.includes(n.id)) : ids));
         return;
       case "state":
         return until(() => (this.#client!.state === "open") === (s.is === "open"));
@@ -139,8 +141,9 @@ class Player {
     await this.#client.connect().catch(() => {}); // "ended" says whether that was to be
   }
 
-  async #handle(n: { id: string; title?: string; body?: string; data?: unknown; at: string }): Promise<void> {
+  async #handle(n: Notification): Promise<void> {
     this.#handled.push(n.id);
+    this.#notes.push(n);
     if (n.title !== `Title of ${n.id}` || n.body !== `نص ${n.id}` || JSON.stringify(n.data) !== `{"id":"${n.id}"}` || !(Date.parse(n.at) > 0)) {
       this.#wrong.push(`got ${JSON.stringify(n)}`);
     }

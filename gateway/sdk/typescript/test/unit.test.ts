@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { mock, suite, test } from "node:test";
 import { Backoff } from "../src/backoff.js";
+import type { Delivery } from "../src/delivery.js";
 import { encodeIDs } from "../src/frames.js";
-import { type SocketLike, WhisperClient, WhisperError, type WhisperOptions } from "../src/index.js";
+import { type Notification, type SocketLike, WhisperClient, WhisperError, type WhisperOptions } from "../src/index.js";
 import { readRetryAfter } from "../src/socket.js";
-import { refreshIn } from "../src/token.js";
+import { refreshIn, userOf } from "../src/token.js";
 import { Window } from "../src/window.js";
 
 const jwt = (claims: object): string => `h.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.s`;
@@ -37,28 +38,36 @@ test("a token is refreshed within its last two minutes, or two fifths", () => {
   assert.equal(refreshIn(jwt({ iat: seconds, exp: seconds + 10 }), now, () => 1), 6000);
   assert.equal(refreshIn(hour, now + 24 * 3_600_000, () => 0), 3_540_000); // the machine's clock is a day ahead
   assert.equal(refreshIn(hour, now - 24 * 3_600_000, () => 0), 3_540_000); // or behind
+  assert.equal(userOf(jwt({ sub: "mona", exp: 1 })), "mona");
+  for (const token of ["opaque", "h.{}.s", jwt({ sub: 7 }), jwt([])]) {
+    assert.equal(userOf(token), undefined, token);
+  }
   for (const token of ["opaque", "a.b.c", jwt({}), jwt({ exp: "soon" }), jwt({ exp: seconds - 1 })]) {
     assert.equal(refreshIn(token, now, () => 0), undefined, token);
   }
 });
 
 test("ids go into frames that a gateway takes", () => {
-  const ids = Array.from({ length: 500 }, (_, i) => "ن".repeat(60) + i);
-  const frames = encodeIDs("ack", ids);
-  assert.deepEqual(frames.flatMap((f) => (JSON.parse(f) as { ids: string[] }).ids), ids);
+  const all = Array.from({ length: 500 }, (_, i) => ({ id: "ن".repeat(60) + i, receipt: i % 2 === 0 ? "" : "r" + i }));
+  const frames = encodeIDs("ack", all);
+  const told = frames.map((f) => JSON.parse(f) as { ids: string[]; receipts: string[] });
+  assert.deepEqual(told.flatMap((f) => f.ids.map((id, i) => ({ id, receipt: f.receipts[i] }))), all);
   assert.ok(frames.every((f) => Buffer.byteLength(f) < 16 << 10));
+  assert.deepEqual(encodeIDs("read", [{ id: "a", receipt: "" }]), ['{"type":"read","ids":["a"]}']);
 });
 
 test("the window forgets the oldest", () => {
   const w = new Window(2);
-  ["a", "b", "a", "c"].forEach((id) => w.add(id));
-  assert.deepEqual(["a", "b", "c"].map((id) => w.has(id)), [true, false, true]);
+  const of = (id: string): Delivery => ({ id, receipt: "" });
+  ["a", "b", "a", "c"].forEach((id) => w.add(of(id)));
+  assert.deepEqual(["a", "b", "c"].map((id) => w.has(of(id))), [true, false, true]);
+  assert.equal(w.has({ id: "a", receipt: "another" }), false);
 });
 
 test("everything that is wrong with the options is named at once", () => {
   assert.throws(
-    () => new WhisperClient({ url: "ftp://x", token: "", onNotification: undefined as never, backoff: { min: -1 }, dedupeWindow: 0 }),
-    (e: unknown) => e instanceof TypeError && ["url", "token", "onNotification", "backoff.min", "dedupeWindow"].every((name) => e.message.includes(name)),
+    () => new WhisperClient({ url: "ftp://x", token: "", onNotification: undefined as never, backoff: { min: -1 }, dedupeWindow: 0, storage: {} as never, storageKey: "" }),
+    (e: unknown) => e instanceof TypeError && ["url", "token", "onNotification", "backoff.min", "dedupeWindow", "storage", "storageKey"].every((name) => e.message.includes(name)),
   );
 });
 
@@ -69,7 +78,7 @@ class Socket implements SocketLike {
   onmessage: ((event: any) => void) | null = null;
   onclose: ((event: any) => void) | null = null;
   onerror = null;
-  sent: { type: string; ids?: string[]; token?: string }[] = [];
+  sent: { type: string; ids?: string[]; receipts?: string[]; token?: string }[] = [];
   closed = false;
 
   constructor(
@@ -195,6 +204,50 @@ await suite("a connection", { concurrency: false }, async () => {
     mock.timers.tick(10);
     assert.deepEqual(handled, ["l1", "h", "l2"]);
     assert.deepEqual(last().sent.slice(1).flatMap((f) => f.ids), ["l1", "l2"]);
+  });
+
+  await test("hands a retraction over after its notification, where that waits", async (t) => {
+    const told: string[] = [];
+    let release = (): void => {};
+    const busy = new Promise<void>((resolve) => (release = resolve));
+    const { last } = await connected(t, {
+      onNotification: async (n) => {
+        await busy;
+        told.push(n.id);
+      },
+      onRetracted: (id) => told.push("retracted " + id),
+    });
+    for (const id of ["a", "b"]) {
+      last().says({ type: "notification", id, lane: "low", category: "c", at: "2026-11-24T00:00:00Z" });
+    }
+    ["a", "b", "unknown"].forEach((id) => last().says({ type: "retracted", id }));
+    assert.deepEqual(told, ["retracted unknown"]);
+    release();
+    await settle();
+    assert.deepEqual(told.slice(1), ["a", "b", "retracted a", "retracted b"]);
+  });
+
+  await test("tells two uses of one id apart", async (t) => {
+    const handled: Notification[] = [];
+    const { client, last } = await connected(t, { onNotification: (n) => void handled.push(n) });
+    for (const receipt of ["w1", "w2", "w1"]) {
+      last().says({ type: "notification", id: "r", lane: "high", category: "c", at: "2026-11-24T00:00:00Z", receipt });
+      await settle();
+      mock.timers.tick(10);
+    }
+    assert.deepEqual(handled.map((n) => n.receipt), ["w1", "w2"]);
+    client.read("r", "older", handled[0]!);
+    assert.deepEqual(last().sent, [
+      ...["w1", "w2", "w1"].map((receipt) => ({ type: "ack", ids: ["r"], receipts: [receipt] })),
+      { type: "read", ids: ["r", "older", "r"], receipts: ["w2", "", "w1"] },
+    ]);
+  });
+
+  await test("has the server's name for its session", async (t) => {
+    const { client, last } = await connected(t);
+    assert.equal(client.session, "s");
+    last().onclose!({ code: 1006 });
+    assert.equal(client.session, undefined);
   });
 
   await test("is made again when a token could not be got, until the callback says that it is over", async (t) => {
