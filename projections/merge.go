@@ -62,7 +62,8 @@ func (s *store) mergeStats(ctx context.Context, before time.Time) (merged int64,
 			}
 		}
 	}
-	return merged, nil
+	n, err := s.mergeTemplates(ctx, conn)
+	return merged + n, err
 }
 
 // mergeSQL says how many rows it has merged, and of which minutes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,11 @@ const (
 	hoursSQL   = "SELECT 'hour ' || to_jsonb(s)::text FROM whisper.delivery_stats_hourly AS s"
 	daysOfSQL  = "SELECT 'day ' || to_jsonb(s)::text FROM whisper.delivery_stats_daily AS s"
 	statsSQL   = minutesSQL + " UNION ALL " + hoursSQL + " UNION ALL " + daysOfSQL + " ORDER BY 1"
+	// templatesSQL is empty where the templates' counts are those of the deliveries.
+	templatesSQL = `SELECT concat_ws(' ', day, template, version, status, sum(n)) FROM (
+			SELECT day, template, template_version AS version, status, count AS n FROM whisper.template_stats
+			UNION ALL SELECT day, coalesce(template, ''), template_version, status, -count(*) FROM whisper.deliveries GROUP BY 1, 2, 3, 4
+		) AS t GROUP BY day, template, version, status HAVING sum(n) <> 0`
 	// countedSQL is what the minutes have to be: the deliveries, counted.
 	countedSQL = `SELECT concat_ws(' ', date_trunc('minute', accepted_at AT TIME ZONE 'UTC'), lane, coalesce(category, ''), coalesce(channel, ''), status, count(*))
 		FROM whisper.deliveries GROUP BY date_trunc('minute', accepted_at AT TIME ZONE 'UTC'), lane, coalesce(category, ''), coalesce(channel, ''), status ORDER BY 1`
@@ -58,6 +64,9 @@ func (f *folder) merge(t testing.TB, before time.Time) {
 	}
 }
 
+// uncounted says of a moment that templates are not counted right before the next merge.
+const uncounted = "uncounted templates"
+
 // same compares what two databases answer.
 func same(t interface{ Fatalf(string, ...any) }, when string, merged, straight *folder) {
 	if got, want := merged.texts(statsSQL), straight.texts(statsSQL); !slices.Equal(got, want) {
@@ -65,6 +74,9 @@ func same(t interface{ Fatalf(string, ...any) }, when string, merged, straight *
 	}
 	if got, want := merged.texts(countsSQL), merged.texts(countedSQL); !slices.Equal(got, want) {
 		t.Fatalf("%s the counts are not those of the deliveries:%s", when, differences(got, want))
+	}
+	if got := merged.texts(templatesSQL); len(got) != 0 && !strings.Contains(when, uncounted) {
+		t.Fatalf("%s the counts of templates are wrong: %q", when, got)
 	}
 }
 
@@ -77,29 +89,36 @@ func TestMergedCountsSayTheSame(t *testing.T) {
 		straight.empty(rt)
 		merged.empty(rt)
 		var stories []story
+		counted := ""
 		for i := range rapid.IntRange(1, 6).Draw(rt, "deliveries") {
 			ago := time.Duration(rapid.SampledFrom([]int{0, 1, 30, 59, 60, 61, 90, 720, 721, 900}).Draw(rt, "minutes ago")) * time.Minute
 			stories = append(stories, tell(fmt.Sprintf("n-%d", i), fmt.Sprintf("user-%d", i), now.Add(-ago), int64(i)))
 		}
 		for step := range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			when := fmt.Sprintf("after step %d", step)
 			switch rapid.IntRange(0, 4).Draw(rt, "what") {
 			case 0, 1, 2:
 				s := rapid.SampledFrom(stories).Draw(rt, "delivery")
 				after := time.Duration(rapid.IntRange(1, 50_000).Draw(rt, "ms")) * time.Millisecond
+				accepted := s.accepted()
+				accepted.GetDeliveryAccepted().Template = rapid.SampledFrom([]string{"", "card", "card@3"}).Draw(rt, "template")
 				ev := rapid.SampledFrom([]*whisperv1.Event{
-					s.accepted(), s.deferred(after, "away"), s.sent(after, 1, domain.ChannelSocket), s.delivered(after, 1), s.read(after), s.expired(after, "unacknowledged"),
+					accepted, s.deferred(after, "away"), s.sent(after, 1, domain.ChannelSocket), s.delivered(after, 1), s.read(after), s.expired(after, "unacknowledged"),
 				}).Draw(rt, "fact")
 				straight.write(rt, []*whisperv1.Event{ev})
 				merged.write(rt, []*whisperv1.Event{ev})
 			case 3:
+				counted = ""
 				merged.merge(t, now.Add(-time.Duration(rapid.IntRange(-1, 800).Draw(rt, "merge before minutes"))*time.Minute))
-			case 4: // as the version before counts
+			case 4: // as the version before counts, and as the one before that
+				if rapid.Bool().Draw(rt, "templates") {
+					counted = uncounted
+					merged.exec("DELETE FROM whisper.template_stat_shards WHERE abs(hashtext(status)) % 2 = 0")
+				}
 				merged.exec(`UPDATE whisper.delivery_stat_shards SET buckets = NULL, latencies = ARRAY(
 					SELECT coalesce((SELECT v >> 6 FROM unnest(buckets) AS v WHERE v & 63 = i), 0) FROM generate_series(0, 47) AS i)
 					WHERE partition >= 0 AND buckets IS NOT NULL AND latencies IS NULL`)
 			}
-			same(rt, when, merged, straight)
+			same(rt, fmt.Sprintf("after step %d %s", step, counted), merged, straight)
 		}
 		merged.merge(t, now.Add(time.Hour))
 		same(rt, "in the end", merged, straight)
@@ -255,6 +274,12 @@ func TestARebuildTakesUpMergedCounts(t *testing.T) {
 	putStories(l, 0, 60)
 	caughtUp(t, l, db)
 	before := queryTexts(t, db, statsSQL)
+	right := func(when string) {
+		if got := queryTexts(t, db, templatesSQL); len(got) != 0 {
+			t.Errorf("%s the counts of templates are wrong: %q", when, got)
+		}
+	}
+	right("as written")
 	merge := func() {
 		eventually(t, "counts are merged", func() bool {
 			_, err := r.store.mergeStats(t.Context(), now.Add(time.Hour))
@@ -279,7 +304,9 @@ func TestARebuildTakesUpMergedCounts(t *testing.T) {
 		if got := queryTexts(t, db, statsSQL); !slices.Equal(got, before) {
 			t.Errorf("a rebuild %s changes counts:%s", name, differences(got, before))
 		}
+		right("after a rebuild " + name)
 		merge()
+		right("after a merge after a rebuild " + name)
 		if got := queryTexts(t, db, statsSQL); !slices.Equal(got, before) {
 			t.Errorf("a merge after a rebuild %s changes counts:%s", name, differences(got, before))
 		}

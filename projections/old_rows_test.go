@@ -28,6 +28,7 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 				VALUES ('n', 0, '%[1]s', 'low', 'c', 't', '', 1, '%[1]s', '', now(), 'r', 0, 0, 'walked', true, 9, 9, 0, 0, 0, now())`,
 			`INSERT INTO whisper.delivery_stat_hours VALUES ('%[1]s', '%[1]s 12:00Z', 'high', 'c', 'apns', 'sent', 1, NULL)`,
 			`INSERT INTO whisper.delivery_stat_days VALUES ('%[1]s', 'high', 'c', 'apns', 'sent', 1, NULL)`,
+			`INSERT INTO whisper.template_stat_shards VALUES ('%[1]s', 't', 1, 'sent', 0, 1)`,
 			`INSERT INTO whisper.answer_shards VALUES ('%[1]s 12:00Z', 'apns', 'sent', 0, 1)`,
 		} {
 			execSQL(t, f.db, fmt.Sprintf(sql, day))
@@ -37,7 +38,7 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for table, column := range map[string]string{
-		"deliveries": "day", "duplicates": "day", "early_facts": "at", "erasures": "at", "broadcast_skips": "day", "broadcast_shards": "day", "delivery_stat_hours": "day", "delivery_stat_days": "day", "answer_shards": "minute",
+		"deliveries": "day", "duplicates": "day", "early_facts": "at", "erasures": "at", "broadcast_skips": "day", "broadcast_shards": "day", "delivery_stat_hours": "day", "delivery_stat_days": "day", "template_stat_shards": "day", "answer_shards": "minute",
 	} {
 		got := queryTexts(t, f.db, fmt.Sprintf("SELECT (%s AT TIME ZONE 'UTC')::date::text FROM whisper.%s ORDER BY 1", column, table))
 		if column == "day" {

@@ -24,7 +24,9 @@ type transaction struct {
 	stripe int32
 	shards shards
 	stats  stats
-	skips  map[skipKey]int64
+	// templates are changes of template_stat_shards.
+	templates map[templateKey]int64
+	skips     map[skipKey]int64
 	// known are the batch's users who were erased.
 	known map[string][]alias
 }
@@ -39,7 +41,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	defer s.tellBlockers(ctx, tx.Conn(), "write")()
-	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, skips: map[skipKey]int64{}}
+	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, templates: map[templateKey]int64{}, skips: map[skipKey]int64{}}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
 	}
@@ -63,6 +65,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 		{"write requests", t.writeRequests},
 		{"write counts", t.writeShards},
 		{"write statistics", t.writeStats},
+		{"write counts of templates", t.writeTemplates},
 		{"write why broadcasts skipped", t.writeSkips},
 	}
 	for _, step := range steps {

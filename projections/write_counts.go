@@ -36,6 +36,7 @@ func (s shards) of(notificationID string, day, partition int32) *shard {
 func (t *transaction) count(r *row, partition int32, by int64) {
 	t.shards.of(r.notificationID, dayOf(r.id), t.stripe).statuses[r.status] += by
 	t.stats.add(r, t.stripe, by)
+	t.templates[templateKey{dayOf(r.id), r.template, r.templateVersion, r.status, t.stripe}] += by
 	t.skip(r, partition, by)
 }
 
