@@ -129,9 +129,9 @@ func (n *node) start() error {
 		<-ended
 		return fmt.Errorf("node %s did not start: %s", n.settings.Node, complaint.String())
 	}
-	n.settings.Addr = strings.TrimSpace(line)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.settings.Addr = strings.TrimSpace(line)
 	n.proc, n.stdin, n.ended, n.open = proc, stdin, ended, true
 	return nil
 }
