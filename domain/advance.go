@@ -17,6 +17,7 @@ func (s *State) channelOf(d *delivery) string {
 
 // advance makes the next attempt, unless a check has something against it now.
 func (s *State) advance(d *delivery) {
+	s.busy = busy{delivery: d}
 	if s.permit(d) {
 		s.try(d)
 	}
@@ -164,6 +165,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 
 // sendFromSocket sends to all the user's sessions, whatever d waited for.
 func (s *State) sendFromSocket(d *delivery) {
+	s.busy = busy{delivery: d}
 	s.settleChannels(d)
 	d.step = d.socketStep()
 	s.advance(d)

@@ -65,10 +65,11 @@ func (s *State) begin(now time.Time, cause *whisperv1.Position) {
 	if s.out = s.out[:0]; cap(s.out) > 16*DueSlice {
 		s.out = nil
 	}
-	s.now, s.cause = now, cause
+	s.now, s.cause, s.busy = now, cause, busy{}
 	if s.restoring != nil {
 		s.users.sort()
 		s.restoreWalks()
+		s.busy = busy{}
 	}
 }
 
@@ -103,11 +104,17 @@ func (s *State) arrive(in DeliveryArrived) {
 		return
 	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
+	s.busy = busy{delivery: d}
 	d.recount = s.tally.before(d.user(), id.Hash())
 	s.seen.add(s.remembered(d))
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 
+	if s.aside[id] {
+		s.emit(d, internalFailure())
+		s.settle(d)
+		return
+	}
 	// 2. Was it in flight when the partition was let go? Then go on from what the events tell.
 	if r, ok := s.replay[id.Hash()]; ok && r.at.Equal(id.Time()) {
 		if r.settled {
@@ -172,6 +179,7 @@ const DueSlice = 256
 func (s *State) timePassed() {
 	for n := 0; n < DueSlice && len(s.due) > 0 && !s.due[0].due.After(s.now); n++ {
 		d := s.due[0]
+		s.busy = busy{delivery: d}
 		if d.expired(s.now) {
 			s.expire(d)
 			continue
@@ -201,6 +209,7 @@ func (s *State) timePassed() {
 			s.schedule(d, d.expires())
 		}
 	}
+	s.busy = busy{}
 	s.recallsPassed()
 	s.forgetRetractions()
 	s.forgetCounts()

@@ -40,6 +40,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 		}
 		return
 	}
+	s.busy = busy{delivery: d}
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliverySent:
 		s.sent(d, k.DeliverySent)

@@ -29,6 +29,7 @@ type desk struct {
 	events  []*whisperv1.Event
 	digest  *whisperv1.Event
 	out     []domain.Output
+	aside   []domain.DeliveryID
 }
 
 // noon is a Tuesday in Cairo, two hours after noon UTC.
@@ -43,6 +44,7 @@ func newDesk(t *testing.T) *desk {
 // restart makes the State anew of what it wrote.
 func (d *desk) restart() {
 	d.s = domain.NewState(0, domain.DefaultPolicy())
+	d.s.SetAside(d.aside...)
 	for user, profile := range d.users {
 		d.s.RestoreUser(user, profile)
 	}

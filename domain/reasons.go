@@ -26,6 +26,7 @@ const (
 	ReasonDigested     = "digested"  // told of in one
 	ReasonSmartTiming  = "smart_timing"
 	ReasonErased       = "erased"
+	ReasonInternal     = "internal_error" // a decision about it met a bug of Whisper's; the dead letters have it
 )
 
 // PolicyReasons are those for which the policy puts a delivery off or suppresses it.

@@ -32,6 +32,7 @@ func (s *State) reconsider(user string, endpoint bool) {
 		if !s.holds(d) {
 			continue
 		}
+		s.busy = busy{delivery: d}
 		if endpoint {
 			d.pushFailed = false
 			if d.pushAgain = d.openPushes(); d.pushAgain {
@@ -77,6 +78,7 @@ func (s *State) reconsiderWalks(user string) {
 		if w.ending || w.over(s.now) {
 			continue
 		}
+		s.busy = busy{walk: w, user: user}
 		s.reconsiderLater(w, user)
 		if w.isAway(user) && !w.paused { // resume looks again
 			s.reconsiderAway(w, user)

@@ -99,6 +99,10 @@ type State struct {
 	// let go; nil when the replay is over.
 	replay map[DeliveryHash]replayed
 
+	aside    map[DeliveryID]bool // nil nearly always
+	endAside []asideParked
+	busy     busy
+
 	out   []Output
 	now   time.Time
 	cause *whisperv1.Position
@@ -266,6 +270,10 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 	}
 	d.source = LaneOffset{Lane: d.lane(), Offset: p.GetOffset()}
 	d.request = FingerprintRequest(d.acc.GetRequest())
+	if s.aside[id] {
+		s.restoreAside(d)
+		return
+	}
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 	slices.SortFunc(s.byUser[d.user()], compareArrival)
@@ -275,6 +283,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 
 // restoreDelivery puts d, which is held, where it stood.
 func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
+	s.busy = busy{delivery: d}
 	d.parked, d.phase = true, p.GetPhase()
 	d.attempt, d.step, d.tries = p.GetAttempt(), p.GetStep(), p.GetTries()
 	s.restoreAttempts(d, p)
@@ -283,6 +292,7 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 	if p.GetDueMs() == 0 {
 		s.schedule(d, d.expires())
 	}
+	s.busy = busy{}
 }
 
 // Resume goes on with what was parked, once everything is restored: users who are connected get what
@@ -291,16 +301,20 @@ func (s *State) Resume(now time.Time) []Output {
 	s.begin(now, nil)
 	s.seen.forget(now)
 	s.users.sort() // or the first broadcast would, in all partitions at once, and alerts wait
+	s.endsAside()
 	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
+		s.busy = busy{delivery: d}
 		if s.wakeable(d) && len(s.live(d.user())) > 0 {
 			s.sendFromSocket(d)
 		}
 	}
 	for _, w := range s.order {
+		s.busy = busy{walk: w}
 		if !w.paused && !w.ending {
 			s.wakeAll(w)
 		}
 	}
+	s.busy = busy{}
 	s.resumeRecalls()
 	s.tidyWalks()
 	return s.out

@@ -132,7 +132,7 @@ func (s *State) walkOn(lane Lane) {
 		}
 		if due, has := w.dueAt(); has && !due.After(s.now) {
 			s.turn = (s.turn + i + 1) % n
-			s.cause = w.acc.GetRequest()
+			s.cause, s.busy = w.acc.GetRequest(), busy{walk: w}
 			s.step(w)
 			return
 		}
@@ -185,7 +185,9 @@ func (s *State) walkSlice(w *walk) {
 		s.beginWalk(w)
 	}
 	sl := s.openSlice(w)
-	if s.walkUsers(w, sl) {
+	over := s.walkUsers(w, sl)
+	s.busy = busy{walk: w}
+	if over {
 		s.walkGone(w)
 		w.finish(s.now)
 	} else if len(w.replay) > 0 && w.passed(w.told) {

@@ -16,10 +16,14 @@ func (s *State) restoreWalks() {
 	for _, p := range s.restoring {
 		switch {
 		case p.GetWalk() != nil:
-			if w := s.restoreWalk(p); w != nil {
+			w := s.restoreWalk(p)
+			if w == nil {
+				continue
+			}
+			s.seen.add(s.rememberedWalk(w))
+			if !s.aside[w.id] {
 				walks[w.id] = w
 				s.addWalk(w)
-				s.seen.add(s.rememberedWalk(w))
 			}
 		case p.GetCursor() != nil:
 			if id, err := DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {
@@ -33,6 +37,7 @@ func (s *State) restoreWalks() {
 	}
 	for id, c := range cursors {
 		if w := walks[id]; w != nil {
+			s.busy = busy{walk: w}
 			w.restoreCursor(c)
 		}
 	}
@@ -41,7 +46,9 @@ func (s *State) restoreWalks() {
 		delete(first, id)
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(first), DeliveryID.Compare) {
-		s.dropFirst(id, first[id])
+		if !s.aside[id] {
+			s.dropFirst(id, first[id])
+		}
 	}
 	for _, p := range s.restoring {
 		id, err := DeliveryIDFromBytes(p.GetBroadcast())
@@ -64,6 +71,7 @@ func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 	}
 	lane := LaneOf(m.GetAccepted().GetLane())
 	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
+	s.busy = busy{walk: w}
 	w.restored = true
 	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
 	w.firstRecords, w.steered = int(m.GetFirstRecords()), m.GetSteered()
@@ -86,6 +94,11 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 // would be forgotten of it.
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
+	s.busy = busy{walk: w, user: user}
+	if s.isAside(w, user) {
+		s.endAside = append(s.endAside, asideParked{walk: w, user: user})
+		return
+	}
 	untried := p.GetAttempt() == 0 && !p.GetSent() && !p.GetSocketTook() && p.GetTries() == 0
 	plain := w.acc.GetCollapseKey() == "" && !p.GetTimed() && !p.GetGathered() && len(p.GetChannels()) == 0
 	switch compact := untried && plain; {

@@ -10,6 +10,7 @@ import (
 // walkUser looks at one user: is he meant, and what is to be done about him? Only what goes out becomes a
 // [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
 func (s *State) walkUser(w *walk, sl *slice, user string) {
+	s.busy = busy{walk: w, user: user}
 	profile, known := s.users.profile(user)
 	if !known {
 		return // forgotten since
@@ -50,6 +51,10 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	id := NewDeliveryID(w.id.Time(), hash)
+	if s.aside[id] {
+		s.emitFor(w, user, id, internalFailure())
+		return
+	}
 	if first, dup := s.seen.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
 		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
 			Request: w.acc.GetRequest(), Recipients: 1, RequestedAtMs: w.id.Time().UnixMilli(),

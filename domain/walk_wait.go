@@ -83,6 +83,7 @@ func (s *State) materialize(w *walk, user string) *delivery {
 func (s *State) wakeSome(w *walk) {
 	n := min(WalkSlice, len(w.toWake))
 	for _, user := range w.toWake[:n] {
+		s.busy = busy{walk: w, user: user}
 		switch {
 		case !w.isAway(user):
 		case len(s.live(user)) > 0:
@@ -128,6 +129,7 @@ func (s *State) startLater(w *walk) bool {
 			continue
 		}
 		user := w.users.own(users[n])
+		s.busy = busy{walk: w, user: user}
 		w.forget(user)
 		d := s.openDelivery(w, nil, user, w.idOf(user))
 		d.parked = true

@@ -307,12 +307,17 @@ func cleaned(t *testing.T) {
 		})
 		return n
 	}
+	rolls := map[int32]string{} // a user of each partition
+	for i := 0; len(rolls) < partitions; i++ {
+		user := fmt.Sprintf("roll-%d", i)
+		rolls[consumers.PartitionOf(user, partitions)] = user
+	}
 	deadline := time.After(5 * time.Minute)
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for n, round := twice(), 0; n > 0; n, round = twice(), round+1 {
-		for p := range int32(4 * partitions) { // a segment is closed when something is written after its time
-			if err := sys.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "whisper.profiles", Key: fmt.Appendf(nil, "roll-%d", p), Value: fmt.Appendf(nil, `{"attributes":{"round":%d}}`, round)}).FirstErr(); err != nil {
+		for _, user := range rolls { // a segment is closed when something is written after its time
+			if err := sys.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "whisper.profiles", Key: []byte(user), Value: fmt.Appendf(nil, `{"attributes":{"round":%d}}`, round)}).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -266,6 +266,7 @@ func (p *partition) take(lane int, it item, now time.Time) {
 		return
 	}
 	p.role.metrics.arrived[lane].Inc()
+	p.tellAside(it.rec, asideID(it.input))
 	p.decide(it.rec, it.input, now)
 }
 

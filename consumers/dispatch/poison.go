@@ -3,14 +3,18 @@ package dispatch
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // A record whose decision meets a bug is poison: the partition stops, is restored anew, and when its loop comes to the
@@ -18,11 +22,22 @@ import (
 // in memory only. Another process that comes to it before it was let go meets the bug itself, stops and restores in
 // the same way, and no process ends. Once it is let go, nobody meets it again.
 //
+// Where the decision was about one delivery or broadcast (State.Busy), that is what is set aside, and not the record that
+// came: a delivery ends with the reason internal_error, so a profile that it met the bug with still counts, and nor does
+// a delivery that is due need a record to be blamed. A broadcast is not gone on with; it stays parked for a later version.
+//
 // The state is never mended in place: a decision changes several structures, and a half of one is worse than a restore.
 type poison struct {
-	any     atomic.Bool // nearly always false, and then nobody takes the lock
-	mu      sync.Mutex
-	records map[position]error
+	any      atomic.Bool // nearly always false, and then nobody takes the lock
+	mu       sync.Mutex
+	records  map[position]error
+	subjects map[domain.DeliveryID]*poisoned
+}
+
+// poisoned is a delivery or broadcast that met a bug.
+type poisoned struct {
+	reason error
+	told   bool // it is among the dead letters
 }
 
 type position struct {
@@ -35,7 +50,9 @@ type position struct {
 // that has it no more.
 const maxPoison = 1_000
 
-func newPoison() *poison { return &poison{records: map[position]error{}} }
+func newPoison() *poison {
+	return &poison{records: map[position]error{}, subjects: map[domain.DeliveryID]*poisoned{}}
+}
 
 func positionOf(rec *kgo.Record) position { return position{rec.Topic, rec.Partition, rec.Offset} }
 
@@ -50,6 +67,43 @@ func (q *poison) add(rec *kgo.Record, err error) bool {
 	q.records[at] = err
 	q.any.Store(true)
 	return true
+}
+
+// addSubject remembers a delivery or broadcast and says whether that is news.
+func (q *poison) addSubject(of domain.Subject, err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.subjects[of.ID] != nil || len(q.subjects) >= maxPoison {
+		return false
+	}
+	q.subjects[of.ID] = &poisoned{reason: err}
+	q.any.Store(true)
+	return true
+}
+
+// aside are the ids of the subjects.
+func (q *poison) aside() []domain.DeliveryID {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Keys(q.subjects))
+}
+
+// untold is why a delivery or broadcast is set aside, for who has something to tell of it: once.
+func (q *poison) untold(id []byte) error {
+	if !q.any.Load() {
+		return nil
+	}
+	of, err := domain.DeliveryIDFromBytes(id)
+	if err != nil {
+		return nil //nolint:nilerr // a record of something else
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if known := q.subjects[of]; known != nil && !known.told {
+		known.told = true
+		return known.reason
+	}
+	return nil
 }
 
 func (q *poison) reason(rec *kgo.Record) error {
@@ -70,16 +124,58 @@ func (p *partition) decide(rec *kgo.Record, in domain.Input, now time.Time) {
 
 // poisoned is the failure of a partition that met a bug.
 func (p *partition) poisoned(err error) error {
-	rec := p.deciding
+	failure := &consumers.Failure{Reach: consumers.ReachPartition, Help: consumers.HelpFor(err)}
+	rec, bug := p.deciding, errors.Unwrap(err)
+	if of, ok := p.busy(); ok {
+		failure.Err = fmt.Errorf("decide about the notification %q to %q in partition %d: %w", of.Notification, of.User, p.id, bug)
+		if failure.Contained = p.role.poison.addSubject(of, failure.Err); failure.Contained {
+			return failure
+		}
+	}
 	if rec == nil {
 		return fmt.Errorf("decide what is due in partition %d: %w", p.id, err)
 	}
-	failure := &consumers.Failure{
-		Reach: consumers.ReachPartition, Help: consumers.HelpFor(err),
-		Err: fmt.Errorf("decide about %s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, errors.Unwrap(err)),
-	}
+	failure.Err = fmt.Errorf("decide about %s/%d at %d: %w", rec.Topic, rec.Partition, rec.Offset, bug)
 	failure.Contained = p.role.poison.add(rec, failure.Err)
 	return failure
+}
+
+func (p *partition) busy() (domain.Subject, bool) {
+	if p.state == nil {
+		return domain.Subject{}, false
+	}
+	return p.state.Busy()
+}
+
+// tellAside keeps what is set aside as a dead letter: what arrives, or what was parked.
+func (p *partition) tellAside(rec *kgo.Record, id []byte) {
+	if reason := p.role.poison.untold(id); reason != nil {
+		p.role.log.Error("what met a bug goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "error", reason)
+		p.reject(rec, &consumers.Reason{Word: "panic", Err: reason})
+	}
+}
+
+func (p *partition) tellParkedAside(key string, m *whisperv1.Parked) error {
+	if !p.role.poison.any.Load() {
+		return nil
+	}
+	encoded, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode what is parked: %w", err)
+	}
+	p.tellAside(&kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: []byte(key), Value: encoded}, []byte(key))
+	return nil
+}
+
+// asideID is the delivery or broadcast that a lane's record asks for.
+func asideID(in domain.Input) []byte {
+	if d, ok := in.(domain.DeliveryArrived); ok {
+		return d.Event.GetDeliveryId()
+	}
+	if b, ok := in.(domain.BroadcastArrived); ok {
+		return b.Event.GetDeliveryId()
+	}
+	return nil
 }
 
 // setAside says whether the record is poison, which goes to the dead letters.

@@ -22,6 +22,7 @@ import (
 // Feedback (whisper.events) and profile changes come through the group from their committed offsets.
 func (p *partition) restore(ctx context.Context) (err error) {
 	begin := time.Now()
+	p.state.SetAside(p.role.poison.aside()...)
 	if err := p.bounds(ctx); err != nil {
 		return err
 	}
@@ -81,6 +82,9 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		p.write(nil, p.state.Decide(category, p.role.cfg.Now()))
 	}
 	for _, key := range sortedKeys(parked) {
+		if err := p.tellParkedAside(key, parked[key]); err != nil {
+			return err
+		}
 		p.state.RestoreParked(parked[key])
 	}
 	if err := p.repairRestored(t, parked); err != nil {

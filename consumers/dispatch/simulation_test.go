@@ -58,6 +58,10 @@ type world struct {
 	crashAfter  int                   // outputs still written before the crash; -1: no crash
 	crashed     bool
 	ended       map[string]bool // by the facts that were there at the last restore
+
+	broken map[domain.DeliveryID]bool // what a decision meets a bug with
+	aside  []domain.DeliveryID        // and of these, what is known
+	bug    bool                       // a restore met one
 }
 
 type routed struct {
@@ -82,7 +86,7 @@ func newWorld(t *rapid.T) *world {
 		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
 		crashAfter: -1, casts: map[string]*whisperv1.Event{}, silent: map[simShown]int{},
-		phones: simPhones{tried: map[string]int{}},
+		phones: simPhones{tried: map[string]int{}}, broken: map[domain.DeliveryID]bool{},
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -104,13 +108,22 @@ func (w *world) startNode(node string) {
 	w.sessions[node] = map[string]bool{}
 }
 
-// restore makes a dispatch from the logs, as restore.go does.
+// restore makes a dispatch from the logs, and again while it meets bugs.
 func (w *world) restore() {
+	for w.bug = true; w.bug; {
+		w.bug = false
+		w.contain(w.restoreOnce)
+	}
+}
+
+// restoreOnce is what restore.go does.
+func (w *world) restoreOnce() {
 	w.crashed, w.crashAfter = false, -1
 	w.phones.told = w.phones.committed
 	policy := domain.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
+	w.state.SetAside(w.aside...)
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)
@@ -133,7 +146,7 @@ func (w *world) restore() {
 		w.taken[lane] = w.committed.lanes[lane]
 	}
 	end := int64(len(w.events))
-	for w.eventsAt < end {
+	for w.eventsAt < end && !w.crashed {
 		w.feedEvent()
 	}
 	w.presenceAt, w.opened, w.told = nil, map[string]string{}, map[string]uint64{}
@@ -164,7 +177,7 @@ func (w *world) decide(in domain.Input) {
 	}
 	routed, pushed := len(w.routes), len(w.pushes)
 	open, away := w.openFor(in), w.awayFor(in)
-	w.write(w.state.Decide(in, w.now))
+	w.contain(func() { w.write(w.state.Decide(in, w.now)) })
 	w.checkWoken(in, open, w.routes[routed:])
 	w.checkPushed(away, w.pushes[pushed:])
 }
@@ -498,6 +511,9 @@ func (w *world) settleAll() {
 	}
 	w.crashAfter = -1
 	for range 400 {
+		if w.crashed { // by a bug
+			w.restore()
+		}
 		w.tellNodes()
 		for _, in := range w.presenceAt {
 			w.decide(in)
@@ -706,7 +722,8 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 					w.commit(0)
 				}
 			},
-			"crash soon": func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 3).Draw(t, "outputs") },
+			"a parked delivery breaks": w.breakParked,
+			"crash soon":               func(t *rapid.T) { w.crashAfter = rapid.IntRange(0, 3).Draw(t, "outputs") },
 			"crash in a commit": func(t *rapid.T) {
 				if !w.crashed {
 					w.commit(rapid.IntRange(1, 2).Draw(t, "after"))

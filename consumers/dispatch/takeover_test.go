@@ -1,6 +1,7 @@
 package dispatch_test
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 	"time"
@@ -130,8 +131,11 @@ func (s *setup) decode(rec *kgo.Record, m *whisperv1.Profile) bool {
 func (s *setup) reasonOf(user, note string) string {
 	for _, rec := range s.of(consumers.TopicEvents) {
 		ev := &whisperv1.Event{}
-		if proto.Unmarshal(rec.Value, ev) == nil && ev.GetUserId() == user && ev.GetNotificationId() == note && ev.GetDeliverySuppressed() != nil {
-			return ev.GetDeliverySuppressed().GetReason()
+		if proto.Unmarshal(rec.Value, ev) != nil || ev.GetUserId() != user || ev.GetNotificationId() != note {
+			continue
+		}
+		if reason := cmp.Or(ev.GetDeliverySuppressed().GetReason(), ev.GetDeliveryFailed().GetReason()); reason != "" {
+			return reason
 		}
 	}
 	return ""
@@ -214,5 +218,47 @@ func TestAPatchThatComesAgainUndoesNothing(t *testing.T) {
 	})
 	patch(2, 0, `{"locale":"de"}`)
 	s.eventually("a topic that was made anew counts anew", locale("de"))
+	stop()
+}
+
+// A parked delivery that no decision can be made about stops its partition once. It is ended, kept as a dead letter, and
+// the partition's others go on; so they do for the next owner.
+func TestAParkedDeliveryThatMeetsABugIsEnded(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	stop := s.start()
+	s.ask(domain.High, "sara", "bad", "socket")
+	s.ask(domain.High, "sara", "good", "socket")
+	s.eventually("both are parked", func() bool { return s.parkedOf("sara", "bad") != nil && s.parkedOf("sara", "good") != nil })
+	stop()
+	rec := s.parkedOf("sara", "bad")
+	parked := &whisperv1.Parked{}
+	if err := proto.Unmarshal(rec.Value, parked); err != nil {
+		t.Fatal(err)
+	}
+	parked.Step, parked.Attempt, parked.Phase, parked.DueMs = -5, 1, whisperv1.Phase_PHASE_BACKOFF, 1 // as no version writes it
+	value, err := proto.Marshal(parked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.publish(&kgo.Record{Topic: consumers.TopicTimers, Partition: rec.Partition, Key: rec.Key, Headers: rec.Headers, Value: value}, nil)
+
+	stop = s.start()
+	s.eventually("the broken one is ended", func() bool { return s.reasonOf("sara", "bad") == domain.ReasonInternal })
+	s.eventually("it is a dead letter", func() bool {
+		for _, dead := range s.of(consumers.TopicDeadLetters) {
+			if string(dead.Key) == string(rec.Key) {
+				return true
+			}
+		}
+		return false
+	})
+	s.connect("sara", "s1", 1)
+	s.eventually("the other one is sent", func() bool { return len(s.of(consumers.TopicNode("n1"))) == 1 })
+	s.ack(s.of(consumers.TopicNode("n1")))
+	gone := func(topic, key string) bool { r := s.last(topic, key); return r != nil && r.Value == nil }
+	s.eventually("nothing is parked", func() bool {
+		return gone(consumers.TopicTimers, string(rec.Key)) && gone(consumers.TopicTimers, string(s.parkedOf("sara", "good").Key))
+	})
 	stop()
 }
