@@ -11,10 +11,6 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// MaxClockSkew is how far ahead of ours the clock behind a request's record may be. Kafka's own default
-// for what it takes from producers (message.timestamp.after.max.ms) is the same hour.
-const MaxClockSkew = time.Hour
-
 // Source is the record that a request came in.
 type Source struct {
 	Lane     Lane
@@ -46,8 +42,9 @@ type Deliveries struct {
 //
 // The record's time is the request's time, because that is the same on every replay. So it can't be put
 // right where it is wrong: a record without one, or from further ahead of now than [MaxClockSkew], is
-// refused with an [*Invalid]. So is a send_at further than [MaxSchedule] from it, either way. An old
-// record is taken as it is, and its deliveries expire by its time.
+// refused with an [*Invalid]. So is one of which nothing can be delivered any more and that is older than
+// [MaxRequestAge], and a send_at further than [MaxSchedule] from the record's time, either way. Another old record is taken
+// as it is, and its deliveries expire by its time.
 func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (*Deliveries, error) {
 	if err := r.checkTimes(src, now); err != nil {
 		return nil, err
@@ -95,28 +92,6 @@ func (r *Request) accepted(src Source, templateVersion int64) *whisperv1.Deliver
 	}
 	acc.ExpiresAtMs = from + r.TTL.Milliseconds()
 	return acc
-}
-
-func (r *Request) checkTimes(src Source, now time.Time) error {
-	var p problems
-	if src.At.UnixMilli() <= 0 {
-		p.add(WordTime, "the record has no time: let the producer set it, or set message.timestamp.type=LogAppendTime on the topic")
-		return p.err()
-	}
-	if ahead := src.At.Sub(now); ahead > MaxClockSkew {
-		p.add(WordTime, "the record's time is %s, %s ahead of the clock, at most %s is allowed: check the producer's clock",
-			src.At.UTC().Format(time.RFC3339), ahead.Round(time.Second), MaxClockSkew)
-	}
-	if r.SendAt.IsZero() {
-		return p.err()
-	}
-	switch wait := r.SendAt.Sub(src.At); {
-	case wait > MaxSchedule:
-		p.add(WordTime, "send_at %s is more than 30 days after the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
-	case wait < -MaxSchedule:
-		p.add(WordTime, "send_at %s is more than 30 days before the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
-	}
-	return p.err()
 }
 
 // NotificationID is the id of all of them.

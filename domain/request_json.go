@@ -3,6 +3,7 @@ package domain
 import (
 	"time"
 
+	"github.com/klivvr/whisper/domain/rfc3339"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -145,16 +146,13 @@ func (d *draft) readSendAt(raw string) {
 		d.add(WordWrongType, `send_at must be a time such as "2026-11-23T09:00:00Z", not %s`, jsonKind(raw))
 		return
 	}
-	at, err := time.Parse(time.RFC3339, s)
-	if err == nil {
-		d.SendAt = at.UTC()
+	at, err := rfc3339.Parse(s)
+	if err != nil {
+		d.add(WordTime, "send_at %s %v", cited(s), err)
 		return
 	}
-	if _, err := time.Parse("2006-01-02T15:04:05", s); err == nil {
-		d.add(WordTime, "send_at %s has no zone: end it with Z or an offset such as +02:00", cited(s))
-		return
-	}
-	d.add(WordTime, `send_at %s is not an RFC 3339 time such as "2026-11-23T09:00:00Z"`, cited(s))
+	d.SendAt = at.UTC()
+	d.checkSendAt()
 }
 
 func (d *draft) readTTL(raw string) {

@@ -76,7 +76,9 @@ func (d *draft) readProtoTimes(req *whisperv1.Request) {
 		d.read(atSendAt, func() {
 			if d.SendAt = at.AsTime(); at.CheckValid() != nil {
 				d.add(WordTime, "send_at is out of range: %d seconds, %d nanoseconds", at.GetSeconds(), at.GetNanos())
+				return
 			}
+			d.checkSendAt()
 		})
 	}
 	if ttl := req.GetTtl(); ttl != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/rfc3339"
 )
 
 type sendCmd struct {
@@ -147,8 +148,8 @@ func (c *sendCmd) checkTimes() []error {
 		}
 	}
 	if c.SendAt != "" {
-		if _, err := time.Parse(time.RFC3339, c.SendAt); err != nil {
-			errs = append(errs, fmt.Errorf("send-at: %q is not a time with a zone like 2026-11-23T09:00:00Z", c.SendAt))
+		if _, err := rfc3339.Parse(c.SendAt); err != nil {
+			errs = append(errs, fmt.Errorf("send-at: %q %w", c.SendAt, err))
 		}
 	}
 	return errs

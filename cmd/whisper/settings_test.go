@@ -115,7 +115,7 @@ func TestBadSettings(t *testing.T) {
 		"nothing to send":     {nil, []string{"send", "--user=mona"}, "--body: say what to send"},
 		"an id too long":      {nil, []string{"send", "--user=mona", "--body=b", "--id=" + strings.Repeat("x", 129)}, "--id: has 129 bytes, at most 128 are allowed"},
 		"a send-at of no zone": {
-			nil, []string{"send", "--user=mona", "--body=b", "--send-at=2026-11-23T09:00:00"}, `--send-at: "2026-11-23T09:00:00" is not a time with a zone`,
+			nil, []string{"send", "--user=mona", "--body=b", "--send-at=2026-11-23T09:00:00"}, `--send-at: "2026-11-23T09:00:00" has no zone: end it with Z or an offset such as +02:00`,
 		},
 		"a negative ttl":       {nil, []string{"send", "--user=mona", "--body=b", "--ttl=-1s"}, `--ttl: "-1s" is not a positive duration`},
 		"a bad URL":            {nil, []string{"health", "--probe=localhost"}, `--probe: "localhost" is not an http:// or https:// URL`},

@@ -120,6 +120,8 @@ func badRequests() []struct {
 	}
 	future := request(oneUser("u"))
 	future.Timestamp = started.Add(90 * time.Minute)
+	seconds, old := request(oneUser("u")), request(oneUser("u"))
+	seconds.Timestamp, old.Timestamp = time.UnixMilli(started.Unix()), started.AddDate(0, 0, -40)
 	known := "known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract"
 	return []struct {
 		rec    *kgo.Record
@@ -152,6 +154,9 @@ func badRequests() []struct {
 		{request("{\"id\":\"\xff\"}"), `the request is not UTF-8 (at byte 7)`},
 		{request(`{"to":{"all":true},"rate":-2,` + content + `}`), `rate is -2: it must be above 0, at most 1000000 deliveries a second`},
 		{request(`{"pause":"x","resume":"x"}`), `pause and resume are given together: one command a record`},
+		{request(`{"to":{"users":["u"]},"send_at":"0001-01-01T00:00:00Z",` + content + `}`), `send_at is 0001-01-01T00:00:00Z: leave it out for now`},
+		{seconds, `the record's time is 1970-01-21: milliseconds? 1795420800 looks like seconds since 1970`},
+		{old, `the record's time is 2026-10-14T08:00:00Z, 40 days ago, and its time to live ended at 2026-10-15T08:00:00Z: nothing of it could be delivered; check the producer's clock`},
 		{future, `the record's time is 2026-11-23T09:30:00Z, 1h30m0s ahead of the clock, at most 1h0m0s is allowed: check the producer's clock`},
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/klivvr/whisper/domain/rfc3339"
 )
 
 // dating is what is known of a date call while parsing.
@@ -118,7 +120,7 @@ func (r *Run) instant(in value) (at time.Time, zoned bool, err error) {
 		if in.text == "now" {
 			return r.Now, true, nil
 		}
-		if at, err := time.Parse(time.RFC3339, in.text); err == nil {
+		if at, err := rfc3339.Parse(in.text); err == nil {
 			return at, true, nil
 		}
 		if at, err := time.Parse(time.DateOnly, in.text); err == nil {
