@@ -16,6 +16,7 @@ var bombs = map[string]string{
 	"doubling by capture": `{% assign s = "xxxxxxxxxxxxxxxx" %}{% for i in (1..100) %}{% capture s %}{{ s }}{{ s }}{% endcapture %}{% endfor %}{{ s | size }}`,
 	"replacing":           `{% assign s = "xxxxxxxxxxxxxxxx" %}{% for i in (1..100) %}{% assign s = s | replace: "x", "xxxxxxxxxxxxxxxx" %}{% endfor %}`,
 	"counting":            `{% for i in (1..100000) %}{% assign n = emoji | size %}{% assign s = emoji | truncate: 3000 %}{% assign s = emoji | slice: 2000 %}{% endfor %}`,
+	"sizes":               `{% assign s = emoji | append: text %}{% for i in (1..100000) %}{% if s.size == 1 %}{% endif %}{% endfor %}`,
 	"splitting":           `{% assign s = text | split: "" %}{% for a in s %}{% for b in s %}{% assign t = text | split: "" | join: text %}{% endfor %}{% endfor %}`,
 	"searching":           `{% for i in (1..100000) %}{% if list contains "never" %}{% endif %}{% endfor %}`,
 	"looking up":          `{% for i in (1..100000) %}{% if last == 1 %}{% endif %}{% endfor %}`,

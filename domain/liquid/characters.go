@@ -10,6 +10,17 @@ import (
 // its accents and a Thai syllable with its vowel are one each, so no filter takes one apart. uniseg has Unicode 15.0, which
 // counts the letters of a Devanagari conjunct one by one.
 
+// countingSteps is what it costs to go over the characters of a text: some 0.2 µs for each code point beyond ASCII.
+func countingSteps(s string) int {
+	beyond := 0
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			beyond++
+		}
+	}
+	return len(s)/bytesPerStep + beyond/countedBytes
+}
+
 // characters counts them.
 func characters(s string) int {
 	n := 0

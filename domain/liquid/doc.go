@@ -45,4 +45,5 @@ const (
 	maxProblems    = 10       // more are not told
 	bytesPerStep   = 64       // that a filter makes
 	searchedBytes  = 256      // of JSON, per step
+	countedBytes   = 8        // beyond ASCII, of a text whose characters are counted, per step
 )

@@ -477,7 +477,11 @@ func (x *exec) operand(o *operand) value {
 		if steps[i].root != noRoot {
 			index = x.operand(&steps[i])
 		}
-		if !x.step(len(v.text) / searchedBytes) {
+		cost := len(v.text) / searchedBytes
+		if v.kind == textKind { // .size
+			cost = countingSteps(v.text)
+		}
+		if !x.step(cost) {
 			break
 		}
 		v = v.at(index)

@@ -34,7 +34,7 @@ var textFilters = []filter{
 // searching is for filters that look through what they are given, and may make little of it.
 func searching(f func(*exec, value, arguments) (value, error)) func(*exec, value, arguments) (value, error) {
 	return func(x *exec, in value, a arguments) (value, error) {
-		if !x.step(len(in.text) / bytesPerStep) {
+		if !x.step(countingSteps(in.text)) {
 			return value{}, nil // the text is given up
 		}
 		return f(x, in, a)
@@ -147,7 +147,7 @@ func orDefault(_ *exec, in value, a arguments) (value, error) {
 
 var listFilters = []filter{
 	{name: "size", apply: func(x *exec, in value, _ arguments) (value, error) {
-		x.step(len(in.text) / bytesPerStep)
+		x.step(countingSteps(in.text))
 		n, ok := in.size()
 		if !ok {
 			return value{}, describe("only texts and lists have a size")
