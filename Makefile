@@ -11,8 +11,10 @@ RACE    ?= $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 BASE    ?= $(shell git rev-parse -q --verify origin/main | grep -v "^$$(git rev-parse HEAD)" || git rev-parse -q --verify HEAD^)
 
 SDK = gateway/sdk/typescript
+# The Go client is a module of its own, which ./... leaves out.
+CLIENT = gateway/client
 
-tool = $(GO) tool -modfile=tools/$(1)/go.mod $(1)
+tool = $(GO) tool -modfile=$(CURDIR)/tools/$(1)/go.mod $(1)
 
 .PHONY: help
 help: ## This list
@@ -30,6 +32,7 @@ binary:
 
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
+	cd $(CLIENT) && $(GO) test -count=1 -timeout 10m $(RACE) ./...
 	$(GO) test -count=1 -timeout 45m $(RACE) ./...
 	@$(SDK)/scripts/check.sh
 
@@ -57,6 +60,7 @@ check: ## What CI runs: formatting, module, protos, lint, vulnerabilities, tests
 .PHONY: lint
 lint: ## golangci-lint; its first build takes minutes
 	$(call tool,golangci-lint) run ./...
+	cd $(CLIENT) && $(call tool,golangci-lint) run ./...
 
 .PHONY: fmt
 fmt: ## Format with gofumpt
@@ -93,6 +97,7 @@ check-fmt:
 .PHONY: check-tidy
 check-tidy:
 	$(GO) mod tidy -diff
+	cd $(CLIENT) && $(GO) mod tidy -diff
 
 .PHONY: check-proto
 check-proto:
@@ -111,7 +116,7 @@ check-proto:
 .PHONY: check-vuln
 check-vuln:
 	@if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
-		$(call tool,govulncheck) ./...; \
+		$(call tool,govulncheck) ./... && cd $(CLIENT) && $(call tool,govulncheck) ./...; \
 	else \
 		echo 'check-vuln: the vulnerability database cannot be reached from here; not checked'; \
 	fi

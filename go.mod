@@ -13,6 +13,7 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/jackc/pgx/v5 v5.12.0
+	github.com/klivvr/whisper/gateway/client v0.0.0
 	github.com/moby/moby/api v1.56.1
 	github.com/moby/moby/client v0.6.2
 	github.com/osteele/liquid v1.9.2
@@ -104,3 +105,6 @@ require (
 )
 
 tool google.golang.org/protobuf/cmd/protoc-gen-go
+
+// The Go client is a module of its own, so that apps need neither our Go version nor our dependencies. Here it is what stands beside.
+replace github.com/klivvr/whisper/gateway/client => ./gateway/client

@@ -356,11 +356,11 @@ func TestATokenThatCannotBeGotAnyMoreEndsIt(t *testing.T) {
 	t.Parallel()
 	out := fmt.Errorf("logged out: %w", client.ErrUnauthorized)
 	for name, tt := range map[string]struct {
-		first  string
+		left   time.Duration // of the first token, from when it is got
 		script func(*peer)
 	}{
-		"before a connection": {"token", func(p *peer) { p.welcome() }},
-		"to refresh":          {jwt(time.Second), func(p *peer) { p.welcome(); p.listen() }},
+		"before a connection": {time.Hour, func(p *peer) { p.welcome() }},
+		"to refresh":          {time.Second, func(p *peer) { p.welcome(); p.listen() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -369,7 +369,7 @@ func TestATokenThatCannotBeGotAnyMoreEndsIt(t *testing.T) {
 				if asked++; asked > 1 {
 					return "", out
 				}
-				return tt.first, nil
+				return jwt(tt.left), nil
 			})
 			c := dialWith(t, serve(t, tt.script), token, client.Options{})
 			if err := ended(t, c); !errors.Is(err, client.ErrUnauthorized) {

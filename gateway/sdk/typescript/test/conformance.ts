@@ -1,4 +1,4 @@
-// Plays the scenarios of gateway/client/conformance: in Node and in browsers alike, so nothing of either
+// Plays the scenarios of gateway/conformance: in Node and in browsers alike, so nothing of either
 // is used here.
 import { type Notification, type SocketConstructor, type State, WhisperClient, WhisperError } from "../src/index.js";
 

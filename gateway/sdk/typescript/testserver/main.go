@@ -11,7 +11,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/klivvr/whisper/gateway/client/conformance"
+	"github.com/klivvr/whisper/gateway/conformance"
 )
 
 func main() {

@@ -1,4 +1,4 @@
-package client_test
+package conformance_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/klivvr/whisper/gateway/client"
-	"github.com/klivvr/whisper/gateway/client/conformance"
+	"github.com/klivvr/whisper/gateway/conformance"
 )
 
 func TestMain(m *testing.M) {
@@ -273,4 +273,10 @@ func (p *player) until(ok func() bool) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// end closes the client and waits until none of its callbacks runs.
+func end(c *client.Client) {
+	_ = c.Close()
+	<-c.Done()
 }

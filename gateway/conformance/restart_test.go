@@ -1,4 +1,4 @@
-package client_test
+package conformance_test
 
 import (
 	"context"
@@ -137,5 +137,19 @@ func presences(t *testing.T, kafka consumers.ClientConfig) func(after uint64) ui
 			return got > after
 		})
 		return got
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(3 * time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
 	}
 }
