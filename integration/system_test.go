@@ -138,6 +138,14 @@ func (s *system) start(ctx context.Context) error {
 	return nil
 }
 
+// binaryOf is what runs a role: ours, or another version's, as `make compat` has it.
+func (s *system) binaryOf(role string) string {
+	if slices.Contains(strings.Split(os.Getenv("WHISPER_TEST_OLD_ROLES"), ","), role) {
+		return os.Getenv("WHISPER_TEST_OLD")
+	}
+	return s.binary
+}
+
 func (s *system) credentials() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -187,7 +195,7 @@ func (s *system) up(ctx context.Context, name string, flags ...string) error {
 			p.args = append(p.args, "--node", name)
 		}
 	}
-	p.cmd = exec.Command(s.binary, append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
+	p.cmd = exec.Command(s.binaryOf(role), append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
 	p.cmd.Env = s.env
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	tie(p.cmd)
