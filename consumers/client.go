@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -155,6 +156,12 @@ func IsFatal(err error) bool {
 		}
 	}
 	return false
+}
+
+// MayPass says that an error is worth another try: a broker that can't be reached, or one that asks for it.
+func MayPass(err error) bool {
+	var network *net.OpError
+	return !IsFatal(err) && (kerr.IsRetriable(err) || kgo.IsRetryableBrokerErr(err) || errors.As(err, &network))
 }
 
 // clientLogger hands the client's own log lines to slog; the client's text is kept as it is.

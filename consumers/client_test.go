@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -11,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/klivvr/whisper/consumers"
@@ -124,5 +127,37 @@ func TestAwaitWaitsForKafkaToAppear(t *testing.T) {
 		}
 	case <-time.After(3 * time.Minute):
 		t.Fatal("Kafka is there and not noticed")
+	}
+}
+
+func TestABrokerThatIsAwayMayComeBack(t *testing.T) {
+	t.Parallel()
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	if err := ln.Close(); err != nil { // nobody answers there now
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	_, err = kadm.NewClient(cl).FetchOffsetsForTopics(t.Context(), "g", "a")
+	for name, tc := range map[string]struct {
+		err error
+		may bool
+	}{
+		"nobody answers":    {fmt.Errorf("fetch the offsets: %w", err), true},
+		"asks for patience": {kerr.CoordinatorNotAvailable, true},
+		"refused":           {kerr.GroupAuthorizationFailed, false},
+		"none":              {nil, false},
+		"something else":    {errors.New("no"), false},
+	} {
+		if got := consumers.MayPass(tc.err); got != tc.may {
+			t.Errorf("%s: MayPass(%v) = %t", name, tc.err, got)
+		}
 	}
 }

@@ -86,7 +86,7 @@ func (k *kafka) Prepare(ctx context.Context) error {
 		return err
 	}
 	topology := consumers.Topology{Partitions: k.cfg.Partitions, Replication: k.cfg.Replication, MinISR: k.cfg.MinISR}
-	err := consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node))
+	err := k.persist(ctx, func() error { return consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node)) })
 	if errors.Is(err, kerr.InvalidTopicException) {
 		return fmt.Errorf("node: the name %q can't be used: it is part of a topic's name, where Kafka takes a dot and an underscore for the same; choose another name: %w", k.cfg.Node, err)
 	}
@@ -115,20 +115,30 @@ func (k *kafka) Follow(ctx context.Context, topic string, partition int32, from 
 
 func (k *kafka) group() string { return "whisper-node-" + k.cfg.Node }
 
-// coordinatorWait is between two questions to a cluster that has nobody yet to keep offsets: a fresh one makes
-// the topic for them when it is first asked.
-const coordinatorWait = 200 * time.Millisecond
+func (k *kafka) Committed(ctx context.Context) (next map[int32]int64, err error) {
+	err = k.persist(ctx, func() error { next, err = k.committed(ctx); return err })
+	return next, err
+}
 
-func (k *kafka) Committed(ctx context.Context) (map[int32]int64, error) {
-	for {
-		next, err := k.committed(ctx)
-		if !kerr.IsRetriable(err) {
-			return next, err
+// The wait between two questions to a cluster of which a broker is away, or that has nobody yet to keep offsets: a
+// fresh one makes the topic for them when it is first asked.
+const (
+	persistFirst = 200 * time.Millisecond
+	persistMost  = 5 * time.Second
+)
+
+// persist tries again what may pass, until ctx ends.
+func (k *kafka) persist(ctx context.Context, do func() error) error {
+	for wait := persistFirst; ; wait = min(2*wait, persistMost) {
+		err := do()
+		if !consumers.MayPass(err) || ctx.Err() != nil {
+			return err
 		}
+		k.cfg.Logger.Warn("waiting for kafka", "error", err, "next_try", wait)
 		select {
 		case <-ctx.Done():
-			return nil, err
-		case <-time.After(coordinatorWait):
+			return err
+		case <-time.After(wait):
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/gateway/client"
@@ -313,7 +314,8 @@ func (c *chaos) check() {
 		t.Errorf("%d users got more than their cap", n)
 	}
 	if n := number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE 'chaos-%' AND notification_id NOT LIKE 'chaos-promo-%' AND status NOT IN ('delivered', 'read', 'cancelled')`); n != 0 {
-		t.Errorf("%d deliveries to who was there did not arrive", n)
+		t.Errorf("%d deliveries to who was there did not arrive: %s", n, texts(t, `SELECT concat_ws(' ', notification_id, user_id, status, reason, channel, attempts, accepted_at, expires_at, settled_at)
+			FROM whisper.deliveries WHERE notification_id LIKE 'chaos-%' AND notification_id NOT LIKE 'chaos-promo-%' AND status NOT IN ('delivered', 'read', 'cancelled') LIMIT 5`))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -354,6 +356,20 @@ func (s *system) running() (all []*proc) {
 	defer s.mu.Unlock()
 	for _, p := range s.procs {
 		all = append(all, p)
+	}
+	return all
+}
+
+// texts is the first column of a query's rows.
+func texts(t *testing.T, sql string) []string {
+	t.Helper()
+	rows, err := sys.db.Query(t.Context(), sql)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
