@@ -16,6 +16,7 @@ const (
 	TopicCounters    = "whisper.counters"
 	TopicChanges     = "whisper.changes"
 	TopicUsers       = "whisper.users"
+	TopicTokens      = "whisper.tokens"
 	TopicPresence    = "whisper.presence"
 	TopicNodes       = "whisper.nodes"
 	TopicTimers      = "whisper.timers"

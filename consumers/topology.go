@@ -99,6 +99,8 @@ func (t Topology) Specs() []TopicSpec {
 		add(name, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(compactAfter)))
 	}
 	add(TopicCounters, t.Partitions, deleted(domain.CountsKept))
+	// Who lost a token is told again after a restart, by claims that were replaced.
+	add(TopicTokens, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(domain.ClaimsKept+time.Hour)))
 	add(TopicTemplates, 1, compacted())
 	add(TopicCategories, 1, compacted())
 	add(TopicNodes, 1, compacted())

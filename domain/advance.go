@@ -2,6 +2,7 @@ package domain
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -181,8 +182,9 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 		return true, false
 	}
 	var to []*whisperv1.Endpoint
-	for _, e := range s.profile(d.user()).GetEndpoints() {
-		if !pushes(channel, e, d.denied) {
+	profile := s.profile(d.user())
+	for _, e := range profile.GetEndpoints() {
+		if !pushes(channel, e, d.denied) || sameDevice(to, e) {
 			continue
 		}
 		if ready := s.render(d, e.GetChannel()); !ready {
@@ -195,6 +197,9 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 		return true, true
 	}
 	d.dropSockets()
+	if len(to) > 0 {
+		s.claimNow(d.user(), profile)
+	}
 	for _, e := range to {
 		if ready := s.render(d, e.GetChannel()); !ready {
 			return false, false
@@ -225,6 +230,13 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 	d.retry = false
 	s.schedule(d, s.now.Add(s.policy.HoldBack))
 	return true, true
+}
+
+// sameDevice: an app that changes the name of its endpoint leaves the old one behind, and one phone is pushed to once.
+func sameDevice(to []*whisperv1.Endpoint, e *whisperv1.Endpoint) bool {
+	return slices.ContainsFunc(to, func(o *whisperv1.Endpoint) bool {
+		return sameToken(o, e) && o.GetApp() == e.GetApp()
+	})
 }
 
 func (s *State) removeDue(d *delivery) { heap.Remove(&s.due, d.index) }

@@ -46,6 +46,8 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.nodeSeen(in)
 	case ProfilePatched:
 		s.profilePatched(in)
+	case ClaimSeen:
+		s.claimSeen(in)
 	case TemplateSeen:
 		s.templateSeen(in)
 	case CategorySeen:
@@ -213,6 +215,7 @@ func (s *State) timePassed() {
 	s.recallsPassed()
 	s.forgetRetractions()
 	s.forgetCounts()
+	s.forgetReleases()
 	s.seen.forget(s.now)
 	for _, seen := range s.seen.rewrite(s.now) {
 		if !s.heldHash(seen.Hash) { // what is held is known by its own record, and written again at its end
@@ -227,6 +230,10 @@ func (s *State) profilePatched(in ProfilePatched) {
 		s.erase(in.User, in.Offset)
 		return
 	}
+	if in.Moved != nil {
+		s.tokenMoved(in)
+		return
+	}
 	old := s.profile(in.User)
 	patch, err := ParseProfilePatch(in.Patch)
 	if err != nil {
@@ -239,20 +246,37 @@ func (s *State) profilePatched(in ProfilePatched) {
 	}
 	if merged == old {
 		// A redelivery. The process before may have come to its end between the profile and what followed from it.
+		s.claimAgain(in.User, old, in.At)
 		s.reconsider(in.User, true)
 		return
 	}
-	s.putUser(in.User, merged)
+	s.putUser(in.User, merged, s.claims(in.User, old, merged)...)
 	s.reconsider(in.User, gainsEndpoint(old, merged))
 }
 
-func (s *State) putUser(user string, p *whisperv1.Profile) {
+// putUser takes over p.
+func (s *State) putUser(user string, p *whisperv1.Profile, claims ...PutClaim) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
 	if err != nil {
 		return // intake lets only UTF-8 through
 	}
 	s.users.putProfile(user, encoded)
-	s.put(PutUser{User: user, Profile: p})
+	s.putReleasing(user, p, claims)
+}
+
+// putReleasing writes a user (p nil: an erased one) with its claims, and what it is releasing.
+func (s *State) putReleasing(user string, p *whisperv1.Profile, claims []PutClaim) {
+	told := s.release(user, claims)
+	if due := s.tokens.releasing[user]; p != nil || len(due) > 0 {
+		if p == nil {
+			p = &whisperv1.Profile{Erased: true, ChangesOffset: s.changesAt}
+		}
+		p.Releases = slices.Clone(due)
+	}
+	s.put(PutUser{User: user, Profile: p, Claims: claims})
+	if told != nil {
+		s.put(*told)
+	}
 }
 
 // emit completes a fact about d.

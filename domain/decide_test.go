@@ -151,11 +151,17 @@ func said(o domain.Output) string {
 		return "unpark"
 	case domain.PutPresence:
 		return fmt.Sprintf("presence of %s on %s", o.User, o.Node)
+	case domain.PutClaim:
+		return "claim " + o.Claim.GetEndpoint()
 	case domain.PutUser:
-		if o.Profile == nil {
+		if o.Profile == nil || o.Profile.GetErased() {
 			return "forget " + o.User
 		}
 		return "put " + o.User
+	case domain.Releasing:
+		return "releasing " + o.User
+	case domain.TokenMoved:
+		return "moved from " + o.User
 	case domain.Reject:
 		return "reject: " + o.Reason.Error()
 	case domain.Steered:
@@ -256,7 +262,7 @@ func TestDecisions(t *testing.T) {
 			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
 			{0, socketSent("pay", "mona", 1), nil},
 			{10, domain.TimePassed{}, []string{"push pay #2 to phone"}},
-			{11, pushFailed("pay", "mona", "phone", 2, prune), []string{"put mona", "endpoint_pruned", "deferred unacknowledged", "park", "settle 7"}},
+			{11, pushFailed("pay", "mona", "phone", 2, prune), []string{"put mona", "releasing mona", "endpoint_pruned", "deferred unacknowledged", "park", "settle 7"}},
 			{12, here("mona", "n1", "s2", 1), []string{"route pay #3 to n1"}},
 			{13, acked("pay", "mona"), []string{"unpark"}},
 		},
@@ -309,12 +315,12 @@ func TestDecisions(t *testing.T) {
 			{1, endpoint("mona", "phone"), []string{"put mona"}},
 			{1, arrived("pay2", "mona", 8, given{}), []string{"push pay2 #1 to phone"}},
 			{2, pushFailed("pay2", "mona", "phone", 1, drop), []string{"deferred away", "park", "settle 8"}},
-			{3, endpoint("mona", "phone"), []string{"push pay2 #2 to phone"}},
+			{3, endpoint("mona", "phone"), []string{"claim phone", "push pay2 #2 to phone"}},
 		},
 		"a phone that registers while another one's push is open is tried where that fails": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, given{}), []string{"push pay #1 to phone"}},
-			{1, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"phone":{"channel":"apns","token":"new"}}}`), At: at(1), Offset: 2}, []string{"put mona"}},
+			{1, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"phone":{"channel":"apns","token":"new"}}}`), At: at(1), Offset: 2}, []string{"put mona", "releasing mona"}},
 			{2, pushFailed("pay", "mona", "phone", 1, drop), []string{"push pay #2 to phone"}},
 		},
 		"a phone that registers while nobody acknowledges is tried": {
@@ -431,7 +437,7 @@ func TestDecisions(t *testing.T) {
 		"a dead endpoint is forgotten; with nothing left it failed": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
-			{1, pushFailed("pay", "mona", "phone", 1, prune), []string{"put mona", "endpoint_pruned", "failed because", "settle 7"}},
+			{1, pushFailed("pay", "mona", "phone", 1, prune), []string{"put mona", "releasing mona", "endpoint_pruned", "failed because", "settle 7"}},
 			{2, arrived("pay2", "mona", 8, pushOnly), []string{"suppressed no_endpoint", "settle 8"}},
 		},
 		"an endpoint that was registered again is kept": {

@@ -136,7 +136,7 @@ func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	}
 	pruned := proto.CloneOf(profile)
 	pruned.Endpoints = slices.Delete(pruned.Endpoints, i, i+1)
-	s.putUser(ev.GetUserId(), pruned)
+	s.putUser(ev.GetUserId(), pruned, s.claims(ev.GetUserId(), profile, pruned)...)
 	s.put(Emit{Event: &whisperv1.Event{
 		DeliveryId: ev.GetDeliveryId(), NotificationId: ev.GetNotificationId(), UserId: ev.GetUserId(),
 		Lane: ev.GetLane(), AtUs: s.now.UnixMicro(), Cause: s.cause,

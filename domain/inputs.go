@@ -85,12 +85,14 @@ type (
 		Kept   map[string]bool
 		Before time.Time
 	}
-	// ProfilePatched changes a user; Patch nil forgets the user.
+	// ProfilePatched changes a user; Patch nil forgets the user. With Moved it takes an endpoint whose token is somebody
+	// else's now, and Patch says the same for versions that don't know of it.
 	ProfilePatched struct {
 		User   string
 		Patch  []byte
 		At     time.Time
 		Offset int64
+		Moved  *Moved
 	}
 	// TemplateSeen is a new record of a template, or nil when it is gone. ID is its key, which may be pinned to a
 	// version (see PinTemplate); Version is its offset. Current is the version that a key which is not pinned is a
@@ -180,10 +182,12 @@ type (
 		Incarnation uint64
 		Presence    *whisperv1.Presence
 	}
-	// PutUser writes a user to whisper.users; nil: a tombstone.
+	// PutUser writes a user to whisper.users; nil: a tombstone. Claims go to whisper.tokens with it. An erased user who
+	// releases tokens is Profile.erased first.
 	PutUser struct {
 		User    string
 		Profile *whisperv1.Profile
+		Claims  []PutClaim
 	}
 	// SliceTaken begins a slice of a broadcast: feedback about its deliveries comes from here on.
 	SliceTaken struct {

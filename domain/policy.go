@@ -333,8 +333,9 @@ func (s *State) erase(user string, changesOffset int64) {
 	}
 	s.eraseWaiting(user)
 	s.eraseRecalls(user)
+	released := s.claims(user, s.profile(user), nil)
 	if s.users.forgetProfile(user) {
-		s.put(PutUser{User: user})
+		s.putReleasing(user, nil, released)
 	}
 	if s.tally.forget(user) {
 		s.put(Uncount{User: user})

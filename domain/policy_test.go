@@ -110,7 +110,8 @@ func (d *desk) do(in domain.Input) (words []string) {
 			for _, id := range append(o.FirstIDs, o.Broadcast, o.CursorID) {
 				delete(d.parked, string(id[:]))
 			}
-		case domain.RouteTo, domain.PushTo, domain.PutPresence, domain.Notice, domain.Reject, domain.SliceTaken, domain.Steered, domain.Recall:
+		case domain.RouteTo, domain.PushTo, domain.PutPresence, domain.Notice, domain.Reject, domain.SliceTaken, domain.Steered, domain.Recall,
+			domain.PutClaim, domain.TokenMoved, domain.Releasing:
 		}
 		words = append(words, said(o))
 	}

@@ -146,6 +146,7 @@ func (e *endpointPatch) merge(into []*whisperv1.Endpoint, at time.Time) []*whisp
 	next := &whisperv1.Endpoint{Name: e.name, Channel: e.channel, Token: e.token, RegisteredAtMs: at.UnixMilli()}
 	if i >= 0 {
 		next.App = into[i].GetApp()
+		next.Claimed = into[i].GetClaimed() && into[i].GetChannel() == e.channel && into[i].GetToken() == e.token
 	}
 	if e.app != nil {
 		next.App = *e.app

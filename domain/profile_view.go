@@ -22,6 +22,7 @@ const (
 	profileChanges     = 7
 	profileCreated     = 30
 	profileReading     = 20
+	profileReleases    = 31
 )
 
 func (v profileView) locale() string   { return v.field(profileLocale) }

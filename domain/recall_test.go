@@ -90,22 +90,22 @@ func TestARetractionReachesPhones(t *testing.T) {
 		),
 		"who is erased is left alone": then(
 			retracted,
-			step{3, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona", "user_erased"}},
+			step{3, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"forget mona", "releasing mona", "user_erased"}},
 			step{3, readBack(pushed("pay", "mona", "a", 1)), nil},
 		),
 		"a phone that got a new token is reached by it": then(
 			retracted,
-			step{3, phone("mona", "two", 2), []string{"put mona"}},
+			step{3, phone("mona", "two", 2), []string{"put mona", "releasing mona"}},
 			step{3, readBack(pushed("pay", "mona", "a", 1)), []string{"take back pay #1 from a two"}},
 		),
 		"a phone that is gone is not": then(
 			retracted,
-			step{3, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":null}}`), Offset: 2}, []string{"put mona"}},
+			step{3, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":null}}`), Offset: 2}, []string{"put mona", "releasing mona"}},
 			step{3, readBack(pushed("pay", "mona", "a", 1)), nil},
 		),
 		"a dead token is forgotten": then(
 			asked,
-			step{4, notTakenBack("pay", "mona", "a", 1, prune, 0), []string{"put mona", "endpoint_pruned"}},
+			step{4, notTakenBack("pay", "mona", "a", 1, prune, 0), []string{"put mona", "releasing mona", "endpoint_pruned"}},
 			step{4, readBack(pushed("pay", "mona", "a", 1)), nil},
 		),
 		"it is tried again, parked, and ends when it was taken": then(
@@ -146,7 +146,7 @@ func TestARetractionReachesPhones(t *testing.T) {
 		"who is erased while it waits is forgotten there, too": then(
 			asked,
 			step{4, notTakenBack("pay", "mona", "a", 1, retry, 0), []string{"park"}},
-			step{5, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"unpark", "forget mona", "user_erased"}},
+			step{5, domain.ProfilePatched{User: "mona", Offset: 2}, []string{"unpark", "forget mona", "releasing mona", "user_erased"}},
 			step{9, domain.TimePassed{}, nil},
 		),
 		"nothing is read where nobody knows of it": {
@@ -212,7 +212,7 @@ func TestARestartReadsBackAgain(t *testing.T) {
 			case domain.PutUser:
 				profile, _ = proto.Marshal(o.Profile)
 			case domain.Advanced, domain.Count, domain.Deliver, domain.Emit, domain.Finished, domain.Notice, domain.PushTo, domain.PutPresence, domain.Recall,
-				domain.Reject, domain.Remember, domain.RouteTo, domain.Settle, domain.SliceTaken, domain.Steered, domain.Uncount:
+				domain.Reject, domain.Remember, domain.RouteTo, domain.Settle, domain.SliceTaken, domain.Steered, domain.Uncount, domain.PutClaim, domain.TokenMoved, domain.Releasing:
 			}
 		}
 		return all

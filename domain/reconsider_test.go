@@ -56,7 +56,7 @@ func TestAPhoneThatRegistersLateGetsTheBroadcastThatWaits(t *testing.T) {
 				d.category("some", `{}`)
 				in := endpoint("mona", "phone")
 				in.At, in.Offset = d.now, d.n
-				d.want(d.do(in), "push news #1 to phone")
+				d.want(d.do(in), "claim phone", "push news #1 to phone")
 			}
 		}
 	}

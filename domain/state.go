@@ -61,6 +61,7 @@ type State struct {
 	partition int32
 
 	users     *userTable
+	tokens    tokens
 	presence  map[string][]presence
 	nodes     map[string]uint64 // the incarnation that lives
 	templates map[string]template
@@ -80,7 +81,8 @@ type State struct {
 	byUser     map[string][]*delivery // in order of arrival
 	due        dueHeap
 	// changesAt is the last offset of whisper.changes that is in the users.
-	changesAt int64
+	changesAt   int64
+	changesFrom int64 // see RestoreChangesFrom
 
 	retractions map[string]*retraction // by notification id
 	looks       []*retraction          // of which it is being found out since when they are known
@@ -198,6 +200,7 @@ func NewState(partition int32, policy Policy) *State {
 		policy:    policy,
 		partition: partition,
 		users:     users,
+		tokens:    newTokens(),
 		presence:  map[string][]presence{},
 		nodes:     map[string]uint64{},
 		templates: map[string]template{},
@@ -221,6 +224,12 @@ func NewState(partition int32, policy Policy) *State {
 // RestoreUser puts a user back as whisper.users has it; nil forgets.
 func (s *State) RestoreUser(user string, encoded []byte) {
 	if encoded == nil {
+		s.restoreReleases(user, nil)
+		s.users.forgetProfile(user)
+		return
+	}
+	encoded, erased := s.restoreReleases(user, encoded)
+	if erased {
 		s.users.forgetProfile(user)
 		return
 	}
@@ -231,10 +240,14 @@ func (s *State) RestoreUser(user string, encoded []byte) {
 // EncodedUser is what whisper.users is to have of a user; nil: nothing.
 func (s *State) EncodedUser(user string) []byte {
 	if encoded, ok := s.users.profile(user); ok {
-		return []byte(encoded)
+		return s.withReleases(user, []byte(encoded))
 	}
-	return nil
+	return s.withReleases(user, nil)
 }
+
+// RestoreChangesFrom says which offset of whisper.changes is read first: what was decided about earlier ones is
+// acknowledged.
+func (s *State) RestoreChangesFrom(offset int64) { s.changesFrom = offset }
 
 // RestoreSeen puts a part of the window back.
 func (s *State) RestoreSeen(seen ...SeenDelivery) {
@@ -299,6 +312,9 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 // waited for them.
 func (s *State) Resume(now time.Time) []Output {
 	s.begin(now, nil)
+	s.out = append(s.out, s.tokens.due...)
+	s.tokens.due = nil
+	s.releaseAgain(s.changesFrom)
 	s.seen.forget(now)
 	s.users.sort() // or the first broadcast would, in all partitions at once, and alerts wait
 	s.endsAside()

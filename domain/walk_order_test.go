@@ -53,7 +53,7 @@ func TestTheFirstPassOutlivesARestart(t *testing.T) {
 				if o.Event.GetDeliveryDeferred() != nil {
 					deferred = append(deferred, o.Event.GetUserId())
 				}
-			case domain.Count, domain.Uncount, domain.Deliver, domain.Notice, domain.PushTo, domain.PutPresence, domain.PutUser, domain.Reject,
+			case domain.Count, domain.Uncount, domain.Deliver, domain.Notice, domain.PushTo, domain.PutPresence, domain.PutUser, domain.PutClaim, domain.TokenMoved, domain.Releasing, domain.Reject,
 				domain.Recall, domain.Remember, domain.Settle, domain.SliceTaken, domain.Steered:
 			}
 		}

@@ -70,6 +70,7 @@ var helps = map[string]string{
 	"whisper_dispatch_attempts_total":                       "Attempts that dispatch handed to gateways and push.",
 	"whisper_dispatch_facts_total":                          "Facts that dispatch wrote, by kind.",
 	"whisper_dispatch_stray_records_total":                  "Records of changelogs that an earlier owner wrote after the partition was taken over, and that were put right.",
+	"whisper_dispatch_tokens_moved_total":                   "Push tokens that another user registered; the earlier owner's endpoint is removed.",
 	"whisper_dispatch_stopped_total":                        "Deliveries that a check put off or suppressed.",
 	"whisper_dispatch_notices_total":                        "Settings that name what is not there, once a name and process.",
 	"whisper_dispatch_commands_total":                       "Cancels, pauses, resumes and retracts, a partition each.",

@@ -36,7 +36,7 @@ func (c *dispatchCmd) Help() string {
 }
 
 func (c *dispatchCmd) config(client consumers.ClientConfig) dispatch.Config {
-	return dispatch.Config{Client: client, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords}
+	return dispatch.Config{Client: client, Partitions: c.Role.Topics.Partitions, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords}
 }
 
 func (c *dispatchCmd) Check() error {
@@ -50,7 +50,7 @@ func (c *dispatchCmd) Run(ctx context.Context, p *process) error {
 }
 
 func dispatchRole(r role, cfg dispatch.Config) ([]component, error) {
-	cfg.Client, cfg.Now, cfg.Logger = r.client, r.now, r.log
+	cfg.Client, cfg.Partitions, cfg.Now, cfg.Logger = r.client, r.topology.Partitions, r.now, r.log
 	d, err := dispatch.New(cfg)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ type epoch struct {
 	cursors     map[domain.DeliveryID]domain.Advanced
 	marks       []domain.ParkAfter
 	tombstones  []domain.DeliveryID
+	releasing   []domain.Releasing
 	seen        []domain.SeenDelivery    // what the window has to remember
 	patches     []*whisperv1.PatchSource // how far the patches have come
 	followed    bool                     // the second part is handed over

@@ -56,7 +56,11 @@ func (f *feed) decode(rec *kgo.Record) item {
 	case queueEvents:
 		return f.decodeFact(rec)
 	case queueChanges:
-		return item{rec: rec, input: domain.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset}}
+		moved, err := movedOf(rec)
+		if err != nil {
+			return item{rec: rec, bad: err}
+		}
+		return item{rec: rec, input: domain.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset, Moved: moved}}
 	default:
 		return f.decodeDelivery(rec)
 	}

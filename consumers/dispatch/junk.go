@@ -20,6 +20,7 @@ var lostWith = map[string]string{
 	consumers.TopicSeen:     "ids that it remembered may be sent a second time",
 	consumers.TopicCounters: "caps don't count what it counted",
 	consumers.TopicTimers:   "the delivery or broadcast that it holds is not gone on with",
+	consumers.TopicTokens:   "whoever had the device before may still be pushed to there",
 	consumers.TopicPresence: "the user is reached when they connect again",
 }
 

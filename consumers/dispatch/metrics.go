@@ -15,6 +15,7 @@ type roleMetrics struct {
 	pushed  *metrics.Counter
 	// Silent pushes that take a notification back.
 	takenBack *metrics.Counter
+	moved     *metrics.Counter // push tokens that changed hands
 	facts     map[string]*metrics.Counter
 	other     *metrics.Counter
 	stopped   map[string]*metrics.Counter // by the policy's reasons
@@ -27,6 +28,7 @@ func newRoleMetrics() *roleMetrics {
 		routed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="socket"}`),
 		pushed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
 		takenBack: metrics.GetOrCreateCounter(`whisper_dispatch_recall_pushes_total`),
+		moved:     metrics.GetOrCreateCounter(`whisper_dispatch_tokens_moved_total`),
 		facts:     map[string]*metrics.Counter{},
 		other:     metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
 

@@ -123,6 +123,7 @@ func (p *partition) loop() {
 		return
 	}
 	defer p.role.reader.Unfollow(consumers.TopicPresence, p.id)
+	defer p.role.reader.Unfollow(consumers.TopicTokens, p.id)
 	defer p.stopTails()
 	defer p.repairs.searching.Wait()
 	close(p.restored)
@@ -218,7 +219,11 @@ func (p *partition) work() (more bool) {
 	}
 	for _, it := range p.mail.take(queueChanges, 256) {
 		p.changesNext = it.after()
-		if it.rec != nil && !p.patches.again(it.rec) && !p.setAside(it.rec) {
+		switch {
+		case it.rec == nil || p.patches.again(it.rec) || p.setAside(it.rec):
+		case it.bad != nil:
+			p.reject(it.rec, it.bad)
+		default:
 			p.decide(it.rec, it.input, now)
 		}
 		more = true

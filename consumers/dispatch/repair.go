@@ -49,7 +49,7 @@ func strayRecords(topic string) *metrics.Counter {
 // followTails looks for strays behind our marks, until stopTails.
 func (p *partition) followTails(ctx context.Context, t *takeover) error {
 	for _, c := range changelogs {
-		if !c.compacted {
+		if !c.repaired {
 			continue
 		}
 		if _, err := p.role.tails.Follow(ctx, c.topic, p.id, t.logs[c.topic].end+1, p.tail); err != nil {
@@ -61,7 +61,7 @@ func (p *partition) followTails(ctx context.Context, t *takeover) error {
 
 func (p *partition) stopTails() {
 	for _, c := range changelogs {
-		if c.compacted {
+		if c.repaired {
 			p.role.tails.Unfollow(c.topic, p.id)
 		}
 	}

@@ -26,6 +26,7 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	if err := p.bounds(ctx); err != nil {
 		return err
 	}
+	p.state.RestoreChangesFrom(p.sources[queueChanges].Start)
 	parked := map[string]*whisperv1.Parked{}
 	t := newTakeover()
 	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
@@ -39,6 +40,7 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		{consumers.TopicCounters, t.current(consumers.TopicCounters, p.each(p.restoreCounted)), false},
 		{consumers.TopicTimers, t.current(consumers.TopicTimers, p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) })), false},
 		{consumers.TopicPresence, p.presence, true},
+		{consumers.TopicTokens, p.claims(t), true},
 	}
 	caughtUp := make([]<-chan struct{}, 0, len(topics))
 	defer func() { // also when the partition went meanwhile: it may come back, and can't be followed twice

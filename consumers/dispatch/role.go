@@ -28,6 +28,8 @@ const Group = "whisper-dispatch"
 // Config of the role.
 type Config struct {
 	Client consumers.ClientConfig
+	// Partitions of the topics that are keyed by user: what concerns another partition's users is written there.
+	Partitions int32
 	// Policy: domain.DefaultPolicy where nothing else is said.
 	Policy domain.Policy
 	// CommitInterval is how often settled offsets are let go (default 500 ms).
@@ -51,6 +53,9 @@ func (c Config) Validate() error {
 	}
 	if c.Policy.AckTimeout > 10*time.Minute {
 		errs = append(errs, fmt.Errorf("ack-timeout: %s holds offsets back for too long, at most 10m", c.Policy.AckTimeout))
+	}
+	if c.Partitions < 1 {
+		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", c.Partitions))
 	}
 	if c.WalkRecords < 0 {
 		errs = append(errs, fmt.Errorf("walk-records: %d is not a number of records a second", c.WalkRecords))

@@ -194,7 +194,7 @@ func (s *setup) start() (stop func()) {
 
 func (s *setup) run() (role *dispatch.Role, stop func()) {
 	s.t.Helper()
-	role, err := dispatch.New(dispatch.Config{Client: s.client, CommitInterval: 20 * time.Millisecond})
+	role, err := dispatch.New(dispatch.Config{Client: s.client, Partitions: partitions, CommitInterval: 20 * time.Millisecond})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -11,15 +11,17 @@ import (
 )
 
 // changelogs are the topics that a partition is restored from and that only its owner writes. The compacted ones are
-// repaired after a stray record: one that an earlier owner wrote when it had lost the partition already.
+// repaired after a stray record: one that an earlier owner wrote when it had lost the partition already. To
+// whisper.tokens others write, too; it is followed anyway, and the state itself writes anew what a stray stands in front of.
 var changelogs = [...]struct {
-	topic     string
-	compacted bool
+	topic    string
+	repaired bool // by repairs
 }{
 	{consumers.TopicUsers, true},
 	{consumers.TopicSeen, false},
 	{consumers.TopicCounters, false},
 	{consumers.TopicTimers, true},
+	{consumers.TopicTokens, false},
 }
 
 // takeover is how a process becomes the owner of a partition: it reads the changelogs to their end, writes its mark
@@ -57,18 +59,10 @@ func (t *takeover) current(topic string, to func([]*kgo.Record)) func([]*kgo.Rec
 }
 
 func (t *takeover) keep(log *takenLog, recs []*kgo.Record) []*kgo.Record {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	kept := make([]*kgo.Record, 0, len(recs))
 	for _, rec := range recs {
-		stale, mark := log.owners.Stale(rec)
-		t.latest = max(t.latest, log.owners.Latest())
-		switch {
+		switch stale, mark, _ := t.judge(log, rec); {
 		case mark:
-			if epoch := consumers.EpochOf(rec); epoch == t.own && epoch != consumers.NoEpoch && log.end < 0 {
-				log.end = rec.Offset
-				close(log.marked)
-			}
 		case stale:
 			log.strays[string(rec.Key)] = true
 		default:
@@ -77,6 +71,19 @@ func (t *takeover) keep(log *takenLog, recs []*kgo.Record) []*kgo.Record {
 		}
 	}
 	return kept
+}
+
+// judge says whether a record does not count, and whether it is a mark; taken: it stands behind our own.
+func (t *takeover) judge(log *takenLog, rec *kgo.Record) (stale, mark, taken bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	stale, mark = log.owners.Stale(rec)
+	t.latest = max(t.latest, log.owners.Latest())
+	if epoch := consumers.EpochOf(rec); mark && epoch == t.own && epoch != consumers.NoEpoch && log.end < 0 {
+		log.end = rec.Offset
+		close(log.marked)
+	}
+	return stale, mark, log.end >= 0
 }
 
 // takeOver chooses the epoch and writes the marks, once the changelogs are read to their end. It returns when they

@@ -79,7 +79,10 @@ func (p *partition) writeAfter(e *epoch) {
 	for _, id := range e.tombstones {
 		p.publishIn(e, p.role.bulk, p.timer(id), nil)
 	}
-	e.cursors, e.marks, e.tombstones = nil, nil, nil
+	for _, r := range e.releasing {
+		p.write(nil, p.state.Released(r)) // into the epoch that is being filled: its restart releases again
+	}
+	e.cursors, e.marks, e.tombstones, e.releasing = nil, nil, nil, nil
 	p.writeSeen(e)
 }
 

@@ -89,6 +89,19 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			} else {
 				p.publish(p.role.bulk, rec, o.Profile)
 			}
+			for _, claim := range o.Claims {
+				p.putClaim(claim)
+			}
+		case domain.Releasing:
+			p.epoch().releasing = append(p.epoch().releasing, o)
+		case domain.PutClaim:
+			p.putClaim(o)
+		case domain.TokenMoved:
+			p.role.metrics.moved.Inc()
+			p.publish(p.role.bulk, &kgo.Record{
+				Topic: consumers.TopicChanges, Partition: consumers.PartitionOf(o.User, p.role.cfg.Partitions), Key: []byte(o.User), Value: o.Patch,
+				Headers: []kgo.RecordHeader{{Key: headerMoved, Value: []byte(o.Moved.String())}},
+			}, nil)
 		}
 	}
 }

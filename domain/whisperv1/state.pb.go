@@ -115,6 +115,10 @@ type Profile struct {
 	// One more than the offset of the patch that made the user; 0: not known. A broadcast that started before it
 	// is not for this user.
 	CreatedOffset int64 `protobuf:"varint,30,opt,name=created_offset,json=createdOffset,proto3" json:"created_offset,omitempty"`
+	// Tokens that the user has released, and of which Kafka may not have the release yet.
+	Releases []*TokenRelease `protobuf:"bytes,31,rep,name=releases,proto3" json:"releases,omitempty"`
+	// The user is erased: nothing else is in here, and a null value follows when Kafka has the releases.
+	Erased        bool `protobuf:"varint,32,opt,name=erased,proto3" json:"erased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +216,92 @@ func (x *Profile) GetCreatedOffset() int64 {
 	return 0
 }
 
+func (x *Profile) GetReleases() []*TokenRelease {
+	if x != nil {
+		return x.Releases
+	}
+	return nil
+}
+
+func (x *Profile) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
+}
+
+// TokenRelease is a release of a token that is on its way to whisper.tokens.
+type TokenRelease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key in whisper.tokens.
+	Token    []byte `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Unix milliseconds of the registration.
+	AtMs int64 `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// An offset in whisper.changes: when it is committed, Kafka has the release.
+	ChangesOffset int64 `protobuf:"varint,4,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRelease) Reset() {
+	*x = TokenRelease{}
+	mi := &file_whisper_v1_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRelease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRelease) ProtoMessage() {}
+
+func (x *TokenRelease) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRelease.ProtoReflect.Descriptor instead.
+func (*TokenRelease) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TokenRelease) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *TokenRelease) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *TokenRelease) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *TokenRelease) GetChangesOffset() int64 {
+	if x != nil {
+		return x.ChangesOffset
+	}
+	return 0
+}
+
 // Endpoint is one way to reach a user by push.
 type Endpoint struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -220,13 +310,15 @@ type Endpoint struct {
 	Token          string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	App            string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
 	RegisteredAtMs int64                  `protobuf:"varint,5,opt,name=registered_at_ms,json=registeredAtMs,proto3" json:"registered_at_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Its token was claimed (see TokenClaim).
+	Claimed       bool `protobuf:"varint,6,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_whisper_v1_state_proto_msgTypes[1]
+	mi := &file_whisper_v1_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +330,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[1]
+	mi := &file_whisper_v1_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +343,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{1}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Endpoint) GetName() string {
@@ -287,6 +379,96 @@ func (x *Endpoint) GetRegisteredAtMs() int64 {
 		return x.RegisteredAtMs
 	}
 	return 0
+}
+
+func (x *Endpoint) GetClaimed() bool {
+	if x != nil {
+		return x.Claimed
+	}
+	return false
+}
+
+// TokenClaim is a record of whisper.tokens, keyed by 16 bytes of hash of channel and token, on the partition that this
+// hash makes: whose device the token is now. The latest registration wins. A null value: nobody's.
+type TokenClaim struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The name of the user's endpoint.
+	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Unix milliseconds of the registration.
+	AtMs int64 `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// The user has it no more: it was removed, or the user was erased. Without a user: nobody's since, as the owner of
+	// the token's partition writes it.
+	Released bool `protobuf:"varint,4,opt,name=released,proto3" json:"released,omitempty"`
+	// Of a release without a user: 8 bytes of a hash of token and user.
+	ReleasedBy    []byte `protobuf:"bytes,5,opt,name=released_by,json=releasedBy,proto3" json:"released_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenClaim) Reset() {
+	*x = TokenClaim{}
+	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenClaim) ProtoMessage() {}
+
+func (x *TokenClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenClaim.ProtoReflect.Descriptor instead.
+func (*TokenClaim) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TokenClaim) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *TokenClaim) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *TokenClaim) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *TokenClaim) GetReleased() bool {
+	if x != nil {
+		return x.Released
+	}
+	return false
+}
+
+func (x *TokenClaim) GetReleasedBy() []byte {
+	if x != nil {
+		return x.ReleasedBy
+	}
+	return nil
 }
 
 // Parked is a record of whisper.timers, keyed by delivery id on the user's partition: a delivery that
@@ -354,7 +536,7 @@ type Parked struct {
 
 func (x *Parked) Reset() {
 	*x = Parked{}
-	mi := &file_whisper_v1_state_proto_msgTypes[2]
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +548,7 @@ func (x *Parked) String() string {
 func (*Parked) ProtoMessage() {}
 
 func (x *Parked) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[2]
+	mi := &file_whisper_v1_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +561,7 @@ func (x *Parked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parked.ProtoReflect.Descriptor instead.
 func (*Parked) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{2}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Parked) GetAccepted() *Event {
@@ -627,7 +809,7 @@ type Walk struct {
 
 func (x *Walk) Reset() {
 	*x = Walk{}
-	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +821,7 @@ func (x *Walk) String() string {
 func (*Walk) ProtoMessage() {}
 
 func (x *Walk) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[3]
+	mi := &file_whisper_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +834,7 @@ func (x *Walk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Walk.ProtoReflect.Descriptor instead.
 func (*Walk) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Walk) GetAccepted() *Event {
@@ -719,7 +901,7 @@ type WalkFirst struct {
 
 func (x *WalkFirst) Reset() {
 	*x = WalkFirst{}
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +913,7 @@ func (x *WalkFirst) String() string {
 func (*WalkFirst) ProtoMessage() {}
 
 func (x *WalkFirst) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[4]
+	mi := &file_whisper_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +926,7 @@ func (x *WalkFirst) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WalkFirst.ProtoReflect.Descriptor instead.
 func (*WalkFirst) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WalkFirst) GetBroadcast() []byte {
@@ -798,7 +980,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +992,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[5]
+	mi := &file_whisper_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1005,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Cursor) GetBroadcast() []byte {
@@ -914,7 +1096,7 @@ type Retraction struct {
 
 func (x *Retraction) Reset() {
 	*x = Retraction{}
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1108,7 @@ func (x *Retraction) String() string {
 func (*Retraction) ProtoMessage() {}
 
 func (x *Retraction) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[6]
+	mi := &file_whisper_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1121,7 @@ func (x *Retraction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retraction.ProtoReflect.Descriptor instead.
 func (*Retraction) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Retraction) GetNotificationId() string {
@@ -1004,7 +1186,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1198,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[7]
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1211,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Recall) GetNotificationId() string {
@@ -1100,7 +1282,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1294,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[8]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1307,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Waiting) GetAttempt() int32 {
@@ -1180,7 +1362,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1374,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1387,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Seen) GetHashes() []byte {
@@ -1263,7 +1445,7 @@ type PatchSource struct {
 
 func (x *PatchSource) Reset() {
 	*x = PatchSource{}
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1457,7 @@ func (x *PatchSource) String() string {
 func (*PatchSource) ProtoMessage() {}
 
 func (x *PatchSource) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1470,7 @@ func (x *PatchSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchSource.ProtoReflect.Descriptor instead.
 func (*PatchSource) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PatchSource) GetTopicId() []byte {
@@ -1331,7 +1513,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1525,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1538,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -1418,7 +1600,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[12]
+	mi := &file_whisper_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1612,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[12]
+	mi := &file_whisper_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1625,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -1479,7 +1661,7 @@ var File_whisper_v1_state_proto protoreflect.FileDescriptor
 const file_whisper_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/state.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xbc\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\x8a\x03\n" +
 	"\aProfile\x12\x16\n" +
 	"\x06locale\x18\x01 \x01(\tR\x06locale\x12\x1a\n" +
 	"\btimezone\x18\x02 \x01(\tR\btimezone\x12\x1e\n" +
@@ -1492,13 +1674,29 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\tendpoints\x18\x06 \x03(\v2\x14.whisper.v1.EndpointR\tendpoints\x12%\n" +
 	"\x0echanges_offset\x18\a \x01(\x03R\rchangesOffset\x12\x18\n" +
 	"\areading\x18\x14 \x01(\fR\areading\x12%\n" +
-	"\x0ecreated_offset\x18\x1e \x01(\x03R\rcreatedOffset\"\x8a\x01\n" +
+	"\x0ecreated_offset\x18\x1e \x01(\x03R\rcreatedOffset\x124\n" +
+	"\breleases\x18\x1f \x03(\v2\x18.whisper.v1.TokenReleaseR\breleases\x12\x16\n" +
+	"\x06erased\x18  \x01(\bR\x06erased\"|\n" +
+	"\fTokenRelease\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\fR\x05token\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12%\n" +
+	"\x0echanges_offset\x18\x04 \x01(\x03R\rchangesOffset\"\xa4\x01\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x10\n" +
 	"\x03app\x18\x04 \x01(\tR\x03app\x12(\n" +
-	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\"\x99\b\n" +
+	"\x10registered_at_ms\x18\x05 \x01(\x03R\x0eregisteredAtMs\x12\x18\n" +
+	"\aclaimed\x18\x06 \x01(\bR\aclaimed\"\x93\x01\n" +
+	"\n" +
+	"TokenClaim\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x1a\n" +
+	"\breleased\x18\x04 \x01(\bR\breleased\x12\x1f\n" +
+	"\vreleased_by\x18\x05 \x01(\fR\n" +
+	"releasedBy\"\x99\b\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1644,48 +1842,51 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_whisper_v1_state_proto_goTypes = []any{
-	(Phase)(0),          // 0: whisper.v1.Phase
-	(*Profile)(nil),     // 1: whisper.v1.Profile
-	(*Endpoint)(nil),    // 2: whisper.v1.Endpoint
-	(*Parked)(nil),      // 3: whisper.v1.Parked
-	(*Walk)(nil),        // 4: whisper.v1.Walk
-	(*WalkFirst)(nil),   // 5: whisper.v1.WalkFirst
-	(*Cursor)(nil),      // 6: whisper.v1.Cursor
-	(*Retraction)(nil),  // 7: whisper.v1.Retraction
-	(*Recall)(nil),      // 8: whisper.v1.Recall
-	(*Waiting)(nil),     // 9: whisper.v1.Waiting
-	(*Seen)(nil),        // 10: whisper.v1.Seen
-	(*PatchSource)(nil), // 11: whisper.v1.PatchSource
-	(*Counted)(nil),     // 12: whisper.v1.Counted
-	(*Revocation)(nil),  // 13: whisper.v1.Revocation
-	(*Event)(nil),       // 14: whisper.v1.Event
-	(*Position)(nil),    // 15: whisper.v1.Position
-	(BroadcastState)(0), // 16: whisper.v1.BroadcastState
-	(Lane)(0),           // 17: whisper.v1.Lane
+	(Phase)(0),           // 0: whisper.v1.Phase
+	(*Profile)(nil),      // 1: whisper.v1.Profile
+	(*TokenRelease)(nil), // 2: whisper.v1.TokenRelease
+	(*Endpoint)(nil),     // 3: whisper.v1.Endpoint
+	(*TokenClaim)(nil),   // 4: whisper.v1.TokenClaim
+	(*Parked)(nil),       // 5: whisper.v1.Parked
+	(*Walk)(nil),         // 6: whisper.v1.Walk
+	(*WalkFirst)(nil),    // 7: whisper.v1.WalkFirst
+	(*Cursor)(nil),       // 8: whisper.v1.Cursor
+	(*Retraction)(nil),   // 9: whisper.v1.Retraction
+	(*Recall)(nil),       // 10: whisper.v1.Recall
+	(*Waiting)(nil),      // 11: whisper.v1.Waiting
+	(*Seen)(nil),         // 12: whisper.v1.Seen
+	(*PatchSource)(nil),  // 13: whisper.v1.PatchSource
+	(*Counted)(nil),      // 14: whisper.v1.Counted
+	(*Revocation)(nil),   // 15: whisper.v1.Revocation
+	(*Event)(nil),        // 16: whisper.v1.Event
+	(*Position)(nil),     // 17: whisper.v1.Position
+	(BroadcastState)(0),  // 18: whisper.v1.BroadcastState
+	(Lane)(0),            // 19: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
-	2,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
-	14, // 1: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
-	0,  // 2: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
-	9,  // 3: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
-	4,  // 4: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
-	6,  // 5: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
-	7,  // 6: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
-	5,  // 7: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
-	8,  // 8: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
-	14, // 9: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	15, // 10: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
-	16, // 11: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	17, // 12: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	17, // 13: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
-	11, // 14: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
+	2,  // 1: whisper.v1.Profile.releases:type_name -> whisper.v1.TokenRelease
+	16, // 2: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	0,  // 3: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
+	11, // 4: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
+	6,  // 5: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
+	8,  // 6: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
+	9,  // 7: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
+	7,  // 8: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
+	10, // 9: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
+	16, // 10: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	17, // 11: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
+	18, // 12: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	19, // 13: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	19, // 14: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
+	13, // 15: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -1700,7 +1901,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
