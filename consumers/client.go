@@ -80,7 +80,7 @@ func (c ClientConfig) Options() []kgo.Opt {
 	expand := &expander{}
 	opts := []kgo.Opt{
 		kgo.WithDecompressor(expand),
-		kgo.WithHooks(expand),
+		kgo.WithHooks(expand, newClientMetrics()),
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
 		kgo.DisableClientMetrics(),

@@ -171,6 +171,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	l.cl = cl
 	l.topics = newTopicWatch(cl, cfg.Client.logger(), func(string) { cl.ForceMetadataRefresh() }, l.madeAnew)
 	l.stalls = newStalls(newSkipper(cl, cfg.Client, cfg.Group))
+	PartitionsOwned(cfg.Group)
 	for _, topic := range cfg.Topics {
 		RecordsLost(cfg.Group, topic) // there from the start, so that the first loss is a rise
 	}
@@ -317,6 +318,11 @@ func RecordsLost(group, topic string) *metrics.Counter {
 	return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_records_lost_total{group=%q,topic=%q}`, group, topic))
 }
 
+// PartitionsOwned is how many partitions this process has of those that a group shares out.
+func PartitionsOwned(group string) *metrics.Gauge {
+	return metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_partitions_owned{group=%q}`, group), nil)
+}
+
 // pause stops fetching what is over its bound. A worker may have emptied its queue meanwhile and have
 // resumed before the pause: then it is resumed again.
 func (l *Loop) pause(parts map[string][]int32) {
@@ -353,6 +359,9 @@ func (l *Loop) assigned(_ context.Context, cl *kgo.Client, parts map[string][]in
 		for _, id := range ids {
 			if l.workers[topic] == nil {
 				l.workers[topic] = map[int32]*worker{}
+			}
+			if l.workers[topic][id] == nil {
+				PartitionsOwned(l.cfg.Group).Inc()
 			}
 			l.workers[topic][id] = newWorker(l, topic, id)
 			l.workers[topic][id].part.Generation = generation
@@ -467,6 +476,9 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	gone := map[string][]int32{}
 	for _, w := range going {
 		l.forgetStop(w)
+		if l.workers[w.part.Topic][w.part.ID] != nil {
+			PartitionsOwned(l.cfg.Group).Dec()
+		}
 		delete(l.workers[w.part.Topic], w.part.ID)
 		gone[w.part.Topic] = append(gone[w.part.Topic], w.part.ID)
 	}

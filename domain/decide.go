@@ -311,7 +311,7 @@ func (s *State) park(d *delivery) {
 	}
 	s.put(Park{ID: d.id, Parked: p})
 	if !d.parked {
-		d.parked = true
+		s.nowParked(d)
 		if d.walk != nil {
 			d.leaveSlice()
 			return
@@ -327,6 +327,9 @@ func (s *State) settle(d *delivery) {
 		s.removeDue(d)
 	}
 	delete(s.deliveries, d.id.Hash())
+	if d.parked {
+		s.parked--
+	}
 	rest := s.byUser[d.user()]
 	if i := slices.Index(rest, d); i >= 0 {
 		rest = slices.Delete(rest, i, i+1)

@@ -78,6 +78,7 @@ type State struct {
 	answer     verdict
 
 	deliveries map[DeliveryHash]*delivery
+	parked     int                    // how many of them are
 	byUser     map[string][]*delivery // in order of arrival
 	due        dueHeap
 	// changesAt is the last offset of whisper.changes that is in the users.
@@ -297,7 +298,8 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 // restoreDelivery puts d, which is held, where it stood.
 func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 	s.busy = busy{delivery: d}
-	d.parked, d.phase = true, p.GetPhase()
+	s.nowParked(d)
+	d.phase = p.GetPhase()
 	d.attempt, d.step, d.tries = p.GetAttempt(), p.GetStep(), p.GetTries()
 	s.restoreAttempts(d, p)
 	s.restorePolicy(d, p)
@@ -350,6 +352,33 @@ func (s *State) ReplayHeld() bool {
 
 // Stats are sizes, for metrics.
 type Stats struct{ Users, Connected, InFlight, Parked, Seen, Broadcasts, Away int }
+
+// Sizes are how much the state holds.
+type Sizes struct {
+	// InFlight deliveries are out at a channel or about to be; Parked ones wait, and a restart does not forget them.
+	InFlight, Parked int
+	// Timers are what is to be looked at at a time.
+	Timers int
+	// Away are recipients of broadcasts who wait to be there.
+	Away int
+}
+
+// Sizes costs the same however much there is, but for a look at each broadcast that runs.
+func (s *State) Sizes() Sizes {
+	sizes := Sizes{InFlight: len(s.deliveries) - s.parked, Parked: s.parked, Timers: len(s.due) + len(s.recallsDue)}
+	for _, w := range s.order {
+		sizes.Away += len(w.away) + len(w.later)
+	}
+	return sizes
+}
+
+// nowParked counts a delivery that is held among the parked ones; it stays so until it is settled.
+func (s *State) nowParked(d *delivery) {
+	if !d.parked {
+		d.parked = true
+		s.parked++
+	}
+}
 
 // Stats counts; it walks the deliveries.
 func (s *State) Stats() Stats {

@@ -74,7 +74,8 @@ func (s *State) materialize(w *walk, user string) *delivery {
 	w.forget(user)
 	d := s.openDelivery(w, nil, user, w.idOf(user))
 	s.settleChannels(d)
-	d.parked, d.phase, d.step = true, whisperv1.Phase_PHASE_AWAY, d.socketStep()
+	s.nowParked(d)
+	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
 	s.schedule(d, w.expires())
 	return d
 }
@@ -132,7 +133,7 @@ func (s *State) startLater(w *walk) bool {
 		s.busy = busy{walk: w, user: user}
 		w.forget(user)
 		d := s.openDelivery(w, nil, user, w.idOf(user))
-		d.parked = true
+		s.nowParked(d)
 		w.bucket.spend(1)
 		s.advance(d)
 	}

@@ -268,6 +268,21 @@ func (s *system) proc(name string) *proc {
 	return s.procs[name]
 }
 
+// operations are where the processes that run tell of themselves, by their names.
+func (s *system) operations() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[string]string{}
+	for name, p := range s.procs {
+		select {
+		case <-p.done:
+		default:
+			all[name] = p.ops
+		}
+	}
+	return all
+}
+
 // kill is a crash; the process is started again with restart.
 func (s *system) kill(t *testing.T, name string) {
 	t.Helper()

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -125,8 +127,12 @@ func (w *watch) serverClock(own, server time.Time) {
 func (p *Projector) watching(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	var before *pgxpool.Stat
 	for {
 		p.look(ctx)
+		now := p.store.pool.Stat()
+		p.meters.pool(before, now)
+		before = now
 		select {
 		case <-ctx.Done():
 			return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -62,6 +63,8 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	for _, want := range []string{
 		`whisper_deadletters_total{role="intake",reason="invalid"} `, `whisper_deadletters_total{role="dispatch",reason="invalid"} `,
 		`whisper_records_lost_total{group="whisper-intake",topic="whisper.requests.high"} 0`, `whisper_build_info{version=`,
+		`whisper_partitions_owned{group="whisper-project"} 4`, `whisper_kafka_connections `, `whisper_projections_postgres_connections{state="idle"} `,
+		`whisper_dispatch_parked_deliveries `, `whisper_dispatch_in_flight_deliveries `, `whisper_dispatch_timers `,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
@@ -69,7 +72,12 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		return // Debian's package prometheus has it
+		const sentence = "promtool reads the metrics as Prometheus does; install it (Debian: apt-get install prometheus): %v"
+		if os.Getenv("WHISPER_REQUIRE_REAL") == "1" {
+			t.Fatalf(sentence, err)
+		}
+		t.Logf(sentence, err)
+		return
 	}
 	lint := exec.CommandContext(t.Context(), promtool, "check", "metrics")
 	lint.Stdin = bytes.NewReader(body)
@@ -77,6 +85,75 @@ func TestEveryMetricIsExplained(t *testing.T) {
 		for line := range strings.Lines(string(out)) {
 			if strings.HasPrefix(line, "whisper_") {
 				t.Errorf("promtool: %s", line)
+			}
+		}
+	}
+}
+
+// TestCodeAndPageNameTheSameMetrics: what no running system of a test shows is in both as well, and each has its line of help.
+func TestCodeAndPageNameTheSameMetrics(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join("..", "..")
+	name := regexp.MustCompile(`whisper_(?:build|queue|topic|deadletters|gateway|partitions?|publish|kafka|dispatch|records|delivery|intake|projections|push)_[a-z0-9_]+`)
+	code, helped, told := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && (strings.HasPrefix(entry.Name(), ".") && path != root || entry.Name() == "node_modules") {
+			return fs.SkipDir
+		}
+		rel := filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator)))
+		if !strings.HasSuffix(rel, ".go") || strings.HasSuffix(rel, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		names := code
+		if rel == "ops/metrics.go" {
+			names = helped
+			code["whisper_build_info"] = true
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(strings.TrimSpace(line), "//") {
+				continue
+			}
+			for _, quoted := range regexp.MustCompile("[`\"]"+name.String()+"[`\"{]").FindAllString(line, -1) {
+				names[strings.Trim(quoted, "`\"{")] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range name.FindAllString(string(text), -1) {
+			told[found] = true
+		}
+	}
+	if len(code) < 60 {
+		t.Fatalf("only %d names were found in the code", len(code))
+	}
+	for where, names := range map[string][2]map[string]bool{
+		"docs":                                 {code, told},
+		"the texts of ops/metrics.go":          {code, helped},
+		"the code, though docs name it":        {told, code},
+		"the code, though ops/metrics.go does": {helped, code},
+	} {
+		for name := range names[0] {
+			if !names[1][name] {
+				t.Errorf("%s is not in %s", name, where)
 			}
 		}
 	}

@@ -10,6 +10,9 @@ import (
 )
 
 type roleMetrics struct {
+	// What all partitions of this process hold.
+	inFlight, parked, timers, away *metrics.Gauge
+
 	arrived [3]*metrics.Counter
 	routed  *metrics.Counter
 	pushed  *metrics.Counter
@@ -25,6 +28,10 @@ type roleMetrics struct {
 
 func newRoleMetrics() *roleMetrics {
 	m := &roleMetrics{
+		inFlight:  metrics.GetOrCreateGauge(`whisper_dispatch_in_flight_deliveries`, nil),
+		parked:    metrics.GetOrCreateGauge(`whisper_dispatch_parked_deliveries`, nil),
+		timers:    metrics.GetOrCreateGauge(`whisper_dispatch_timers`, nil),
+		away:      metrics.GetOrCreateGauge(`whisper_dispatch_away_recipients`, nil),
 		routed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="socket"}`),
 		pushed:    metrics.GetOrCreateCounter(`whisper_dispatch_attempts_total{channel="push"}`),
 		takenBack: metrics.GetOrCreateCounter(`whisper_dispatch_recall_pushes_total`),
@@ -58,6 +65,14 @@ func newRoleMetrics() *roleMetrics {
 		m.commands[command] = counters
 	}
 	return m
+}
+
+// holds counts what a partition holds now in the place of what it held before.
+func (m *roleMetrics) holds(before, now domain.Sizes) {
+	m.inFlight.Add(float64(now.InFlight - before.InFlight))
+	m.parked.Add(float64(now.Parked - before.Parked))
+	m.timers.Add(float64(now.Timers - before.Timers))
+	m.away.Add(float64(now.Away - before.Away))
 }
 
 func (m *roleMetrics) steered(command string, known bool) *metrics.Counter {

@@ -130,6 +130,12 @@ func (p *partition) loop() {
 	go p.passEmpty(p.sources, [queues]int64{queueEvents: p.eventsEnd, queueHigh: p.laneEnds[0], queueNormal: p.laneEnds[1], queueLow: p.laneEnds[2]})
 	seal := time.NewTicker(p.role.cfg.CommitInterval)
 	defer seal.Stop()
+	var held domain.Sizes
+	tell := func(now domain.Sizes) {
+		p.role.metrics.holds(held, now)
+		held = now
+	}
+	defer func() { tell(domain.Sizes{}) }()
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for p.ctx.Err() == nil {
@@ -145,6 +151,7 @@ func (p *partition) loop() {
 			case <-seal.C:
 				p.seal()
 				p.commit()
+				tell(p.state.Sizes())
 			default:
 			}
 			continue
@@ -154,6 +161,7 @@ func (p *partition) loop() {
 		case <-seal.C:
 			p.seal()
 			p.commit()
+			tell(p.state.Sizes())
 		case <-p.mail.arrived:
 		case <-due.C:
 		case <-p.ctx.Done():

@@ -178,6 +178,9 @@ func (w *world) decide(in domain.Input) {
 	routed, pushed := len(w.routes), len(w.pushes)
 	open, away := w.openFor(in), w.awayFor(in)
 	w.contain(func() { w.write(w.state.Decide(in, w.now)) })
+	if st, sizes := w.state.Stats(), w.state.Sizes(); st.InFlight != sizes.InFlight || st.Parked != sizes.Parked || st.Away != sizes.Away {
+		w.t.Fatalf("sizes %+v, counted %+v", sizes, st)
+	}
 	w.checkWoken(in, open, w.routes[routed:])
 	w.checkPushed(away, w.pushes[pushed:])
 }
