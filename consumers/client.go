@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -111,6 +112,7 @@ func (c ClientConfig) Await(ctx context.Context) error {
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer cl.Close()
+	var why error // of the last try that was not cut off
 	for wait, said := 250*time.Millisecond, false; ; wait = min(2*wait, 5*time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := ping(attempt, cl)
@@ -122,10 +124,11 @@ func (c ClientConfig) Await(ctx context.Context) error {
 			}
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("kafka at %v did not answer: %w", c.Brokers, err)
+			return fmt.Errorf("kafka at %v did not answer: %w", c.Brokers, cmp.Or(why, err))
 		case IsFatal(err):
 			return fmt.Errorf("kafka at %v refuses: %w (check kafka-sasl-user, kafka-sasl-password and kafka-tls)", c.Brokers, err)
 		}
+		why = err
 		c.logger().Warn("waiting for kafka", "brokers", c.Brokers, "error", err, "next_try", wait)
 		said = true
 		select {

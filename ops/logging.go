@@ -12,11 +12,19 @@ const LogFormats = "auto,text,json"
 
 // NewLogger writes to w, which is told to be a terminal or not.
 func NewLogger(w io.Writer, format string, level slog.Level, terminal bool) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: sayDurations}
 	if format == "json" || format != "text" && !terminal {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// sayDurations writes durations as text ("2.5s") in JSON, too, where they would be nanoseconds.
+func sayDurations(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // ParseLevel reads debug, info, warn or error.

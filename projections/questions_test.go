@@ -82,7 +82,8 @@ const (
 	mostOfSums     = time.Second
 )
 
-var ofSums = regexp.MustCompile(`whisper\.(delivery|template)_stats`)
+// ofSums are questions over many rows: sums, and what is overdue, which looks at the deliveries of each minute of which something is pending.
+var ofSums = regexp.MustCompile(`whisper\.((delivery|template)_stats|overdue)`)
 
 // questions are those of the page for analysts and those of the command line.
 func questions(t testing.TB) []question {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -250,7 +251,7 @@ func report(w io.Writer, settings *settings, name string, err error) int {
 	case err == nil:
 		return exitOK
 	case !errors.As(err, &usage):
-		_, _ = fmt.Fprintf(w, "%s: %s\n", name, err)
+		_, _ = fmt.Fprintf(w, "%s: %s\n", name, distinctLines(err.Error()))
 		return exitError
 	case len(usage.errs) == 1:
 		_, _ = fmt.Fprintf(w, "%s: %s\n", name, settings.explain(usage.errs[0]))
@@ -262,6 +263,17 @@ func report(w io.Writer, settings *settings, name string, err error) int {
 	}
 	_, _ = fmt.Fprintf(w, "`%s --help` lists the settings.\n", name)
 	return exitUsage
+}
+
+// distinctLines leaves out lines that were there before: pgx tries an address with TLS and without, and says twice why neither worked.
+func distinctLines(text string) string {
+	var kept []string
+	for line := range strings.SplitSeq(text, "\n") {
+		if !slices.Contains(kept, line) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
 }
 
 // commandName is the command that a parse error speaks of, as far as parsing came.

@@ -15,8 +15,8 @@ import (
 
 type eventsCmd struct {
 	User         string        `placeholder:"ID" help:"Only this user's; reads one partition instead of all."`
-	Notification string        `placeholder:"ID" help:"Only this notification's."`
-	Delivery     string        `placeholder:"ID" help:"Only this delivery's."`
+	Notification string        `placeholder:"ID" help:"Only this notification's; reads everything, unless --since or --user says less."`
+	Delivery     string        `placeholder:"ID" help:"Only this delivery's; reads from its request's time on."`
 	Since        time.Duration `placeholder:"DURATION" help:"Only the last this long, as in 1h."`
 	Follow       bool          `short:"f" help:"Go on with what happens from now on; with --since, what happened before it first."`
 	Contents     bool          `help:"Show titles, bodies and variables too; they are left out by default, since they are people's."`
@@ -50,6 +50,9 @@ func (c *eventsCmd) Check() error {
 // partitions, so that memory stays bounded.
 const holdFacts = 200_000
 
+// aheadOfClock is how far a request's time may be ahead of the clock of the broker that gives facts theirs: an hour, and some more.
+const aheadOfClock = 2 * time.Hour
+
 func (c *eventsCmd) Run(ctx context.Context, p *process) error {
 	client, err := c.Kafka.toolClient(ctx, p)
 	if err != nil {
@@ -73,6 +76,16 @@ func (c *eventsCmd) Run(ctx context.Context, p *process) error {
 	}}
 	if c.Since > 0 {
 		s.since = p.now().Add(-c.Since)
+	}
+	if id, err := domain.ParseDeliveryID(c.Delivery); err == nil && !c.Follow {
+		// The id tells when it was asked for, by a clock that may be ahead; nothing of it is older.
+		asked := id.Time()
+		if now := p.now(); asked.After(now) {
+			asked = now
+		}
+		if asked = asked.Add(-aheadOfClock); asked.After(s.since) {
+			s.since = asked
+		}
 	}
 	return s.run(ctx, func(rec *kgo.Record) error {
 		f, err := readFact(rec)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
@@ -301,5 +302,44 @@ func TestToolsSayThatKafkaDoesNotAnswer(t *testing.T) {
 	code := run(ctx, []string{"events", "--kafka=127.0.0.1:1"}, nil, &stdout, &stderr)
 	if code != exitError || !strings.Contains(stderr.String(), "kafka at [127.0.0.1:1] did not answer") {
 		t.Errorf("exit code %d, %s", code, stderr.String())
+	}
+}
+
+// TestAnAddressThatRefusesIsToldOnce, though pgx tries it with TLS and without.
+func TestAnAddressThatRefusesIsToldOnce(t *testing.T) {
+	t.Parallel()
+	addr := freeAddr(t)
+	got := whisper(t, nil, "deliveries", "list", "--postgres=postgres://u:p@"+addr+"/x")
+	if got.code != exitError || strings.Count(got.stderr, "connection refused") != 1 {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+// TestOneDeliveryIsReadFromItsTimeOn: a record that is older than its request, which can't be about it, is passed over; so what is printed says where
+// reading began.
+func TestOneDeliveryIsReadFromItsTimeOn(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	now := time.Now()
+	id := domain.NewDeliveryID(now, domain.HashDelivery("n", "mona"))
+	for ago, kind := range map[time.Duration]*whisperv1.Event{
+		24 * time.Hour: {Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 1}}},
+		0:              {Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Attempt: 1}}},
+	} {
+		kind.DeliveryId, kind.NotificationId, kind.UserId, kind.AtUs = id[:], "n", "mona", now.Add(-ago).UnixMicro()
+		value, err := proto.Marshal(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write(t, &kgo.Record{
+			Topic: consumers.TopicEvents, Partition: int32(ago / (24 * time.Hour)), Key: []byte("mona"), Value: value, Timestamp: now.Add(-ago),
+			Headers: []kgo.RecordHeader{{Key: "event", Value: []byte(domain.KindOf(kind))}},
+		})
+	}
+	if got := b.whisper(t, "events", "--delivery="+id.String()); strings.Contains(got, "delivery_sent") || !strings.Contains(got, "delivery_read") {
+		t.Errorf("printed %s", got)
+	}
+	if got := b.whisper(t, "events", "--notification=n"); !strings.Contains(got, "delivery_sent") || !strings.Contains(got, "delivery_read") {
+		t.Errorf("printed %s", got)
 	}
 }

@@ -69,7 +69,7 @@ func (f roleFlags) run(ctx context.Context, p *process, name string, build func(
 	}
 	r := role{client: f.client(name, log), topology: f.Topics.topology(), server: server, log: log, now: p.now}
 	return serving(ctx, server, func(ctx context.Context) error {
-		log.Info("starting", "ops_addr", server.Addr())
+		log.Info("starting", "version", buildVersion().Version, "commit", buildVersion().Commit, "ops_addr", server.Addr())
 		stage(server, "waiting for kafka")
 		if err := r.client.Await(ctx); err != nil {
 			return unlessStopped(ctx, err)
@@ -82,12 +82,36 @@ func (f roleFlags) run(ctx context.Context, p *process, name string, build func(
 		if err != nil {
 			return unlessStopped(ctx, err)
 		}
+		telling, stop := context.WithCancel(ctx)
+		defer stop()
+		go sayReady(telling, server, log, readyEvery)
 		if err := runAll(ctx, server, components...); err != nil {
 			return err
 		}
 		log.Info("stopped")
 		return nil
 	})
+}
+
+// readyEvery is how often a role that is not ready yet is asked whether it is.
+const readyEvery = 100 * time.Millisecond
+
+// sayReady logs, once, that every component of the process does its work.
+func sayReady(ctx context.Context, server *ops.Server, log *slog.Logger, every time.Duration) {
+	began := time.Now()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if len(server.Reasons()) == 0 {
+				log.Info("ready", "took", time.Since(began).Round(time.Millisecond))
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // serving runs work beside the operations server, which ends last. A server that fails ends the work.

@@ -84,8 +84,12 @@ func TestTheLifeOfARole(t *testing.T) {
 	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitOK {
 		t.Errorf("the probe's exit code is %d: %s", got.code, got.stderr)
 	}
+	eventually(t, "the log says that it is ready", func() bool { return strings.Contains(stderr.String(), `"msg":"ready"`) })
 	if code := stop(); code != exitOK {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if log := stderr.String(); !strings.Contains(log, `"msg":"starting","role":"intake","version":"`) || strings.Contains(log, `"next_try":250000000`) || !strings.Contains(log, `"next_try":"250ms"`) {
+		t.Errorf("the log names no version, or durations by number: %s", log)
 	}
 	if got := whisper(t, nil, "health", "--probe", "http://"+ops+"/readyz"); got.code != exitError {
 		t.Errorf("of a process that is gone the probe's exit code is %d", got.code)
