@@ -75,6 +75,12 @@ func (s *State) exhausted(d *delivery) {
 		s.failed(d, d.lastReason)
 		return
 	}
+	if !d.lacking && d.walk == nil { // a broadcast is for the users that there are
+		d.lacking, d.phase = true, whisperv1.Phase_PHASE_BACKOFF
+		d.step, _ = d.pushStep()
+		s.schedule(d, s.now.Add(s.policy.EndpointWait))
+		return
+	}
 	reason := ReasonNoEndpoint
 	if _, known := s.users.profile(d.user()); !known {
 		reason = ReasonUnknownUser

@@ -438,7 +438,8 @@ func TestDecisions(t *testing.T) {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to phone"}},
 			{1, pushFailed("pay", "mona", "phone", 1, prune), []string{"put mona", "releasing mona", "endpoint_pruned", "failed because", "settle 7"}},
-			{2, arrived("pay2", "mona", 8, pushOnly), []string{"suppressed no_endpoint", "settle 8"}},
+			{2, arrived("pay2", "mona", 8, pushOnly), nil},
+			{17, domain.TimePassed{}, []string{"suppressed no_endpoint", "settle 8"}},
 		},
 		"an endpoint that was registered again is kept": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},
@@ -447,12 +448,30 @@ func TestDecisions(t *testing.T) {
 				Attempt: 1, Channel: "apns", Endpoint: "phone", Class: prune, Reason: "Unregistered", InvalidSinceMs: t0.UnixMilli() - 1,
 			}), []string{"failed Unregistered", "settle 7"}},
 		},
-		"a push to nobody we know is suppressed and says why": {
-			{0, arrived("pay", "mona", 7, pushOnly), []string{"suppressed unknown_user", "settle 7"}},
+		"a push to nobody we know waits for a moment, is suppressed and says why": {
+			{0, arrived("pay", "mona", 7, pushOnly), nil},
+			{14, domain.TimePassed{}, nil},
+			{15, domain.TimePassed{}, []string{"suppressed unknown_user", "settle 7"}},
+		},
+		"a profile that is read after the request brings the endpoint": {
+			{0, arrived("pay", "mona", 7, pushOnly), nil},
+			{2, domain.ProfilePatched{User: "mona", Patch: []byte(`{"locale":"en"}`), At: t0, Offset: 1}, []string{"put mona"}},
+			{3, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"phone":{"channel":"apns","token":"t","app":"a"}}}`), At: t0, Offset: 2}, []string{"put mona", "push pay #1 to phone"}},
+			{4, pushed("pay", "mona", "phone", 1), []string{"settle 7"}},
+		},
+		"one that waits for an endpoint can be cancelled": {
+			{0, arrived("pay", "mona", 7, pushOnly), nil},
+			{1, domain.CancelArrived{Source: domain.LaneOffset{Offset: 8}, Event: &whisperv1.Event{NotificationId: "pay"}}, []string{"delivery_cancelled", "settle 7", "settle 8", "cancel pay"}},
+			{15, domain.TimePassed{}, nil},
+		},
+		"one that waits for an endpoint expires": {
+			{0, arrived("pay", "mona", 7, given{channels: []string{domain.ChannelPush}, ttl: 10 * time.Second}), nil},
+			{15, domain.TimePassed{}, []string{"expired ttl", "settle 7"}},
 		},
 		"an endpoint of a channel without a push role is passed over": {
 			{0, domain.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":{"channel":"fcm","token":"t","app":"a"}}}`), At: t0, Offset: 1}, []string{"put mona"}},
-			{0, arrived("pay", "mona", 7, pushOnly), []string{"suppressed no_endpoint", "settle 7"}},
+			{0, arrived("pay", "mona", 7, pushOnly), nil},
+			{15, domain.TimePassed{}, []string{"suppressed no_endpoint", "settle 7"}},
 		},
 		"an answer that does not come is waited for in the timers": {
 			{0, endpoint("mona", "phone"), []string{"put mona"}},

@@ -63,7 +63,7 @@ func (s *State) reconsider(user string, endpoint bool) {
 // waits for a provider is tried at a new endpoint at once.
 func (s *State) pushInstead(d *delivery, endpoint bool) {
 	away := d.phase == whisperv1.Phase_PHASE_AWAY
-	again := d.phase == whisperv1.Phase_PHASE_BACKOFF && d.attempt > 0 && (endpoint || s.channelOf(d) == ChannelSocket)
+	again := d.phase == whisperv1.Phase_PHASE_BACKOFF && (d.attempt > 0 || d.lacking) && (endpoint || s.channelOf(d) == ChannelSocket)
 	if d.stopped || !away && !again || d.pushAfter.After(s.now) || !s.owesPush(d) {
 		return
 	}

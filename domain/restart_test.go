@@ -16,6 +16,7 @@ var lostAtARestart = map[string]string{
 	"doubtful":     "a read ends the retries of a push of which nobody knows what came; without it one more is made",
 	"walk":         "the broadcast's own record has it: a delivery of one is restored by it",
 	"slice":        "what is parked holds no cursor back",
+	"lacking":      "a delivery that is parked may wait once more",
 	"sending":      "the attempts over the socket begin anew, and so does their time",
 	"denied":       "asked again before each attempt, and before anything that reads it",
 	"recount":      "whisper.counters has it, and what was parked before it was counted looks there",

@@ -20,6 +20,9 @@ type Policy struct {
 	// HoldBack is how long a delivery may wait in memory only, holding its offset back; after it, the
 	// delivery is parked. It bounds what a restart replays.
 	HoldBack time.Duration
+	// EndpointWait is how long a delivery that only a push can bring waits for an endpoint of its user, who has none: the
+	// profile may have been written before the request, and be read after it. It is at most half of HoldBack.
+	EndpointWait time.Duration
 	// Retry is for attempts that failed in a way worth another one.
 	Retry Backoff
 	// Resend is for what a socket took and nobody acknowledged.
@@ -46,10 +49,12 @@ func DefaultPolicy() Policy {
 		AckTimeout: 10 * time.Second,
 		AckGrace:   time.Second,
 		HoldBack:   30 * time.Second,
-		Retry:      Backoff{Base: 2 * time.Second, Cap: 15 * time.Minute, Tries: 8},
-		Resend:     Backoff{Base: 30 * time.Second, Cap: 15 * time.Minute},
-		Window:     24 * time.Hour,
-		Spread:     15 * time.Minute,
+
+		EndpointWait: 15 * time.Second,
+		Retry:        Backoff{Base: 2 * time.Second, Cap: 15 * time.Minute, Tries: 8},
+		Resend:       Backoff{Base: 30 * time.Second, Cap: 15 * time.Minute},
+		Window:       24 * time.Hour,
+		Spread:       15 * time.Minute,
 	}
 }
 
@@ -158,6 +163,7 @@ type delivery struct {
 	retry      bool
 	lastReason string
 	pushFailed bool      // no endpoint will take it
+	lacking    bool      // it waits, or has waited, for an endpoint
 	pushAgain  bool      // an endpoint was registered after those that are open
 	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.
