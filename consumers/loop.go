@@ -117,7 +117,7 @@ type Loop struct {
 	joined  bool
 	err     error
 	failed  chan struct{}
-	renewed map[string]bool // topics to read from the start when they are assigned next, whatever was committed
+	renewed map[string]time.Time // topics to read from the start when they are assigned next, whatever was committed; since when
 	// Of partitions that can't go on.
 	stops     map[stopKey]*stop
 	troubles  map[stopKey]*trouble
@@ -138,7 +138,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	cfg.setDefaults()
 	l := &Loop{
 		cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{}),
-		renewed: map[string]bool{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
+		renewed: map[string]time.Time{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
 	}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {

@@ -124,7 +124,7 @@ func (l *Loop) madeAnew(topic string) {
 func (l *Loop) renew(topic string) {
 	l.mu.Lock()
 	parts := slices.Collect(maps.Keys(l.workers[topic]))
-	l.renewed[topic] = true
+	l.renewed[topic] = time.Now()
 	l.mu.Unlock()
 	l.release(map[string][]int32{topic: parts}, false)
 	l.cl.PurgeTopicsFromConsuming(topic)
@@ -135,9 +135,9 @@ func (l *Loop) renew(topic string) {
 func (l *Loop) takeRenewed(topic string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	renewed := l.renewed[topic]
+	at, renewed := l.renewed[topic]
 	delete(l.renewed, topic)
-	return renewed
+	return renewed && time.Since(at) < 2*rebalanceTimeout // later, somebody else has had them, and has committed
 }
 
 func (w *topicWatch) setMissing(topic string, missing bool) {

@@ -117,3 +117,43 @@ func (d *desk) routed(note string) bool {
 	}
 	return false
 }
+
+// A broadcast that met a bug is paused: it can be cancelled, and resumed by a version without the bug.
+func TestABroadcastThatMetABugCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.user("mona", `{"locale":"en"}`)
+	d.cast("news", "x", nil)
+	var id domain.DeliveryID
+	for key, p := range d.parked {
+		if p.GetWalk() != nil {
+			id = domain.DeliveryID([]byte(key))
+		}
+	}
+	d.setAside(domain.Subject{ID: id, Notification: "news"})
+	d.connect("mona")
+	if d.routed("news") {
+		t.Fatal("it is gone on with")
+	}
+	d.do(domain.CancelArrived{Source: domain.LaneOffset{Offset: 99}, Event: &whisperv1.Event{NotificationId: "news"}})
+	for range 4 {
+		d.do(domain.WalkOn{Lane: domain.Low})
+	}
+	d.aside = nil
+	d.restart()
+	d.connect("mona")
+	if d.routed("news") || len(d.parked) > 0 {
+		t.Errorf("after it was cancelled it is sent, or %d are parked", len(d.parked))
+	}
+}
+
+// What comes after a decision (writing, committing) is not about its delivery any more.
+func TestNobodyIsBusyAfterADecision(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.connect("mona")
+	d.send("a", "mona", "x")
+	if of, ok := d.s.Busy(); ok {
+		t.Errorf("%+v is blamed for what comes after its decision", of)
+	}
+}

@@ -158,10 +158,7 @@ func (s *State) broadcast(in BroadcastArrived) {
 	}
 	seen := s.rememberedWalk(w)
 	s.seen.add(seen)
-	if s.aside[w.id] {
-		s.put(Settle{Source: in.Source, Seen: &seen})
-		return
-	}
+	w.paused = s.aside.has(w.id, w.note())
 	if r, told := s.replay[w.id.Hash()]; told {
 		w.again = r.at.Equal(w.id.Time())
 	}

@@ -22,7 +22,7 @@ var Checks = [...]Check{
 	{Name: "collapse", Asks: "Does an older one with its collapse key still wait?", Else: "the older one is suppressed: `collapsed`, naming this one", ask: nil},
 	{Name: "digest", Asks: "Is it gathered with others?", Else: "deferred: `digest`; in the end suppressed: `digested`, naming the digest", ask: (*State).askDigest},
 	{Name: "smart timing", Asks: "Is there a better hour within its category's bound?", Else: "deferred: `smart_timing`", ask: (*State).askTiming},
-	{Name: "channels", Asks: "Which of its channels, but those refused, reaches the user?", Else: "deferred: `away`; suppressed: `no_endpoint`, `unknown_user`; failed", ask: nil},
+	{Name: "channels", Asks: "Which of its channels, but those refused, reaches the user?", Else: "deferred: `away`; suppressed: `no_endpoint`, `unknown_user` (after 15 s, in which an endpoint may still come); failed", ask: nil},
 }
 
 // Check is one of [Checks].

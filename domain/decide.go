@@ -58,6 +58,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.timePassed()
 	}
 	s.tidyWalks()
+	s.busy = busy{} // what comes of the outputs is nobody's
 	return s.out
 }
 
@@ -112,7 +113,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.deliveries[id.Hash()] = d
 	s.byUser[d.user()] = append(s.byUser[d.user()], d)
 
-	if s.aside[id] {
+	if s.aside.has(id, ev.GetNotificationId()) {
 		s.emit(d, internalFailure())
 		s.settle(d)
 		return

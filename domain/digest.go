@@ -62,6 +62,7 @@ func (s *State) closeDigest(d *delivery) {
 	}
 	var members []*delivery
 	for _, o := range slices.Clone(s.byUser[d.user()]) {
+		s.busy = busy{delivery: o}
 		switch {
 		case o.phase != whisperv1.Phase_PHASE_DIGEST || o.digest != d.digest:
 		case o.walk != nil && o.walk.paused && !o.closing:
@@ -70,6 +71,7 @@ func (s *State) closeDigest(d *delivery) {
 			members = append(members, o)
 		}
 	}
+	s.busy = busy{} // a bug in the digest itself is not that of one of its parts
 	category := s.category(d.acc.GetCategory())
 	rule := category.Digest
 	if rule != nil && s.templates[rule.Template].tmpl == nil {

@@ -194,6 +194,7 @@ func (s *State) presenceSeen(in PresenceSeen) {
 func (s *State) wake(user string, opened presence) {
 	s.wakeWalks(user)
 	for _, d := range slices.Clone(s.byUser[user]) {
+		s.busy = busy{delivery: d}
 		switch {
 		case !s.holds(d): // another one of them came in its place
 		case s.wakeable(d):
@@ -299,6 +300,7 @@ func (s *State) unreachable(deliveries []*delivery, node string, incarnation uin
 		if d.phase != whisperv1.Phase_PHASE_SENDING {
 			continue
 		}
+		s.busy = busy{delivery: d}
 		before := len(d.waiting)
 		d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation })
 		if len(d.waiting) < before && !d.openSockets() {

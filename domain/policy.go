@@ -333,9 +333,12 @@ func (s *State) erase(user string, changesOffset int64) {
 	}
 	s.eraseWaiting(user)
 	s.eraseRecalls(user)
-	released := s.claims(user, s.profile(user), nil)
-	if s.users.forgetProfile(user) {
-		s.putReleasing(user, nil, released)
+	// A redelivery may come behind a later registration, which is not forgotten.
+	if old := s.profile(user); old.GetChangesOffset() <= changesOffset {
+		released := s.claims(user, old, nil)
+		if s.users.forgetProfile(user) {
+			s.putReleasing(user, nil, released)
+		}
 	}
 	if s.tally.forget(user) {
 		s.put(Uncount{User: user})

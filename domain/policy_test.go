@@ -44,7 +44,7 @@ func newDesk(t *testing.T) *desk {
 // restart makes the State anew of what it wrote.
 func (d *desk) restart() {
 	d.s = domain.NewState(0, domain.DefaultPolicy())
-	d.s.SetAside(d.aside...)
+	d.s.SetAside(domain.Aside{IDs: d.aside})
 	for user, profile := range d.users {
 		d.s.RestoreUser(user, profile)
 	}

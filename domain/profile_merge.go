@@ -147,6 +147,9 @@ func (e *endpointPatch) merge(into []*whisperv1.Endpoint, at time.Time) []*whisp
 	if i >= 0 {
 		next.App = into[i].GetApp()
 		next.Claimed = into[i].GetClaimed() && into[i].GetChannel() == e.channel && into[i].GetToken() == e.token
+		if next.Claimed { // its release must not seem to be older than the claim
+			next.RegisteredAtMs = max(next.RegisteredAtMs, into[i].GetRegisteredAtMs())
+		}
 	}
 	if e.app != nil {
 		next.App = *e.app

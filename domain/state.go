@@ -107,7 +107,7 @@ type State struct {
 	// let go; nil when the replay is over.
 	replay map[DeliveryHash]replayed
 
-	aside    map[DeliveryID]bool // nil nearly always
+	aside    *aside
 	endAside []asideParked
 	busy     busy
 
@@ -290,7 +290,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 	}
 	d.source = LaneOffset{Lane: d.lane(), Offset: p.GetOffset()}
 	d.request = FingerprintRequest(d.acc.GetRequest())
-	if s.aside[id] {
+	if s.aside.has(id, d.ev.GetNotificationId()) {
 		s.restoreAside(d)
 		return
 	}

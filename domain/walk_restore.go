@@ -21,10 +21,8 @@ func (s *State) restoreWalks() {
 				continue
 			}
 			s.seen.add(s.rememberedWalk(w))
-			if !s.aside[w.id] {
-				walks[w.id] = w
-				s.addWalk(w)
-			}
+			walks[w.id] = w
+			s.addWalk(w)
 		case p.GetCursor() != nil:
 			if id, err := DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {
 				cursors[id] = p.GetCursor()
@@ -46,7 +44,7 @@ func (s *State) restoreWalks() {
 		delete(first, id)
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(first), DeliveryID.Compare) {
-		if !s.aside[id] {
+		if !s.aside.leavesOut(id) {
 			s.dropFirst(id, first[id])
 		}
 	}
@@ -66,14 +64,19 @@ func (s *State) restoreWalks() {
 
 func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 	m := p.GetWalk()
+	id, err := DeliveryIDFromBytes(m.GetAccepted().GetDeliveryId())
+	if err != nil || s.aside.leavesOut(id) {
+		return nil
+	}
+	s.busy = busy{id: id, note: m.GetAccepted().GetNotificationId()}
 	if CheckBroadcast(m.GetAccepted()) != nil {
 		return nil // we never write such a record
 	}
 	lane := LaneOf(m.GetAccepted().GetLane())
 	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
-	s.busy = busy{walk: w}
 	w.restored = true
-	w.paused, w.audience, w.changesAt = m.GetPaused(), m.GetAudience(), m.GetChangesOffset()
+	w.paused = m.GetPaused() || s.aside.has(w.id, w.note())
+	w.audience, w.changesAt = m.GetAudience(), m.GetChangesOffset()
 	w.firstRecords, w.steered = int(m.GetFirstRecords()), m.GetSteered()
 	if ms := m.GetStartedMs(); ms > 0 {
 		w.begun = time.UnixMilli(ms)
@@ -95,7 +98,7 @@ func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 	user := p.GetUserId()
 	s.busy = busy{walk: w, user: user}
-	if s.isAside(w, user) {
+	if s.aside.hasUser(w, user) {
 		s.endAside = append(s.endAside, asideParked{walk: w, user: user})
 		return
 	}

@@ -19,6 +19,15 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return // came after it began
 	}
 	w.tally.walked++
+	if s.aside.hasUser(w, user) {
+		hash := HashDelivery(w.note(), user)
+		r, told := s.replayedOf(w, hash)
+		delete(w.replay, hash)
+		if w.tally.matched++; !told || !r.settled {
+			s.emitFor(w, user, w.idOf(user), internalFailure())
+		}
+		return
+	}
 	waited := false
 	if len(w.replay) > 0 || len(s.replay) > 0 {
 		hash := HashDelivery(w.note(), user)
@@ -51,10 +60,6 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	id := NewDeliveryID(w.id.Time(), hash)
-	if s.aside[id] {
-		s.emitFor(w, user, id, internalFailure())
-		return
-	}
 	if first, dup := s.seen.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
 		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
 			Request: w.acc.GetRequest(), Recipients: 1, RequestedAtMs: w.id.Time().UnixMilli(),

@@ -131,7 +131,8 @@ const (
 func (k *kafka) persist(ctx context.Context, do func() error) error {
 	for wait := persistFirst; ; wait = min(2*wait, persistMost) {
 		err := do()
-		if !consumers.MayPass(err) || ctx.Err() != nil {
+		// A broker that is away counts for none where a topic is made.
+		if !consumers.MayPass(err) && !errors.Is(err, kerr.InvalidReplicationFactor) || ctx.Err() != nil {
 			return err
 		}
 		k.cfg.Logger.Warn("waiting for kafka", "error", err, "next_try", wait)

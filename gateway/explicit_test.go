@@ -102,8 +102,9 @@ func TestALaterAttemptTakesThePlaceOfTheEarlier(t *testing.T) {
 	t.Parallel()
 	n := prepare(t)
 	s, _ := n.opened("mona", true)
+	id := domain.NewDeliveryID(n.clock.now(), domain.HashDelivery("alert", "mona"))
 	for attempt := range int32(3) {
-		n.take(domain.High, "mona", "alert", explicit, func(r *whisperv1.Route) { r.Attempt = attempt + 1 })
+		n.take(domain.High, "mona", "alert", explicit, func(r *whisperv1.Route) { r.DeliveryId, r.Attempt = id[:], attempt+1 })
 		n.pumpAll()
 	}
 	if len(s.recent.entries) != 1 {

@@ -112,6 +112,26 @@ func TestRedriveRefusesWhatDoesNotSayWhereItCameFrom(t *testing.T) {
 	}
 }
 
+// TestRedriveLeavesOutWhispersOwnState: what stood in a changelog once, put back, could send again what was sent.
+func TestRedriveLeavesOutWhispersOwnState(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.write(t, &kgo.Record{Topic: consumers.TopicDeadLetters, Value: []byte("x"), Headers: []kgo.RecordHeader{
+		{Key: consumers.HeaderError, Value: []byte("panic: x")},
+		{Key: consumers.HeaderRole, Value: []byte("dispatch")},
+		{Key: consumers.HeaderTopic, Value: []byte(consumers.TopicTimers)},
+		{Key: consumers.HeaderPartition, Value: []byte("0")},
+		{Key: consumers.HeaderOffset, Value: []byte("4")},
+	}})
+	got := whisper(t, nil, "deadletters", "redrive", "0", "--kafka="+b.addr)
+	if got.code != exitError || !strings.Contains(got.stderr, "which Whisper keeps itself") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+	if got := b.whisper(t, "deadletters", "redrive", "--all"); !strings.Contains(got, "0 were put back") {
+		t.Errorf("--all says %s", got)
+	}
+}
+
 // TestRedriveLeavesOutBatchesThatCouldNotBeRead: there is no record to put back, and an empty one would be a
 // tombstone in some topics.
 func TestRedriveLeavesOutBatchesThatCouldNotBeRead(t *testing.T) {

@@ -3,8 +3,6 @@ package dispatch
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +21,10 @@ import (
 // the same way, and no process ends. Once it is let go, nobody meets it again.
 //
 // Where the decision was about one delivery or broadcast (State.Busy), that is what is set aside, and not the record that
-// came: a delivery ends with the reason internal_error, so a profile that it met the bug with still counts, and nor does
-// a delivery that is due need a record to be blamed. A broadcast is not gone on with; it stays parked for a later version.
+// came: a delivery ends with the reason internal_error, so a profile that it met the bug with still counts, nor does a
+// delivery that is due need a record to be blamed. Each costs its partition a restore, so of a notification that has met
+// it three times the rest is ended with it. A broadcast is paused, and where it meets the bug all the same it is left as it
+// is parked, for a later version.
 //
 // The state is never mended in place: a decision changes several structures, and a half of one is worse than a restore.
 type poison struct {
@@ -32,13 +32,20 @@ type poison struct {
 	mu       sync.Mutex
 	records  map[position]error
 	subjects map[domain.DeliveryID]*poisoned
+	added    int
+	notes    map[string]int // how many subjects of a notification there were
 }
 
 // poisoned is a delivery or broadcast that met a bug.
 type poisoned struct {
-	reason error
-	told   bool // it is among the dead letters
+	reason  error
+	told    bool // it is among the dead letters
+	leftOut bool // a broadcast that met it though it was paused
+	at      int  // its number
 }
+
+// maxBlamed is how many deliveries of a notification are set aside one by one.
+const maxBlamed = 3
 
 type position struct {
 	topic     string
@@ -51,7 +58,7 @@ type position struct {
 const maxPoison = 1_000
 
 func newPoison() *poison {
-	return &poison{records: map[position]error{}, subjects: map[domain.DeliveryID]*poisoned{}}
+	return &poison{records: map[position]error{}, subjects: map[domain.DeliveryID]*poisoned{}, notes: map[string]int{}}
 }
 
 func positionOf(rec *kgo.Record) position { return position{rec.Topic, rec.Partition, rec.Offset} }
@@ -69,23 +76,52 @@ func (q *poison) add(rec *kgo.Record, err error) bool {
 	return true
 }
 
-// addSubject remembers a delivery or broadcast and says whether that is news.
+// addSubject remembers a delivery or broadcast and says whether that is news. Of too many the oldest is forgotten: its end
+// has long been told.
 func (q *poison) addSubject(of domain.Subject, err error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.subjects[of.ID] != nil || len(q.subjects) >= maxPoison {
-		return false
+	if known := q.subjects[of.ID]; known != nil {
+		again := of.User == "" && !known.leftOut
+		known.leftOut = known.leftOut || again
+		return again
 	}
-	q.subjects[of.ID] = &poisoned{reason: err}
+	q.added++
+	if len(q.subjects) >= maxPoison {
+		var oldest domain.DeliveryID
+		for id, p := range q.subjects {
+			if o := q.subjects[oldest]; o == nil || p.at < o.at {
+				oldest = id
+			}
+		}
+		delete(q.subjects, oldest)
+	}
+	if len(q.notes) >= maxPoison {
+		clear(q.notes)
+	}
+	q.subjects[of.ID] = &poisoned{reason: err, at: q.added}
+	q.notes[of.Notification]++
 	q.any.Store(true)
 	return true
 }
 
-// aside are the ids of the subjects.
-func (q *poison) aside() []domain.DeliveryID {
+// aside is what a restore does not take up.
+func (q *poison) aside() (a domain.Aside) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.Collect(maps.Keys(q.subjects))
+	for id, p := range q.subjects {
+		if p.leftOut {
+			a.LeftOut = append(a.LeftOut, id)
+		} else {
+			a.IDs = append(a.IDs, id)
+		}
+	}
+	for note, n := range q.notes {
+		if n >= maxBlamed {
+			a.Notifications = append(a.Notifications, note)
+		}
+	}
+	return a
 }
 
 // untold is why a delivery or broadcast is set aside, for who has something to tell of it: once.

@@ -38,3 +38,38 @@ func TestARecordThatMeetsABugIsKnownTheNextTime(t *testing.T) {
 		t.Errorf("what is due: %v", err)
 	}
 }
+
+// A notification that meets a bug again and again costs a restore three times, not one for each of its users; a broadcast
+// is paused, then left out.
+func TestABugOfAWholeNotificationIsBoundedInRestores(t *testing.T) {
+	t.Parallel()
+	q, bug := newPoison(), errors.New("bug")
+	subject := func(user string) domain.Subject {
+		return domain.Subject{ID: domain.NewDeliveryID(time.UnixMilli(1), domain.HashDelivery("news", user)), Notification: "news", User: user}
+	}
+	for i, user := range []string{"a", "b", "c"} {
+		if got := q.aside(); len(got.IDs) != i || len(got.Notifications) > 0 {
+			t.Fatalf("after %d: %+v", i, got)
+		}
+		if !q.addSubject(subject(user), bug) || q.addSubject(subject(user), bug) {
+			t.Fatalf("%s is news, and only once", user)
+		}
+	}
+	if got := q.aside(); len(got.IDs) != 3 || len(got.Notifications) != 1 || got.Notifications[0] != "news" || len(got.LeftOut) > 0 {
+		t.Errorf("set aside: %+v", got)
+	}
+	for i, news := range []bool{true, true, false} {
+		if q.addSubject(subject(""), bug) != news {
+			t.Errorf("time %d: a broadcast is paused, then left out, then nothing helps", i+1)
+		}
+	}
+	if got := q.aside(); len(got.LeftOut) != 1 || len(got.IDs) != 3 {
+		t.Errorf("set aside: %+v", got)
+	}
+	for i := range 2 * maxPoison {
+		q.addSubject(subject(strings.Repeat("x", 1+i%50)+string(rune('a'+i%26))+time.Duration(i).String()), bug)
+	}
+	if len(q.subjects) > maxPoison {
+		t.Errorf("%d are remembered", len(q.subjects))
+	}
+}

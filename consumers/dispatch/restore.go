@@ -22,7 +22,7 @@ import (
 // Feedback (whisper.events) and profile changes come through the group from their committed offsets.
 func (p *partition) restore(ctx context.Context) (err error) {
 	begin := time.Now()
-	p.state.SetAside(p.role.poison.aside()...)
+	p.state.SetAside(p.role.poison.aside())
 	if err := p.bounds(ctx); err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (w *world) restoreOnce() {
 	policy := domain.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
 	w.state = domain.NewState(0, policy)
-	w.state.SetAside(w.aside...)
+	w.state.SetAside(domain.Aside{IDs: w.aside})
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)

@@ -33,12 +33,12 @@ func (w *world) openFor(in domain.Input) []*whisperv1.Event {
 // openOf are the deliveries of a user that dispatch has, and of which nothing says the end.
 func (w *world) openOf(user string) []*whisperv1.Event {
 	over, dropped := map[string]bool{}, map[int64]bool{}
-	took := map[string]string{} // by notification: the user's delivery that a socket or a provider took last
+	took := map[string]string{} // by notification: the user's delivery that a socket or a provider took last, or may have taken
 	for _, ev := range w.events {
 		if endedBy(ev) {
 			over[string(ev.GetDeliveryId())] = true
 		}
-		if ev.GetUserId() == user && ev.GetDeliverySent() != nil {
+		if ev.GetUserId() == user && mayHaveReached(ev) {
 			took[ev.GetNotificationId()] = string(ev.GetDeliveryId())
 		}
 		if ev.GetUserId() == user && ev.GetDeliveryRead() != nil && !domain.ProvenRead(ev) { // it may be true
