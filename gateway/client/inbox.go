@@ -28,6 +28,7 @@ type inbox struct {
 	seen     window
 	receipts latest
 	offered  int           // the lane of what the channel's receiver is offered
+	inHand   string        // its id
 	passed   chan struct{} // something more urgent has come meanwhile
 	idle     chan struct{} // closed while there is no worker
 	working  bool
@@ -108,6 +109,9 @@ func (in *inbox) takeBack(id string) (waited bool) {
 			}
 		}
 	}
+	if in.channel != nil && in.inHand == id {
+		lane = max(lane, in.offered) // it goes back to its lane when something more urgent comes
+	}
 	in.mu.Unlock()
 	return in.push(lane, entry{retracted: id})
 }
@@ -177,7 +181,7 @@ func (in *inbox) next() (entry, int, bool) {
 			if in.lanes[lane] = queue[1:]; len(queue) == 1 {
 				in.lanes[lane] = nil
 			}
-			in.offered = lane
+			in.offered, in.inHand = lane, e.note.ID
 			select {
 			case <-in.passed: // by what was taken out now
 			default:
@@ -195,6 +199,7 @@ func (in *inbox) handled(n Notification, err error) {
 	in.mu.Lock()
 	session := in.pending[k]
 	delete(in.pending, k)
+	in.inHand = ""
 	if err == nil {
 		in.seen.add(k)
 	}
