@@ -161,12 +161,14 @@ func (g *Gateway) open(s *session, handshake []byte, refusal error) {
 	if displaced := s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)); displaced != nil {
 		displaced.close(closeTooMany, "too many connections of this user: this one was silent longest", false)
 	}
+	// Asked before anything is written, which takes a while: who has joined before the drain is asked to leave by it.
+	late := !g.serving()
 	s.link.start() // before anybody writes: a write that is blocked needs the poller
 	s.flushNow()
 	if s.revoked() { // while it was let in
 		s.close(closeUnauthorized, errRevoked.Error(), false)
 	}
-	if !g.serving() { // drain may have passed by between admit and join
+	if late { // drain may have passed by between admit and join
 		s.close(closeRestarting, "the node is restarting", false)
 	}
 }
