@@ -77,22 +77,25 @@ const mergeSQL = `
 		WHERE s.day = $1 AND s.minute = l.minute AND s.lane = l.lane AND s.category = l.category AND s.channel = l.channel AND s.status = l.status AND s.partition = l.partition
 		RETURNING s.minute, s.lane, s.category, s.channel, s.status, s.count,
 			CASE WHEN s.latencies IS NULL THEN s.buckets ELSE array_cat(s.buckets, $.pack_buckets(s.latencies)) END AS buckets
+	), sums AS MATERIALIZED ( -- few to a minute: putting histograms in a row copies them each time
+		SELECT minute, lane, category, channel, status, sum(count)::bigint AS count, $.add_packed($.concat_buckets(buckets), NULL) AS buckets
+		FROM gone GROUP BY minute, lane, category, channel, status
 	), minutes AS (
 		INSERT INTO $.delivery_stat_shards AS s (day, minute, lane, category, channel, status, partition, count, buckets)
-		SELECT $1::date, minute, lane, category, channel, status, -1, sum(count)::bigint, $.add_packed($.concat_buckets(buckets), NULL)
-		FROM gone GROUP BY minute, lane, category, channel, status ORDER BY minute, lane, category, channel, status
+		SELECT $1::date, minute, lane, category, channel, status, -1, count, buckets
+		FROM sums ORDER BY minute, lane, category, channel, status
 		ON CONFLICT (minute, lane, category, channel, status, partition, day) DO UPDATE SET
 			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)
 	), hours AS (
 		INSERT INTO $.delivery_stat_hours AS s (day, hour, lane, category, channel, status, count, buckets)
 		SELECT $1::date, date_trunc('hour', minute, 'UTC'), lane, category, channel, status, sum(count)::bigint, $.add_packed($.concat_buckets(buckets), NULL)
-		FROM gone GROUP BY 2, lane, category, channel, status ORDER BY 2, lane, category, channel, status
+		FROM sums GROUP BY 2, lane, category, channel, status ORDER BY 2, lane, category, channel, status
 		ON CONFLICT (hour, lane, category, channel, status) DO UPDATE SET
 			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)
 	), days AS (
 		INSERT INTO $.delivery_stat_days AS s (day, lane, category, channel, status, count, buckets)
 		SELECT $1::date, lane, category, channel, status, sum(count)::bigint, $.add_packed($.concat_buckets(buckets), NULL)
-		FROM gone GROUP BY lane, category, channel, status ORDER BY lane, category, channel, status
+		FROM sums GROUP BY lane, category, channel, status ORDER BY lane, category, channel, status
 		ON CONFLICT (day, lane, category, channel, status) DO UPDATE SET
 			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)
 	)

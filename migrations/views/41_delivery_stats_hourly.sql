@@ -1,4 +1,4 @@
--- revision 1
+-- revision 2
 CREATE OR REPLACE VIEW delivery_stats_hourly AS
 SELECT
     hour, lane, category, channel, status, count,
@@ -11,10 +11,11 @@ FROM (
     FROM (
         SELECT hour, lane, category, channel, status, count, buckets, day FROM delivery_stat_hours
         UNION ALL
-        -- What was not merged yet: the last hour, and what was told of older ones since.
-        SELECT date_trunc('hour', minute, 'UTC'), lane, category, channel, status, count,
-            CASE WHEN latencies IS NULL THEN buckets ELSE array_cat(buckets, pack_buckets(latencies)) END, day
-        FROM delivery_stat_shards WHERE partition >= 0
+        -- What was not merged yet: the last hour, and what was told of older ones since. A minute first: putting histograms
+        -- in a row copies them each time, so rows of many thousands would take a time that grows with their square.
+        SELECT date_trunc('hour', minute, 'UTC'), lane, category, channel, status, sum(count),
+            add_packed(concat_buckets(CASE WHEN latencies IS NULL THEN buckets ELSE array_cat(buckets, pack_buckets(latencies)) END), NULL), day
+        FROM delivery_stat_shards WHERE partition >= 0 GROUP BY minute, lane, category, channel, status, day
     ) AS parts GROUP BY hour, lane, category, channel, status, day
 ) AS summed CROSS JOIN LATERAL bucket_quantiles(buckets) AS q WHERE count <> 0;
 COMMENT ON VIEW delivery_stats_hourly IS 'Deliveries by the hour of their request and by where they stand now, with the time that it took to get there.';

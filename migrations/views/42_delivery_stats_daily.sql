@@ -1,4 +1,4 @@
--- revision 1
+-- revision 2
 CREATE OR REPLACE VIEW delivery_stats_daily AS
 SELECT
     day, lane, category, channel, status, count,
@@ -10,10 +10,10 @@ FROM (
     FROM (
         SELECT day, lane, category, channel, status, count, buckets FROM delivery_stat_days
         UNION ALL
-        -- What was not merged yet: the last hour, and what was told of older ones since.
-        SELECT day, lane, category, channel, status, count,
-            CASE WHEN latencies IS NULL THEN buckets ELSE array_cat(buckets, pack_buckets(latencies)) END
-        FROM delivery_stat_shards WHERE partition >= 0
+        -- What was not merged yet: the last hour, and what was told of older ones since. A minute first, as in the hourly view.
+        SELECT day, lane, category, channel, status, sum(count),
+            add_packed(concat_buckets(CASE WHEN latencies IS NULL THEN buckets ELSE array_cat(buckets, pack_buckets(latencies)) END), NULL)
+        FROM delivery_stat_shards WHERE partition >= 0 GROUP BY minute, lane, category, channel, status, day
     ) AS parts GROUP BY day, lane, category, channel, status
 ) AS summed CROSS JOIN LATERAL bucket_quantiles(buckets) AS q WHERE count <> 0;
 COMMENT ON VIEW delivery_stats_daily IS 'Deliveries by the day of their request and by where they stand now, with the time that it took to get there.';
