@@ -374,3 +374,30 @@ func BenchmarkCounts(b *testing.B) {
 		})
 	}
 }
+
+// TestADayThatIsNotMergedAnswers: a day of every minute from every user partition, in one group. What grew with the square
+// of its rows took minutes; the bound is for that.
+func TestADayThatIsNotMergedAnswers(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	st, err := openStore(db, migrations.Schema, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.close()
+	day := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	if err := st.ensureDays(t.Context(), []int32{int32(day.Unix() / 86_400)}); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, db, `INSERT INTO whisper.delivery_stat_shards (day, minute, lane, category, channel, status, partition, count, buckets)
+		SELECT '2026-11-23', '2026-11-23 00:00Z'::timestamptz + m * interval '1 minute', 'normal', 'c', 'apns', 'sent', p, 20, whisper.pack_buckets(array_fill(0::bigint, ARRAY[10]) || ARRAY[12, 36, 108, 48, 24]::bigint[])
+		FROM generate_series(0, 1439) AS m, generate_series(1, 96) AS p`)
+	within := db + "&statement_timeout=60000"
+	for view, want := range map[string]string{"daily": "2764800", "hourly": "115200"} {
+		for _, got := range queryTexts(t, within, "SELECT count::text FROM whisper.delivery_stats_"+view) {
+			if got != want {
+				t.Errorf("%s: %s deliveries, want %s", view, got, want)
+			}
+		}
+	}
+}
