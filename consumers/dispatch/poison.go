@@ -21,8 +21,8 @@ import (
 // the same way, and no process ends. Once it is let go, nobody meets it again.
 //
 // Where the decision was about one delivery or broadcast (State.Busy), that is what is set aside, and not the record that
-// came: a delivery ends with the reason internal_error, so a profile that it met the bug with still counts, nor does a
-// delivery that is due need a record to be blamed. Each costs its partition a restore, so of a notification that has met
+// came: a delivery ends with the reason internal_error. So the profile that was being taken still counts, and a delivery
+// that is due, for which no record came, can be set aside, too. Each costs its partition a restore, so of a notification that has met
 // it three times the rest is ended with it. A broadcast is paused, and where it meets the bug all the same it is left as it
 // is parked, for a later version.
 //
