@@ -133,7 +133,7 @@ func ParseCategory(name string, value []byte) (*Category, error) {
 func (c *Category) readField(at int, name, raw string, p *problems) {
 	switch at {
 	case 0:
-		c.Channels = p.channels(name, raw)
+		c.Channels = readChannels(name, raw, p)
 	case 1:
 		c.Mandatory = p.truth(name, raw)
 	case 2:
@@ -312,4 +312,36 @@ func (c *Categories) any(match func(*Category) bool) bool {
 		}
 	}
 	return false
+}
+
+// readChannels reads a list of channels that this version can send over.
+func readChannels(path, raw string, p *problems) []string {
+	if raw[0] != '[' {
+		p.add(WordWrongType, "%s must be a list, not %s", path, jsonKind(raw))
+		return nil
+	}
+	var found []string
+	list := jsonCursor{s: raw}
+	for item, ok := list.item(); ok; item, ok = list.item() {
+		before := p.count()
+		channel := p.text(path, item)
+		switch {
+		case p.count() > before:
+			continue
+		case slices.Contains(found, channel):
+			p.add(WordChannel, "%s repeats %s", path, cited(channel))
+			continue
+		case !slices.Contains(channelsThatWork, channel) && slices.Contains(channelNames, channel):
+			p.add(WordUnavailable, "%s: %s is not available in this version; %s are", path, channel, strings.Join(channelsThatWork, ", "))
+		case !slices.Contains(channelNames, channel):
+			p.add(WordChannel, "%s: unknown channel %s; known are %s", path, cited(channel), strings.Join(channelNames, ", "))
+		}
+		if found = append(found, channel); len(found) > len(channelNames) {
+			break
+		}
+	}
+	if len(found) == 0 && !p.any() {
+		p.add(WordChannel, "%s is empty: leave it out for %s", path, strings.Join(defaultChannels, ", "))
+	}
+	return found
 }

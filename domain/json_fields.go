@@ -1,10 +1,12 @@
 package domain
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Readers of single fields that records of upstream have in common; each complains by itself.
@@ -69,34 +71,29 @@ func (p *problems) duration(path, raw string, most time.Duration) time.Duration 
 	return 0
 }
 
-// channels reads a list of channels that this version can send over.
-func (p *problems) channels(path, raw string) []string {
-	if raw[0] != '[' {
-		p.add(WordWrongType, "%s must be a list, not %s", path, jsonKind(raw))
+// orNull reads a string that check makes canonical; a null is "".
+func (p *problems) orNull(path, raw string, check func(string) (string, error)) *string {
+	if raw == "null" {
+		return new(string)
+	}
+	before := p.count()
+	s := p.text(path, raw)
+	if p.count() > before {
 		return nil
 	}
-	var found []string
-	list := jsonCursor{s: raw}
-	for item, ok := list.item(); ok; item, ok = list.item() {
-		before := p.count()
-		channel := p.text(path, item)
-		switch {
-		case p.count() > before:
-			continue
-		case slices.Contains(found, channel):
-			p.add(WordChannel, "%s repeats %s", path, cited(channel))
-			continue
-		case !slices.Contains(channelsThatWork, channel) && slices.Contains(channelNames, channel):
-			p.add(WordUnavailable, "%s: %s is not available in this version; %s are", path, channel, strings.Join(channelsThatWork, ", "))
-		case !slices.Contains(channelNames, channel):
-			p.add(WordChannel, "%s: unknown channel %s; known are %s", path, cited(channel), strings.Join(channelNames, ", "))
-		}
-		if found = append(found, channel); len(found) > len(channelNames) {
-			break
-		}
+	canonical, err := check(s)
+	if err != nil {
+		p.add(WordProfile, "%s %s %v", path, cited(s), err)
+		return nil
 	}
-	if len(found) == 0 && !p.any() {
-		p.add(WordChannel, "%s is empty: leave it out for %s", path, strings.Join(defaultChannels, ", "))
+	return &canonical
+}
+
+// freeBytes is [problems.free] for JSON that came inside Protobuf.
+func (p *problems) freeBytes(path string, value []byte, most int) []byte {
+	if !utf8.Valid(value) || !json.Valid(value) {
+		p.add(WordMalformed, "%s is not JSON", path)
+		return nil
 	}
-	return found
+	return p.free(path, strings.Trim(string(value), " \t\r\n"), most)
 }

@@ -47,3 +47,21 @@ func (c localClock) left(at time.Time) time.Duration {
 	wants := time.Duration(c.hour)*time.Hour + time.Duration(c.minute)*time.Minute
 	return (wants - shows + day) % day
 }
+
+// isClock: 00:00 to 23:59.
+func isClock(s string) bool {
+	if len(s) != 5 || s[2] != ':' {
+		return false
+	}
+	for _, i := range [...]int{0, 1, 3, 4} {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s[:2] <= "23" && s[3] <= '5'
+}
+
+// clock reads what isClock has checked.
+func clock(s string) int {
+	return (int(s[0]-'0')*10+int(s[1]-'0'))*60 + int(s[3]-'0')*10 + int(s[4]-'0')
+}

@@ -4,18 +4,16 @@ import (
 	_ "embed"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/klivvr/whisper/domain/locale"
 )
 
 // The limits of a profile.
 const (
-	MaxProfileBytes  = 64 << 10 // of one patch, and of all patches merged
-	MaxEndpoints     = 32       // in one patch
-	MaxTokenBytes    = 4 << 10  // a Web Push subscription is the longest
-	MaxAppBytes      = 256
-	maxTimezoneBytes = 64
+	MaxProfileBytes = 64 << 10 // of one patch, and of all patches merged
+	MaxEndpoints    = 32       // in one patch
+	MaxTokenBytes   = 4 << 10  // a Web Push subscription is the longest
+	MaxAppBytes     = 256
 )
 
 // ProfilePatch is a valid value of whisper.profiles: an RFC 7396 merge patch of a user's profile. What
@@ -76,7 +74,7 @@ func ParseProfilePatch(value []byte) (ProfilePatch, error) {
 func (patch *ProfilePatch) readField(at int, name, raw string, p *problems) {
 	switch at {
 	case 0:
-		patch.locale = p.orNull(name, raw, CanonicalLocale)
+		patch.locale = p.orNull(name, raw, locale.Canonical)
 		patch.respelt = patch.locale != nil && *patch.locale != "" && raw != `"`+*patch.locale+`"`
 	case 1:
 		patch.timezone = p.orNull(name, raw, knownTimezone)
@@ -94,24 +92,6 @@ func (patch *ProfilePatch) readField(at int, name, raw string, p *problems) {
 		patch.quietHours = raw
 		readQuietHours(raw, p)
 	}
-}
-
-// orNull reads a string that check makes canonical; a null is "".
-func (p *problems) orNull(path, raw string, check func(string) (string, error)) *string {
-	if raw == "null" {
-		return new(string)
-	}
-	before := p.count()
-	s := p.text(path, raw)
-	if p.count() > before {
-		return nil
-	}
-	canonical, err := check(s)
-	if err != nil {
-		p.add(WordProfile, "%s %s %v", path, cited(s), err)
-		return nil
-	}
-	return &canonical
 }
 
 func (patch *ProfilePatch) readEndpoints(raw string, p *problems) {
@@ -237,58 +217,4 @@ func readQuietHours(raw string, p *problems) {
 			p.add(WordTime, `quiet_hours.%s %s is not a time of day such as "22:00"`, field, cited(s))
 		}
 	}
-}
-
-// isClock: 00:00 to 23:59.
-func isClock(s string) bool {
-	if len(s) != 5 || s[2] != ':' {
-		return false
-	}
-	for _, i := range [...]int{0, 1, 3, 4} {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s[:2] <= "23" && s[3] <= '5'
-}
-
-// badTimezone is why a name is refused.
-const badTimezone = nameError(`is not a time zone of the IANA database such as "Africa/Cairo"`)
-
-type nameError string
-
-func (e nameError) Error() string { return string(e) }
-
-// CanonicalLocale gives a locale's name its usual spelling (AR_eg → ar-EG, iw → he), so that equal ones compare equal:
-// see [locale.Parse].
-func CanonicalLocale(s string) (string, error) {
-	l, err := locale.Parse(s)
-	if err != nil {
-		return "", err
-	}
-	return l.Name, nil
-}
-
-// The names of the IANA time zone database as Go 1.26 carries it. Names rather than rules: loading a
-// zone reads files, and only the role that works with it may do so. A zone that is made later is refused
-// until the list is made anew (one or two a year are):
-//
-//	unzip -Z1 $(go env GOROOT)/lib/time/zoneinfo.zip | grep -v '/$' | LC_ALL=C sort > timezones.txt
-//
-//go:embed timezones.txt
-var timezoneList string
-
-var timezones = sync.OnceValue(func() map[string]struct{} {
-	names := map[string]struct{}{}
-	for name := range strings.Lines(timezoneList) {
-		names[strings.TrimSpace(name)] = struct{}{}
-	}
-	return names
-})
-
-func knownTimezone(s string) (string, error) {
-	if _, ok := timezones()[s]; !ok || len(s) > maxTimezoneBytes {
-		return "", badTimezone
-	}
-	return s, nil
 }

@@ -2,8 +2,12 @@ package domain
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // profileView reads single fields of a user as [State] holds it: an encoded whisperv1.Profile. A walk over
@@ -114,4 +118,19 @@ func uvarint(s string) (value uint64, n int) {
 		}
 	}
 	return 0, 0
+}
+
+// channels are those of the user's endpoints, each once.
+func (v profileView) channels() []string {
+	p := &whisperv1.Profile{}
+	if v == "" || proto.Unmarshal([]byte(v), p) != nil {
+		return []string{}
+	}
+	all := []string{}
+	for _, e := range p.GetEndpoints() {
+		if !slices.Contains(all, e.GetChannel()) {
+			all = append(all, e.GetChannel())
+		}
+	}
+	return all
 }

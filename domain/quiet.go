@@ -36,11 +36,6 @@ func readQuiet(text string) (q quietHours, ok bool) {
 	return q, seen == 3 && q.from != q.to
 }
 
-// clock reads what isClock has checked.
-func clock(s string) int {
-	return (int(s[0]-'0')*10+int(s[1]-'0'))*60 + int(s[3]-'0')*10 + int(s[4]-'0')
-}
-
 // has says whether a minute of the day is quiet; from 22:00 to 07:00 goes over midnight.
 func (q quietHours) has(minute int) bool {
 	if q.from < q.to {

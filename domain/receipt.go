@@ -41,19 +41,3 @@ func (id DeliveryID) Timeless() bool { return [6]byte(id[:6]) == [6]byte{} }
 // ProvenRead says whether the node that tells of a read held the attempt itself. Any other read is a client's word about
 // an id, which it may have guessed: it counts only for a delivery that was handed out, see readBy.
 func ProvenRead(ev *whisperv1.Event) bool { return ev.GetDeliveryRead().GetAttempt() > 0 }
-
-// readBy takes a read of d: it settles d if the node held the attempt, or if an attempt may have reached the user. Any
-// other read is of something else (a guess, or an earlier delivery of the same id), and changes nothing. One that is quicker
-// than the attempt's fact, which a node holds for 50 ms, costs one more send.
-//
-// While facts from before a restart are read again, a restored delivery was handed out already, whatever came first: a
-// read that was made up before its attempt would count now. So only proven ones do; that, too, costs one more send.
-func (s *State) readBy(d *delivery, ev *whisperv1.Event) {
-	handedOut := s.replay == nil && (d.socketTook || d.pushTook || d.doubtful)
-	if ProvenRead(ev) || handedOut {
-		s.settle(d)
-	}
-}
-
-// about says whether a fact with this id is about d. A fact without a time is about whatever has the same hash.
-func (d *delivery) about(id DeliveryID) bool { return id == d.id || id.Timeless() }

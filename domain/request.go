@@ -13,32 +13,11 @@ import (
 const (
 	MaxRequestBytes     = 256 << 10
 	MaxUsers            = 10_000
-	MaxBodyBytes        = 4 << 10
-	MaxTitleBytes       = 1 << 10
-	MaxLinkBytes        = 2 << 10 // url, image
-	MaxDataBytes        = 8 << 10
 	MaxVariablesBytes   = 8 << 10
-	MaxCategoryBytes    = 64
 	MaxCollapseKeyBytes = 64 // what APNs takes
 	MaxTTL              = 30 * 24 * time.Hour
 	MaxSchedule         = 30 * 24 * time.Hour
 	DefaultTTL          = 24 * time.Hour
-	DefaultCategory     = "default"
-)
-
-// The channels that exist.
-const (
-	ChannelSocket = "socket"
-	ChannelPush   = "push" // whatever endpoints the user has
-	ChannelAPNs   = "apns"
-)
-
-var (
-	// The vocabulary of the contract, and what of it this version can do.
-	channelNames     = namedChannels[:]
-	namedChannels    = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
-	channelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
-	defaultChannels  = []string{ChannelSocket, ChannelPush}
 )
 
 // Request is a valid record of whisper.requests.{lane}: either a notification or a command about an
@@ -319,26 +298,6 @@ func (d *draft) checkCategory() {
 	if problem := badCategory(d.Category); problem != "" {
 		d.add(WordCategory, "category %s %s", cited(d.Category), problem)
 	}
-}
-
-// badCategory says what is wrong with a category, or "". Parts separated by dots let a preference
-// speak of a group later.
-func badCategory(category string) string {
-	const allowed = "lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card"
-	if len(category) > MaxCategoryBytes {
-		return "is longer than 64 bytes"
-	}
-	for part := range strings.SplitSeq(category, ".") {
-		if part == "" {
-			return "has an empty part: " + allowed
-		}
-		for i := range len(part) {
-			if c := part[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-				return "has a character that is not allowed: " + allowed
-			}
-		}
-	}
-	return ""
 }
 
 func (d *draft) checkTTL() {

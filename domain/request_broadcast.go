@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -94,4 +95,24 @@ func (r *Request) CommandEvent(src Source, now time.Time) *whisperv1.Event {
 		ev.Kind = &whisperv1.Event_RetractRequested{RetractRequested: &whisperv1.RetractRequested{Request: src.Position}}
 	}
 	return ev
+}
+
+// CheckBroadcast says why a BroadcastAccepted can't be walked, or nil.
+func CheckBroadcast(ev *whisperv1.Event) error {
+	id, err := DeliveryIDFromBytes(ev.GetDeliveryId())
+	switch {
+	case err != nil:
+		return err
+	case id.Hash() != HashDelivery(ev.GetNotificationId(), ""):
+		return errors.New("delivery_id is not that of the broadcast's own")
+	case ev.GetBroadcastAccepted().GetAccepted() == nil || len(ev.GetBroadcastAccepted().GetAccepted().GetChannels()) == 0:
+		return errors.New("the broadcast says nothing of its deliveries")
+	}
+	if _, err := CompileSegment(ev.GetBroadcastAccepted().GetSegment()); err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	if _, err := parseLocalClock(ev.GetBroadcastAccepted().GetSendAtLocal()); err != nil {
+		return fmt.Errorf("send_at_local: %w", err)
+	}
+	return nil
 }

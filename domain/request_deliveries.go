@@ -133,9 +133,6 @@ func (d *Deliveries) All() iter.Seq[*whisperv1.Event] {
 	}
 }
 
-// Field numbers of whisper.v1.Event that Encode writes itself.
-const eventDeliveryID, eventUserID = 1, 3
-
 // Encode is [Deliveries.Event] on the wire. What the users share is encoded once for all of them, and
 // their own two fields go before it: fields may come in any order.
 func (d *Deliveries) Encode(user string) []byte {

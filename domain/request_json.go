@@ -111,8 +111,6 @@ func (d *draft) texts(path, raw string) []string {
 	return list
 }
 
-var contentFields = []string{"title", "body", "url", "image", "data"}
-
 func (d *draft) readContent(raw string) {
 	if !d.object("content", raw) {
 		return

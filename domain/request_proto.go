@@ -1,9 +1,7 @@
 package domain
 
 import (
-	"encoding/json"
 	"strings"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -102,13 +100,4 @@ func (d *draft) readProtoCommand(req *whisperv1.Request) {
 		d.verb(atRetract, c.Retract)
 	case nil:
 	}
-}
-
-// freeBytes is [problems.free] for JSON that came inside Protobuf.
-func (p *problems) freeBytes(path string, value []byte, most int) []byte {
-	if !utf8.Valid(value) || !json.Valid(value) {
-		p.add(WordMalformed, "%s is not JSON", path)
-		return nil
-	}
-	return p.free(path, strings.Trim(string(value), " \t\r\n"), most)
 }

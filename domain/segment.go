@@ -11,9 +11,6 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // The limits of a segment. Cost is in CEL's own units, roughly a comparison each; what is measured is at worst some
@@ -223,28 +220,4 @@ func celValue(value any) any {
 		return types.NullValue
 	}
 	return value
-}
-
-// channels are those of the user's endpoints, each once.
-func (v profileView) channels() []string {
-	p := &whisperv1.Profile{}
-	if v == "" || proto.Unmarshal([]byte(v), p) != nil {
-		return []string{}
-	}
-	all := []string{}
-	for _, e := range p.GetEndpoints() {
-		if !contains(all, e.GetChannel()) {
-			all = append(all, e.GetChannel())
-		}
-	}
-	return all
-}
-
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }

@@ -153,3 +153,6 @@ func appendNumber(b []byte, field protowire.Number, n int64) []byte {
 	}
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(n))
 }
+
+// Field numbers of whisper.v1.Event that Encode writes itself.
+const eventDeliveryID, eventUserID = 1, 3

@@ -1,32 +1,10 @@
 package domain
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
-
-// CheckBroadcast says why a BroadcastAccepted can't be walked, or nil.
-func CheckBroadcast(ev *whisperv1.Event) error {
-	id, err := DeliveryIDFromBytes(ev.GetDeliveryId())
-	switch {
-	case err != nil:
-		return err
-	case id.Hash() != HashDelivery(ev.GetNotificationId(), ""):
-		return errors.New("delivery_id is not that of the broadcast's own")
-	case ev.GetBroadcastAccepted().GetAccepted() == nil || len(ev.GetBroadcastAccepted().GetAccepted().GetChannels()) == 0:
-		return errors.New("the broadcast says nothing of its deliveries")
-	}
-	if _, err := CompileSegment(ev.GetBroadcastAccepted().GetSegment()); err != nil {
-		return fmt.Errorf("segment: %w", err)
-	}
-	if _, err := parseLocalClock(ev.GetBroadcastAccepted().GetSendAtLocal()); err != nil {
-		return fmt.Errorf("send_at_local: %w", err)
-	}
-	return nil
-}
 
 // cancelHash is what the window of duplicates remembers a cancel by.
 func cancelHash(notification string) DeliveryHash { return HashDelivery(notification, cancelMark) }

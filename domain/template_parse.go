@@ -34,8 +34,8 @@ func ParseTemplate(value []byte) (*Template, error) {
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		switch at, name := record.take(key, &p); at {
 		case 0:
-			if locale := p.orNull(name, raw, CanonicalLocale); locale != nil {
-				t.defaultLocale = *locale
+			if canonical := p.orNull(name, raw, locale.Canonical); canonical != nil {
+				t.defaultLocale = *canonical
 			}
 		case 1:
 			if zone := p.orNull(name, raw, knownTimezone); zone != nil {
@@ -97,7 +97,7 @@ func (t *Template) readLocales(raw string, p *problems) {
 		written, err := jsonText(key)
 		name := ""
 		if err == nil {
-			name, err = CanonicalLocale(written)
+			name, err = locale.Canonical(written)
 		}
 		if err != nil {
 			p.add(WordTemplate, "locales: %s %v", cited(strings.Trim(key, `"`)), locale.ErrUnknown)

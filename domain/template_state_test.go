@@ -10,7 +10,7 @@ import (
 // bodied is a template that says so.
 func bodied(t testing.TB, id, body string, offset int64) domain.TemplateSeen {
 	t.Helper()
-	return domain.TemplateSeen{ID: id, Version: offset, Template: parseTemplate(t, `{"default_locale": "en", "locales": {"en": {"body": "`+body+`", "push": {"body": "short `+body+`"}}}}`)}
+	return domain.TemplateSeen{ID: id, Version: offset, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"body": "`+body+`", "push": {"body": "short `+body+`"}}}}`)}
 }
 
 // templated is a delivery that intake accepted with the record at an offset.
@@ -122,8 +122,17 @@ func TestATemplateThatCannotBeRenderedFailsWithItsReasons(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
-	play(s, 0, domain.TemplateSeen{ID: "bomb", Version: 1, Template: parseTemplate(t, `{"default_locale": "en", "locales": {"en": {"title": "{{ user.attributes.name }}", "body": "{% for i in (1..999999999) %}{% endfor %}"}}}`)})
+	play(s, 0, domain.TemplateSeen{ID: "bomb", Version: 1, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"title": "{{ user.attributes.name }}", "body": "{% for i in (1..999999999) %}{% endfor %}"}}}`)})
 	play(s, 0, bodied(t, "card", "fine", 2))
 	expect(t, play(s, 0, templated("a", "bomb", 1, 1)), "failed template bomb: title: user.attributes.name is missing; body: needs more than 10000 steps: a loop or a value is too long")
 	expect(t, play(s, 0, templated("b", "card", 2, 2)), "socket fine")
+}
+
+func templateOf(t testing.TB, value string) *domain.Template {
+	t.Helper()
+	tmpl, err := domain.ParseTemplate([]byte(value))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tmpl
 }

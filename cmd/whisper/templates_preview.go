@@ -16,6 +16,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/locale"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -51,7 +52,7 @@ func (c *templatesPreviewCmd) Check() error {
 		errs = append(errs, errors.New("profile: takes the place of user, give one of them"))
 	}
 	if c.Locale != "" {
-		if _, err := domain.CanonicalLocale(c.Locale); err != nil {
+		if _, err := locale.Canonical(c.Locale); err != nil {
 			errs = append(errs, fmt.Errorf("locale: %q %w", c.Locale, err))
 		}
 	}

@@ -223,3 +223,13 @@ func (s Set) Choose(reader *Locale) (name string, ok bool) {
 	name, ok = s.reads[reader.Reads]
 	return name, ok
 }
+
+// Canonical gives a locale's name its usual spelling (AR_eg → ar-EG, iw → he), so that equal ones compare equal: see
+// [Parse].
+func Canonical(s string) (string, error) {
+	l, err := Parse(s)
+	if err != nil {
+		return "", err
+	}
+	return l.Name, nil
+}

@@ -1,0 +1,20 @@
+package domain
+
+// The channels that exist.
+const (
+	ChannelSocket = "socket"
+	ChannelPush   = "push" // whatever endpoints the user has
+	ChannelAPNs   = "apns"
+)
+
+var (
+	// The vocabulary of the contract, and what of it this version can do.
+	channelNames     = namedChannels[:]
+	namedChannels    = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
+	channelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
+	defaultChannels  = []string{ChannelSocket, ChannelPush}
+)
+
+// PushChannels are the channels that have a push role. A profile may name endpoints of others, which
+// wait for a version that can reach them.
+var PushChannels = []string{ChannelAPNs}

@@ -1,0 +1,11 @@
+package domain
+
+// The limits of a content, whether a request holds it or a template renders it.
+const (
+	MaxBodyBytes  = 4 << 10
+	MaxTitleBytes = 1 << 10
+	MaxLinkBytes  = 2 << 10 // url, image
+	MaxDataBytes  = 8 << 10
+)
+
+var contentFields = []string{"title", "body", "url", "image", "data"}
