@@ -77,14 +77,29 @@ func (a *audience) take(_ context.Context, n client.Notification) error {
 		b.have.Add(1)
 		return nil
 	}
-	var serial, i int
-	if _, err := fmt.Sscanf(n.ID, "b%d-%d", &serial, &i); err != nil {
-		return nil //nolint:nilerr // somebody else's
-	}
-	if m := a.current.Load(); m != nil && m.serial == serial {
+	if m, i := a.measured(n.ID); m != nil {
 		m.lat.arrive(i, now)
 	}
 	return nil
+}
+
+// handed notes that dispatch could read a delivery.
+func (a *audience) handed(id string, at time.Time) {
+	if m, i := a.measured(id); m != nil {
+		m.lat.handed.arrive(i, at)
+	}
+}
+
+// measured is the measurement that a notification is of, where it is the one that runs now, and its number there.
+func (a *audience) measured(id string) (*measurement, int) {
+	var serial, i int
+	if _, err := fmt.Sscanf(id, "b%d-%d", &serial, &i); err != nil {
+		return nil, 0
+	}
+	if m := a.current.Load(); m != nil && m.serial == serial {
+		return m, i
+	}
+	return nil, 0
 }
 
 func (a *audience) close() {

@@ -14,16 +14,24 @@ type latencies struct {
 	arrived []time.Time
 	count   int
 	changed chan struct{} // one token: something arrived
+
+	handed *latencies // of the same records, until dispatch could read them; only where somebody looks
 }
 
 func newLatencies(n int) *latencies {
-	return &latencies{due: make([]time.Time, n), arrived: make([]time.Time, n), changed: make(chan struct{}, 1)}
+	return &latencies{
+		due: make([]time.Time, n), arrived: make([]time.Time, n), changed: make(chan struct{}, 1),
+		handed: &latencies{due: make([]time.Time, n), arrived: make([]time.Time, n), changed: make(chan struct{}, 1)},
+	}
 }
 
 func (l *latencies) send(i int, due time.Time) {
 	l.mu.Lock()
 	l.due[i] = due
 	l.mu.Unlock()
+	if l.handed != nil {
+		l.handed.send(i, due)
+	}
 }
 
 // arrive notes the first arrival of i.
@@ -43,6 +51,9 @@ func (l *latencies) arrive(i int, at time.Time) {
 
 // join adds what another one measured, which is over.
 func (l *latencies) join(other *latencies) {
+	if l.handed != nil {
+		l.handed.join(other.handed)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.due, l.arrived, l.count = append(l.due, other.due...), append(l.arrived, other.arrived...), l.count+other.count

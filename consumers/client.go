@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/klivvr/whisper/domain"
 )
 
 // ClientConfig is how to reach Kafka.
@@ -47,6 +49,16 @@ func (c ClientConfig) Validate() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// ForLane is the configuration of a client that serves one lane alone. A broker throttles by the client id, so each of
+// the urgent lanes has its own: the process's, a dash and the lane. The low lane keeps the process's id, which it shares
+// with what has no lane.
+func (c ClientConfig) ForLane(lane domain.Lane) ClientConfig {
+	if lane != domain.Low {
+		c.ClientID += "-" + lane.String()
+	}
+	return c
 }
 
 func (c ClientConfig) logger() *slog.Logger {

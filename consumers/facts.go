@@ -74,6 +74,19 @@ func (f *Facts) Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.Re
 	f.publisher.Persist(ctx, rec, done)
 }
 
+// FactsByLane writes the facts of the high lane through a publisher of their own, so that what Kafka does to the others'
+// does not hold them up.
+type FactsByLane struct{ High, Others *Facts }
+
+// Publish is [Facts.Publish] of the fact's lane.
+func (f FactsByLane) Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error)) {
+	to := f.Others
+	if domain.LaneOf(ev.GetLane()) == domain.High {
+		to = f.High
+	}
+	to.Publish(ctx, ev, trace, done)
+}
+
 // replaceInvalid replaces what is not UTF-8 in all text of a message.
 func replaceInvalid(m protoreflect.Message) {
 	valid := func(v protoreflect.Value) protoreflect.Value {

@@ -17,6 +17,8 @@ type benchCmd struct {
 
 	Broadcast benchBroadcastCmd `cmd:"" help:"Measure one broadcast: when the connected have it, when its facts are in Postgres, what it does to alerts."`
 
+	Lists benchListsCmd `cmd:"" help:"Measure alerts beside requests that name thousands of users each, on a less urgent lane."`
+
 	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of connections at rest, connects, deliveries, each beside its floor."`
 	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
 	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`

@@ -95,11 +95,20 @@ func pushRole(r role, provider apns.Config, cfg push.Config) ([]component, error
 		apple.Close()
 		return nil, err
 	}
+	urgent, err := consumers.NewPublisher(r.client.ForLane(domain.High), consumers.LingerBulk)
+	if err != nil {
+		publisher.Close()
+		apple.Close()
+		return nil, err
+	}
 	cfg.Client, cfg.Provider, cfg.Now, cfg.Logger = r.client, apple, r.now, r.log
-	cfg.Facts = consumers.NewFacts(publisher, r.topology.Partitions)
+	cfg.Facts = consumers.FactsByLane{
+		High: consumers.NewFacts(urgent, r.topology.Partitions), Others: consumers.NewFacts(publisher, r.topology.Partitions),
+	}
 	cfg.DeadLetters = consumers.NewDeadLetters(publisher, "push")
 	senders, err := push.New(cfg)
 	if err != nil {
+		urgent.Close()
 		publisher.Close()
 		apple.Close()
 		return nil, err
@@ -107,9 +116,9 @@ func pushRole(r role, provider apns.Config, cfg push.Config) ([]component, error
 	r.server.Partitions("push", senders)
 	run := func(ctx context.Context) error {
 		defer apple.Close()
-		return publishing(ctx, publisher, senders.Run)
+		return publishing(ctx, publisher, func(ctx context.Context) error { return publishing(ctx, urgent, senders.Run) })
 	}
-	ready := func() error { return errors.Join(senders.Ready(), publisher.Ready()) }
+	ready := func() error { return errors.Join(senders.Ready(), urgent.Ready(), publisher.Ready()) }
 	return []component{{"push", run, ready}}, nil
 }
 

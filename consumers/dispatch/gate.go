@@ -31,6 +31,7 @@ type turn struct {
 }
 
 type heldRecord struct {
+	to   *consumers.Publisher
 	rec  *kgo.Record
 	done func(error)
 }
@@ -72,10 +73,11 @@ func (g *gate) shut(users []string) bool {
 
 // send writes an attempt to the user, or to those who share the record, at once or when their counts are
 // durable. done is told what became of it, and tells the epoch.
-func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.Message, done func(error)) {
+func (p *partition) send(lane domain.Lane, user string, shared []string, rec *kgo.Record, m proto.Message, done func(error)) {
+	to := p.role.toChannel(lane)
 	e := p.epoch() // of when it was decided: nothing it lets go is committed before it is written
 	if p.gate.idle() {
-		p.publishTo(e, p.role.direct, rec, m, done)
+		p.publishTo(e, to, rec, m, done)
 		return
 	}
 	users := shared
@@ -83,7 +85,7 @@ func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.
 		users = []string{user}
 	}
 	if !p.gate.shut(users) {
-		p.publishTo(e, p.role.direct, rec, m, done)
+		p.publishTo(e, to, rec, m, done)
 		return
 	}
 	e.outstanding.Add(1)
@@ -95,7 +97,7 @@ func (p *partition) send(user string, shared []string, rec *kgo.Record, m proto.
 	for _, user := range users {
 		t.users[user] = struct{}{}
 	}
-	t.sends = append(t.sends, heldRecord{rec, done})
+	t.sends = append(t.sends, heldRecord{to, rec, done})
 }
 
 // count ends a round: its counts are written, and what waits for them is sent when they are acknowledged.
@@ -115,7 +117,7 @@ func (p *partition) count() {
 	left := &atomic.Int64{}
 	left.Store(int64(len(records)))
 	for _, m := range records {
-		p.publishTo(e, p.role.direct, &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id, Headers: p.owner}, m, func(err error) {
+		p.publishTo(e, p.role.urgent, &kgo.Record{Topic: consumers.TopicCounters, Partition: p.id, Headers: p.owner}, m, func(err error) {
 			e.acked(err)
 			if err == nil && left.Add(-1) == 0 { // on an error the partition stops
 				t.acked.Store(true)
@@ -131,7 +133,7 @@ func (p *partition) release() {
 		t := p.gate.waiting[0]
 		p.gate.waiting = p.gate.waiting[1:]
 		for _, s := range t.sends {
-			p.role.direct.Publish(p.ctx, s.rec, s.done)
+			s.to.Publish(p.ctx, s.rec, s.done)
 		}
 	}
 	if len(p.gate.waiting) == 0 {

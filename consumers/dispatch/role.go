@@ -94,7 +94,8 @@ type Role struct {
 	loop    *consumers.Loop
 	reader  *consumers.Reader
 	tails   *consumers.Reader    // looks for strays of earlier owners, behind everything else
-	direct  *consumers.Publisher // at once: the way to the socket
+	urgent  *consumers.Publisher // at once: the way of the high lane to a channel, and what it waits for
+	direct  *consumers.Publisher // at once: the way of the others to a channel
 	bulk    *consumers.Publisher // gathered: facts and changelogs
 	dead    *consumers.DeadLetters
 	tables  *tables
@@ -125,6 +126,9 @@ func New(cfg Config) (*Role, error) {
 	r.bounces = newBounces(r)
 	r.poison, r.junk = newPoison(), newPoison()
 	var err error
+	if r.urgent, err = consumers.NewPublisher(cfg.Client.ForLane(domain.High), 0); err != nil {
+		return nil, err
+	}
 	if r.direct, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
 		return nil, err
 	}
@@ -167,6 +171,7 @@ func topics() []string {
 // Run owns partitions until ctx ends, then hands them over.
 func (r *Role) Run(ctx context.Context) error {
 	defer func() {
+		r.urgent.Close()
 		r.direct.Close()
 		r.bulk.Close()
 		r.reader.Close()
@@ -178,6 +183,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg, sctx := errgroup.WithContext(support)
 	sg.Go(func() error { return r.reader.Run(sctx) })
 	sg.Go(func() error { return r.tails.Run(sctx) })
+	sg.Go(func() error { return r.urgent.Run(sctx) })
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
 	r.tables.forgotten = func(over map[string]uint64) { r.forgetNodes(sctx, over) }
@@ -218,7 +224,7 @@ func (r *Role) Ready() error {
 			return fmt.Errorf("partition %d: still restoring", id)
 		}
 	}
-	return errors.Join(r.direct.Ready(), r.bulk.Ready())
+	return errors.Join(r.urgent.Ready(), r.direct.Ready(), r.bulk.Ready())
 }
 
 // Stopped are the partitions that can't go on, and why.
@@ -273,5 +279,14 @@ func (r *Role) heartbeatsEnd(ctx context.Context) (int64, error) {
 	return end, err
 }
 
-// free is how much room there is for what is decided, on the way to a channel or to the log.
+// toChannel is the lane's way to a channel.
+func (r *Role) toChannel(lane domain.Lane) *consumers.Publisher {
+	if lane == domain.High {
+		return r.urgent
+	}
+	return r.direct
+}
+
+// free is how much room there is for what is decided of the lanes that are not urgent, on the way to a channel or to the
+// log.
 func (r *Role) free() float64 { return min(r.direct.Free(), r.bulk.Free()) }

@@ -24,14 +24,16 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 		case domain.Remember:
 			p.epoch().seen = append(p.epoch().seen, o.Seen)
 		case domain.RouteTo:
-			p.send(o.User, o.Route.GetUsers(), &kgo.Record{
-				Topic: consumers.TopicNode(o.Node), Partition: int32(domain.LaneOf(o.Route.GetLane())),
+			lane := domain.LaneOf(o.Route.GetLane())
+			p.send(lane, o.User, o.Route.GetUsers(), &kgo.Record{
+				Topic: consumers.TopicNode(o.Node), Partition: int32(lane),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
 			}, o.Route, p.routed(p.epoch(), o))
 			p.role.metrics.routed.Add(max(1, len(o.Route.GetUsers())))
 		case domain.PushTo:
-			p.send(o.Push.GetUserId(), nil, &kgo.Record{
-				Topic: consumers.TopicPush(o.Push.GetChannel(), domain.LaneOf(o.Push.GetLane())), Partition: p.id,
+			lane := domain.LaneOf(o.Push.GetLane())
+			p.send(lane, o.Push.GetUserId(), nil, &kgo.Record{
+				Topic: consumers.TopicPush(o.Push.GetChannel(), lane), Partition: p.id,
 				Key: []byte(o.Push.GetUserId()), Headers: traceHeaders(o.Trace),
 			}, o.Push, p.pushed(p.epoch(), o))
 			if o.Push.GetRetract() {

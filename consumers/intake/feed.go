@@ -19,6 +19,8 @@ type feed struct {
 	part *consumers.Partition
 	mark *consumers.Watermark
 	take func(context.Context, *receipt) error
+	out  *outlet
+	work worker
 
 	mu     sync.Mutex
 	owed   int           // records handed to the publisher and not acknowledged yet
@@ -28,8 +30,9 @@ type feed struct {
 
 // Handle takes records until the partition is about to go.
 func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
+	defer f.work.end()
 	for _, rec := range records {
-		if ended(ctx) {
+		if ended(ctx) || !f.work.begin(ctx) {
 			return nil // the rest is handed out again
 		}
 		f.mark.Take(rec.Offset)
@@ -42,6 +45,9 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !f.work.did(ctx, len(rec.Value)) {
+			return nil
 		}
 	}
 	return nil
@@ -108,6 +114,7 @@ type receipt struct {
 
 // write hands the n records that make gives over to the publisher. It returns early when the partition
 // goes; the receipt is then never settled, and the record is handed out again.
+// Many records are written a slice at a time, and no more of them than the outlet has room for.
 func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record) {
 	r.left.Add(int64(n))
 	done := r.done
@@ -116,16 +123,37 @@ func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record
 			return
 		}
 		rec := next(i)
+		if n > 1 {
+			cost := costOf(rec)
+			if !r.feed.work.did(ctx, int(cost)) || !r.room(ctx, cost) {
+				return
+			}
+			done = func(err error) {
+				r.feed.out.lists.Release(cost)
+				r.done(err)
+			}
+		}
 		r.feed.owe(1)
-		r.feed.role.publisher.Publish(ctx, rec, done)
+		r.feed.out.publisher.Publish(ctx, rec, done)
 	}
+}
+
+// room waits until the outlet has room for so much of lists; false when ctx ended before.
+func (r *receipt) room(ctx context.Context, cost int64) bool {
+	lists := r.feed.out.lists
+	if lists.TryAcquire(cost) {
+		return true
+	}
+	var err error
+	r.feed.work.apart(ctx, func() { err = lists.Acquire(ctx, cost) })
+	return err == nil
 }
 
 // refusePart sends what of the record was not taken to the dead letters, besides what write writes; it counts among
 // write's records, of which there must be one more.
 func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, reason *domain.Invalid) {
 	r.feed.owe(1)
-	r.feed.role.dead.PutPart(ctx, r.rec, rest, fields, &consumers.Reason{Word: reason.Word, Err: reason}, r.done)
+	r.feed.out.dead.PutPart(ctx, r.rec, rest, fields, &consumers.Reason{Word: reason.Word, Err: reason}, r.done)
 }
 
 // refuse sends the record to the dead letters.
@@ -136,7 +164,7 @@ func (r *receipt) refuse(ctx context.Context, reason error) {
 	if errors.As(reason, &invalid) {
 		reason = &consumers.Reason{Word: invalid.Word, Err: reason}
 	}
-	r.feed.role.dead.Put(ctx, r.rec, reason, r.done)
+	r.feed.out.dead.Put(ctx, r.rec, reason, r.done)
 }
 
 // done counts acknowledgements. What can't be written because of what it is (too large) sends the record to the
@@ -170,7 +198,7 @@ func (r *receipt) finish() {
 		again.left.Store(1)
 		r.feed.owe(1)
 		// Elsewhere: the publisher, which calls this, must not wait for itself.
-		go r.feed.role.dead.Put(context.Background(), r.rec, &consumers.Reason{Word: "too_large", Err: failure}, again.done)
+		go r.feed.out.dead.Put(context.Background(), r.rec, &consumers.Reason{Word: "too_large", Err: failure}, again.done)
 	default:
 		r.feed.part.Fail(failure)
 	}

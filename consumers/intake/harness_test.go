@@ -27,6 +27,7 @@ var (
 // bench is a fake broker with Whisper's topics, and hands to write and read with.
 type bench struct {
 	testing.TB
+	cluster  *kfake.Cluster
 	client   consumers.ClientConfig
 	producer *kgo.Client
 }
@@ -38,7 +39,7 @@ func setup(t testing.TB) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	b := &bench{TB: t, client: consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "intake-test"}}
+	b := &bench{TB: t, cluster: cluster, client: consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "intake-test"}}
 	topology := consumers.Topology{Partitions: partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 24 * time.Hour}
 	if err := consumers.EnsureTopics(t.Context(), b.client, topology.Specs()...); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
 )
 
 // A record that meets a bug, or that becomes more than a record may hold, is a dead letter; what stands behind it is
@@ -22,10 +23,10 @@ func TestWhatReachesARecordIsADeadLetter(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer role.publisher.Close()
+			defer role.outlets.close()
 			defer role.templates.close()
 			part := &consumers.Partition{Topic: high}
-			f := &feed{role: role, part: part, mark: consumers.NewWatermark(part)}
+			f := &feed{role: role, part: part, mark: consumers.NewWatermark(part), out: role.outlets.lanes[domain.High]}
 			f.take = func(ctx context.Context, rc *receipt) error {
 				rc.write(ctx, 2, func(i int) *kgo.Record {
 					rec := &kgo.Record{Topic: toHigh, Value: []byte("fine")}

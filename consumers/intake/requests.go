@@ -37,7 +37,7 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 	}
 	var version int64
 	if req.Template != "" {
-		t, bad, err := in.templates.find(ctx, req.Template)
+		t, bad, err := in.template(ctx, rc, req.Template)
 		if err != nil {
 			return err
 		}
@@ -61,6 +61,14 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 	}
 	in.deliver(ctx, rc, deliveries)
 	return nil
+}
+
+// template is [catalogue.find], without a turn while it waits.
+func (in *requests) template(ctx context.Context, rc *receipt, id string) (t template, bad, err error) {
+	if t, bad = in.templates.get(id); bad != nil {
+		rc.feed.work.apart(ctx, func() { t, bad, err = in.templates.find(ctx, id) })
+	}
+	return t, bad, err
 }
 
 func prefixed(template string, err error) error {

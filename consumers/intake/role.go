@@ -78,9 +78,9 @@ const (
 // Role is one intake process.
 type Role struct {
 	cfg       Config
-	loop      *consumers.Loop
-	publisher *consumers.Publisher
-	dead      *consumers.DeadLetters
+	loops     []*consumers.Loop // that of the high lane, that of the rest
+	outlets   *outlets
+	turns     *turns
 	templates *catalogue
 	metrics   *roleMetrics
 }
@@ -91,41 +91,52 @@ func New(cfg Config) (*Role, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Role{cfg: cfg, metrics: newRoleMetrics()}
+	r := &Role{cfg: cfg, metrics: newRoleMetrics(), turns: newTurns(processors())}
 	var err error
-	// At once: the way to the socket begins here.
-	if r.publisher, err = consumers.NewPublisher(cfg.Client, 0); err != nil {
+	if r.outlets, err = newOutlets(cfg.Client); err != nil {
 		return nil, err
 	}
-	r.dead = consumers.NewDeadLetters(r.publisher, "intake")
 	if r.templates, err = newCatalogue(cfg); err != nil {
-		r.publisher.Close()
+		r.outlets.close()
 		return nil, err
 	}
-	r.loop, err = consumers.NewLoop(consumers.LoopConfig{
-		Client:             cfg.Client,
-		Group:              Group,
-		Topics:             topics(),
-		Renewable:          topics()[2:], // what no process holds in memory
-		Handler:            r,
-		MaxBufferedRecords: bufferedRecords,
-		MaxBufferedBytes:   bufferedBytes,
-		CommitInterval:     cfg.CommitInterval,
-		SessionTimeout:     cfg.SessionTimeout,
-	})
-	if err != nil {
-		r.publisher.Close()
+	if err := errors.Join(r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics()), r.consume(cfg.Client, topics(), topics()[2:])); err != nil {
+		r.outlets.close()
 		r.templates.close()
 		return nil, err
 	}
 	return r, nil
 }
 
-// topics are what the group shares. The templates are among them so that a bad one becomes one dead
+// consume adds a loop. renewable is what no process holds in memory.
+func (r *Role) consume(client consumers.ClientConfig, topics, renewable []string) error {
+	loop, err := consumers.NewLoop(consumers.LoopConfig{
+		Client:             client,
+		Group:              Group,
+		Topics:             topics,
+		Renewable:          renewable,
+		Handler:            r,
+		MaxBufferedRecords: bufferedRecords,
+		MaxBufferedBytes:   bufferedBytes,
+		CommitInterval:     r.cfg.CommitInterval,
+		SessionTimeout:     r.cfg.SessionTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	r.loops = append(r.loops, loop)
+	return nil
+}
+
+// urgentTopics have a consumer of their own, which is a member of the same group: what the others fetch, and a broker
+// that throttles them, holds up no alert.
+func urgentTopics() []string { return []string{consumers.TopicRequests(domain.High)} }
+
+// topics are the rest of what the group shares. The templates are among them so that a bad one becomes one dead
 // letter; every process follows them besides.
 func topics() []string {
 	all := []string{consumers.TopicTemplates, consumers.TopicCategories, consumers.TopicProfiles}
-	for _, lane := range domain.Lanes {
+	for _, lane := range []domain.Lane{domain.Normal, domain.Low} {
 		all = append(all, consumers.TopicRequests(lane))
 	}
 	return all
@@ -136,15 +147,19 @@ func topics() []string {
 // that Kafka refuses something for good; it ends the process.
 func (r *Role) Run(ctx context.Context) error {
 	defer r.templates.close()
-	defer r.publisher.Close()
+	defer r.outlets.close()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.publisher.Run(ctx) })
+	g.Go(func() error { return r.outlets.run(ctx) })
 	g.Go(func() error { return r.templates.run(ctx) })
 	g.Go(func() error {
 		if err := r.templates.follow(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		return r.loop.Run(ctx)
+		g, ctx := errgroup.WithContext(ctx)
+		for _, loop := range r.loops {
+			g.Go(func() error { return loop.Run(ctx) })
+		}
+		return g.Wait()
 	})
 	return g.Wait()
 }
@@ -154,18 +169,32 @@ func (r *Role) Ready() error {
 	if !r.templates.ready.Load() {
 		return errors.New("intake: the templates are still being read")
 	}
-	return errors.Join(r.loop.Ready(), r.publisher.Ready())
+	errs := []error{r.outlets.ready()}
+	for _, loop := range r.loops {
+		errs = append(errs, loop.Ready())
+	}
+	return errors.Join(errs...)
 }
 
 // Stopped are the partitions that can't go on, and why.
-func (r *Role) Stopped() []consumers.Stopped { return r.loop.Stopped() }
+func (r *Role) Stopped() (all []consumers.Stopped) {
+	for _, loop := range r.loops {
+		all = append(all, loop.Stopped()...)
+	}
+	return all
+}
 
 // Retry tries the stopped partitions again now and says how many there are.
-func (r *Role) Retry() int { return r.loop.Retry() }
+func (r *Role) Retry() (n int) {
+	for _, loop := range r.loops {
+		n += loop.Retry()
+	}
+	return n
+}
 
 // Open makes the feed of an assigned partition. It restores nothing.
 func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
-	f := &feed{role: r, part: p, mark: consumers.NewWatermark(p)}
+	f := &feed{role: r, part: p, mark: consumers.NewWatermark(p), out: r.outlets.rest, work: worker{turns: r.turns, lane: domain.Normal}}
 	switch p.Topic {
 	case consumers.TopicProfiles:
 		f.take = r.profilesOf(p)
@@ -178,7 +207,10 @@ func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, 
 		if err != nil {
 			return nil, fmt.Errorf("topic %s: %w", p.Topic, err)
 		}
-		f.take = r.requestsOf(lane)
+		f.take, f.out, f.work.lane = r.requestsOf(lane), r.outlets.lanes[lane], lane
+		if lane == domain.High {
+			f.work.turns = nil
+		}
 	}
 	return f, nil
 }

@@ -129,7 +129,7 @@ func New(cfg Config) (*Role, error) {
 	r := &Role{provider: cfg.Provider}
 	for _, lane := range cfg.Lanes {
 		loop, err := consumers.NewLoop(consumers.LoopConfig{
-			Client:          cfg.Client,
+			Client:          cfg.Client.ForLane(lane),
 			Group:           Group(cfg.Provider.Channel(), lane),
 			Topics:          []string{consumers.TopicPush(cfg.Provider.Channel(), lane)},
 			Handler:         newSender(cfg, lane),

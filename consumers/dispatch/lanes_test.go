@@ -1,0 +1,52 @@
+package dispatch_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// An alert reaches its node and its push role while Kafka answers nothing of what less urgent lanes hand over, and
+// nothing that comes over the same connection, as a broker does that throttles a client.
+func TestAlertsAreHandedOverWhileOtherLanesAreHeld(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	node := consumers.TopicNode("n1")
+	id := s.cluster.TopicInfo(node).TopicID
+	held, over := make(chan struct{}), make(chan struct{})
+	first, letGo := sync.OnceFunc(func() { close(held) }), sync.OnceFunc(func() { close(over) })
+	t.Cleanup(letGo)
+	s.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		s.cluster.KeepControl()
+		if slices.ContainsFunc(req.(*kmsg.ProduceRequest).Topics, func(t kmsg.ProduceRequestTopic) bool {
+			return (t.Topic == node || t.TopicID == id) &&
+				slices.ContainsFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Partition == int32(domain.Low) })
+		}) {
+			first()
+			s.cluster.SleepControl(func() { <-over })
+		}
+		return nil, nil, false
+	})
+	s.connect("mona", "s1", 1)
+	s.start()
+	s.ask(domain.Low, "mona", "news")
+	<-held
+	s.ask(domain.High, "mona", "pay")
+	lanes := func() (lanes []int32) {
+		for _, rec := range s.of(node) {
+			lanes = append(lanes, rec.Partition)
+		}
+		return lanes
+	}
+	s.eventually("the alert is with its node", func() bool { return slices.Contains(lanes(), int32(domain.High)) })
+	if got := lanes(); slices.Contains(got, int32(domain.Low)) {
+		t.Errorf("the node has lanes %v, low is held", got)
+	}
+	letGo()
+	s.eventually("both are there", func() bool { return len(lanes()) == 2 })
+}

@@ -1,0 +1,117 @@
+package intake
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/klivvr/whisper/domain"
+)
+
+// turns share processors out among the partitions of the lanes that are not urgent, a slice at a time and the more
+// urgent lane first. Without them the partitions of a backlog would all be runnable at once, and an alert's goroutine
+// would wait for each of them.
+type turns struct {
+	mu      sync.Mutex
+	free    int
+	waiting [len(domain.Lanes)][]chan struct{}
+}
+
+func newTurns(n int) *turns { return &turns{free: n} }
+
+// take waits for a turn; false when ctx ended before.
+func (t *turns) take(ctx context.Context, lane domain.Lane) bool {
+	t.mu.Lock()
+	if t.free > 0 {
+		t.free--
+		t.mu.Unlock()
+		return true
+	}
+	mine := make(chan struct{})
+	t.waiting[lane] = append(t.waiting[lane], mine)
+	t.mu.Unlock()
+	select {
+	case <-mine:
+		return true
+	case <-ctx.Done():
+	}
+	t.mu.Lock()
+	at := slices.Index(t.waiting[lane], mine)
+	if at >= 0 {
+		t.waiting[lane] = slices.Delete(t.waiting[lane], at, at+1)
+	}
+	t.mu.Unlock()
+	if at < 0 { // it was given meanwhile
+		t.give()
+	}
+	return false
+}
+
+// give ends a turn: the next one is that of whoever waits longest in the most urgent lane.
+func (t *turns) give() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for lane := range t.waiting {
+		if w := t.waiting[lane]; len(w) > 0 {
+			next := w[0]
+			t.waiting[lane] = slices.Delete(w, 0, 1)
+			close(next)
+			return
+		}
+	}
+	t.free++
+}
+
+// sliceBytes is how much a partition does in a turn: a millisecond or less. Whatever a record's size, it counts as
+// recordWork at least.
+const (
+	sliceBytes = 256 << 10
+	recordWork = 4 << 10
+)
+
+// worker is a partition's part in the turns. It belongs to the partition's goroutine. Of the high lane it takes no
+// turns and only lets others go first now and then.
+type worker struct {
+	turns *turns // nil: needs none
+	lane  domain.Lane
+	has   bool
+	done  int // bytes in this turn
+}
+
+// begin waits for a turn; false when ctx ended before.
+func (w *worker) begin(ctx context.Context) bool {
+	if w.turns != nil && !w.has {
+		w.has = w.turns.take(ctx, w.lane)
+		return w.has
+	}
+	return true
+}
+
+func (w *worker) end() {
+	if w.has {
+		w.has = false
+		w.turns.give()
+	}
+	w.done = 0
+}
+
+// did counts work, and lets others have their turn after a slice of it; false when ctx ended while it waited.
+func (w *worker) did(ctx context.Context, bytes int) bool {
+	if w.done += max(bytes, recordWork); w.done < sliceBytes {
+		return true
+	}
+	w.end()
+	runtime.Gosched()
+	return w.begin(ctx)
+}
+
+// apart does what may wait for something else without a turn.
+func (w *worker) apart(ctx context.Context, wait func()) {
+	had := w.has
+	w.end()
+	if had {
+		defer w.begin(ctx)
+	}
+	wait()
+}
