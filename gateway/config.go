@@ -30,6 +30,10 @@ type Config struct {
 	Replication int16
 	MinISR      int
 
+	// OpsAddr is host:port where others reach this process's operations port, which serves Sessions: whisper.nodes tells
+	// it. Empty: none is told.
+	OpsAddr string
+
 	// Addr is where to listen. Without it and without Listener, only Handler serves.
 	Addr string
 	// Listener is used instead of Addr; the gateway closes it.

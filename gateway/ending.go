@@ -24,7 +24,7 @@ func (s *session) part(code int, goodbye wireFrame, flush bool) {
 		s.mu.Unlock()
 		return
 	}
-	s.closing, s.code, s.goodbye = true, code, goodbye
+	s.closing, s.code, s.goodbye = true, int32(code), goodbye
 	var dropped []*delivery
 	if !flush {
 		dropped = s.dropQueue()

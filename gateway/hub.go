@@ -60,9 +60,9 @@ func newHub(stamp *stamper, limit int, changed func(*user)) *hub {
 	return h
 }
 
-func (h *hub) shard(id string) *shard {
-	return &h.shards[maphash.String(h.seed, id)%shards]
-}
+func (h *hub) shard(id string) *shard { return &h.shards[h.shardIndex(id)] }
+
+func (h *hub) shardIndex(id string) int { return int(maphash.String(h.seed, id) % shards) }
 
 // add opens the session to frames. Where the user has too many, the one that was silent longest makes room: it
 // may be a ghost, whose client has long come again. It is out of the hub; the caller closes it.

@@ -195,6 +195,7 @@ func (n *nodes) beat(done func(error)) {
 			Draining:    n.draining.Load(),
 			AtUs:        n.g.stamp.next(),
 			HeartbeatMs: cfg.Heartbeat.Milliseconds(),
+			OpsAddr:     cfg.OpsAddr,
 		}),
 		Headers: []kgo.RecordHeader{{Key: headerProcess, Value: []byte(n.process)}},
 	}, done)

@@ -77,8 +77,9 @@ func (g *Gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if !g.admit(w, err == nil) {
 		return
 	}
-	auto := r.URL.RawQuery != "" && r.URL.Query().Get("ack") == "auto"
+	auto, client := optionsOf(r)
 	s := newSession(g, grant, auto)
+	s.client = client
 	s.address = hs.handOver()
 	if failed := g.connect(s, w); failed != nil {
 		g.cfg.Logger.Debug("connection lost in its handshake", "node", g.cfg.Node, "error", failed)

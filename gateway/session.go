@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/klivvr/whisper/domain"
 )
@@ -34,13 +35,14 @@ const (
 )
 
 // session is one socket. Frames are queued from any goroutine without blocking; what is queued is written
-// by the flusher, or by a goroutine where writes may wait. 440 bytes at rest.
+// by the flusher, or by a goroutine where writes may wait. 448 bytes at rest.
 type session struct {
 	g       *Gateway
 	link    link
 	id      string
 	user    string // empty: refused, lives only to be told why
 	address address
+	client  unique.Handle[string] // what the client calls itself
 
 	heard atomic.Int64 // the last frame or pong, by Gateway.now as all times but the token's
 	alarm alarm        // the timekeeper's
@@ -67,7 +69,8 @@ type session struct {
 	recent     recent
 	stuck      *stuck // a write that the socket took a part of
 	goodbye    wireFrame
-	code       int
+	code       int32
+	since      int32 // seconds of the gateway's life
 	writer     writing
 	urgent     bool // waits among the urgent
 	auto       bool // taken by the socket counts as delivered, where the route lets it
@@ -110,6 +113,7 @@ func newSession(g *Gateway, grant grant, auto bool) *session {
 	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, g.cfg.Now()), auto: auto}
 	s.in.limit = g.cfg.MaxFrame
 	s.heard.Store(now)
+	s.since = int32((now - g.began.UnixNano()) / int64(time.Second)) // for 68 years
 	s.pingDue = now + g.timekeeper.firstPing()
 	return s
 }

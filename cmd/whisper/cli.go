@@ -53,6 +53,7 @@ type cli struct {
 	Deliveries  deliveriesCmd  `cmd:"" group:"people" help:"List or show deliveries, as Postgres has them."`
 	Deadletters deadlettersCmd `cmd:"" group:"people" help:"List, show or redrive what a role could not use."`
 	Nodes       nodesCmd       `cmd:"" group:"people" help:"List the gateways: their load, and who drains or is silent."`
+	Sessions    sessionsCmd    `cmd:"" group:"people" help:"List the open sockets of gateways: whose, since when, with what."`
 	Health      healthCmd      `cmd:"" group:"people" help:"Ask a running Whisper how it is."`
 
 	Bench benchCmd `cmd:"" group:"measure" help:"Measure Whisper on this machine."`

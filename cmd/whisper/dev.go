@@ -234,7 +234,7 @@ func (d *dev) run(ctx context.Context, sockets net.Listener) error {
 		return err
 	}
 	defer d.apple.Close()
-	components, err := d.components(sockets)
+	components, err := d.components(ctx, sockets)
 	if err != nil {
 		return err
 	}
@@ -256,7 +256,7 @@ func (d *dev) declareOwn(ctx context.Context) error {
 	return produce(ctx, d.role.client, recs...)
 }
 
-func (d *dev) components(sockets net.Listener) ([]component, error) {
+func (d *dev) components(ctx context.Context, sockets net.Listener) ([]component, error) {
 	pushed, err := d.appleConfig()
 	if err != nil {
 		return nil, err
@@ -269,6 +269,7 @@ func (d *dev) components(sockets net.Listener) ([]component, error) {
 			return d.gatewayWithPage(gateway.Config{
 				Node: "dev", Partitions: d.role.topology.Partitions, Origins: d.cmd.Origins,
 				Auth: gateway.AuthConfig{HMACSecret: []byte(d.secret)}, DrainTimeout: time.Second,
+				OpsAddr:        advertised(ctx, d.role.server.Addr(), d.role.client.Brokers),
 				MaxConnections: 1000, // no more than any machine's file limit allows
 			}, sockets)
 		},

@@ -22,6 +22,7 @@ func (d *dev) gatewayWithPage(cfg gateway.Config, sockets net.Listener) ([]compo
 	if err != nil {
 		return nil, err
 	}
+	d.role.server.Handle("GET "+gateway.SessionsPath, g.Sessions())
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", g.Handler())
 	mux.Handle("/", devpage.Handler(devpage.Config{Token: d.pageToken, Send: d.pageSend}))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +13,12 @@ import (
 )
 
 type gatewayCmd struct {
-	Sockets gatewayFlags `embed:"" group:"sockets"`
-	Auth    authFlags    `embed:"" group:"auth"`
-	TLS     tlsFlags     `embed:"" group:"sockets"`
-	Role    roleFlags    `embed:""`
-	Node    string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
+	Sockets   gatewayFlags `embed:"" group:"sockets"`
+	Auth      authFlags    `embed:"" group:"auth"`
+	TLS       tlsFlags     `embed:"" group:"sockets"`
+	Role      roleFlags    `embed:""`
+	Advertise string       `name:"ops-advertise" placeholder:"HOST:PORT" group:"ops" help:"Where others reach this gateway's operations port, as whisper.nodes tells it to 'whisper sessions' (default: --ops-addr; where that is every address of the machine, the one by which it reaches Kafka)."`
+	Node      string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
 }
 
 // gatewayFlags are shared with dev.
@@ -146,11 +148,11 @@ func (c *gatewayCmd) Check() error {
 		// Without the keys there is nothing to check them by.
 		cfg.Auth.HMACSecret = make([]byte, 32)
 	}
-	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), c.Auth.checkSecrets(), err, cfg.Validate()))
+	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), c.Auth.checkSecrets(), checkAdvertised(c.Advertise), err, cfg.Validate()))
 }
 
 func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
-	return c.Role.run(ctx, p, "gateway", func(_ context.Context, r role) ([]component, error) {
+	return c.Role.run(ctx, p, "gateway", func(ctx context.Context, r role) ([]component, error) {
 		cfg, err := c.config()
 		if err != nil {
 			return nil, err
@@ -158,8 +160,36 @@ func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
 		if isPublicSecret(c.Auth.AuthSecret) || isPublicSecret(c.Auth.AuthSecretPrevious) {
 			r.log.Warn("the secret of tokens is public: whoever can connect can be any user")
 		}
+		cfg.OpsAddr = cmp.Or(c.Advertise, advertised(ctx, r.server.Addr(), c.Role.Kafka.Kafka))
 		return gatewayRole(r, cfg)
 	})
+}
+
+func checkAdvertised(addr string) error {
+	if host, port, err := net.SplitHostPort(addr); addr != "" && (err != nil || host == "" || port == "") {
+		return fmt.Errorf("ops-advertise: %q is not host:port", addr)
+	}
+	return nil
+}
+
+// advertised is where others may reach what listens at an address: the machine's own address on the way to Kafka,
+// where it listens at all of them.
+func advertised(ctx context.Context, listening string, brokers []string) string {
+	host, port, err := net.SplitHostPort(listening)
+	if ip := net.ParseIP(host); err != nil || ip != nil && !ip.IsUnspecified() {
+		return listening
+	}
+	for _, broker := range brokers {
+		conn, err := new(net.Dialer).DialContext(ctx, "udp", broker) // chooses a way; nothing is sent
+		if err != nil {
+			continue
+		}
+		own := conn.LocalAddr().(*net.UDPAddr)
+		_ = conn.Close()
+		return net.JoinHostPort(own.IP.String(), port)
+	}
+	name, _ := os.Hostname() // an empty one is no worse than none
+	return net.JoinHostPort(name, port)
 }
 
 // gatewayRole builds a gateway over a process's own parts.
@@ -169,6 +199,7 @@ func gatewayRole(r role, cfg gateway.Config) ([]component, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.server.Handle("GET "+gateway.SessionsPath, g.Sessions())
 	return []component{{"gateway", g.Run, g.Ready}}, nil
 }
 

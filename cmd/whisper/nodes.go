@@ -59,6 +59,7 @@ type nodeLine struct {
 	StartedAt    time.Time     `json:"started_at"` // an incarnation is the start's time in milliseconds
 	HeartbeatAt  time.Time     `json:"heartbeat_at"`
 	HeartbeatAge float64       `json:"heartbeat_age_seconds"`
+	OpsAddr      string        `json:"ops_addr,omitempty"` // of its operations port
 }
 
 func (c *nodesCmd) Run(ctx context.Context, p *process) error {
@@ -144,7 +145,7 @@ func (t *nodeTable) list(now time.Time) []nodeLine {
 		at := time.UnixMicro(n.GetAtUs()).UTC()
 		l := nodeLine{
 			Node: name, Connections: n.GetConnections(), Limit: n.GetLimit(), Incarnation: n.GetIncarnation(),
-			StartedAt: time.UnixMilli(int64(n.GetIncarnation())).UTC(), HeartbeatAt: at, HeartbeatAge: max(0, now.Sub(at).Seconds()),
+			StartedAt: time.UnixMilli(int64(n.GetIncarnation())).UTC(), HeartbeatAt: at, HeartbeatAge: max(0, now.Sub(at).Seconds()), OpsAddr: n.GetOpsAddr(),
 		}
 		if l.Limit > 0 {
 			l.Utilization = float64(l.Connections) / float64(l.Limit)

@@ -401,12 +401,14 @@ type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Grows with each start of the node.
-	Incarnation   uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Connections   int64  `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
-	Limit         int64  `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	Draining      bool   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
-	AtUs          int64  `protobuf:"varint,6,opt,name=at_us,json=atUs,proto3" json:"at_us,omitempty"`
-	HeartbeatMs   int64  `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Connections int64  `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	Limit       int64  `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	Draining    bool   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
+	AtUs        int64  `protobuf:"varint,6,opt,name=at_us,json=atUs,proto3" json:"at_us,omitempty"`
+	HeartbeatMs int64  `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	// host:port of the process's operations port, for whoever asks it; empty: it tells none.
+	OpsAddr       string `protobuf:"bytes,8,opt,name=ops_addr,json=opsAddr,proto3" json:"ops_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +492,13 @@ func (x *Node) GetHeartbeatMs() int64 {
 	return 0
 }
 
+func (x *Node) GetOpsAddr() string {
+	if x != nil {
+		return x.OpsAddr
+	}
+	return ""
+}
+
 var File_whisper_v1_route_proto protoreflect.FileDescriptor
 
 const file_whisper_v1_route_proto_rawDesc = "" +
@@ -532,7 +541,7 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x05R\bsessions\x12%\n" +
 	"\x0elatest_session\x18\x05 \x01(\tR\rlatestSession\x12\x13\n" +
-	"\x05at_us\x18\x06 \x01(\x03R\x04atUs\"\xc8\x01\n" +
+	"\x05at_us\x18\x06 \x01(\x03R\x04atUs\"\xe3\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12 \n" +
@@ -540,7 +549,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\x03R\x05limit\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x12\x13\n" +
 	"\x05at_us\x18\x06 \x01(\x03R\x04atUs\x12!\n" +
-	"\fheartbeat_ms\x18\a \x01(\x03R\vheartbeatMsB6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
+	"\fheartbeat_ms\x18\a \x01(\x03R\vheartbeatMs\x12\x19\n" +
+	"\bops_addr\x18\b \x01(\tR\aopsAddrB6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
 
 var (
 	file_whisper_v1_route_proto_rawDescOnce sync.Once

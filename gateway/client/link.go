@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +85,9 @@ func (c *Client) handshake(token string) (*websocket.Conn, error) {
 		header = http.Header{}
 	}
 	header.Set("Authorization", "Bearer "+token)
+	if header.Get("User-Agent") == "" {
+		header.Set("User-Agent", userAgent())
+	}
 	conn, resp, err := c.dialer.DialContext(ctx, c.url, header)
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
@@ -101,6 +107,20 @@ func (c *Client) handshake(token string) (*websocket.Conn, error) {
 		return nil, &pause{err: fmt.Errorf("the server answers HTTP %d", resp.StatusCode), after: spread(after)}
 	}
 }
+
+// userAgent is what operators see of the client, with the version of this module where the program knows it.
+var userAgent = sync.OnceValue(func() string {
+	const module = "github.com/klivvr/whisper/gateway/client"
+	build, ok := debug.ReadBuildInfo()
+	if ok {
+		for _, dep := range build.Deps {
+			if dep.Path == module && strings.HasPrefix(dep.Version, "v") {
+				return "whisper-go/" + dep.Version
+			}
+		}
+	}
+	return "whisper-go"
+})
 
 // passing are the statuses of 400 to 499 that waiting may change.
 var passing = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}

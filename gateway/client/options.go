@@ -74,7 +74,7 @@ type Options struct {
 	TLS *tls.Config
 	// Proxy is the proxy of a request (that of the environment; see http.ProxyFromEnvironment).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Header is sent with each handshake, beside the token.
+	// Header is sent with each handshake, beside the token. Operators see its User-Agent (whisper-go and the version).
 	Header http.Header
 	// DialContext makes connections, to choose source addresses for example (a net.Dialer's).
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
