@@ -41,7 +41,7 @@ bench-questions: ## Each question of docs/contract.md on 5 million deliveries, w
 	$(GO) test ./projections -run '^$$' -bench Questions -benchtime 1x -timeout 60m
 
 .PHONY: chaos
-chaos: ## Random faults for as long as CHAOS says (10m), and stopped processes of 15, 40 and 120 s; SEED repeats a run
+chaos: ## Random faults (docs/operations.md) for as long as CHAOS says (10m), and processes stopped for 15, 40 and 120 s; SEED repeats a run
 	WHISPER_REQUIRE_REAL=1 WHISPER_TEST_CHAOS=$(or $(CHAOS),10m) WHISPER_TEST_SEED=$(SEED) WHISPER_TEST_STOPS=15s,40s,120s \
 		$(GO) test ./integration -count=1 -v -timeout 2h -run 'TestChaos$$|TestAStoppedDispatch'
 

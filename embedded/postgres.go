@@ -30,6 +30,8 @@ type PostgresConfig struct {
 	NoSync bool
 	// User, Password and Database are created with the data; "whisper" when empty.
 	User, Password, Database string
+	// Env is added to the environment of the server.
+	Env []string
 	// Logger takes what Postgres and its host say; slog.Default() when nil.
 	Logger *slog.Logger
 }
@@ -136,7 +138,7 @@ func (p *Postgres) launch(hc hostConfig) (io.Reader, error) {
 	}
 	// Not the caller's context: its SIGKILL would leave Postgres without a host.
 	p.host = exec.CommandContext(context.Background(), exe)
-	p.host.Env = append(os.Environ(), hostEnv+"=1")
+	p.host.Env = append(append(os.Environ(), p.cfg.Env...), hostEnv+"=1")
 	p.host.Dir = "/"
 	p.host.SysProcAttr = ownSession()
 	if p.stdin, err = p.host.StdinPipe(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -42,6 +43,7 @@ var sys *system
 
 func TestMain(m *testing.M) {
 	embedded.RunIfPostgresHost()
+	ownMounts()
 	os.Exit(run(m))
 }
 
@@ -70,12 +72,16 @@ type system struct {
 	dir     string
 	options cluster.Options
 	pairs   bool // two processes of each role
-	binary  string
-	cluster *cluster.Cluster
-	apple   *simulator.Simulator
-	env     []string
-	db      *pgxpool.Pool
-	kafka   *kgo.Client
+	// Where they are set: how the binary is built, the URL at which roles find the database, what is added to a role's environment.
+	build    func(ctx context.Context, binary string) error
+	database func(url string) (string, error)
+	envOf    func(name string) []string
+	binary   string
+	cluster  *cluster.Cluster
+	apple    *simulator.Simulator
+	env      []string
+	db       *pgxpool.Pool
+	kafka    *kgo.Client
 
 	mu    sync.Mutex
 	procs map[string]*proc
@@ -83,16 +89,25 @@ type system struct {
 
 func (s *system) start(ctx context.Context) error {
 	s.binary = filepath.Join(s.dir, "whisper")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "../cmd/whisper").CombinedOutput(); err != nil {
-		return fmt.Errorf("build whisper: %w\n%s", err, out)
+	if s.build == nil {
+		s.build = buildWhisper
 	}
-	var err error
+	err := s.build(ctx, s.binary)
+	if err != nil {
+		return err
+	}
 	if s.cluster, err = cluster.Start(ctx, s.options); err != nil {
 		return err
 	}
 	database, err := s.cluster.NewDatabase(ctx)
 	if err != nil {
 		return err
+	}
+	direct := database
+	if s.database != nil {
+		if database, err = s.database(direct); err != nil {
+			return err
+		}
 	}
 	if s.apple, err = simulator.Start(simulator.Config{Addr: "127.0.0.1:0"}); err != nil {
 		return err
@@ -117,7 +132,7 @@ func (s *system) start(ctx context.Context) error {
 			return fmt.Errorf("whisper %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	if s.db, err = pgxpool.New(ctx, database); err != nil {
+	if s.db, err = pgxpool.New(ctx, direct); err != nil {
 		return err
 	}
 	if s.kafka, err = kgo.NewClient(kgo.SeedBrokers(s.cluster.Kafka...), kgo.ProducerLinger(5*time.Millisecond)); err != nil {
@@ -134,6 +149,13 @@ func (s *system) start(ctx context.Context) error {
 		if err := s.up(ctx, name); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func buildWhisper(ctx context.Context, binary string) error {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "../cmd/whisper").CombinedOutput(); err != nil {
+		return fmt.Errorf("build whisper: %w\n%s", err, out)
 	}
 	return nil
 }
@@ -174,7 +196,7 @@ type proc struct {
 	ops  string
 	addr string // of sockets
 	args []string
-	out  bytes.Buffer
+	out  output
 	done chan struct{}
 	err  error
 }
@@ -197,6 +219,9 @@ func (s *system) up(ctx context.Context, name string, flags ...string) error {
 	}
 	p.cmd = exec.Command(s.binaryOf(role), append(p.args[:len(p.args):len(p.args)], "--ops-addr", p.ops)...) //nolint:noctx // tests end it by signals
 	p.cmd.Env = s.env
+	if s.envOf != nil {
+		p.cmd.Env = append(s.env[:len(s.env):len(s.env)], s.envOf(name)...)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	tie(p.cmd)
 	if err := p.cmd.Start(); err != nil {
@@ -225,18 +250,54 @@ func (p *proc) await(ctx context.Context) error {
 		case <-p.done:
 			return fmt.Errorf("%s ended: %w\n%s", p.name, p.err, p.out.String())
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w", p.name, ctx.Err())
+			return fmt.Errorf("not ready: %w: %s", ctx.Err(), p.report())
 		}
 	}
 }
 
 func (p *proc) ready() bool {
-	resp, err := http.Get("http://" + p.ops + "/readyz") //nolint:noctx // a poll with its own end
+	_, ok := p.ask("/readyz")
+	return ok
+}
+
+// ask is what the process says of itself at a path of its operations port, and whether that is a 200.
+func (p *proc) ask(path string) (said string, ok bool) {
+	c := http.Client{Timeout: 10 * time.Second}
+	resp, err := c.Get("http://" + p.ops + path) //nolint:noctx // a poll with its own end
 	if err != nil {
-		return false
+		return err.Error(), false
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<10))
+	if err != nil {
+		return err.Error(), false
+	}
+	return strings.TrimSpace(string(body)), resp.StatusCode == http.StatusOK
+}
+
+// report is why a process is not ready: what it says itself, and the end of its log.
+func (p *proc) report() string {
+	ready, _ := p.ask("/readyz")
+	health, _ := p.ask("/v1/health")
+	return fmt.Sprintf("%s\n/readyz: %s\n/v1/health: %s\nlog:\n%s", p.name, ready, health, tail(p.out.String()))
+}
+
+// output is what a process printed; it may be read while the process runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // end signals the process, waits for its end and returns what it ended with.

@@ -43,6 +43,14 @@ type Options struct {
 	Brokers int
 	// KafkaSettings are added to the broker's own, where the broker is ours.
 	KafkaSettings map[string]string
+	// Front, Folder and Env are those of kafka.Config, for several brokers.
+	Front  func(broker int, port kafka.Port, address string) (string, error)
+	Folder func(broker int) (string, error)
+	Env    func(broker int) []string
+	// PostgresFolder is where the embedded Postgres is to keep its data, if not in a temporary folder, and PostgresEnv is added to
+	// its environment. With one of them no other Postgres will do.
+	PostgresFolder string
+	PostgresEnv    []string
 	// Out takes the line that says what was chosen; os.Stderr when nil.
 	Out io.Writer
 	// Logger takes what Postgres and the fake broker say; warnings to stderr when nil.
@@ -134,6 +142,9 @@ func startKafka(ctx context.Context, o Options, docker bool) (part, string, erro
 }
 
 func startPostgres(ctx context.Context, o Options, docker bool) (part, error) {
+	if o.PostgresFolder != "" || len(o.PostgresEnv) > 0 {
+		return startEmbeddedPostgres(ctx, o)
+	}
 	if u := os.Getenv(postgresEnv); u != "" {
 		return &address{name: "Postgres", addr: u}, pingPostgres(ctx, u)
 	}
@@ -162,6 +173,22 @@ func (c *Cluster) StartKafka(ctx context.Context) error { return c.kafka.Start(c
 func (c *Cluster) Brokers() []*kafka.Broker {
 	q, _ := c.kafka.(quorum)
 	return q
+}
+
+// PostgresPID is the process id of a Postgres that is the test's own; 0 otherwise.
+func (c *Cluster) PostgresPID() int {
+	if p, ours := c.postgres.(*postgres); ours {
+		return p.now.PID()
+	}
+	return 0
+}
+
+// PostgresExited is closed when a Postgres that is the test's own has ended; nil for any other.
+func (c *Cluster) PostgresExited() <-chan struct{} {
+	if p, ours := c.postgres.(*postgres); ours {
+		return p.now.Exited()
+	}
+	return nil
 }
 
 // StopPostgres, KillPostgres and StartPostgres are the same for Postgres.

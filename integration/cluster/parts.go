@@ -102,7 +102,7 @@ func (q quorum) each(do func(*kafka.Broker) error) error {
 
 func startKafkaJars(ctx context.Context, o Options) (part, error) {
 	if o.Brokers > 1 {
-		brokers, err := kafka.StartQuorum(ctx, o.Brokers, kafka.Config{Settings: o.KafkaSettings})
+		brokers, err := kafka.StartQuorum(ctx, o.Brokers, kafka.Config{Settings: o.KafkaSettings, Front: o.Front, Folder: o.Folder, Env: o.Env})
 		return quorum(brokers), err
 	}
 	b, err := kafka.Start(ctx, kafka.Config{Settings: o.KafkaSettings})
@@ -180,8 +180,11 @@ func startEmbeddedPostgres(ctx context.Context, o Options) (part, error) {
 		return nil, fmt.Errorf("cluster: open the folder for Postgres: %w", err)
 	}
 	p := &postgres{dir: dir, cfg: embedded.PostgresConfig{
-		DataDir: filepath.Join(dir, "postgres"), NoSync: true, Logger: o.Logger,
+		DataDir: filepath.Join(dir, "postgres"), NoSync: true, Env: o.PostgresEnv, Logger: o.Logger,
 	}}
+	if o.PostgresFolder != "" {
+		p.cfg.DataDir = filepath.Join(o.PostgresFolder, "postgres")
+	}
 	if err := p.Start(ctx); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, err

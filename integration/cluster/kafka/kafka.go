@@ -50,7 +50,24 @@ type Config struct {
 	// JVM replaces the flags of a broker for tests, which are for a quick start on a small heap:
 	// 512 MB, and no optimising compiler. A benchmark wants {"-Xms1g", "-Xmx1g", "-XX:+UseG1GC"}.
 	JVM []string
+	// Front, where it is set, is given the address of each of a broker's ports and answers with the one at which clients, the
+	// other brokers or the other controllers are to find it: a proxy's. For brokers of StartQuorum.
+	Front func(broker int, port Port, address string) (string, error)
+	// Folder, where it is set, is the existing folder of each broker of StartQuorum; Close leaves it.
+	Folder func(broker int) (string, error)
+	// Env, where it is set, is added to the environment of each broker's process.
+	Env func(broker int) []string
 }
+
+// Port is whom a port of a broker is for.
+type Port string
+
+// The ports of each broker of StartQuorum.
+const (
+	ForClients     Port = "PLAINTEXT"
+	ForBrokers     Port = "INTERNAL"
+	ForControllers Port = "CONTROLLER"
+)
 
 // Broker is one Apache Kafka process, KRaft, broker and controller in one. It ends with this process,
 // on Linux even when that is killed.
@@ -61,6 +78,9 @@ type Broker struct {
 	temporary      bool
 	id             int
 	controllerPort int
+	internalPort   int      // for the other brokers; 0 where there is only one
+	client         string   // what clients bootstrap from
+	internal       string   // where the other brokers find it
 	voters         []string // of the quorum of controllers: id@host:port
 
 	mu     sync.Mutex
@@ -103,7 +123,11 @@ func StartQuorum(ctx context.Context, n int, cfg Config) ([]*Broker, error) {
 		if b.controllerPort, err = freePort(ctx); err != nil {
 			return nil, err
 		}
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", b.id, b.controllerPort))
+		controller, err := b.place(ctx, n > 1)
+		if err != nil {
+			return nil, err
+		}
+		voters = append(voters, fmt.Sprintf("%d@%s", b.id, controller))
 		brokers[i] = b
 	}
 	var g errgroup.Group
@@ -124,6 +148,40 @@ func StartQuorum(ctx context.Context, n int, cfg Config) ([]*Broker, error) {
 	}
 	return brokers, nil
 }
+
+// place chooses the broker's folder and ports, and says where the other controllers find it.
+func (b *Broker) place(ctx context.Context, several bool) (controller string, err error) {
+	if b.cfg.Port == 0 {
+		if b.cfg.Port, err = freePort(ctx); err != nil {
+			return "", err
+		}
+	}
+	b.client, controller = local(b.cfg.Port), local(b.controllerPort)
+	if !several {
+		return controller, nil
+	}
+	if b.internalPort, err = freePort(ctx); err != nil {
+		return "", err
+	}
+	b.internal = local(b.internalPort)
+	if b.cfg.Folder != nil {
+		if b.dir, err = b.cfg.Folder(b.id); err != nil {
+			return "", fmt.Errorf("kafka: a broker's folder: %w", err)
+		}
+		b.temporary = false
+	}
+	if b.cfg.Front == nil {
+		return controller, nil
+	}
+	for port, address := range map[Port]*string{ForClients: &b.client, ForBrokers: &b.internal, ForControllers: &controller} {
+		if *address, err = b.cfg.Front(b.id, port, *address); err != nil {
+			return "", fmt.Errorf("kafka: what is before a broker's port: %w", err)
+		}
+	}
+	return controller, nil
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func merged(settings, more map[string]string) map[string]string {
 	settings = maps.Clone(settings)
@@ -201,11 +259,6 @@ func firstError(out string) string {
 
 func (b *Broker) format(ctx context.Context) error {
 	var err error
-	if b.cfg.Port == 0 {
-		if b.cfg.Port, err = freePort(ctx); err != nil {
-			return err
-		}
-	}
 	if b.dir == "" {
 		if b.dir, err = os.MkdirTemp("", "whisper-kafka-"); err != nil {
 			return fmt.Errorf("kafka: make its folder: %w", err)
@@ -228,16 +281,20 @@ func (b *Broker) format(ctx context.Context) error {
 func (b *Broker) properties() string { return filepath.Join(b.dir, "server.properties") }
 
 func (b *Broker) serverProperties() string {
-	port, controller := strconv.Itoa(b.cfg.Port), strconv.Itoa(b.controllerPort)
 	settings := map[string]string{
 		"process.roles":                  "broker,controller",
 		"node.id":                        strconv.Itoa(b.id),
 		"controller.quorum.voters":       strings.Join(b.voters, ","),
 		"controller.listener.names":      "CONTROLLER",
-		"listeners":                      "PLAINTEXT://127.0.0.1:" + port + ",CONTROLLER://127.0.0.1:" + controller,
-		"advertised.listeners":           "PLAINTEXT://127.0.0.1:" + port,
-		"listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+		"listeners":                      "PLAINTEXT://" + local(b.cfg.Port) + ",CONTROLLER://" + local(b.controllerPort),
+		"advertised.listeners":           "PLAINTEXT://" + b.client,
+		"listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT",
 		"log.dirs":                       filepath.Join(b.dir, "log"),
+	}
+	if b.internalPort != 0 {
+		settings["listeners"] += ",INTERNAL://" + local(b.internalPort)
+		settings["advertised.listeners"] += ",INTERNAL://" + b.internal
+		settings["inter.broker.listener.name"] = "INTERNAL"
 	}
 	maps.Copy(settings, Settings(b.cfg.Settings))
 	var lines []string
@@ -295,7 +352,14 @@ func (b *Broker) java(args ...string) []string {
 }
 
 // Addr is what clients bootstrap from; the same after a restart.
-func (b *Broker) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.cfg.Port)) }
+func (b *Broker) Addr() string { return b.client }
+
+// Exited is closed when the present process has ended; nil before the first.
+func (b *Broker) Exited() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.exited
+}
 
 // PID is the broker's process id.
 func (b *Broker) PID() int {
@@ -314,6 +378,9 @@ func (b *Broker) Start(ctx context.Context) error {
 	b.log = &tail{}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "java", b.java("kafka.Kafka", b.properties())...)
 	cmd.Stdout, cmd.Stderr = b.log, b.log
+	if b.cfg.Env != nil {
+		cmd.Env = append(os.Environ(), b.cfg.Env(b.id)...)
+	}
 	exited, err := startTied(cmd)
 	if err != nil {
 		return fmt.Errorf("kafka: start java: %w", err)
@@ -332,7 +399,7 @@ func (b *Broker) Start(ctx context.Context) error {
 func (b *Broker) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
+	client, err := kgo.NewClient(kgo.SeedBrokers(local(b.cfg.Port)), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}
@@ -340,7 +407,7 @@ func (b *Broker) ready(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", b.Addr())
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", local(b.cfg.Port))
 		if err == nil {
 			_ = conn.Close()
 			brokers, err := kadm.NewClient(client).ListBrokers(ctx)
