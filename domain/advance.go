@@ -19,6 +19,7 @@ func (s *State) channelOf(d *delivery) string {
 // advance makes the next attempt, unless a check has something against it now.
 func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
+	s.ready(d)
 	if s.permit(d) {
 		s.try(d)
 	}
@@ -158,6 +159,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
 			Frame:          frame,
 			ExplicitAck:    s.explicitAck(d.acc.GetCategory()),
+			DueMs:          d.dueMs(),
 		}})
 	}
 	// A new session has its time to acknowledge, but who connects again and again is on a bad network: that
@@ -227,6 +229,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 			CollapseKey:    d.acc.GetCollapseKey(),
 			Category:       d.acc.GetCategory(),
 			ExpiresAtMs:    d.acc.GetExpiresAtMs(),
+			DueMs:          d.dueMs(),
 		}})
 	}
 	if len(to) == 0 {

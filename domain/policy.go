@@ -358,6 +358,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	}
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())
+	d.readyMs = p.GetReadyMs()
 	if d.phase == whisperv1.Phase_PHASE_QUIET {
 		s.resting[d.user()] = true
 	}
@@ -368,4 +369,5 @@ func parkPolicy(p *whisperv1.Parked, d *delivery) {
 		p.Channels = d.own
 	}
 	p.Counted, p.Digest, p.Timed, p.Gathered = d.counted, d.digest, d.timed, d.gathered
+	p.ReadyMs = d.readyMs
 }

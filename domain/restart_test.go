@@ -49,7 +49,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			parked: true, phase: whisperv1.Phase_PHASE_BACKOFF, attempt: 3, step: 1, tries: 2,
 			waiting:    []waiting{{attempt: 2, node: "n", incarnation: 5}, {attempt: 3, endpoint: "phone"}},
 			socketTook: true, pushTook: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
-			pushAfter: now.Add(time.Second), bounces: 4,
+			pushAfter: now.Add(time.Second), bounces: 4, readyMs: 5,
 			own: own, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due, index: -1,
 		}
 		s := NewState(0, DefaultPolicy())

@@ -16,6 +16,7 @@ type AttemptFacts struct {
 	Cause        *whisperv1.Position
 	Attempt      int32
 	Node         string
+	DueMS        int64 // as in Route
 
 	name, origin, attempt []byte // encoded: the notification's id; lane and cause; attempt and channel
 }
@@ -46,11 +47,11 @@ func (a *AttemptFacts) Event(f AttemptFact) *whisperv1.Event {
 	}
 	if f.Delivered {
 		ev.Kind = &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
-			Attempt: a.Attempt, Channel: ChannelSocket, Node: a.Node, SentAtUs: f.SentAtUS, LatencyUs: f.LatencyUS,
+			Attempt: a.Attempt, Channel: ChannelSocket, Node: a.Node, SentAtUs: f.SentAtUS, LatencyUs: f.LatencyUS, DueMs: a.DueMS,
 		}}
 	} else {
 		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
-			Attempt: a.Attempt, Channel: ChannelSocket, Node: a.Node, LatencyUs: f.LatencyUS,
+			Attempt: a.Attempt, Channel: ChannelSocket, Node: a.Node, LatencyUs: f.LatencyUS, DueMs: a.DueMS,
 		}}
 	}
 	return ev
@@ -75,6 +76,7 @@ const (
 	sentLatency      = 7
 	deliveredSentAt  = 5
 	deliveredLatency = 6
+	attemptDue       = 45
 )
 
 // Prepare encodes what is shared. It comes before the first Encode; afterwards the fields don't change, and
@@ -124,7 +126,7 @@ func (a *AttemptFacts) Encode(f AttemptFact) (value, key []byte) {
 	key = b[len(b)-len(f.User):]
 	b = appendNumber(b, eventAtUS, f.AtUS)
 	b = append(b, a.origin...)
-	var scratch [24]byte
+	var scratch [32]byte
 	times := scratch[:0]
 	kind := protowire.Number(eventSent)
 	if f.Delivered {
@@ -134,6 +136,7 @@ func (a *AttemptFacts) Encode(f AttemptFact) (value, key []byte) {
 	} else {
 		times = appendNumber(times, sentLatency, f.LatencyUS)
 	}
+	times = appendNumber(times, attemptDue, a.DueMS)
 	b = protowire.AppendTag(b, kind, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(len(a.attempt)+len(times)))
 	b = append(b, a.attempt...)

@@ -23,6 +23,7 @@ func TestAttemptFactsAreEncodedAsTheirEvents(t *testing.T) {
 			},
 			Attempt: rapid.Int32().Draw(t, "attempt"),
 			Node:    rapid.StringN(0, 10, 30).Draw(t, "node"),
+			DueMS:   number.Draw(t, "due"),
 		}
 		facts.Prepare()
 		f := domain.AttemptFact{

@@ -185,6 +185,8 @@ type delivery struct {
 	// Of a broadcast: it would have begun, but for a pause; and its place in the rate, in Unix milliseconds.
 	stopped bool
 	place   int64
+	// See due.go; Unix milliseconds, 0: nothing held it but its send_at.
+	readyMs int64
 
 	content *whisperv1.Content // rendered once for the channels that share it
 	variant string             // the last channel that it serves

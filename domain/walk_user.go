@@ -178,6 +178,9 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id DeliveryID) *de
 	o.ev.DeliveryId, o.ev.NotificationId, o.ev.UserId, o.ev.Lane = d.id[:], w.note(), user, w.ev.GetLane()
 	o.ev.AtUs, o.ev.Cause = s.now.UnixMicro(), w.acc.GetRequest()
 	d.ev, d.waiting = &o.ev, o.waiting[:0]
+	if w.bucket.rate > 0 || w.steered != nil { // a rate, or a pause that is over
+		s.readyNow(d)
+	}
 	if sl != nil {
 		sl.open++
 		w.flying++
@@ -313,6 +316,7 @@ type group struct {
 	attempt     int32
 	text        *sharedText
 	users       []string
+	dueMs       int64
 }
 
 // group adds a delivery to the records of its slice.
@@ -323,12 +327,11 @@ func (s *State) group(d *delivery, live []presence, text *sharedText) {
 	d.attempt++
 	for _, p := range live {
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
-		d.walk.groupOf(p, d.attempt, text).add(d.user())
+		g := d.walk.groupOf(p, d.attempt, text)
+		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
 	}
 	s.schedule(d, s.now.Add(s.ackTimeout(d)))
 }
-
-func (g *group) add(user string) { g.users = append(g.users, user) }
 
 // groupOf finds the record; a slice has a handful (nodes × locales).
 func (w *walk) groupOf(p presence, attempt int32, text *sharedText) *group {
@@ -348,7 +351,7 @@ func (s *State) sendGroups(w *walk) {
 		s.put(RouteTo{Node: g.node, Trace: w.trace, Route: &whisperv1.Route{
 			DeliveryId: w.id[:], NotificationId: w.note(), Lane: w.ev.GetLane(), Attempt: g.attempt, Incarnation: g.incarnation,
 			ExpiresAtMs: w.acc.GetExpiresAtMs(), Frame: g.text.frame, Users: g.users,
-			ExplicitAck: s.explicitAck(w.acc.GetCategory()),
+			ExplicitAck: s.explicitAck(w.acc.GetCategory()), DueMs: g.dueMs,
 		}})
 	}
 	clear(w.groups)

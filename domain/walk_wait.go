@@ -134,6 +134,7 @@ func (s *State) startLater(w *walk) bool {
 		w.forget(user)
 		d := s.openDelivery(w, nil, user, w.idOf(user))
 		s.nowParked(d)
+		d.readyMs = max(d.readyMs, due)
 		w.bucket.spend(1)
 		s.advance(d)
 	}
@@ -185,6 +186,7 @@ func (s *State) letGo(w *walk) {
 	for _, d := range s.deliveries { // the heap orders them
 		if d.walk == w && d.stopped {
 			d.stopped = false
+			s.readyNow(d)
 			s.schedule(d, s.now)
 		}
 	}

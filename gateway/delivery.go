@@ -100,11 +100,16 @@ func (d *delivery) taken(auto bool) {
 func (d *delivery) markSent() {
 	d.sentUS = d.g.stamp.next()
 	d.g.metrics.sent.Inc()
-	d.g.metrics.taken[d.facts.Lane].Update(d.sinceRequest(d.sentUS))
+	d.observe(&d.g.metrics.taken[d.facts.Lane], d.sentUS)
 }
 
-func (d *delivery) sinceRequest(atUS int64) float64 {
-	return max(0, float64(atUS-d.id.Time().UnixMicro())/1e6)
+// observe measures from the request, and from when the delivery was due. Of one that is only remembered nobody knows the latter.
+func (d *delivery) observe(l *latencies, atUS int64) {
+	since := func(fromUS int64) float64 { return max(0, float64(atUS-fromUS)/1e6) }
+	l.request.Update(since(d.id.Time().UnixMicro()))
+	if d.takenUS > 0 {
+		l.due.Update(since(domain.Due(d.id, d.facts.DueMS)))
+	}
 }
 
 // sentFact publishes delivery_sent unless something stronger was told already.
@@ -137,7 +142,7 @@ func (d *delivery) deliver() {
 		d.markSent()
 	}
 	at := d.g.stamp.next()
-	d.g.metrics.acknowledged[d.facts.Lane].Update(d.sinceRequest(at))
+	d.observe(&d.g.metrics.acknowledged[d.facts.Lane], at)
 	fact := domain.AttemptFact{ID: d.id, User: d.user, AtUS: at, Delivered: true}
 	if d.told {
 		d.g.broker.Attempt(&d.facts, fact, d.trace, nil)

@@ -19,7 +19,8 @@ func TestAFrameIsSentAckedAndRead(t *testing.T) { eachLink(t, testAFrameIsSentAc
 func testAFrameIsSentAckedAndRead(t *testing.T, link change) {
 	n := setup(t, link)
 	c := n.connect("mona")
-	rec := route(n, "mona", "pay-1", func(r *whisperv1.Route) { r.Attempt = 3 })
+	due := n.cfg.Now().Add(time.Hour).UnixMilli() // the request is older, and the latency from then on is 0
+	rec := route(n, "mona", "pay-1", func(r *whisperv1.Route) { r.Attempt, r.DueMs = 3, due })
 	rec.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: []byte("00-abc")}, {Key: "other", Value: []byte("x")}}
 	offset := n.broker.put(domain.High, rec)
 	c.wantNotification("pay-1")
@@ -51,10 +52,10 @@ func testAFrameIsSentAckedAndRead(t *testing.T, link change) {
 		}
 	}
 	facts := n.broker.allFacts()
-	if sent := facts[0].GetDeliverySent(); sent.GetAttempt() != 3 || sent.GetChannel() != "socket" || sent.GetNode() != "n1" || sent.GetLatencyUs() <= 0 {
+	if sent := facts[0].GetDeliverySent(); sent.GetAttempt() != 3 || sent.GetChannel() != "socket" || sent.GetNode() != "n1" || sent.GetLatencyUs() <= 0 || sent.GetDueMs() != due {
 		t.Errorf("sent %v", sent)
 	}
-	if d := facts[1].GetDeliveryDelivered(); d.GetAttempt() != 3 || d.GetNode() != "n1" || d.GetSentAtUs() != 0 {
+	if d := facts[1].GetDeliveryDelivered(); d.GetAttempt() != 3 || d.GetNode() != "n1" || d.GetSentAtUs() != 0 || d.GetDueMs() != due {
 		t.Errorf("delivered %v", d)
 	}
 	var b bytes.Buffer
@@ -63,6 +64,8 @@ func testAFrameIsSentAckedAndRead(t *testing.T, link change) {
 		`whisper_delivery_attempts_total{channel="socket",outcome="sent"} 1`,
 		`whisper_delivery_latency_seconds_count{channel="socket",lane="high",until="taken"} 1`,
 		`whisper_delivery_latency_seconds_count{channel="socket",lane="high",until="acknowledged"} 1`,
+		`whisper_delivery_due_latency_seconds_sum{channel="socket",lane="high",until="taken"} 0`,
+		`whisper_delivery_due_latency_seconds_count{channel="socket",lane="high",until="acknowledged"} 1`,
 		`whisper_gateway_connections 1`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {

@@ -265,6 +265,7 @@ func (l *lanes) decode(lane domain.Lane, rec *kgo.Record) (*routed, *whisperv1.R
 			Cause:        consumers.PositionOf(rec),
 			Attempt:      route.GetAttempt(),
 			Node:         l.g.cfg.Node,
+			DueMS:        route.GetDueMs(),
 		},
 		incarnation: route.GetIncarnation(),
 		expiresMS:   route.GetExpiresAtMs(),

@@ -37,7 +37,7 @@ type instruments struct {
 
 	sent, unreachable, expired *metrics.Counter
 	// By lane: from the request's time until a socket took it, until it was acknowledged.
-	taken, acknowledged [len(domain.Lanes)]*metrics.PrometheusHistogram
+	taken, acknowledged [len(domain.Lanes)]latencies
 
 	mu   sync.Mutex
 	high bool
@@ -78,11 +78,14 @@ func newInstruments(set *metrics.Set) *instruments {
 		in.closes[code] = set.GetOrCreateCounter(`whisper_gateway_closes_total{code="` + strconv.Itoa(code) + `"}`)
 	}
 	for _, lane := range domain.Lanes {
-		name := func(until string) string {
-			return fmt.Sprintf(`whisper_delivery_latency_seconds{channel="socket",lane=%q,until=%q}`, lane, until)
+		histograms := func(until string) latencies {
+			labels := fmt.Sprintf(`{channel="socket",lane=%q,until=%q}`, lane, until)
+			return latencies{
+				request: set.GetOrCreatePrometheusHistogramExt("whisper_delivery_latency_seconds"+labels, latencyBounds),
+				due:     set.GetOrCreatePrometheusHistogramExt("whisper_delivery_due_latency_seconds"+labels, latencyBounds),
+			}
 		}
-		in.taken[lane] = set.GetOrCreatePrometheusHistogramExt(name("taken"), latencyBounds)
-		in.acknowledged[lane] = set.GetOrCreatePrometheusHistogramExt(name("acknowledged"), latencyBounds)
+		in.taken[lane], in.acknowledged[lane] = histograms("taken"), histograms("acknowledged")
 	}
 	return in
 }
@@ -103,6 +106,9 @@ func (in *instruments) watch(g *Gateway, set *metrics.Set) {
 	set.GetOrCreateGauge(`whisper_gateway_unsettled_records`, func() float64 { return float64(g.lanes.unsettled()) })
 	set.GetOrCreateGauge(`whisper_gateway_receipts_held`, func() float64 { return float64(g.receipts.waiting()) })
 }
+
+// latencies are measured from the request, and from when the delivery was due.
+type latencies struct{ request, due *metrics.PrometheusHistogram }
 
 // load notes how many connections there are; it says whether the high-water mark was just crossed. They are
 // counted under the lock, or of two changes at once the earlier could be noted last.

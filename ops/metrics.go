@@ -66,6 +66,7 @@ var helps = map[string]string{
 	"whisper_records_lost_total":                            "Records that retention removed before the group read them.",
 	"whisper_delivery_attempts_total":                       "Attempts that were answered, by outcome.",
 	"whisper_delivery_latency_seconds":                      "From the request's time until a socket or a provider took it, or a client acknowledged it.",
+	"whisper_delivery_due_latency_seconds":                  "The same from when the delivery was due: behind its schedule, quiet hours, caps, and its user's absence.",
 	"whisper_dispatch_in_flight_deliveries":                 "Deliveries that are out at a channel, or about to be.",
 	"whisper_dispatch_parked_deliveries":                    "Deliveries that wait: for a time, a user, a provider.",
 	"whisper_dispatch_timers":                               "Times at which something of a delivery is due.",

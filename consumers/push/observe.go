@@ -16,7 +16,8 @@ import (
 type instruments struct {
 	attempts map[whisperv1.FailureClass]*metrics.Counter
 	retracts map[whisperv1.FailureClass]*metrics.Counter
-	latency  *metrics.PrometheusHistogram
+	latency  *metrics.PrometheusHistogram // from the request
+	due      *metrics.PrometheusHistogram // from when the delivery was due
 	provider *metrics.PrometheusHistogram
 	inFlight *metrics.Gauge
 }
@@ -30,6 +31,8 @@ func newInstruments(set *metrics.Set, p Provider, lane domain.Lane) *instruments
 		retracts: map[whisperv1.FailureClass]*metrics.Counter{},
 		latency: set.GetOrCreatePrometheusHistogramExt(
 			fmt.Sprintf(`whisper_delivery_latency_seconds{channel=%q,lane=%q}`, p.Channel(), lane), latencyBounds),
+		due: set.GetOrCreatePrometheusHistogramExt(
+			fmt.Sprintf(`whisper_delivery_due_latency_seconds{channel=%q,lane=%q}`, p.Channel(), lane), latencyBounds),
 		provider: set.GetOrCreatePrometheusHistogramExt(
 			fmt.Sprintf(`whisper_push_request_seconds{provider=%q,lane=%q}`, p.Name(), lane), latencyBounds),
 		inFlight: set.GetOrCreateGauge(
@@ -87,6 +90,7 @@ func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Du
 	}
 	if r.Sent() && !p.GetRetract() {
 		s.m.latency.Update(at.Sub(id.Time()).Seconds())
+		s.m.due.Update(max(0, at.Sub(time.UnixMicro(domain.Due(id, p.GetDueMs()))).Seconds()))
 	}
 	if ctx := context.Background(); s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(

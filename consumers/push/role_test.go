@@ -229,7 +229,9 @@ func TestOneFactAnAttempt(t *testing.T) {
 	role, stop := f.start(f.config())
 	var recs []*kgo.Record
 	for i := range 300 {
-		recs = append(recs, f.record(domain.Lanes[i%3], attempt(i)))
+		p := attempt(i)
+		p.DueMs = int64(i)
+		recs = append(recs, f.record(domain.Lanes[i%3], p))
 	}
 	f.produce(recs...)
 	eventually(t, "all facts", func() bool { return len(events.all()) == 300 })
@@ -250,7 +252,7 @@ func TestOneFactAnAttempt(t *testing.T) {
 		}
 		ev := facts[id][0]
 		sent := ev.GetDeliverySent()
-		if sent.GetProvider() != "fake" || sent.GetChannel() != "apns" || sent.GetProviderId() != "id-"+id || sent.GetEndpoint() != "iphone" || sent.GetAttempt() != 1 ||
+		if sent.GetProvider() != "fake" || sent.GetChannel() != "apns" || sent.GetProviderId() != "id-"+id || sent.GetEndpoint() != "iphone" || sent.GetAttempt() != 1 || sent.GetDueMs() != int64(i) ||
 			ev.GetLane() != domain.Lanes[i%3].Proto() || ev.GetCause().GetTopic() != consumers.TopicPush("apns", domain.Lanes[i%3]) || ev.GetAtUs() == 0 {
 			t.Fatalf("got %v", ev)
 		}

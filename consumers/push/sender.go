@@ -213,7 +213,7 @@ func (s *sender) fact(rec *kgo.Record, p *whisperv1.Push, r Result, at time.Time
 	if r.Sent() {
 		ev.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
 			Attempt: p.GetAttempt(), Channel: s.provider.Channel(), Provider: s.provider.Name(),
-			Endpoint: p.GetEndpoint(), ProviderId: r.ProviderID, LatencyUs: took.Microseconds(),
+			Endpoint: p.GetEndpoint(), ProviderId: r.ProviderID, LatencyUs: took.Microseconds(), DueMs: p.GetDueMs(),
 		}}
 		return ev
 	}

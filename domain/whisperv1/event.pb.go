@@ -1128,7 +1128,10 @@ type DeliverySent struct {
 	// The provider's own id of it.
 	ProviderId string `protobuf:"bytes,6,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	// From taking the attempt up to its answer.
-	LatencyUs     int64 `protobuf:"varint,7,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
+	LatencyUs int64 `protobuf:"varint,7,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
+	// Unix milliseconds since when nothing but Whisper held it back: the end of its schedule, of quiet hours, of a cap, or
+	// the return of its user. 0: since the request.
+	DueMs         int64 `protobuf:"varint,45,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1212,17 +1215,26 @@ func (x *DeliverySent) GetLatencyUs() int64 {
 	return 0
 }
 
+func (x *DeliverySent) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
+}
+
 // DeliveryDelivered: the client acknowledged an attempt, or asked that taking it counts. Where the
 // acknowledgement came before the attempt was reported, this fact stands for both, and sent_at_us
 // and latency_us tell of the sending.
 type DeliveryDelivered struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Channel       string                 `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`
-	Provider      string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
-	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	SentAtUs      int64                  `protobuf:"varint,5,opt,name=sent_at_us,json=sentAtUs,proto3" json:"sent_at_us,omitempty"`
-	LatencyUs     int64                  `protobuf:"varint,6,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Attempt   int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Channel   string                 `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`
+	Provider  string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
+	Node      string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	SentAtUs  int64                  `protobuf:"varint,5,opt,name=sent_at_us,json=sentAtUs,proto3" json:"sent_at_us,omitempty"`
+	LatencyUs int64                  `protobuf:"varint,6,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
+	// As in DeliverySent.
+	DueMs         int64 `protobuf:"varint,45,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1295,6 +1307,13 @@ func (x *DeliveryDelivered) GetSentAtUs() int64 {
 func (x *DeliveryDelivered) GetLatencyUs() int64 {
 	if x != nil {
 		return x.LatencyUs
+	}
+	return 0
+}
+
+func (x *DeliveryDelivered) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
 	}
 	return 0
 }
@@ -2481,7 +2500,7 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\x12\x10\n" +
 	"\x03cap\x18\x14 \x01(\tR\x03cap\x12\x14\n" +
 	"\x05count\x18\x15 \x01(\x05R\x05count\x12\x1a\n" +
-	"\bcategory\x18\x16 \x01(\tR\bcategory\"\xce\x01\n" +
+	"\bcategory\x18\x16 \x01(\tR\bcategory\"\xe5\x01\n" +
 	"\fDeliverySent\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x1a\n" +
@@ -2491,7 +2510,8 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\vprovider_id\x18\x06 \x01(\tR\n" +
 	"providerId\x12\x1d\n" +
 	"\n" +
-	"latency_us\x18\a \x01(\x03R\tlatencyUs\"\xb4\x01\n" +
+	"latency_us\x18\a \x01(\x03R\tlatencyUs\x12\x15\n" +
+	"\x06due_ms\x18- \x01(\x03R\x05dueMs\"\xcb\x01\n" +
 	"\x11DeliveryDelivered\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x1a\n" +
@@ -2500,7 +2520,8 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"sent_at_us\x18\x05 \x01(\x03R\bsentAtUs\x12\x1d\n" +
 	"\n" +
-	"latency_us\x18\x06 \x01(\x03R\tlatencyUs\"<\n" +
+	"latency_us\x18\x06 \x01(\x03R\tlatencyUs\x12\x15\n" +
+	"\x06due_ms\x18- \x01(\x03R\x05dueMs\"<\n" +
 	"\fDeliveryRead\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\x80\x03\n" +

@@ -44,7 +44,10 @@ type Route struct {
 	Retract bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
 	// Only the client's own acknowledgement counts: that a socket took the frame is no acknowledgement, whatever the
 	// session asked for with ack=auto.
-	ExplicitAck   bool `protobuf:"varint,40,opt,name=explicit_ack,json=explicitAck,proto3" json:"explicit_ack,omitempty"`
+	ExplicitAck bool `protobuf:"varint,40,opt,name=explicit_ack,json=explicitAck,proto3" json:"explicit_ack,omitempty"`
+	// Unix milliseconds since when nothing but Whisper held it back: the end of its schedule, of quiet hours, of a cap, or
+	// the return of its user. 0: since the request.
+	DueMs         int64 `protobuf:"varint,45,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +159,13 @@ func (x *Route) GetExplicitAck() bool {
 	return false
 }
 
+func (x *Route) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
+}
+
 // Push is a record of whisper.push.{channel}.{lane}: one attempt to one endpoint. The key is the user id.
 type Push struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -174,7 +184,9 @@ type Push struct {
 	ExpiresAtMs    int64                  `protobuf:"varint,13,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
 	// It shows nothing and takes back what an earlier attempt of the delivery showed: there is no content, and the
 	// attempts are counted on their own.
-	Retract       bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
+	Retract bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
+	// As in Route.
+	DueMs         int64 `protobuf:"varint,45,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +317,13 @@ func (x *Push) GetRetract() bool {
 		return x.Retract
 	}
 	return false
+}
+
+func (x *Push) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
 }
 
 // Presence is a record of whisper.presence, keyed by user id, 0x00, node id, on the user's partition:
@@ -504,7 +523,7 @@ var File_whisper_v1_route_proto protoreflect.FileDescriptor
 const file_whisper_v1_route_proto_rawDesc = "" +
 	"\n" +
 	"\x16whisper/v1/route.proto\x12\n" +
-	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xda\x02\n" +
+	"whisper.v1\x1a\x16whisper/v1/event.proto\"\xf1\x02\n" +
 	"\x05Route\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -517,7 +536,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\x05frame\x18\b \x01(\fR\x05frame\x12\x14\n" +
 	"\x05users\x18\t \x03(\tR\x05users\x12\x18\n" +
 	"\aretract\x18\x1e \x01(\bR\aretract\x12!\n" +
-	"\fexplicit_ack\x18( \x01(\bR\vexplicitAck\"\xb3\x03\n" +
+	"\fexplicit_ack\x18( \x01(\bR\vexplicitAck\x12\x15\n" +
+	"\x06due_ms\x18- \x01(\x03R\x05dueMs\"\xca\x03\n" +
 	"\x04Push\x12\x1f\n" +
 	"\vdelivery_id\x18\x01 \x01(\fR\n" +
 	"deliveryId\x12'\n" +
@@ -534,7 +554,8 @@ const file_whisper_v1_route_proto_rawDesc = "" +
 	"\fcollapse_key\x18\v \x01(\tR\vcollapseKey\x12\x1a\n" +
 	"\bcategory\x18\f \x01(\tR\bcategory\x12\"\n" +
 	"\rexpires_at_ms\x18\r \x01(\x03R\vexpiresAtMs\x12\x18\n" +
-	"\aretract\x18\x1e \x01(\bR\aretract\"\xb1\x01\n" +
+	"\aretract\x18\x1e \x01(\bR\aretract\x12\x15\n" +
+	"\x06due_ms\x18- \x01(\x03R\x05dueMs\"\xb1\x01\n" +
 	"\bPresence\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12 \n" +

@@ -519,6 +519,8 @@ type Parked struct {
 	ChannelsSettled bool `protobuf:"varint,48,opt,name=channels_settled,json=channelsSettled,proto3" json:"channels_settled,omitempty"`
 	// Nodes that claimed the user and did not hold them.
 	Bounces int32 `protobuf:"varint,49,opt,name=bounces,proto3" json:"bounces,omitempty"`
+	// Since when nothing but Whisper held it back, where that was later than its request and its send_at; Unix milliseconds.
+	ReadyMs int64 `protobuf:"varint,50,opt,name=ready_ms,json=readyMs,proto3" json:"ready_ms,omitempty"`
 	// A delivery of a broadcast leaves out `accepted`: the broadcast's own record, whose key this is, has all but
 	// the user.
 	Broadcast []byte `protobuf:"bytes,30,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
@@ -735,6 +737,13 @@ func (x *Parked) GetChannelsSettled() bool {
 func (x *Parked) GetBounces() int32 {
 	if x != nil {
 		return x.Bounces
+	}
+	return 0
+}
+
+func (x *Parked) GetReadyMs() int64 {
+	if x != nil {
+		return x.ReadyMs
 	}
 	return 0
 }
@@ -1696,7 +1705,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\bR\breleased\x12\x1f\n" +
 	"\vreleased_by\x18\x05 \x01(\fR\n" +
-	"releasedBy\"\x99\b\n" +
+	"releasedBy\"\xb4\b\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1729,7 +1738,8 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"lastReason\x12\"\n" +
 	"\rpush_after_ms\x18/ \x01(\x03R\vpushAfterMs\x12)\n" +
 	"\x10channels_settled\x180 \x01(\bR\x0fchannelsSettled\x12\x18\n" +
-	"\abounces\x181 \x01(\x05R\abounces\x12\x1c\n" +
+	"\abounces\x181 \x01(\x05R\abounces\x12\x19\n" +
+	"\bready_ms\x182 \x01(\x03R\areadyMs\x12\x1c\n" +
 	"\tbroadcast\x18\x1e \x01(\fR\tbroadcast\x12\x17\n" +
 	"\auser_id\x18\x1f \x01(\tR\x06userId\x12$\n" +
 	"\x04walk\x18  \x01(\v2\x10.whisper.v1.WalkR\x04walk\x12*\n" +
