@@ -114,14 +114,14 @@ func (s *State) rememberedWalk(w *walk) SeenDelivery {
 }
 
 // newWalk: the event was checked by [CheckBroadcast].
-func newWalk(users *userTable, ev *whisperv1.Event, trace Trace, source LaneOffset) *walk {
+func newWalk(table *userTable, ev *whisperv1.Event, trace Trace, source LaneOffset) *walk {
 	spec := ev.GetBroadcastAccepted()
 	id := DeliveryID(ev.GetDeliveryId())
 	w := &walk{
 		id: id, ev: ev, spec: spec, acc: spec.GetAccepted(), trace: trace, source: source,
 		cursorID: NewDeliveryID(id.Time(), HashDelivery(ev.GetNotificationId(), cursorMark)),
 		request:  FingerprintRequest(spec.GetAccepted().GetRequest()),
-		users:    users, away: map[idRef]struct{}{}, later: map[idRef]int64{}, times: map[int64][]idRef{},
+		users:    table, away: map[idRef]struct{}{}, later: map[idRef]int64{}, times: map[int64][]idRef{},
 		texts: map[string]*sharedText{},
 	}
 	w.bucket.rate = spec.GetRate() / float64(max(spec.GetPartitions(), 1))

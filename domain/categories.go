@@ -107,11 +107,11 @@ func ParseCategory(name string, value []byte) (*Category, error) {
 		return nil, p.err()
 	}
 	c := newCategory(name)
-	record := fields{known: categoryFields}
-	cursor := jsonCursor{s: text}
+	object := fields{known: categoryFields}
+	cursor := newCursor(text)
 	saysCollapse, saysAutoAck := false, false
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
-		if at, field := record.take(key, &p); at >= 0 && raw != "null" {
+		if at, field := object.take(key, &p); at >= 0 && raw != "null" {
 			c.readField(at, field, raw, &p)
 			saysCollapse = saysCollapse || field == "collapse"
 			saysAutoAck = saysAutoAck || field == "auto_ack"
@@ -180,7 +180,7 @@ func (c *Category) readCaps(name, raw string, p *problems) {
 		p.add(WordWrongType, "%s must be a list, not %s", name, jsonKind(raw))
 		return
 	}
-	list := jsonCursor{s: raw}
+	list := newCursor(raw)
 	for item, ok := list.item(); ok; item, ok = list.item() {
 		path := fmt.Sprintf("%s[%d]", name, len(c.Caps))
 		if len(c.Caps) == MaxCaps {
@@ -200,20 +200,20 @@ func readCap(path, raw string, p *problems) Cap {
 	if !p.object(path, raw) {
 		return limit
 	}
-	record := fields{path: path, known: capFields}
-	cursor := jsonCursor{s: raw}
+	object := fields{path: path, known: capFields}
+	cursor := newCursor(raw)
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
-		switch at, field := record.take(key, p); at {
+		switch at, field := object.take(key, p); at {
 		case 0:
-			limit.N = p.whole(record.name(field), raw, 1, MaxCapN)
+			limit.N = p.whole(object.name(field), raw, 1, MaxCapN)
 		case 1:
-			limit.Per = CapWindow(p.oneOf(record.name(field), raw, capWindows))
+			limit.Per = CapWindow(p.oneOf(object.name(field), raw, capWindows))
 		case 2:
-			limit.By = CapScope(p.oneOf(record.name(field), raw, capScopes))
+			limit.By = CapScope(p.oneOf(object.name(field), raw, capScopes))
 		}
 	}
 	for at, field := range capFields[:2] {
-		if record.seen&(1<<at) == 0 {
+		if !object.has(at) {
 			p.add(WordCategory, `%s has no %s: a cap is such as {"n": 3, "per": "day"}`, path, field)
 		}
 	}
@@ -225,22 +225,22 @@ func (c *Category) readDigest(name, raw string, p *problems) {
 		return
 	}
 	d := &Digest{Min: 2}
-	record := fields{path: name, known: digestFields}
-	cursor := jsonCursor{s: raw}
+	object := fields{path: name, known: digestFields}
+	cursor := newCursor(raw)
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
-		switch at, field := record.take(key, p); at {
+		switch at, field := object.take(key, p); at {
 		case 0:
-			d.Window = p.duration(record.name(field), raw, MaxDigestWindow)
+			d.Window = p.duration(object.name(field), raw, MaxDigestWindow)
 		case 1:
-			if d.Template = p.text(record.name(field), raw); d.Template != "" && CheckKnownID(d.Template) != nil {
-				p.add(WordID, "%s %v", record.name(field), CheckKnownID(d.Template))
+			if d.Template = p.text(object.name(field), raw); d.Template != "" && CheckKnownID(d.Template) != nil {
+				p.add(WordID, "%s %v", object.name(field), CheckKnownID(d.Template))
 			}
 		case 2:
-			d.Min = p.whole(record.name(field), raw, 1, MaxCapN)
+			d.Min = p.whole(object.name(field), raw, 1, MaxCapN)
 		}
 	}
 	for at, field := range digestFields[:2] {
-		if record.seen&(1<<at) == 0 {
+		if !object.has(at) {
 			p.add(WordCategory, `%s has no %s: a digest is such as {"window": "1h", "template": "digest"}`, name, field)
 		}
 	}
@@ -252,11 +252,11 @@ func (c *Category) readSmartTiming(name, raw string, p *problems) {
 		return
 	}
 	c.SmartDelay = MaxSmartDelay
-	record := fields{path: name, known: smartFields}
-	cursor := jsonCursor{s: raw}
+	object := fields{path: name, known: smartFields}
+	cursor := newCursor(raw)
 	for key, raw, ok := cursor.member(); ok; key, raw, ok = cursor.member() {
-		if at, field := record.take(key, p); at == 0 {
-			c.SmartDelay = p.duration(record.name(field), raw, MaxSmartDelay)
+		if at, field := object.take(key, p); at == 0 {
+			c.SmartDelay = p.duration(object.name(field), raw, MaxSmartDelay)
 		}
 	}
 }
@@ -321,7 +321,7 @@ func readChannels(path, raw string, p *problems) []string {
 		return nil
 	}
 	var found []string
-	list := jsonCursor{s: raw}
+	list := newCursor(raw)
 	for item, ok := list.item(); ok; item, ok = list.item() {
 		before := p.count()
 		channel := p.text(path, item)

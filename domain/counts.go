@@ -47,9 +47,9 @@ type countedBefore struct {
 	erased uint32
 }
 
-func newTally(users *userTable) tally {
+func newTally(table *userTable) tally {
 	return tally{
-		numbers: map[string]uint16{}, users: users,
+		numbers: map[string]uint16{}, users: table,
 		restoring: true, counted: map[DeliveryHash]countedBefore{}, erased: map[idRef]uint32{},
 	}
 }
@@ -122,14 +122,14 @@ func (t *tally) number(category string) uint16 {
 
 // add counts one delivery. Where it was counted before (a restart came between the count and what it
 // counted), it counts from now on instead, but never from earlier than before. It returns from when it counts.
-func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, before stamp) time.Time {
+func (t *tally) add(user, name string, hash DeliveryHash, at time.Time, before stamp) time.Time {
 	if before == 0 {
 		before = t.before(user, hash)
 	}
 	if before.time().After(at) {
 		at = before.time()
 	}
-	now, slot := newStamp(at, t.number(category)), t.users.add(user)
+	now, slot := newStamp(at, t.number(name)), t.users.add(user)
 	if t.restoring {
 		t.counted[hash] = countedBefore{stamp: now, erased: t.erasedTimes(user)}
 	} else if len(t.counted) > 0 {
@@ -154,11 +154,11 @@ func (t *tally) add(user, category string, hash DeliveryHash, at time.Time, befo
 
 // over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own
 // count from before a restart; 0: none), and until when.
-func (t *tally) over(sent stamps, limit Cap, category string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+func (t *tally) over(sent stamps, limit Cap, name string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
 	if sent.len() < limit.N {
 		return 0, time.Time{}, false
 	}
-	number, known := t.numbers[category]
+	number, known := t.numbers[name]
 	if limit.By == ByUserCategory && !known {
 		return 0, time.Time{}, false
 	}

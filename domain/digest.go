@@ -135,7 +135,7 @@ func (s *State) takeOut(d *delivery) {
 
 // digestRenders tries the template for the user and each channel that the digest may go by: one that can't be rendered would
 // end what it stands for, and tell nobody.
-func (s *State) digestRenders(d *delivery, template string, variables []byte) bool {
+func (s *State) digestRenders(d *delivery, name string, variables []byte) bool {
 	profile := s.profile(d.user())
 	for _, channel := range d.channels() {
 		variants := []string{channel}
@@ -146,7 +146,7 @@ func (s *State) digestRenders(d *delivery, template string, variables []byte) bo
 			}
 		}
 		for _, v := range variants {
-			if _, _, err := s.templates[template].tmpl.Render(RenderingFor(variables, profile, v, s.now)); err != nil {
+			if _, _, err := s.templates[name].tmpl.Render(RenderingFor(variables, profile, v, s.now)); err != nil {
 				return false
 			}
 		}

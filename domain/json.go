@@ -19,6 +19,16 @@ type jsonCursor struct {
 	i int
 }
 
+// newCursor stands at a value, as written.
+func newCursor(raw string) jsonCursor { return jsonCursor{s: raw} }
+
+// endOfText is the place behind the string that begins at start.
+func endOfText(raw string, start int) int {
+	c := jsonCursor{s: raw, i: start}
+	c.text()
+	return c.i
+}
+
 // member is the next member of the object that the cursor stands at; key and value are as written.
 func (c *jsonCursor) member() (key, value string, ok bool) {
 	if !c.step('}') {
@@ -248,7 +258,7 @@ func checkNested(raw, path string, depth int, p *problems) {
 		p.add(WordTooLarge, "%s is nested deeper than %d levels", cut(path), maxJSONDepth)
 		return
 	}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	if raw[0] == '[' {
 		for v, ok := c.item(); ok; v, ok = c.item() {
 			if _, err := jsonText(v); err != nil && v[0] == '"' {
@@ -361,6 +371,9 @@ func (f *fields) take(key string, p *problems) (at int, name string) {
 	p.add(WordUnknownField, "unknown field %s%s%s; known are %s", cited(name), f.in(), hint, strings.Join(f.known, ", "))
 	return -1, name
 }
+
+// has says whether the member at this place of the known ones was taken.
+func (f *fields) has(at int) bool { return f.seen&(1<<at) != 0 }
 
 func (f *fields) in() string {
 	if f.path == "" {

@@ -21,7 +21,7 @@ func StrictMembers(value []byte, what string, names ...string) (map[string]json.
 		return nil, p.err()
 	}
 	members := map[string]json.RawMessage{}
-	c := jsonCursor{s: text}
+	c := newCursor(text)
 	for k, v, ok := c.member(); ok; k, v, ok = c.member() {
 		name, err := jsonText(k)
 		if err != nil {

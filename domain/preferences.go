@@ -32,13 +32,13 @@ func readDenied(preferences, category string) (denied channelMask, unsubscribed 
 	// How precisely something is said of each channel, and of push as a whole, and what.
 	var depths [len(namedChannels)]int8
 	var says channelMask
-	c := jsonCursor{s: preferences}
+	c := newCursor(preferences)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		depth := speaksOf(key, category)
 		if depth == 0 || raw == "" || raw[0] != '{' {
 			continue
 		}
-		channels := jsonCursor{s: raw}
+		channels := newCursor(raw)
 		for key, raw, ok := channels.member(); ok; key, raw, ok = channels.member() {
 			if key == `"`+PreferAll+`"` {
 				unsubscribed = unsubscribed || raw == "false"

@@ -74,6 +74,9 @@ func (p *problems) count() int {
 	return len(p.found.Problems) + p.found.More
 }
 
+// invalid is what err returns, with its type; nil where nothing was found.
+func (p *problems) invalid() *Invalid { return p.found }
+
 func (p *problems) err() error {
 	if p.found == nil {
 		return nil

@@ -58,10 +58,10 @@ func ParseProfilePatch(value []byte) (ProfilePatch, error) {
 		return ProfilePatch{}, p.err()
 	}
 	var patch ProfilePatch
-	record := fields{known: profileFields}
-	c := jsonCursor{s: text}
+	object := fields{known: profileFields}
+	c := newCursor(text)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		if at, name := record.take(key, &p); at >= 0 {
+		if at, name := object.take(key, &p); at >= 0 {
 			patch.readField(at, name, raw, &p)
 		}
 	}
@@ -103,7 +103,7 @@ func (patch *ProfilePatch) readEndpoints(raw string, p *problems) {
 		return
 	}
 	seen := map[string]bool{}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		name, err := jsonText(key)
 		if err == nil {
@@ -131,7 +131,7 @@ func readEndpoint(path, name, raw string, p *problems) endpointPatch {
 	e := endpointPatch{name: name}
 	before := p.count()
 	endpoint := fields{path: path, known: endpointFields}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		switch at, field := endpoint.take(key, p); {
 		case at == 0:
@@ -176,7 +176,7 @@ func readPreferences(raw string, p *problems) {
 		return
 	}
 	checkJSON(raw, "preferences", p)
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		category, _ := jsonText(key) // checkJSON has complained about names
 		path := cut("preferences." + category)
@@ -187,7 +187,7 @@ func readPreferences(raw string, p *problems) {
 		if raw == "null" || !p.object(path, raw) {
 			continue
 		}
-		channels := jsonCursor{s: raw}
+		channels := newCursor(raw)
 		for key, raw, ok := channels.member(); ok; key, raw, ok = channels.member() {
 			channel, _ := jsonText(key)
 			if !slices.Contains(preferenceChannels, channel) {
@@ -205,7 +205,7 @@ func readQuietHours(raw string, p *problems) {
 		return
 	}
 	hours := fields{path: "quiet_hours", known: quietHoursFields}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		at, field := hours.take(key, p)
 		if at < 0 || raw == "null" {

@@ -46,7 +46,7 @@ func SplitProfilePatch(value []byte) (SplitPatch, error) {
 	if len(s.taken.parts) == 0 {
 		return SplitPatch{}, err
 	}
-	split := SplitPatch{Taken: s.taken.json(), Fields: s.fields, Problem: s.found}
+	split := SplitPatch{Taken: s.taken.json(), Fields: s.fields, Problem: s.invalid()}
 	if len(split.Taken) > MaxProfileBytes { // a locale's usual spelling may be the longer one
 		s.add(WordTooLarge, "the profile patch has %d bytes, at most %d are allowed", len(split.Taken), MaxProfileBytes)
 		return SplitPatch{}, s.err()
@@ -162,11 +162,11 @@ var levels = map[string]int{"attributes": 1, "endpoints": 1, "preferences": 2}
 // appendParts goes into an object until it finds parts. What has no members, and what is there twice, is one part.
 func appendParts(parts []part, above []string, object string) []part {
 	times := map[string]int{}
-	c := jsonCursor{s: object}
+	c := newCursor(object)
 	for key, _, ok := c.member(); ok; key, _, ok = c.member() {
 		times[plainName(key)]++
 	}
-	c = jsonCursor{s: object}
+	c = newCursor(object)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		p := part{path: append(slices.Clone(above), key), raw: raw, twice: times[plainName(key)] > 1}
 		if !p.twice && len(p.path) <= levels[plainName(p.path[0])] && raw[0] == '{' {
@@ -222,7 +222,7 @@ func (p part) withoutUnknown() (rest part, unknown []part) {
 		return p, nil
 	}
 	var kept tree
-	c := jsonCursor{s: p.raw}
+	c := newCursor(p.raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		if name, err := jsonText(key); err == nil && !slices.Contains(known, name) {
 			unknown = append(unknown, part{path: append(slices.Clone(p.path), key), raw: raw})

@@ -161,17 +161,17 @@ func TestParseProfilePatchSaysWhatIsWrong(t *testing.T) {
 
 func TestMergedProfileIsBounded(t *testing.T) {
 	t.Parallel()
-	var profile *whisperv1.Profile
+	var merged *whisperv1.Profile
 	var err error
 	for i := range 3 {
 		patch := parsePatch(t, fmt.Sprintf(`{"attributes":{"a%d":%q}}`, i, strings.Repeat("x", 30<<10)))
-		profile, err = domain.ApplyProfilePatch(profile, patch, time.UnixMilli(0), int64(i))
+		merged, err = domain.ApplyProfilePatch(merged, patch, time.UnixMilli(0), int64(i))
 	}
 	if err == nil || err.Error() != "the merged profile has 92194 bytes, at most 65536 are allowed: the patch is not applied" {
 		t.Errorf("got %v", err)
 	}
-	if profile.GetChangesOffset() != 2 || strings.Contains(string(profile.GetAttributes()), "a2") {
-		t.Errorf("the profile has offset %d and %d bytes of attributes", profile.GetChangesOffset(), len(profile.GetAttributes()))
+	if merged.GetChangesOffset() != 2 || strings.Contains(string(merged.GetAttributes()), "a2") {
+		t.Errorf("the profile has offset %d and %d bytes of attributes", merged.GetChangesOffset(), len(merged.GetAttributes()))
 	}
 }
 

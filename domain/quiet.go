@@ -17,7 +17,7 @@ func readQuiet(text string) (q quietHours, ok bool) {
 		return q, q.from != q.to
 	}
 	seen := 0
-	c := jsonCursor{s: text}
+	c := newCursor(text)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		name, _ := jsonText(key)
 		at, err := jsonText(raw)

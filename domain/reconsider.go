@@ -166,10 +166,10 @@ func (s *State) early(d *delivery) bool {
 	if !d.until.After(s.now) {
 		return false
 	}
-	category := s.category(d.acc.GetCategory())
-	gathers := d.phase == whisperv1.Phase_PHASE_DIGEST && category.Digest != nil
+	rules := s.category(d.acc.GetCategory())
+	gathers := d.phase == whisperv1.Phase_PHASE_DIGEST && rules.Digest != nil
 	// The hours may be over, and what is left its part of the stretch after them.
-	rests := d.phase == whisperv1.Phase_PHASE_QUIET && !category.Mandatory && category.Quiet == QuietHold
+	rests := d.phase == whisperv1.Phase_PHASE_QUIET && !rules.Mandatory && rules.Quiet == QuietHold
 	switch {
 	case gathers || rests:
 		s.schedule(d, d.until)

@@ -14,10 +14,10 @@ func (d *draft) readJSON(value []byte) bool {
 	if !ok {
 		return false
 	}
-	record := fields{known: requestFields}
-	c := jsonCursor{s: text}
+	object := fields{known: requestFields}
+	c := newCursor(text)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		at, _ := record.take(key, &d.problems)
+		at, _ := object.take(key, &d.problems)
 		if at < 0 || raw == "null" {
 			continue // null is how some encoders write a field that is not set
 		}
@@ -65,7 +65,7 @@ func (d *draft) readAudience(raw string) {
 		return
 	}
 	to := fields{path: "to", known: audienceFields}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		at, name := to.take(key, &d.problems)
 		if at < 0 || raw == "null" {
@@ -95,7 +95,7 @@ func (d *draft) texts(path, raw string) []string {
 		return nil
 	}
 	var list []string
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for item, ok := c.item(); ok; item, ok = c.item() {
 		s, err := jsonText(item)
 		if err != nil {
@@ -117,7 +117,7 @@ func (d *draft) readContent(raw string) {
 	}
 	d.Content = &whisperv1.Content{}
 	content := fields{path: "content", known: contentFields}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		at, _ := content.take(key, &d.problems)
 		if at < 0 || raw == "null" {

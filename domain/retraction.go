@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"time"
@@ -117,7 +118,7 @@ func compareNodes(a, b presence) int {
 	case a.node > b.node:
 		return 1
 	default:
-		return compare(int64(a.incarnation), int64(b.incarnation))
+		return cmp.Compare(a.incarnation, b.incarnation)
 	}
 }
 

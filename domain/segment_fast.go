@@ -112,7 +112,7 @@ func attributeText(object, name string) string {
 	if len(object) < 2 || object[0] != '{' {
 		return ""
 	}
-	c := jsonCursor{s: object}
+	c := newCursor(object)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		if len(key) == len(name)+2 && key[1:len(key)-1] == name {
 			return raw

@@ -69,7 +69,7 @@ type State struct {
 	tokens    tokens
 	presence  map[string][]presence
 	nodes     map[string]uint64 // the incarnation that lives
-	templates map[string]template
+	templates map[string]versions
 	// templatesAt is the offset up to which the templates are read: what stood there is known or gone.
 	templatesAt int64
 
@@ -212,7 +212,7 @@ func NewState(partition int32, policy Policy) *State {
 		tokens:    newTokens(),
 		presence:  map[string][]presence{},
 		nodes:     map[string]uint64{},
-		templates: map[string]template{},
+		templates: map[string]versions{},
 
 		templatesAt: -1,
 

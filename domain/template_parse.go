@@ -29,10 +29,10 @@ func ParseTemplate(value []byte) (*Template, error) {
 		return nil, p.err()
 	}
 	t := &Template{locales: map[string]*localized{}}
-	record := fields{known: templateFields}
-	c := jsonCursor{s: text}
+	object := fields{known: templateFields}
+	c := newCursor(text)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
-		switch at, name := record.take(key, &p); at {
+		switch at, name := object.take(key, &p); at {
 		case 0:
 			if canonical := p.orNull(name, raw, locale.Canonical); canonical != nil {
 				t.defaultLocale = *canonical
@@ -92,7 +92,7 @@ func (t *Template) readLocales(raw string, p *problems) {
 		return
 	}
 	spelt := map[string]string{} // how each that is there was named, but for case
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		written, err := jsonText(key)
 		name := ""
@@ -131,7 +131,7 @@ func (r *localeReader) read(path, raw string) *localized {
 	l := &localized{base: &texts{}, variants: map[string]*texts{}}
 	before := r.count()
 	locale := fields{path: path, known: localeFields}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		at, name := locale.take(key, r.problems)
 		switch {
@@ -166,7 +166,7 @@ func (r *localeReader) variant(channel, path, raw string) *texts {
 	}
 	before := r.count()
 	variant := fields{path: path, known: known}
-	c := jsonCursor{s: raw}
+	c := newCursor(raw)
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
 		at, name := variant.take(key, r.problems)
 		if at < 0 || raw == "null" {
@@ -259,9 +259,8 @@ func (r *localeReader) data(path, raw string) []jsonPart {
 		if raw[i] != '"' {
 			continue
 		}
-		c := jsonCursor{s: raw, i: i}
-		c.text()
-		quoted := raw[i:c.i]
+		end := endOfText(raw, i)
+		quoted := raw[i:end]
 		if strings.Contains(quoted, "{{") || strings.Contains(quoted, "{%") {
 			source, err := jsonText(quoted)
 			if err != nil { // checkJSON has seen it
@@ -269,9 +268,9 @@ func (r *localeReader) data(path, raw string) []jsonPart {
 			}
 			parts = append(parts, jsonPart{literal: raw[literal : i+1]}, jsonPart{text: r.parse(path, source, liquid.Options{MaxLiteral: MaxDataBytes})})
 			size += i + 1 - literal
-			literal = c.i - 1
+			literal = end - 1
 		}
-		i = c.i - 1
+		i = end - 1
 	}
 	r.limit(WordTemplate, path, size+len(raw)-literal, MaxDataBytes)
 	return append(parts, jsonPart{literal: raw[literal:]})

@@ -8,13 +8,13 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// template is what State knows of one key of whisper.templates: the newest, and of one whose key is not pinned a few
+// versions are what State knows of one key of whisper.templates: the newest, and of one whose key is not pinned a few
 // before it, so that what was accepted with an earlier one is rendered from that while it is remembered.
-type template struct {
+type versions struct {
 	version int64 // the record's offset
 	current int64 // the version that it is a copy of, or 0
 	tmpl    *Template
-	older   []template // the newest first
+	older   []versions // the newest first
 }
 
 // olderTemplates is how many earlier ones are remembered. Pinned ones never change and need none.
@@ -26,9 +26,9 @@ func (s *State) templateSeen(in TemplateSeen) {
 		delete(s.templates, in.ID)
 		return
 	}
-	seen := template{version: in.Version, current: in.Current, tmpl: in.Template}
+	seen := versions{version: in.Version, current: in.Current, tmpl: in.Template}
 	if old, known := s.templates[in.ID]; known && old.version < in.Version {
-		seen.older = append([]template{{version: old.version, tmpl: old.tmpl}}, old.older[:min(len(old.older), olderTemplates-1)]...)
+		seen.older = append([]versions{{version: old.version, tmpl: old.tmpl}}, old.older[:min(len(old.older), olderTemplates-1)]...)
 	}
 	s.templates[in.ID] = seen
 }
@@ -46,7 +46,7 @@ func (s *State) templateOf(acc *whisperv1.DeliveryAccepted) (tmpl *Template, gon
 	accepted := acc.GetTemplateVersion()
 	switch _, pinned := SplitTemplate(acc.GetTemplate()); {
 	case known && (t.version >= accepted || pinned > 0):
-		if i := slices.IndexFunc(t.older, func(o template) bool { return o.version == accepted }); i >= 0 {
+		if i := slices.IndexFunc(t.older, func(o versions) bool { return o.version == accepted }); i >= 0 {
 			return t.older[i].tmpl, false
 		}
 		return t.tmpl, false

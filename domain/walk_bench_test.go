@@ -41,7 +41,7 @@ const benchAudience = 200_000
 // BenchmarkWalk is the decision alone: users walked a second of CPU, nothing encoded or written. connected says how
 // many of them hold a socket on one node.
 func BenchmarkWalk(b *testing.B) {
-	template := `{"default_locale":"en","locales":{"en":{"title":"Hello {{ user.attributes.name }}","body":"Your plan: {{ plan }}"},"ar":{"title":"مرحبا {{ user.attributes.name }}","body":"باقتك: {{ plan }}"}}}`
+	source := `{"default_locale":"en","locales":{"en":{"title":"Hello {{ user.attributes.name }}","body":"Your plan: {{ plan }}"},"ar":{"title":"مرحبا {{ user.attributes.name }}","body":"باقتك: {{ plan }}"}}}`
 	for name, cast := range map[string]struct {
 		segment   string
 		template  bool
@@ -73,7 +73,7 @@ func BenchmarkWalk(b *testing.B) {
 				cast0 := broadcast("news", cast.segment)
 				acc := cast0.Event.GetBroadcastAccepted().GetAccepted()
 				if cast.template {
-					tmpl, err := domain.ParseTemplate([]byte(template))
+					tmpl, err := domain.ParseTemplate([]byte(source))
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -11,11 +11,11 @@ import (
 // [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
 func (s *State) walkUser(w *walk, sl *slice, user string) {
 	s.busy = busy{walk: w, user: user}
-	profile, known := s.users.profile(user)
+	view, known := s.users.profile(user)
 	if !known {
 		return // forgotten since
 	}
-	if created := profile.number(profileCreated); created > 0 && created-1 > w.changesAt {
+	if created := view.number(profileCreated); created > 0 && created-1 > w.changesAt {
 		return // came after it began
 	}
 	w.tally.walked++
@@ -39,7 +39,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 			return
 		}
 	}
-	match, failed := w.segment.match(user, profile)
+	match, failed := w.segment.match(user, view)
 	if failed {
 		w.tally.errors++
 	}
@@ -66,7 +66,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		}}})
 		return
 	}
-	s.meet(w, sl, user, id, profile)
+	s.meet(w, sl, user, id, view)
 }
 
 // meet decides about a user who is meant.

@@ -93,8 +93,8 @@ type duplicate struct {
 	request                position
 }
 
-// A request is one accepted request record.
-type request struct {
+// An acceptedRequest is one accepted request record.
+type acceptedRequest struct {
 	notificationID, category, template string
 	lane                               whisperv1.Lane
 	acceptedAt                         int64 // Unix microseconds
@@ -111,7 +111,7 @@ type requestKey struct {
 type folded struct {
 	rows       map[domain.DeliveryID]*foldedRow
 	attempts   map[attemptKey]*attempt
-	requests   map[requestKey]request
+	requests   map[requestKey]acceptedRequest
 	duplicates map[duplicate]fact
 	answers    map[answerKey]int64
 	// broadcasts by the last that was told of them, and what the first fact of each says.
@@ -136,7 +136,7 @@ func fold(chunks []*chunk) *folded {
 	b := &folded{
 		rows:       make(map[domain.DeliveryID]*foldedRow, n/2),
 		attempts:   make(map[attemptKey]*attempt, n/2),
-		requests:   map[requestKey]request{},
+		requests:   map[requestKey]acceptedRequest{},
 		duplicates: map[duplicate]fact{},
 		answers:    map[answerKey]int64{},
 		progress:   map[castKey]fact{},
@@ -201,7 +201,7 @@ func (b *folded) add(f fact) {
 // accepted records are what dispatch dropped.
 func (b *folded) register(f fact, acc *whisperv1.DeliveryAccepted) {
 	template, version := domain.SplitTemplate(acc.GetTemplate())
-	b.requests[requestKey{dayOf(f.id), positionOf(acc.GetRequest())}] = request{
+	b.requests[requestKey{dayOf(f.id), positionOf(acc.GetRequest())}] = acceptedRequest{
 		notificationID:  f.ev.GetNotificationId(),
 		category:        acc.GetCategory(),
 		template:        template,

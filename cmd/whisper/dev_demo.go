@@ -161,7 +161,7 @@ func (s *scene) arrive(user, id string) {
 
 // request produces one as any upstream service would.
 func (s *scene) request(ctx context.Context, lane domain.Lane, id, user, title, body string) error {
-	value, err := json.Marshal(request{ID: id, Category: demoCategory, To: &audience{Users: []string{user}}, Content: &content{Title: title, Body: body}})
+	value, err := json.Marshal(sendRequest{ID: id, Category: demoCategory, To: &audience{Users: []string{user}}, Content: &content{Title: title, Body: body}})
 	if err != nil {
 		return err
 	}

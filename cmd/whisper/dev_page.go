@@ -48,7 +48,7 @@ func (d *dev) pageToken(user string) (string, error) {
 const pageCategory = "page"
 
 func (d *dev) pageSend(ctx context.Context, lane domain.Lane, r devpage.Request) error {
-	value, err := json.Marshal(request{
+	value, err := json.Marshal(sendRequest{
 		ID: r.ID, Category: pageCategory, To: &audience{Users: []string{r.User}}, Content: &content{Title: r.Title, Body: r.Body},
 	})
 	if err != nil {

@@ -55,8 +55,8 @@ func (c *sendCmd) Help() string {
     whisper send --cancel pay-8812`
 }
 
-// request is the JSON of the public contract.
-type request struct {
+// sendRequest is the JSON of the public contract.
+type sendRequest struct {
 	ID          string          `json:"id,omitempty"`
 	Category    string          `json:"category,omitempty"`
 	To          *audience       `json:"to,omitempty"`
@@ -155,12 +155,12 @@ func (c *sendCmd) checkTimes() []error {
 	return errs
 }
 
-func (c *sendCmd) request() request {
+func (c *sendCmd) request() sendRequest {
 	if c.Cancel != "" {
-		return request{Cancel: c.Cancel}
+		return sendRequest{Cancel: c.Cancel}
 	}
 	variables, _ := variablesOf(c.Variables, c.Var) // Check has said what is wrong
-	req := request{
+	req := sendRequest{
 		ID: c.ID, Category: c.Category, To: c.to(), Template: c.Template, Variables: variables,
 		Channels: c.Channels, CollapseKey: c.CollapseKey, SendAt: c.SendAt, TTL: c.TTL,
 		Rate: c.Rate, SendAtLocal: c.SendAtLocal,

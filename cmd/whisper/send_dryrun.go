@@ -37,7 +37,7 @@ const (
 const samplesKept = 200
 
 // dryRun tells what a broadcast would do.
-func (c *sendCmd) dryRun(ctx context.Context, p *process, req request) error {
+func (c *sendCmd) dryRun(ctx context.Context, p *process, req sendRequest) error {
 	value, err := json.Marshal(req)
 	if err != nil {
 		return err

@@ -151,7 +151,7 @@ func (c *templatesPreviewCmd) template(ctx context.Context, client consumers.Cli
 
 // profile is the given one or the user's; empty where there is none.
 func (c *templatesPreviewCmd) profile(ctx context.Context, client consumers.ClientConfig) (*whisperv1.Profile, error) {
-	profile := &whisperv1.Profile{}
+	merged := &whisperv1.Profile{}
 	switch {
 	case c.Profile != "":
 		patch, err := argumentOrFile(c.Profile)
@@ -162,7 +162,7 @@ func (c *templatesPreviewCmd) profile(ctx context.Context, client consumers.Clie
 		if err != nil {
 			return nil, fmt.Errorf("profile: %w", err)
 		}
-		return domain.ApplyProfilePatch(profile, parsed, time.Time{}, 1)
+		return domain.ApplyProfilePatch(merged, parsed, time.Time{}, 1)
 	case c.User != "":
 		found := false
 		err := scan{client: client, topics: []string{consumers.TopicUsers}, only: c.User}.run(ctx, func(rec *kgo.Record) error {
@@ -170,15 +170,15 @@ func (c *templatesPreviewCmd) profile(ctx context.Context, client consumers.Clie
 				return nil
 			}
 			found = rec.Value != nil
-			profile.Reset()
-			return proto.Unmarshal(rec.Value, profile)
+			merged.Reset()
+			return proto.Unmarshal(rec.Value, merged)
 		})
 		if err == nil && !found {
 			err = fmt.Errorf("user %s has no profile", c.User)
 		}
-		return profile, err
+		return merged, err
 	}
-	return profile, nil
+	return merged, nil
 }
 
 // argumentOrFile is a flag's text, or what is in the file that it names with an @.

@@ -66,7 +66,7 @@ func (b *bench) publish(records ...*kgo.Record) {
 	}
 }
 
-func request(value string) *kgo.Record { return &kgo.Record{Topic: high, Value: []byte(value)} }
+func requestRecord(value string) *kgo.Record { return &kgo.Record{Topic: high, Value: []byte(value)} }
 
 func (b *bench) config() Config {
 	return Config{

@@ -56,7 +56,7 @@ func TestAlertsGoThroughWhileTheLowLaneIsHeld(t *testing.T) {
 	role, _ := b.start(b.config())
 	const users, bytes = 5_000, 7_000
 	for p := range int32(partitions) {
-		rec := request(list(users, bytes))
+		rec := requestRecord(list(users, bytes))
 		rec.Topic, rec.Partition = low, p
 		b.publish(rec)
 	}
@@ -74,7 +74,7 @@ func TestAlertsGoThroughWhileTheLowLaneIsHeld(t *testing.T) {
 		t.Errorf("lists have filled the producer's buffer: %.2f of it is free", free)
 	}
 	for _, topic := range []string{normal, high} {
-		rec := request(oneUser("mona"))
+		rec := requestRecord(oneUser("mona"))
 		rec.Topic = topic
 		b.publish(rec)
 		lane, err := consumers.LaneOfTopic(topic)

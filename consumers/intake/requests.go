@@ -64,7 +64,7 @@ func (in *requests) take(ctx context.Context, rc *receipt) error {
 }
 
 // template is [catalogue.find], without a turn while it waits.
-func (in *requests) template(ctx context.Context, rc *receipt, id string) (t template, bad, err error) {
+func (in *requests) template(ctx context.Context, rc *receipt, id string) (t knownTemplate, bad, err error) {
 	if t, bad = in.templates.get(id); bad != nil {
 		rc.feed.work.apart(ctx, func() { t, bad, err = in.templates.find(ctx, id) })
 	}

@@ -24,7 +24,7 @@ func TestRequestBecomesOneDeliveryForEachUser(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	rec := request(`{"id":"pay-8812","to":{"users":["mona","omar","mona"]},"content":{"title":"T","body":"B"},"ttl":"1h"}`)
+	rec := requestRecord(`{"id":"pay-8812","to":{"users":["mona","omar","mona"]},"content":{"title":"T","body":"B"},"ttl":"1h"}`)
 	rec.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: []byte(parent)}, {Key: "tracestate", Value: []byte("a=b")}, {Key: "other", Value: []byte("x")}}
 	b.publish(rec)
 	b.start(b.config())
@@ -76,7 +76,7 @@ func TestLanesStayApart(t *testing.T) {
 func TestCancelReachesEveryPartitionOfItsLane(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.publish(request(`{"cancel":"pay-8812"}`))
+	b.publish(requestRecord(`{"cancel":"pay-8812"}`))
 	b.start(b.config())
 	seen := map[int32]bool{}
 	for _, rec := range b.read(toHigh, partitions) {
@@ -101,7 +101,7 @@ func TestTenThousandUsers(t *testing.T) {
 	for i := range ids {
 		ids[i] = strconv.Quote(fmt.Sprintf("user-%05d", i))
 	}
-	b.publish(request(`{"id":"n","to":{"users":[`+strings.Join(ids, ",")+`]},"content":{"body":"b"}}`), request(oneUser("after")))
+	b.publish(requestRecord(`{"id":"n","to":{"users":[`+strings.Join(ids, ",")+`]},"content":{"body":"b"}}`), requestRecord(oneUser("after")))
 	b.start(b.config())
 	events := b.events(toHigh, domain.MaxUsers+1)
 	if len(events) != domain.MaxUsers+1 || events["user-09999"].GetDeliveryAccepted().GetRecipients() != domain.MaxUsers {
@@ -118,43 +118,43 @@ func badRequests() []struct {
 	typed := func(contentType string, value []byte) *kgo.Record {
 		return &kgo.Record{Topic: high, Value: value, Headers: []kgo.RecordHeader{{Key: "content-type", Value: []byte(contentType)}}}
 	}
-	future := request(oneUser("u"))
+	future := requestRecord(oneUser("u"))
 	future.Timestamp = started.Add(90 * time.Minute)
-	seconds, old := request(oneUser("u")), request(oneUser("u"))
+	seconds, old := requestRecord(oneUser("u")), requestRecord(oneUser("u"))
 	seconds.Timestamp, old.Timestamp = time.UnixMilli(started.Unix()), started.AddDate(0, 0, -40)
 	known := "known are id, category, to, template, variables, content, channels, collapse_key, send_at, ttl, rate, send_at_local, cancel, pause, resume, retract"
 	return []struct {
 		rec    *kgo.Record
 		reason string
 	}{
-		{request("hello"), `the request is not JSON: invalid character 'h' looking for beginning of value (byte 1)`},
-		{request(`{"to":{"users":["mo`), `the request is cut off: its JSON ends after 19 bytes, in the middle of a value`},
-		{request(`{"colour":"red","to":{"users":["u"]},` + content + `}`), `unknown field "colour"; ` + known},
-		{request(`{"to":{"users":"mona"},` + content + `}`), `to.users must be a list of strings, not a string`},
-		{request(`{"to":{"users":["u"],"segment":"true"},` + content + `}`), `to names 2 audiences (users, segment): exactly one is allowed`},
-		{request(`{` + content + `}`), `there is no audience: give "to": {"users": [1 to 10000 user ids]}`},
-		{request(`{"to":{"users":[` + strings.Repeat(`"u",`, 10_000) + `"u"]},` + content + `}`), `to.users has 10001 user ids, at most 10000 are allowed: split the request`},
-		{request(`{"id":"","to":{"users":[""]},` + content + `}`), `id is empty; to.users[0] is empty`},
-		{request(`{"id":"` + strings.Repeat("i", 129) + `","to":{"users":["u"]},` + content + `}`), `id has 129 bytes, at most 128 are allowed`},
-		{request(`{"to":{"users":["u"]},"content":{"body":"` + strings.Repeat("b", 4097) + `"}}`), `content.body has 4097 bytes, at most 4096 are allowed`},
+		{requestRecord("hello"), `the request is not JSON: invalid character 'h' looking for beginning of value (byte 1)`},
+		{requestRecord(`{"to":{"users":["mo`), `the request is cut off: its JSON ends after 19 bytes, in the middle of a value`},
+		{requestRecord(`{"colour":"red","to":{"users":["u"]},` + content + `}`), `unknown field "colour"; ` + known},
+		{requestRecord(`{"to":{"users":"mona"},` + content + `}`), `to.users must be a list of strings, not a string`},
+		{requestRecord(`{"to":{"users":["u"],"segment":"true"},` + content + `}`), `to names 2 audiences (users, segment): exactly one is allowed`},
+		{requestRecord(`{` + content + `}`), `there is no audience: give "to": {"users": [1 to 10000 user ids]}`},
+		{requestRecord(`{"to":{"users":[` + strings.Repeat(`"u",`, 10_000) + `"u"]},` + content + `}`), `to.users has 10001 user ids, at most 10000 are allowed: split the request`},
+		{requestRecord(`{"id":"","to":{"users":[""]},` + content + `}`), `id is empty; to.users[0] is empty`},
+		{requestRecord(`{"id":"` + strings.Repeat("i", 129) + `","to":{"users":["u"]},` + content + `}`), `id has 129 bytes, at most 128 are allowed`},
+		{requestRecord(`{"to":{"users":["u"]},"content":{"body":"` + strings.Repeat("b", 4097) + `"}}`), `content.body has 4097 bytes, at most 4096 are allowed`},
 		{
-			request(`{"lane":"urgent","to":{"users":["u"]},` + content + `}`),
+			requestRecord(`{"lane":"urgent","to":{"users":["u"]},` + content + `}`),
 			`unknown field "lane" (the topic is the lane: whisper.requests.high, .normal or .low); ` + known,
 		},
-		{request(`{"to":{"users":["u"]},"channels":["fax"],` + content + `}`), `channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook`},
-		{request(`{"to":{"users":["u"]},"template":"nowhere"}`), `unknown template "nowhere": whisper.templates has none of that key`},
-		{request(`{"to":{"users":["u"]},"send_at":"2026-11-23T09:00:00",` + content + `}`), `send_at "2026-11-23T09:00:00" has no zone: end it with Z or an offset such as +02:00`},
-		{request(`{"to":{"users":["u"]},"send_at":"2027-11-23T09:00:00Z",` + content + `}`), `send_at 2027-11-23T09:00:00Z is more than 30 days after the record's time 2026-11-23T08:00:00Z`},
-		{request(`{"to":{"users":["u"]},"ttl":"-5m",` + content + `}`), `ttl is -5m0s: it must be positive`},
-		{request(strings.Repeat("x", 1<<20)), `the request has 1048576 bytes, at most 262144 are allowed`},
+		{requestRecord(`{"to":{"users":["u"]},"channels":["fax"],` + content + `}`), `channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook`},
+		{requestRecord(`{"to":{"users":["u"]},"template":"nowhere"}`), `unknown template "nowhere": whisper.templates has none of that key`},
+		{requestRecord(`{"to":{"users":["u"]},"send_at":"2026-11-23T09:00:00",` + content + `}`), `send_at "2026-11-23T09:00:00" has no zone: end it with Z or an offset such as +02:00`},
+		{requestRecord(`{"to":{"users":["u"]},"send_at":"2027-11-23T09:00:00Z",` + content + `}`), `send_at 2027-11-23T09:00:00Z is more than 30 days after the record's time 2026-11-23T08:00:00Z`},
+		{requestRecord(`{"to":{"users":["u"]},"ttl":"-5m",` + content + `}`), `ttl is -5m0s: it must be positive`},
+		{requestRecord(strings.Repeat("x", 1<<20)), `the request has 1048576 bytes, at most 262144 are allowed`},
 		{typed("text/plain", []byte("hello")), `unknown content-type "text/plain": application/json or application/x-protobuf`},
 		{typed("application/x-protobuf", []byte(`{}`)), `the request is not a whisper.v1.Request in Protobuf: cannot parse invalid wire-format data`},
 		{&kgo.Record{Topic: high}, `the record is empty: a request is a JSON object such as {"to":{"users":["mona"]},"content":{"body":"…"}}`},
-		{request(`null`), `the request must be a JSON object, not null`},
-		{request("{\"id\":\"\xff\"}"), `the request is not UTF-8 (at byte 7)`},
-		{request(`{"to":{"all":true},"rate":-2,` + content + `}`), `rate is -2: it must be above 0, at most 1000000 deliveries a second`},
-		{request(`{"pause":"x","resume":"x"}`), `pause and resume are given together: one command a record`},
-		{request(`{"to":{"users":["u"]},"send_at":"0001-01-01T00:00:00Z",` + content + `}`), `send_at is 0001-01-01T00:00:00Z: leave it out for now`},
+		{requestRecord(`null`), `the request must be a JSON object, not null`},
+		{requestRecord("{\"id\":\"\xff\"}"), `the request is not UTF-8 (at byte 7)`},
+		{requestRecord(`{"to":{"all":true},"rate":-2,` + content + `}`), `rate is -2: it must be above 0, at most 1000000 deliveries a second`},
+		{requestRecord(`{"pause":"x","resume":"x"}`), `pause and resume are given together: one command a record`},
+		{requestRecord(`{"to":{"users":["u"]},"send_at":"0001-01-01T00:00:00Z",` + content + `}`), `send_at is 0001-01-01T00:00:00Z: leave it out for now`},
 		{seconds, `the record's time is 1970-01-21: milliseconds? 1795420800 looks like seconds since 1970`},
 		{old, `the record's time is 2026-10-14T08:00:00Z, 40 days ago, and its time to live ended at 2026-10-15T08:00:00Z: nothing of it could be delivered; check the producer's clock`},
 		{future, `the record's time is 2026-11-23T09:30:00Z, 1h30m0s ahead of the clock, at most 1h0m0s is allowed: check the producer's clock`},
@@ -168,7 +168,7 @@ func TestBadRequestsBecomeDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	var records []*kgo.Record
 	for i, tt := range bad {
 		tt.rec.Partition = 3
-		good := request(oneUser(fmt.Sprintf("after-%02d", i)))
+		good := requestRecord(oneUser(fmt.Sprintf("after-%02d", i)))
 		good.Partition = 3
 		records = append(records, tt.rec, good)
 	}
@@ -193,7 +193,7 @@ func TestBadRequestsBecomeDeadLettersAndThePartitionGoesOn(t *testing.T) {
 func TestHugeRecordIsCutIntoItsDeadLetter(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.publish(request(strings.Repeat("x", 20<<20)), request(oneUser("after")))
+	b.publish(requestRecord(strings.Repeat("x", 20<<20)), requestRecord(oneUser("after")))
 	b.start(b.config())
 	letter := b.deadLetters(1)[0]
 	want := "the request has 20971520 bytes, at most 262144 are allowed (of its key of 0 bytes, value of 20971520 and headers of 0, this dead letter holds at most 1 MiB each)"
@@ -234,7 +234,7 @@ func TestReplayWritesTheSameAgain(t *testing.T) {
 	b := setup(t)
 	var records []*kgo.Record
 	for i := range 50 {
-		rec := request(oneUser(fmt.Sprintf("user-%d", i)))
+		rec := requestRecord(oneUser(fmt.Sprintf("user-%d", i)))
 		rec.Partition = int32(i % partitions)
 		records = append(records, rec)
 	}
@@ -293,7 +293,7 @@ func TestTwoProcessesShare(t *testing.T) {
 	b.eventually("both have a share", func() bool { return share(2) })
 	publish := func(from, to int) {
 		for i := from; i < to; i++ {
-			rec := request(oneUser(fmt.Sprintf("user-%d", i)))
+			rec := requestRecord(oneUser(fmt.Sprintf("user-%d", i)))
 			rec.Partition = int32(i % partitions)
 			b.publish(rec)
 		}

@@ -39,14 +39,14 @@ type catalogue struct {
 	ready  atomic.Bool
 
 	mu      sync.Mutex
-	known   map[string]template
+	known   map[string]knownTemplate
 	next    int64         // everything before is known
 	inVain  int64         // an end that was waited for and did not come
 	arrived chan struct{} // closed when next moves
 }
 
-// template is the last record of a key; of a bad one there is only why.
-type template struct {
+// knownTemplate is the last record of a key; of a bad one there is only why.
+type knownTemplate struct {
 	name    string // the key that deliveries are rendered from: pinned to a version where the template has versions
 	version int64  // its record's offset
 	current int64  // of a key that is not pinned: the version that it is a copy of, 0 where there are none
@@ -55,7 +55,7 @@ type template struct {
 }
 
 func newCatalogue(cfg Config) (*catalogue, error) {
-	c := &catalogue{cfg: cfg, known: map[string]template{}, arrived: make(chan struct{})}
+	c := &catalogue{cfg: cfg, known: map[string]knownTemplate{}, arrived: make(chan struct{})}
 	var err error
 	if c.reader, err = consumers.NewReader(cfg.Client); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (c *catalogue) read(records []*kgo.Record) {
 			continue
 		}
 		parsed, err := domain.ParseTemplate(rec.Value)
-		c.known[id] = template{name: id, version: rec.Offset, current: consumers.TemplateVersionOf(rec), parsed: parsed, bad: err}
+		c.known[id] = knownTemplate{name: id, version: rec.Offset, current: consumers.TemplateVersionOf(rec), parsed: parsed, bad: err}
 	}
 	close(c.arrived)
 	c.arrived = make(chan struct{})
@@ -112,16 +112,16 @@ func (c *catalogue) read(records []*kgo.Record) {
 // request that uses it in one breath, and two topics have no common order: so before it gives up,
 // find asks where the templates end now, and waits once until everything up to there is known, or
 // TemplateWait is over. An error means that ctx ended.
-func (c *catalogue) find(ctx context.Context, id string) (t template, bad, err error) {
+func (c *catalogue) find(ctx context.Context, id string) (t knownTemplate, bad, err error) {
 	if t, bad = c.get(id); bad == nil {
 		return t, nil, nil
 	}
 	end, err := c.end(ctx)
 	if err != nil {
-		return template{}, nil, err
+		return knownTemplate{}, nil, err
 	}
 	if err := c.await(ctx, end); err != nil {
-		return template{}, nil, err
+		return knownTemplate{}, nil, err
 	}
 	t, bad = c.get(id)
 	return t, bad, nil
@@ -130,7 +130,7 @@ func (c *catalogue) find(ctx context.Context, id string) (t template, bad, err e
 // unknownTemplate is a word of its own: mostly the order of a release went wrong.
 const unknownTemplate = "unknown_template"
 
-func (c *catalogue) get(id string) (t template, bad error) {
+func (c *catalogue) get(id string) (t knownTemplate, bad error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t, ok := c.known[id]

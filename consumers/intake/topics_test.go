@@ -131,7 +131,7 @@ func templateRecord(key, value string) *kgo.Record {
 }
 
 func templated(user, id, variables string) *kgo.Record {
-	return request(fmt.Sprintf(`{"to":{"users":[%q]},"template":%q,"variables":%s}`, user, id, variables))
+	return requestRecord(fmt.Sprintf(`{"to":{"users":[%q]},"template":%q,"variables":%s}`, user, id, variables))
 }
 
 const greeting = `{"default_locale":"en","locales":{"en":{"body":"Hello {{ name }}"}}}`
@@ -235,7 +235,7 @@ func TestBadTemplateIsDeadLetteredOnceForAllProcessesAndRestarts(t *testing.T) {
 	b.eventually("they are committed", func() bool { return b.committed(consumers.TopicTemplates) == 2 })
 	stop()
 	b.start(b.config())
-	b.publish(request("bad"))
+	b.publish(requestRecord("bad"))
 	letters := b.deadLetters(3)
 	if len(letters) != 3 || letters[2].topic != high {
 		t.Errorf("dead letters are %v", letters)
