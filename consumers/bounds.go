@@ -71,24 +71,26 @@ func (r *Reader) offset(ctx context.Context, topic string, partition int32, whic
 
 // persist repeats what needs Kafka until it succeeds, can't, or ctx ends.
 func (r *Reader) persist(ctx context.Context, doing, topic string, partition int32, do func(context.Context) error) error {
-	unknown := time.Now().Add(metadataWait)
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+	unknown := time.Now().Add(metadataWait) // until then metadata may be behind
+	gone := func(err error) bool { return errors.Is(err, kerr.UnknownTopicOrPartition) && time.Now().After(unknown) }
+	err := Retry{
+		First: 100 * time.Millisecond, Most: 2 * time.Second,
+		Over: func(err error) bool { return gone(err) || IsFatal(err) || errors.Is(err, kgo.ErrClientClosed) },
+		Tell: func(err error, next time.Duration) {
+			r.cfg.logger().Warn("kafka does not say where a partition stands", "topic", topic, "partition", partition, "error", err, "next_try", next)
+		},
+	}.Do(ctx, func() error {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
-		err := do(attempt)
-		cancel()
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, kerr.UnknownTopicOrPartition) && time.Now().After(unknown): // until then metadata may be behind
-			return fmt.Errorf("%s/%d: no such partition, and none came within %s; run `whisper topics apply`", topic, partition, metadataWait)
-		case ctx.Err() != nil, IsFatal(err), errors.Is(err, kgo.ErrClientClosed):
-			return fmt.Errorf("%s %s/%d: %w", doing, topic, partition, err)
-		}
-		r.cfg.logger().Warn("kafka does not say where a partition stands", "topic", topic, "partition", partition, "error", err, "next_try", wait)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+		defer cancel()
+		return do(attempt)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case gone(err):
+		return fmt.Errorf("%s/%d: no such partition, and none came within %s; run `whisper topics apply`", topic, partition, metadataWait)
+	default:
+		return fmt.Errorf("%s %s/%d: %w", doing, topic, partition, err)
 	}
 }
 

@@ -37,12 +37,8 @@ func EventRecord(topic string, partition int32, ev *whisperv1.Event, trace []kgo
 
 // KindOfRecord is the header `event` of a record, or "".
 func KindOfRecord(rec *kgo.Record) string {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == HeaderEvent {
-			return string(rec.Headers[i].Value)
-		}
-	}
-	return ""
+	kind, _ := Header(rec, HeaderEvent)
+	return string(kind)
 }
 
 // Facts writes to whisper.events.
@@ -141,12 +137,18 @@ func (f *Facts) PublishAttempt(ctx context.Context, shared *domain.AttemptFacts,
 	f.publisher.Persist(ctx, &r.Record, done)
 }
 
+// The headers of the W3C's trace context.
+const (
+	HeaderTraceparent = "traceparent"
+	HeaderTracestate  = "tracestate"
+)
+
 // TraceHeaders are the W3C trace context headers of a record, to be carried to what follows from it.
 func TraceHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	var trace []kgo.RecordHeader
-	for i := range rec.Headers {
-		if k := rec.Headers[i].Key; k == "traceparent" || k == "tracestate" {
-			trace = append(trace, rec.Headers[i])
+	for _, key := range []string{HeaderTraceparent, HeaderTracestate} {
+		if value, ok := Header(rec, key); ok {
+			trace = append(trace, kgo.RecordHeader{Key: key, Value: value})
 		}
 	}
 	return trace

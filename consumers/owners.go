@@ -38,10 +38,8 @@ func (e Epoch) Header() kgo.RecordHeader {
 
 // EpochOf is the epoch of the owner that wrote a record.
 func EpochOf(rec *kgo.Record) Epoch {
-	for i := range rec.Headers {
-		if h := &rec.Headers[i]; h.Key == HeaderOwner && len(h.Value) == 8 {
-			return Epoch(binary.BigEndian.Uint64(h.Value))
-		}
+	if value, _ := Header(rec, HeaderOwner); len(value) == 8 {
+		return Epoch(binary.BigEndian.Uint64(value))
 	}
 	return NoEpoch
 }

@@ -25,15 +25,12 @@ func (s Source) Header() kgo.RecordHeader {
 
 // SourceOf reads the source of a record; false: it names none, as those of earlier versions.
 func SourceOf(rec *kgo.Record) (s Source, ok bool) {
-	for i := range rec.Headers {
-		h := &rec.Headers[i]
-		if h.Key != HeaderSource || len(h.Value) != 16+4+8 {
-			continue
-		}
-		copy(s.Topic[:], h.Value)
-		s.Partition = int32(binary.BigEndian.Uint32(h.Value[16:]))
-		s.Offset = int64(binary.BigEndian.Uint64(h.Value[20:]))
-		return s, true
+	value, _ := Header(rec, HeaderSource)
+	if len(value) != 16+4+8 {
+		return s, false
 	}
-	return s, false
+	copy(s.Topic[:], value)
+	s.Partition = int32(binary.BigEndian.Uint32(value[16:]))
+	s.Offset = int64(binary.BigEndian.Uint64(value[20:]))
+	return s, true
 }

@@ -12,11 +12,7 @@ const HeaderVersion = "version"
 // TemplateVersionOf is the version that a record of whisper.templates is a copy of; 0 where it says none: upstream wrote
 // it without `whisper templates apply`.
 func TemplateVersionOf(rec *kgo.Record) int64 {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == HeaderVersion {
-			n, _ := strconv.ParseInt(string(rec.Headers[i].Value), 10, 64) // 0 on an error
-			return max(n, 0)
-		}
-	}
-	return 0
+	value, _ := Header(rec, HeaderVersion)
+	n, _ := strconv.ParseInt(string(value), 10, 64) // 0 on an error
+	return max(n, 0)
 }

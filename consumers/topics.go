@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,6 +26,18 @@ const (
 	TopicRevocations = "whisper.revocations"
 	TopicDeadLetters = "whisper.deadletters"
 )
+
+// Changelogs are the topics that dispatch's partitions are restored from and that their owner writes (to TopicTokens
+// others write, too).
+func Changelogs() []string {
+	return []string{TopicUsers, TopicSeen, TopicCounters, TopicTimers, TopicTokens}
+}
+
+// IsState says whether a topic is state that Whisper's own roles keep: what stood there once must not be put back behind
+// what stands there now.
+func IsState(topic string) bool {
+	return topic == TopicPresence || topic == TopicNodes || slices.Contains(Changelogs(), topic)
+}
 
 const requestsPrefix, deliveriesPrefix = "whisper.requests.", "whisper.deliveries."
 

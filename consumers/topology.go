@@ -348,21 +348,16 @@ const metadataWait = 15 * time.Second
 // answer is waited for until ctx ends, with a line in the log each time: of three, one may be away while a role starts.
 // Configs that differ are only worth a warning, which the plan tells.
 func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology, log *slog.Logger) ([]TopicPlan, error) {
-	wait := 250 * time.Millisecond
-	for end := time.Now().Add(metadataWait); ; {
-		plans, err := PlanTopics(ctx, adm, t.Specs())
+	end := time.Now().Add(metadataWait)
+	described := Retry{First: 250 * time.Millisecond, Most: 5 * time.Second, Over: IsFatal, Tell: func(err error, next time.Duration) {
+		log.Warn("waiting for kafka to describe the topics", "error", err, "next_try", next)
+		end = time.Now().Add(next + metadataWait)
+	}}
+	for {
+		var plans []TopicPlan
+		err := described.Do(ctx, func() (err error) { plans, err = PlanTopics(ctx, adm, t.Specs()); return err })
 		if err != nil {
-			if ctx.Err() != nil || IsFatal(err) {
-				return nil, err
-			}
-			log.Warn("waiting for kafka to describe the topics", "error", err, "next_try", wait)
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-			}
-			wait = min(2*wait, 5*time.Second)
-			end = time.Now().Add(metadataWait)
-			continue
+			return nil, err
 		}
 		if err := conflicts(plans); err != nil {
 			return plans, err

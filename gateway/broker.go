@@ -129,19 +129,16 @@ const (
 
 // persist tries again what may pass, until ctx ends.
 func (k *kafka) persist(ctx context.Context, do func() error) error {
-	for wait := persistFirst; ; wait = min(2*wait, persistMost) {
-		err := do()
+	return consumers.Retry{
+		First: persistFirst, Most: persistMost,
 		// A broker that is away counts for none where a topic is made.
-		if !consumers.MayPass(err) && !errors.Is(err, kerr.InvalidReplicationFactor) || ctx.Err() != nil {
-			return err
-		}
-		k.cfg.Logger.Warn("waiting for kafka", "error", err, "next_try", wait)
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(wait):
-		}
-	}
+		Over: func(err error) bool {
+			return !consumers.MayPass(err) && !errors.Is(err, kerr.InvalidReplicationFactor)
+		},
+		Tell: func(err error, next time.Duration) {
+			k.cfg.Logger.Warn("waiting for kafka", "error", err, "next_try", next)
+		},
+	}.Do(ctx, do)
 }
 
 func (k *kafka) committed(ctx context.Context) (map[int32]int64, error) {

@@ -95,12 +95,8 @@ func (n *nodes) seen(records []*kgo.Record) {
 }
 
 func processOf(rec *kgo.Record) string {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == headerProcess {
-			return string(rec.Headers[i].Value)
-		}
-	}
-	return ""
+	process, _ := consumers.Header(rec, headerProcess)
+	return string(process)
 }
 
 // compare holds a record of this node's name against our claim. Two processes with one incarnation
@@ -133,13 +129,9 @@ func (n *nodes) forgotten(incarnation uint64) {
 
 // incarnationOf is the header that says whose end a tombstone is; 0: not known.
 func incarnationOf(rec *kgo.Record) uint64 {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == HeaderIncarnation {
-			own, _ := strconv.ParseUint(string(rec.Headers[i].Value), 10, 64) // 0, not known, on an error
-			return own
-		}
-	}
-	return 0
+	value, _ := consumers.Header(rec, HeaderIncarnation)
+	own, _ := strconv.ParseUint(string(value), 10, 64) // 0, not known, on an error
+	return own
 }
 
 // lostTo notes that another process runs under our name and returns why we stop.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -14,10 +15,8 @@ func kindName(f fact) string {
 	if kind := domain.KindOf(f.ev); kind != "" {
 		return kind
 	}
-	for _, h := range f.rec.Headers {
-		if h.Key == "event" && len(h.Value) > 0 && len(h.Value) <= 64 && utf8.Valid(h.Value) && cleanText(string(h.Value)) {
-			return string(h.Value)
-		}
+	if kind := consumers.KindOfRecord(f.rec); kind != "" && len(kind) <= 64 && utf8.ValidString(kind) && cleanText(kind) {
+		return kind
 	}
 	return "unknown"
 }

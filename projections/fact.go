@@ -104,12 +104,8 @@ func timeless(id domain.DeliveryID) bool { return [6]byte(id[:6]) == [6]byte{} }
 func (f fact) userPartition() int32 { return f.rec.Partition }
 
 func (f fact) traceparent() string {
-	for _, h := range f.rec.Headers {
-		if h.Key == "traceparent" {
-			return string(h.Value)
-		}
-	}
-	return ""
+	parent, _ := consumers.Header(f.rec, consumers.HeaderTraceparent)
+	return string(parent)
 }
 
 // check says what makes an event unusable: a delivery that can't be named, or a text that Postgres

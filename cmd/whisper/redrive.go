@@ -79,7 +79,7 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 		next = d.Offset + 1
 		chosen := slices.Contains(c.Offsets, d.Offset)
 		if c.All {
-			chosen = d.Offset >= mark && d.Last == nil && d.Refused == "" && !changelog(d.Topic) && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
+			chosen = d.Offset >= mark && d.Last == nil && d.Refused == "" && !consumers.IsState(d.Topic) && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
 		}
 		if chosen {
 			letters = append(letters, d)
@@ -94,7 +94,7 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 			return nil, 0, fmt.Errorf("dead letter %d tells of a batch that could not be read, there is no record to put back; nothing was put back", d.Offset)
 		}
 		// Its headers are only as good as whoever wrote them: nothing outside Whisper's topics is written.
-		if changelog(d.Topic) {
+		if consumers.IsState(d.Topic) {
 			return nil, 0, fmt.Errorf("dead letter %d is of %s, which Whisper keeps itself: put back, it could send again what was sent; it is there to look at; nothing was put back", d.Offset, d.Topic)
 		}
 		if !strings.HasPrefix(d.Topic, "whisper.") || d.Topic == consumers.TopicDeadLetters || d.Partition < 0 {
@@ -121,15 +121,4 @@ func (c *deadlettersRedriveCmd) redrive(ctx context.Context, p *process, client 
 	}
 	_, err = fmt.Fprintf(p.stdout, "%d were put back\n", len(letters))
 	return err
-}
-
-// changelog says whether a topic is state that Whisper's own roles keep: what stood there once is not put back behind
-// what stands there now.
-func changelog(topic string) bool {
-	switch topic {
-	case consumers.TopicUsers, consumers.TopicSeen, consumers.TopicCounters, consumers.TopicTimers, consumers.TopicTokens, consumers.TopicPresence, consumers.TopicNodes:
-		return true
-	default:
-		return false
-	}
 }

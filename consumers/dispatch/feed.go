@@ -113,28 +113,23 @@ func (f *feed) decodeDelivery(rec *kgo.Record) item {
 
 // traceOf passes over what is not text: a parked delivery could not be encoded with it, now or ever.
 func traceOf(rec *kgo.Record) domain.Trace {
-	var t domain.Trace
-	for i := range rec.Headers {
-		if !utf8.Valid(rec.Headers[i].Value) {
-			continue
-		}
-		switch rec.Headers[i].Key {
-		case "traceparent":
-			t.Parent = string(rec.Headers[i].Value)
-		case "tracestate":
-			t.State = string(rec.Headers[i].Value)
-		}
+	return domain.Trace{Parent: textOf(rec, consumers.HeaderTraceparent), State: textOf(rec, consumers.HeaderTracestate)}
+}
+
+func textOf(rec *kgo.Record, header string) string {
+	if value, _ := consumers.Header(rec, header); utf8.Valid(value) {
+		return string(value)
 	}
-	return t
+	return ""
 }
 
 func traceHeaders(t domain.Trace) []kgo.RecordHeader {
 	if t.Parent == "" {
 		return nil
 	}
-	headers := []kgo.RecordHeader{{Key: "traceparent", Value: []byte(t.Parent)}}
+	headers := []kgo.RecordHeader{{Key: consumers.HeaderTraceparent, Value: []byte(t.Parent)}}
 	if t.State != "" {
-		headers = append(headers, kgo.RecordHeader{Key: "tracestate", Value: []byte(t.State)})
+		headers = append(headers, kgo.RecordHeader{Key: consumers.HeaderTracestate, Value: []byte(t.State)})
 	}
 	return headers
 }

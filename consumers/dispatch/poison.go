@@ -32,7 +32,6 @@ type poison struct {
 	mu       sync.Mutex
 	records  map[position]error
 	subjects map[domain.DeliveryID]*poisoned
-	added    int
 	notes    map[string]int // how many subjects of a notification there were
 }
 
@@ -41,7 +40,6 @@ type poisoned struct {
 	reason  error
 	told    bool // it is among the dead letters
 	leftOut bool // a broadcast that met it though it was paused
-	at      int  // its number
 }
 
 // maxBlamed is how many deliveries of a notification are set aside one by one.
@@ -76,8 +74,8 @@ func (q *poison) add(rec *kgo.Record, err error) bool {
 	return true
 }
 
-// addSubject remembers a delivery or broadcast and says whether that is news. Of too many the oldest is forgotten: its end
-// has long been told.
+// addSubject remembers a delivery or broadcast and says whether that is news. Of too many all are forgotten: their ends have
+// long been told, and what is still parked meets the bug once more.
 func (q *poison) addSubject(of domain.Subject, err error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -86,20 +84,13 @@ func (q *poison) addSubject(of domain.Subject, err error) bool {
 		known.leftOut = known.leftOut || again
 		return again
 	}
-	q.added++
 	if len(q.subjects) >= maxPoison {
-		var oldest domain.DeliveryID
-		for id, p := range q.subjects {
-			if o := q.subjects[oldest]; o == nil || p.at < o.at {
-				oldest = id
-			}
-		}
-		delete(q.subjects, oldest)
+		clear(q.subjects)
 	}
 	if len(q.notes) >= maxPoison {
 		clear(q.notes)
 	}
-	q.subjects[of.ID] = &poisoned{reason: err, at: q.added}
+	q.subjects[of.ID] = &poisoned{reason: err}
 	q.notes[of.Notification]++
 	q.any.Store(true)
 	return true

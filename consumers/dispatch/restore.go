@@ -255,13 +255,9 @@ func (p *partition) presence(recs []*kgo.Record) {
 // incarnationOf is the header that gateways write on presence, since a tombstone has no value to tell whose
 // it is; 0 where it is missing.
 func incarnationOf(rec *kgo.Record) uint64 {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == "incarnation" {
-			n, _ := strconv.ParseUint(string(rec.Headers[i].Value), 10, 64) // 0, not known, on an error
-			return n
-		}
-	}
-	return 0
+	value, _ := consumers.Header(rec, "incarnation")
+	n, _ := strconv.ParseUint(string(value), 10, 64) // 0, not known, on an error
+	return n
 }
 
 func sortedKeys(m map[string]*whisperv1.Parked) []string {

@@ -13,15 +13,18 @@ import (
 // changelogs are the topics that a partition is restored from and that only its owner writes. The compacted ones are
 // repaired after a stray record: one that an earlier owner wrote when it had lost the partition already. To
 // whisper.tokens others write, too; it is followed anyway, and the state itself writes anew what a stray stands in front of.
-var changelogs = [...]struct {
+var changelogs = changelogTopics()
+
+type changelog struct {
 	topic    string
 	repaired bool // by repairs
-}{
-	{consumers.TopicUsers, true},
-	{consumers.TopicSeen, false},
-	{consumers.TopicCounters, false},
-	{consumers.TopicTimers, true},
-	{consumers.TopicTokens, false},
+}
+
+func changelogTopics() (logs []changelog) {
+	for _, topic := range consumers.Changelogs() {
+		logs = append(logs, changelog{topic, topic == consumers.TopicUsers || topic == consumers.TopicTimers})
+	}
+	return logs
 }
 
 // takeover is how a process becomes the owner of a partition: it reads the changelogs to their end, writes its mark

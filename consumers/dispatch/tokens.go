@@ -41,17 +41,15 @@ func (p *partition) putClaim(o domain.PutClaim) {
 type claimants map[int32]consumers.Epoch
 
 func (c claimants) stale(rec *kgo.Record) bool {
-	for i := range rec.Headers {
-		h := &rec.Headers[i]
-		if h.Key != headerClaimant || len(h.Value) != 4+8 {
-			continue
-		}
-		from, epoch := int32(binary.BigEndian.Uint32(h.Value)), consumers.Epoch(binary.BigEndian.Uint64(h.Value[4:]))
-		if epoch < c[from] {
-			return true
-		}
-		c[from] = epoch
+	value, _ := consumers.Header(rec, headerClaimant)
+	if len(value) != 4+8 {
+		return false
 	}
+	from, epoch := int32(binary.BigEndian.Uint32(value)), consumers.Epoch(binary.BigEndian.Uint64(value[4:]))
+	if epoch < c[from] {
+		return true
+	}
+	c[from] = epoch
 	return false
 }
 
@@ -111,14 +109,13 @@ func claimSeen(rec *kgo.Record) (in domain.ClaimSeen, err error) {
 
 // movedOf reads the header; nil: the change is one of upstream's.
 func movedOf(rec *kgo.Record) (*domain.Moved, error) {
-	for i := range rec.Headers {
-		if rec.Headers[i].Key == headerMoved {
-			m, err := domain.ParseMoved(string(rec.Headers[i].Value))
-			if err != nil {
-				return nil, err
-			}
-			return &m, nil
-		}
+	value, ok := consumers.Header(rec, headerMoved)
+	if !ok {
+		return nil, nil
 	}
-	return nil, nil
+	m, err := domain.ParseMoved(string(value))
+	if err != nil {
+		return nil, err
+	}
+	return &m, nil
 }

@@ -6,34 +6,25 @@ import (
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
 )
 
 // W3C trace context. Of upstream's headers only well-formed ones are carried on: they are copied to
 // every recipient's records.
-const (
-	headerTraceparent = "traceparent"
-	headerTracestate  = "tracestate"
-	maxTracestate     = 512 // what the standard asks everybody to carry
-)
+const maxTracestate = 512 // what the standard asks everybody to carry
 
 // trace is the context that a record's followers carry: its own, or a new one made from the record's
 // place, so that a replay has the same.
 func trace(rec *kgo.Record) []kgo.RecordHeader {
-	var parent, state []byte
-	for i := range rec.Headers {
-		switch h := &rec.Headers[i]; h.Key {
-		case headerTraceparent:
-			parent = h.Value
-		case headerTracestate:
-			state = h.Value
-		}
-	}
+	parent, _ := consumers.Header(rec, consumers.HeaderTraceparent)
+	state, _ := consumers.Header(rec, consumers.HeaderTracestate)
 	if !isTraceparent(parent) {
-		return []kgo.RecordHeader{{Key: headerTraceparent, Value: newTraceparent(rec)}}
+		return []kgo.RecordHeader{{Key: consumers.HeaderTraceparent, Value: newTraceparent(rec)}}
 	}
-	headers := []kgo.RecordHeader{{Key: headerTraceparent, Value: parent}}
+	headers := []kgo.RecordHeader{{Key: consumers.HeaderTraceparent, Value: parent}}
 	if n := len(state); n > 0 && n <= maxTracestate && printable(state) {
-		headers = append(headers, kgo.RecordHeader{Key: headerTracestate, Value: state})
+		headers = append(headers, kgo.RecordHeader{Key: consumers.HeaderTracestate, Value: state})
 	}
 	return headers
 }

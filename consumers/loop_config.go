@@ -1,0 +1,95 @@
+package consumers
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// LoopConfig says what a Loop consumes, and how.
+type LoopConfig struct {
+	Client ClientConfig
+	// Group is the consumer group. Processes of one group share the partitions.
+	Group string
+	// Topics to consume; all must exist.
+	Topics []string
+	// CoPartitioned assigns partition p of every topic to the same process. All topics must have the
+	// same number of partitions.
+	CoPartitioned bool
+	// Renewable are those of the topics that their owners may delete and make anew: the loop goes on with the new one,
+	// from its start. Another one that is made anew ends the process.
+	Renewable []string
+	// Handler makes the Feed of each assigned partition.
+	Handler Handler
+	// Starts, where set, says where to start instead of the group's commits; the loop then commits
+	// nothing. A partition that it leaves out starts at the log's start.
+	Starts func(ctx context.Context, assigned map[string][]int32) (map[string]map[int32]int64, error)
+
+	// A partition is paused while more than this is waiting for its Feed (default 5,000 records, 4 MiB).
+	MaxBufferedRecords int
+	MaxBufferedBytes   int
+	// FetchMinBytes lets a broker gather so much, of all partitions, before it answers, for at most FetchMaxWait
+	// (defaults: 1, so at once when there is anything, and 500 ms).
+	FetchMinBytes int32
+	FetchMaxWait  time.Duration
+	// CommitInterval is how often offsets are committed (default 1 s).
+	CommitInterval time.Duration
+	// StallCheck is how often the topics are looked at, and partitions that do not move are compared with the log's
+	// end (default 5 s).
+	StallCheck time.Duration
+	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
+	HandoverTimeout time.Duration
+	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
+	SessionTimeout time.Duration
+	// RetryFirst is how soon a partition that failed is tried again (default 1 s); the wait doubles up to
+	// RetryMost (default 1 min), and begins anew when the partition has run for as long as that.
+	RetryFirst, RetryMost time.Duration
+}
+
+// Validate names every problem of the settings.
+func (c LoopConfig) Validate() error {
+	var errs []error
+	if c.Group == "" {
+		errs = append(errs, errors.New("loop: a consumer group is needed"))
+	}
+	if len(c.Topics) == 0 {
+		errs = append(errs, errors.New("loop: at least one topic is needed"))
+	}
+	if c.Handler == nil {
+		errs = append(errs, errors.New("loop: a handler is needed"))
+	}
+	return errors.Join(append(errs, c.Client.Validate())...)
+}
+
+func (c *LoopConfig) setDefaults() {
+	if c.MaxBufferedRecords == 0 {
+		c.MaxBufferedRecords = 5_000
+	}
+	if c.MaxBufferedBytes == 0 {
+		c.MaxBufferedBytes = 4 << 20
+	}
+	if c.FetchMinBytes == 0 {
+		c.FetchMinBytes = 1
+	}
+	if c.FetchMaxWait == 0 {
+		c.FetchMaxWait = fetchMaxWait
+	}
+	if c.CommitInterval == 0 {
+		c.CommitInterval = time.Second
+	}
+	if c.StallCheck == 0 {
+		c.StallCheck = stallCheck
+	}
+	if c.HandoverTimeout == 0 {
+		c.HandoverTimeout = 10 * time.Second
+	}
+	if c.SessionTimeout == 0 {
+		c.SessionTimeout = 10 * time.Second
+	}
+	if c.RetryFirst == 0 {
+		c.RetryFirst = retryFirst
+	}
+	if c.RetryMost == 0 {
+		c.RetryMost = max(retryMost, c.RetryFirst)
+	}
+}
