@@ -63,6 +63,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.Balancers(balancer),
 		kgo.FetchMinBytes(cfg.FetchMinBytes),
 		kgo.FetchMaxWait(cfg.FetchMaxWait),
+		kgo.FetchMaxPartitionBytes(cfg.FetchMaxPartitionBytes),
 		kgo.DisableAutoCommit(),
 		kgo.KeepControlRecords(), // they move the position; no Feed sees them
 		kgo.BlockRebalanceOnPoll(),

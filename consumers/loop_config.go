@@ -32,6 +32,10 @@ type LoopConfig struct {
 	// (defaults: 1, so at once when there is anything, and 500 ms).
 	FetchMinBytes int32
 	FetchMaxWait  time.Duration
+	// FetchMaxPartitionBytes is how much of one partition a broker answers a fetch with (default 1 MiB), or one batch
+	// where that is larger. What else is to be fetched waits for the answer, so it bounds how long a backlog holds up
+	// other partitions.
+	FetchMaxPartitionBytes int32
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
 	// StallCheck is how often the topics are looked at, and partitions that do not move are compared with the log's
@@ -73,6 +77,9 @@ func (c *LoopConfig) setDefaults() {
 	}
 	if c.FetchMaxWait == 0 {
 		c.FetchMaxWait = fetchMaxWait
+	}
+	if c.FetchMaxPartitionBytes == 0 {
+		c.FetchMaxPartitionBytes = 1 << 20
 	}
 	if c.CommitInterval == 0 {
 		c.CommitInterval = time.Second

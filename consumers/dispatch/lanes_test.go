@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -49,4 +50,25 @@ func TestAlertsAreHandedOverWhileOtherLanesAreHeld(t *testing.T) {
 	}
 	letGo()
 	s.eventually("both are there", func() bool { return len(lanes()) == 2 })
+}
+
+// A backlog of one lane holds up the fetches of the others for no longer than a small answer takes.
+func TestLanesAreFetchedInSmallPieces(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	high := consumers.TopicDeliveries(domain.High)
+	id := s.cluster.TopicInfo(high).TopicID
+	var pieces atomic.Bool
+	s.cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		for _, topic := range req.(*kmsg.FetchRequest).Topics {
+			for _, p := range topic.Partitions {
+				if (topic.Topic == high || topic.TopicID == id) && p.PartitionMaxBytes <= 128<<10 {
+					pieces.Store(true)
+				}
+			}
+		}
+		return nil, nil, false
+	})
+	s.start()
+	s.eventually("the lanes are fetched in pieces of 128 KiB", pieces.Load)
 }
