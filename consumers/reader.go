@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,7 @@ type Reader struct {
 
 	mu        sync.Mutex
 	following map[string]map[int32]*followed
+	remakes   map[string]func(context.Context) error // of the topics that may be made anew
 	// For Unfollow, which waits until Run has handed over what it had polled before.
 	running   bool
 	turn      int64 // polls handed over so far
@@ -77,11 +80,12 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)
 	}
-	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}}
+	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}, remakes: map[string]func(context.Context) error{}}
 	r.turned = sync.NewCond(&r.mu)
 	r.stalls = newStalls(newSkipper(cl, c, c.ClientID))
 	r.anew = make(chan error, 1)
 	r.topics = newTopicWatch(cl, c.logger(), func(string) {}, r.madeAnew)
+	r.topics.remake = r.remake
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -99,6 +103,8 @@ func (r *Reader) Follow(ctx context.Context, topic string, partition int32, from
 	case from == FromEnd:
 		from = end
 	case from < start: // FromStart, or retention was faster
+		from = start
+	case from > end: // it is of a topic that had this name before
 		from = start
 	}
 	f := &followed{topic: topic, partition: partition, sink: sink, end: end, gone: make(chan struct{}), caughtUp: make(chan struct{})}
@@ -139,6 +145,40 @@ func (r *Reader) Unfollow(topic string, partition int32) {
 		r.turned.Wait()
 	}
 	r.waiting--
+}
+
+// Remade has again called when a topic is gone, or was made anew by somebody, which ends Run otherwise. again makes the
+// topic where it is missing and follows its partitions anew, after Forget. While it fails it is called again and again.
+func (r *Reader) Remade(topic string, again func(context.Context) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remakes[topic] = again
+}
+
+func (r *Reader) remake(ctx context.Context, topic string) (own, done bool) {
+	r.mu.Lock()
+	again, own := r.remakes[topic]
+	r.mu.Unlock()
+	if !own {
+		return false, false
+	}
+	r.cfg.logger().Warn("a topic is gone, or was made anew; it is taken up from its start", "topic", topic)
+	if err := again(ctx); err != nil {
+		r.cfg.logger().Error("a topic can't be taken up again; this is tried again", "topic", topic, "error", err)
+		return true, false
+	}
+	return true, true
+}
+
+// Forget stops following all of a topic, and forgets which topic had that name.
+func (r *Reader) Forget(topic string) {
+	r.mu.Lock()
+	parts := slices.Collect(maps.Keys(r.following[topic]))
+	r.mu.Unlock()
+	for _, partition := range parts {
+		r.Unfollow(topic, partition)
+	}
+	r.cl.PurgeTopicsFromConsuming(topic)
 }
 
 // Run hands records to the sinks until ctx ends; it returns an error only if trying again can't help, as when a topic
@@ -209,7 +249,7 @@ func (r *Reader) followed() (topics []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for topic, parts := range r.following {
-		if len(parts) > 0 {
+		if len(parts) > 0 || r.remakes[topic] != nil {
 			topics = append(topics, topic)
 		}
 	}

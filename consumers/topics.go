@@ -55,6 +55,9 @@ func TopicPush(channel string, l domain.Lane) string {
 // TopicNode is where dispatch hands frames to one gateway; its partition is the lane.
 func TopicNode(node string) string { return "whisper.node." + node }
 
+// GroupNode is under which group a gateway commits how far it is in its topic.
+func GroupNode(node string) string { return "whisper-node-" + node }
+
 // LaneOfTopic reads the lane off a requests, deliveries or push topic.
 func LaneOfTopic(topic string) (domain.Lane, error) {
 	return domain.ParseLane(topic[strings.LastIndexByte(topic, '.')+1:])

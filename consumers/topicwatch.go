@@ -24,6 +24,9 @@ type topicWatch struct {
 	log *slog.Logger
 	// grown: partitions were added to a topic. anew: it was deleted and made anew. From the watching goroutine.
 	grown, anew func(topic string)
+	// remake, where there is one, makes a topic that is gone and takes up one that was made anew: instead of all that
+	// happens to others. Not own: it is none of those. Not done: it is asked again at the next look.
+	remake func(ctx context.Context, topic string) (own, done bool)
 
 	// Of the watching goroutine.
 	known map[string]topicSeen
@@ -57,7 +60,7 @@ func (w *topicWatch) watch(ctx context.Context, every time.Duration, topics func
 			cancel()
 			if err == nil { // while Kafka is away, others say so
 				for _, topic := range names {
-					w.known[topic] = w.look(topic, w.known[topic], found[topic])
+					w.known[topic] = w.look(ctx, topic, w.known[topic], found[topic])
 				}
 			}
 		}
@@ -74,10 +77,18 @@ func (w *topicWatch) watch(ctx context.Context, every time.Duration, topics func
 const looksUntilSure = 2
 
 // look returns what is known of a topic after another look.
-func (w *topicWatch) look(topic string, was topicSeen, found kadm.TopicDetail) topicSeen {
+func (w *topicWatch) look(ctx context.Context, topic string, was topicSeen, found kadm.TopicDetail) topicSeen {
 	switch {
 	case errors.Is(found.Err, kerr.UnknownTopicOrPartition):
-		if was.absent++; was.absent == looksUntilSure {
+		was.absent++
+		if was.absent >= looksUntilSure && w.remake != nil {
+			if own, done := w.remake(ctx, topic); done {
+				return topicSeen{}
+			} else if own {
+				return was
+			}
+		}
+		if was.absent == looksUntilSure {
 			w.log.Error("a topic is not there; it is waited for", "topic", topic, "help", helpTopics)
 			w.setMissing(topic, true)
 		}
@@ -87,6 +98,13 @@ func (w *topicWatch) look(topic string, was topicSeen, found kadm.TopicDetail) t
 	case was.id != (kadm.TopicID{}) && found.ID != was.id && found.ID != was.another:
 		was.another = found.ID
 		return was
+	}
+	if renewed := was.id != (kadm.TopicID{}) && found.ID != was.id; renewed && w.remake != nil {
+		if own, done := w.remake(ctx, topic); done {
+			return topicSeen{}
+		} else if own {
+			return was
+		}
 	}
 	if was.absent >= looksUntilSure {
 		w.log.Info("a topic is there again", "topic", topic)

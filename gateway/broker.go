@@ -30,6 +30,9 @@ type broker interface {
 	DeadLetter(rec *kgo.Record, reason error, done func(error))
 	// Follow hands the records of a partition to sink, in order, while Run runs.
 	Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (caughtUp <-chan struct{}, err error)
+	// Remade has renew called when the node's topic was deleted, whoever makes it anew; then its partitions, in order, go
+	// to sinks, from the start. state hears why that fails, and nil when it is done. To be called once it is followed.
+	Remade(renew func(), state func(error), sinks ...func([]*kgo.Record))
 	// Committed and Commit keep the positions in the node's topic.
 	Committed(ctx context.Context) (map[int32]int64, error)
 	Commit(ctx context.Context, next map[int32]int64) error
@@ -85,12 +88,44 @@ func (k *kafka) Prepare(ctx context.Context) error {
 	if err := k.cfg.Kafka.Await(ctx); err != nil {
 		return err
 	}
-	topology := consumers.Topology{Partitions: k.cfg.Partitions, Replication: k.cfg.Replication, MinISR: k.cfg.MinISR}
-	err := k.persist(ctx, func() error { return consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node)) })
+	err := k.persist(ctx, func() error { return k.ensure(ctx) })
 	if errors.Is(err, kerr.InvalidTopicException) {
 		return fmt.Errorf("node: the name %q can't be used: it is part of a topic's name, where Kafka takes a dot and an underscore for the same; choose another name: %w", k.cfg.Node, err)
 	}
 	return err
+}
+
+func (k *kafka) ensure(ctx context.Context) error {
+	topology := consumers.Topology{Partitions: k.cfg.Partitions, Replication: k.cfg.Replication, MinISR: k.cfg.MinISR}
+	return consumers.EnsureTopics(ctx, k.cfg.Kafka, topology.NodeSpec(k.cfg.Node))
+}
+
+// remakeTimeout bounds one try: what Kafka does not take in this time is tried again.
+const remakeTimeout = 30 * time.Second
+
+func (k *kafka) Remade(renew func(), state func(error), sinks ...func([]*kgo.Record)) {
+	topic := consumers.TopicNode(k.cfg.Node)
+	again := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, remakeTimeout)
+		defer cancel()
+		if err := k.ensure(ctx); err != nil {
+			return fmt.Errorf("make the node's topic: %w", err)
+		}
+		renew() // also lets go of a sink that waits
+		k.reader.Forget(topic)
+		renew() // of what came meanwhile
+		for partition, sink := range sinks {
+			if _, err := k.reader.Follow(ctx, topic, int32(partition), consumers.FromStart, sink); err != nil {
+				return fmt.Errorf("follow the node's topic: %w", err)
+			}
+		}
+		return nil
+	}
+	k.reader.Remade(topic, func(ctx context.Context) error {
+		err := again(ctx)
+		state(err)
+		return err
+	})
 }
 
 func (k *kafka) Publish(rec *kgo.Record, done func(error)) {
@@ -113,7 +148,7 @@ func (k *kafka) Follow(ctx context.Context, topic string, partition int32, from 
 	return k.reader.Follow(ctx, topic, partition, from, sink)
 }
 
-func (k *kafka) group() string { return "whisper-node-" + k.cfg.Node }
+func (k *kafka) group() string { return consumers.GroupNode(k.cfg.Node) }
 
 func (k *kafka) Committed(ctx context.Context) (next map[int32]int64, err error) {
 	err = k.persist(ctx, func() error { next, err = k.committed(ctx); return err })

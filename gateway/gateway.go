@@ -54,6 +54,7 @@ type Gateway struct {
 	blocked     atomic.Int64 // sessions whose socket takes nothing for now
 	connections atomic.Int64 // sockets, those that are being refused or closed included
 	listening   atomic.Pointer[net.Addr]
+	deaf        atomic.Pointer[error] // why the node's own topic, which was deleted, is not there again
 }
 
 // New checks the settings and makes the clients; nothing is dialled before Run.
@@ -116,6 +117,9 @@ func (g *Gateway) Ready() error {
 		}
 		return errors.New("the gateway is starting: it waits for kafka")
 	case serving:
+		if deaf := g.deaf.Load(); deaf != nil && *deaf != nil {
+			return fmt.Errorf("the gateway hears nothing of dispatch: its topic was deleted: %w", *deaf)
+		}
 		return nil
 	case draining:
 		return errors.New("the gateway is draining")

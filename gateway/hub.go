@@ -120,6 +120,20 @@ func (h *hub) touch(u *user) {
 	h.mark(u)
 }
 
+// tellAll has everybody's state published, changed or not.
+func (h *hub) tellAll() {
+	for i := range h.shards {
+		sh := &h.shards[i]
+		sh.mu.Lock()
+		for _, u := range sh.users {
+			if len(u.sessions) > 0 {
+				h.touch(u)
+			}
+		}
+		sh.mu.Unlock()
+	}
+}
+
 // mark has the user's state published, changed or not.
 func (h *hub) mark(u *user) {
 	if !u.dirty {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -168,6 +169,67 @@ func TestOnKafka(t *testing.T) {
 	c = third.connect("mona")
 	put(route(third, "mona", "b"))
 	c.wantNotification("b")
+}
+
+// Somebody deletes the topic of a node that lives: it makes it anew and goes on, with the same sockets.
+func TestANodesTopicThatIsDeletedIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.SeedTopics(4, consumers.TopicEvents, consumers.TopicPresence),
+		kfake.SeedTopics(1, consumers.TopicNodes, consumers.TopicDeadLetters, consumers.TopicRevocations),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	kafka := consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "test"}
+	topic := consumers.TopicNode("n1")
+	put := func(recs ...*kgo.Record) {
+		t.Helper()
+		p, err := consumers.NewPublisher(kafka, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for _, rec := range recs {
+			rec.Topic, rec.Partition = topic, int32(domain.High)
+		}
+		if err := p.PublishSync(t.Context(), recs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := onKafka(t, kafka)
+	c := n.connect("mona")
+	for i := range 5 {
+		put(route(n, "mona", fmt.Sprintf("a-%d", i)))
+		c.wantNotification(fmt.Sprintf("a-%d", i))
+	}
+	adm, err := kafka.Admin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(adm.Close)
+	for round := range 2 {
+		before := n.incarnation.Load()
+		if _, err := adm.DeleteTopics(t.Context(), topic); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the topic is there again", func() bool {
+			topics, err := adm.ListTopics(t.Context(), topic)
+			return err == nil && topics.Has(topic) && topics[topic].Err == nil && len(topics[topic].Partitions) == 3
+		})
+		eventually(t, "dispatch is told to send anew what is open", func() bool { return n.incarnation.Load() > before })
+		put(route(n, "mona", fmt.Sprintf("b-%d", round)))
+		c.wantNotification(fmt.Sprintf("b-%d", round))
+	}
+	eventually(t, "what is settled of the new topic is committed", func() bool {
+		offsets, err := adm.FetchOffsetsForTopics(t.Context(), "whisper-node-n1", topic)
+		return err == nil && offsets[topic][0].At == 1 && n.lanes.unsettled() == 0
+	})
+	if err := n.Ready(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestStoppedWhileKafkaIsAway(t *testing.T) {

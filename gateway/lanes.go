@@ -35,6 +35,7 @@ type lanes struct {
 	waiting [lanesN][]*kgo.Record
 	bytes   [lanesN]int
 	stopped bool
+	renewed bool // what comes next is of a new topic
 
 	progress [lanesN]progress
 }
@@ -51,17 +52,38 @@ func (l *lanes) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var sinks []func([]*kgo.Record)
 	for _, lane := range domain.Lanes {
+		sinks = append(sinks, l.sink(lane))
 		next, ok := from[int32(lane)]
 		if !ok {
 			next = consumers.FromStart
 		}
-		sink := func(records []*kgo.Record) { l.put(lane, records) }
-		if _, err := l.g.broker.Follow(ctx, consumers.TopicNode(l.g.cfg.Node), int32(lane), next, sink); err != nil {
+		if _, err := l.g.broker.Follow(ctx, consumers.TopicNode(l.g.cfg.Node), int32(lane), next, l.sink(lane)); err != nil {
 			return err
 		}
 	}
+	l.g.broker.Remade(l.renew, func(err error) {
+		l.g.deaf.Store(&err)
+		if err == nil {
+			l.g.nodes.again()
+		}
+	}, sinks...)
 	return nil
+}
+
+func (l *lanes) sink(lane domain.Lane) func([]*kgo.Record) {
+	return func(records []*kgo.Record) { l.put(lane, records) }
+}
+
+// renew: somebody deleted the node's topic, and its new one is read from its start. What waited of the old one is
+// dropped: it comes again, see nodes.again.
+func (l *lanes) renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting, l.bytes, l.renewed = [lanesN][]*kgo.Record{}, [lanesN]int{}, true
+	l.room.Broadcast()
+	l.arrived.Broadcast()
 }
 
 // put waits while the lane is full.
@@ -126,6 +148,12 @@ func (l *lanes) next() (domain.Lane, []*kgo.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.stopped {
+		if l.renewed { // here nothing of the old topic is between what waits and its ticket
+			for lane := range l.progress {
+				l.progress[lane].renew()
+			}
+			l.renewed = false
+		}
 		for _, lane := range domain.Lanes {
 			waiting := l.waiting[lane]
 			if len(waiting) == 0 {

@@ -57,6 +57,19 @@ func (n *nodes) claim(ctx context.Context) error {
 	return nil
 }
 
+// again takes another incarnation, with all sockets open: what dispatch had written to a topic that was deleted is lost,
+// and with a new incarnation it writes anew all that is open, as after a start.
+func (n *nodes) again() {
+	n.mu.Lock()
+	own := max(uint64(n.g.cfg.Now().UnixMilli()), n.highest+1, n.g.incarnation.Load()+1)
+	n.g.incarnation.Store(own)
+	n.owned = false
+	n.mu.Unlock()
+	n.g.cfg.Logger.Warn("the node's topic was deleted; it is there again, and what is open is sent anew", "node", n.g.cfg.Node, "incarnation", own)
+	n.beat(func(error) {})
+	n.g.hub.tellAll()
+}
+
 // announce writes the first heartbeat and waits for it: from then on dispatch knows the incarnation. It comes
 // after lanes.follow because its own record also wakes the reader's pending fetch, which does not ask for
 // partitions that were added meanwhile (up to 5 s).

@@ -27,6 +27,9 @@ func (p *progress) take(offset int64) (ticket int64) {
 func (p *progress) done(ticket int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ticket < p.base {
+		return // of the topic before
+	}
 	p.open[ticket-p.base].done = true
 	n := 0
 	for n < len(p.open) && p.open[n].done {
@@ -35,6 +38,14 @@ func (p *progress) done(ticket int64) {
 	}
 	p.open = p.open[n:]
 	p.base += int64(n)
+}
+
+// renew: from now on offsets are those of a new topic. What is open of the old one is not committed any more.
+func (p *progress) renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.base += int64(len(p.open))
+	p.open, p.next, p.written = nil, 0, 0
 }
 
 func (p *progress) unsettled() int {
@@ -52,5 +63,7 @@ func (p *progress) advanced() (next int64, ok bool) {
 func (p *progress) committed(next int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.written = next
+	if p.next >= next { // else it was of the topic before
+		p.written = next
+	}
 }

@@ -44,6 +44,8 @@ type fakeBroker struct {
 	onFact    func(*whisperv1.Event)
 	full      chan struct{} // Kafka takes no facts until it is closed
 	givenUp   chan struct{}
+	renew     func()      // the node's topic is a new one
+	remakes   func(error) // why it is not there
 	once      sync.Once
 }
 
@@ -132,6 +134,12 @@ func (b *fakeBroker) Follow(_ context.Context, topic string, partition int32, fr
 	caughtUp := make(chan struct{})
 	close(caughtUp)
 	return caughtUp, nil
+}
+
+func (b *fakeBroker) Remade(renew func(), state func(error), _ ...func([]*kgo.Record)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.renew, b.remakes = renew, state
 }
 
 func (b *fakeBroker) Committed(context.Context) (map[int32]int64, error) {

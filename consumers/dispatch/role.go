@@ -194,6 +194,10 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.direct.Run(sctx) })
 	sg.Go(func() error { return r.bulk.Run(sctx) })
 	r.tables.forgotten = func(over map[string]uint64) { r.forgetNodes(sctx, over) }
+	topics := newNodeTopics(r.cfg.Client, r.log)
+	r.tables.known = func(known map[string]bool) {
+		sg.Go(func() error { topics.look(sctx, known); return nil }) // beside the watch, which is to notice who is silent
+	}
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
 	sg.Go(func() error { return r.tables.followTemplates(sctx, r.reader) })
 	sg.Go(func() error { return r.recalls.run(sctx) })

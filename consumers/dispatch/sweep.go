@@ -27,6 +27,7 @@ type sweeper struct {
 	listened time.Duration // since then nothing was told
 	known    time.Duration // by this process in all
 	away     map[string]time.Duration
+	topics   time.Duration // since the topics of nodes were looked at
 }
 
 // due: it is time for a look.
@@ -42,6 +43,7 @@ func (s *sweeper) look(now time.Time, nodes map[string]*nodeState) (over map[str
 	s.looked = now
 	s.listened += passed
 	s.known += passed
+	s.topics += passed
 	if s.away == nil {
 		s.away = map[string]time.Duration{}
 	}
@@ -70,17 +72,25 @@ func (s *sweeper) look(now time.Time, nodes map[string]*nodeState) (over map[str
 }
 
 // sweep looks for nodes that never return, when all heartbeats before next are read. It tells the partitions, which
-// remove what they have of them, and returns whose heartbeats are to be removed.
-func (t *tables) sweep(next int64) map[string]uint64 {
+// remove what they have of them, and returns whose heartbeats are to be removed. Once an hour it returns also which nodes
+// are known, for those that are not may have a topic.
+func (t *tables) sweep(next int64) (over map[string]uint64, known map[string]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.nodesNext < next {
-		return nil
+		return nil, nil
 	}
 	now := t.now()
 	over, tell := t.sweeper.look(now, t.nodes)
+	if t.sweeper.topics >= forgetAfter {
+		t.sweeper.topics = 0
+		known = map[string]bool{}
+		for node := range t.nodes {
+			known[node] = true
+		}
+	}
 	if !tell {
-		return nil
+		return nil, known
 	}
 	kept := map[string]bool{}
 	for node := range t.nodes {
@@ -92,7 +102,7 @@ func (t *tables) sweep(next int64) map[string]uint64 {
 		t.log.Info("nodes that did not return are forgotten", "nodes", slices.Sorted(maps.Keys(over)))
 	}
 	t.tell(domain.NodesSwept{Kept: kept, Before: now.Add(-forgetAfter)})
-	return over
+	return over, known
 }
 
 // ended takes the end of a heartbeat: another process has forgotten the node. A later start of it goes on.

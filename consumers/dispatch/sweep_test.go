@@ -30,6 +30,7 @@ func TestANodeIsForgottenAfterAnHourInWhichItWouldHaveBeenHeard(t *testing.T) {
 		tb.heartbeats([]*kgo.Record{{Key: []byte(node), Offset: offset, Headers: incarnationHeader(incarnation)}})
 	}
 	unread := int64(0)
+	var looks []map[string]bool
 	minutes := func(n int, lives ...string) (over map[string]uint64) {
 		for range n {
 			now = now.Add(time.Minute)
@@ -40,20 +41,24 @@ func TestANodeIsForgottenAfterAnHourInWhichItWouldHaveBeenHeard(t *testing.T) {
 			if !tb.sweeping() {
 				t.Fatal("a minute is not enough for a look")
 			}
-			if got := tb.sweep(offset + 1 + unread); len(got) > 0 {
+			got, known := tb.sweep(offset + 1 + unread)
+			if len(got) > 0 {
 				over = got
+			}
+			if known != nil {
+				looks = append(looks, known)
 			}
 		}
 		return over
 	}
 	beat("pod-1", 1)
 	beat("lives", 7)
-	if over := minutes(59, "lives"); over != nil {
-		t.Fatalf("%v are forgotten within the hour", over)
+	if over := minutes(59, "lives"); over != nil || looks != nil {
+		t.Fatalf("%v are forgotten within the hour, topics are looked at %d times", over, len(looks))
 	}
 	unread = 1
-	if over := minutes(120, "lives"); over != nil {
-		t.Fatalf("%v are forgotten while heartbeats lie in Kafka, unread", over)
+	if over := minutes(120, "lives"); over != nil || looks != nil {
+		t.Fatalf("%v are forgotten while heartbeats lie in Kafka, unread, topics are looked at %d times", over, len(looks))
 	}
 	unread = 0
 	over := minutes(5, "lives")
@@ -69,5 +74,9 @@ func TestANodeIsForgottenAfterAnHourInWhichItWouldHaveBeenHeard(t *testing.T) {
 	end("pod-1", 2)
 	if tb.nodes["pod-1"] != nil {
 		t.Error("its end is not taken")
+	}
+	minutes(70, "lives")
+	if len(looks) != 2 || !looks[0]["pod-1"] || !looks[0]["lives"] || looks[1]["pod-1"] || !looks[1]["lives"] {
+		t.Errorf("an hour apart these nodes had heartbeats: %v", looks)
 	}
 }

@@ -38,6 +38,7 @@ type tables struct {
 	restored      chan struct{} // all topics are read up to our start
 	sweeper       sweeper
 	forgotten     func(map[string]uint64) // is told whose heartbeats are to be removed
+	known         func(map[string]bool)   // is told once an hour which nodes have a heartbeat
 }
 
 type nodeState struct {
@@ -52,7 +53,7 @@ func newTables(log *slog.Logger, now func() time.Time) *tables {
 		log: log, now: now, silent: 4,
 		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{},
 		declared: map[string]domain.CategorySeen{}, parts: map[*partition]bool{},
-		restored: make(chan struct{}), lookEvery: time.Second, forgotten: func(map[string]uint64) {},
+		restored: make(chan struct{}), lookEvery: time.Second, forgotten: func(map[string]uint64) {}, known: func(map[string]bool) {},
 	}
 }
 
@@ -186,7 +187,11 @@ func (t *tables) watch(ctx context.Context, end func(context.Context) (int64, er
 		}
 		t.bury(next)
 		if sweep {
-			t.forgotten(t.sweep(next))
+			over, known := t.sweep(next)
+			t.forgotten(over)
+			if known != nil {
+				t.known(known)
+			}
 		}
 	}
 }
