@@ -63,3 +63,12 @@ func (s *idStore) get(ref idRef) string {
 	rest := s.from(textRef(ref))
 	return rest[1 : 1+rest[0]]
 }
+
+// after is the place of the first of the sorted that is behind this one.
+func after(sorted []string, user string) int {
+	i, found := slices.BinarySearch(sorted, user)
+	if found {
+		i++
+	}
+	return i
+}

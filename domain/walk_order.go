@@ -194,12 +194,3 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		return false
 	}
 }
-
-// after is the place of the first of the sorted that is behind this one.
-func after(sorted []string, user string) int {
-	i, found := slices.BinarySearch(sorted, user)
-	if found {
-		i++
-	}
-	return i
-}
