@@ -13,19 +13,12 @@ func (d *desk) due(notification string) (due time.Time) {
 	d.t.Helper()
 	found := false
 	for _, o := range d.out {
-		ms := int64(0)
-		switch o := o.(type) {
-		case domain.RouteTo:
-			if o.Route.GetNotificationId() != notification {
-				continue
-			}
-			ms = o.Route.GetDueMs()
-		case domain.PushTo:
-			if o.Push.GetNotificationId() != notification {
-				continue
-			}
-			ms = o.Push.GetDueMs()
-		default:
+		var ms int64
+		if r, ok := o.(domain.RouteTo); ok && r.Route.GetNotificationId() == notification {
+			ms = r.Route.GetDueMs()
+		} else if p, ok := o.(domain.PushTo); ok && p.Push.GetNotificationId() == notification {
+			ms = p.Push.GetDueMs()
+		} else {
 			continue
 		}
 		if found, due = true, (time.Time{}); ms > 0 {
