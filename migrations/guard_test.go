@@ -119,7 +119,7 @@ func TestWhoMayNotBoundAnalystsSaysSo(t *testing.T) {
 	exec(t, owner, "SELECT pg_advisory_xact_lock(1, 2)")
 }
 
-// What compose.yaml has its Postgres run: Whisper is no superuser there, and needs none.
+// What docker-compose.yml has its Postgres run: Whisper is no superuser there, and needs none.
 func TestTheDatabaseOfContainersHasNoSuperusers(t *testing.T) {
 	t.Parallel()
 	server, err := embedded.StartPostgres(t.Context(), embedded.PostgresConfig{})

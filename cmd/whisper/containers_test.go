@@ -13,7 +13,7 @@ import (
 func TestContainersNeedNothingButAClone(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
-	text, err := os.ReadFile(filepath.Join(root, "compose.yaml"))
+	text, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,13 +19,13 @@ const testSecret = "a secret of the tests, and of nobody else"
 
 func TestAGatewayRefusesPublicSecrets(t *testing.T) {
 	t.Parallel()
-	compose, err := os.ReadFile("../../compose.yaml")
+	compose, err := os.ReadFile("../../docker-compose.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := regexp.MustCompile(`WHISPER_AUTH_SECRET:-([^}]+)}`).FindSubmatch(compose)
 	if found == nil {
-		t.Fatal("compose.yaml has no secret that could be compared")
+		t.Fatal("docker-compose.yml has no secret that could be compared")
 	}
 	for _, secret := range append([]string{string(found[1])}, publicSecrets...) {
 		for _, flag := range []string{"auth-secret", "auth-secret-previous"} {

@@ -1,5 +1,5 @@
 -- For an administrator, once, in the database that is to be Whisper's: psql -d whisper -f init.sql, then
--- migrations/guard.sql. compose.yaml has its Postgres run both when it makes the database.
+-- migrations/guard.sql. docker-compose.yml has its Postgres run both when it makes the database.
 --
 -- `whisper migrate` and `whisper project` are the role whisper: it owns the database and is no superuser. Who reads
 -- is a member of whisper_analyst. Other passwords than these belong into every database that others can reach.
