@@ -231,7 +231,7 @@ func (c *chaos) fault(f fault) {
 		broker := sys.cluster.Brokers()[f.n%3]
 		name = fmt.Sprintf("broker-%d", 1+f.n%3)
 		pids = func() []int { return []int{broker.PID()} }
-		kill, stop, start = report(broker.Kill), report(broker.Stop), report(broker.Start)
+		kill, stop, start = report(broker.Kill), report(broker.Stop), report(patiently(broker.Start))
 		links = []*link.Link{c.m.links[name+" "+string(kafka.ForClients)]}
 		others := []*link.Link{c.m.links[name+" "+string(kafka.ForBrokers)], c.m.links[name+" "+string(kafka.ForControllers)]}
 		switch f.how {
@@ -243,7 +243,7 @@ func (c *chaos) fault(f fault) {
 	case "postgres":
 		name = "postgres"
 		pids = func() []int { return family(sys.cluster.PostgresPID()) }
-		kill, stop, start = report(sys.cluster.KillPostgres), report(sys.cluster.StopPostgres), report(sys.cluster.StartPostgres)
+		kill, stop, start = report(sys.cluster.KillPostgres), report(sys.cluster.StopPostgres), report(patiently(sys.cluster.StartPostgres))
 		links = []*link.Link{c.m.links[name]}
 	default:
 		name = fmt.Sprintf("%s-%d", f.what, 1+f.n%2)
@@ -308,6 +308,18 @@ func (c *chaos) fault(f fault) {
 		for _, l := range links {
 			l.Set(link.Weather{})
 		}
+	}
+}
+
+// patiently starts a server that gives up after a minute: a busy machine takes longer, and without it nothing is shown.
+func patiently(start func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) (err error) {
+		for range 5 {
+			if err = start(ctx); err == nil {
+				return nil
+			}
+		}
+		return err
 	}
 }
 

@@ -318,7 +318,7 @@ func (p *proc) ended() error {
 	case <-time.After(3 * time.Minute):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end within 40 s", p.name)
+		return fmt.Errorf("%s did not end within three minutes", p.name)
 	}
 	return p.err
 }
@@ -373,7 +373,7 @@ func (s *system) remove(t *testing.T, name string) {
 
 func (s *system) restart(t *testing.T, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := s.up(ctx, name); err != nil {
 		t.Error(err) // not Fatal: faults happen on a goroutine of their own
