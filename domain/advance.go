@@ -20,7 +20,11 @@ func (s *State) channelOf(d *delivery) string {
 func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
 	s.ready(d)
-	if s.permit(d) {
+	switch {
+	case !s.permit(d):
+	case d.all && d.legs == nil:
+		s.advanceLegs(s.split(d))
+	default:
 		s.try(d)
 	}
 }
@@ -72,27 +76,29 @@ func (s *State) exhausted(d *delivery) {
 		s.await(d)
 		return
 	}
-	if d.attempt > 0 {
-		s.failed(d, d.lastReason)
-		return
-	}
-	if !d.lacking && d.walk == nil { // a broadcast is for the users that there are
+	if d.attempt == 0 && !d.lacking && d.walk == nil { // a broadcast is for the users that there are
 		d.lacking, d.phase = true, whisperv1.Phase_PHASE_BACKOFF
 		d.step, _ = d.pushStep()
 		s.schedule(d, s.now.Add(s.policy.EndpointWait))
+		return
+	}
+	if d.legs.active(d) {
+		s.idle(d)
+		return
+	}
+	if d.attempt > 0 {
+		s.failed(d, d.lastReason)
 		return
 	}
 	reason := ReasonNoEndpoint
 	if _, known := s.users.profile(d.user()); !known {
 		reason = ReasonUnknownUser
 	}
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: reason}}})
-	s.settle(d)
+	s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: reason}}})
 }
 
 func (s *State) failed(d *delivery, reason string) {
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryFailed{DeliveryFailed: &whisperv1.DeliveryFailed{Reason: reason}}})
-	s.settle(d)
+	s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryFailed{DeliveryFailed: &whisperv1.DeliveryFailed{Reason: reason}}})
 }
 
 // await parks d until the user connects; who is connected and does not acknowledge is sent it again
@@ -144,7 +150,7 @@ func (s *State) sendSocket(d *delivery, to []presence, session string) {
 	if d.phase != whisperv1.Phase_PHASE_SENDING || d.sending.IsZero() {
 		d.sending = s.now
 	}
-	d.attempt++
+	d.nextAttempt()
 	d.phase = whisperv1.Phase_PHASE_SENDING
 	d.dropSockets()
 	for _, p := range to {
@@ -213,7 +219,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 			return false, false
 		}
 		s.count(d)
-		d.attempt++
+		d.nextAttempt()
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, endpoint: e.GetName()})
 		s.put(PushTo{Trace: d.trace, Push: &whisperv1.Push{
 			DeliveryId:     d.id[:],

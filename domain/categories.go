@@ -24,6 +24,9 @@ type Category struct {
 	Name string
 	// Channels to try, in order, where the request names none; the later ones are the fallback.
 	Channels []string
+	// AllChannels all get it, at once and each by itself, where the request names none. What one of them comes to stops no
+	// other; only that the person has read it does.
+	AllChannels []string
 	// Mandatory: no preference and no quiet hours stop it, and it has no caps.
 	Mandatory bool
 	Caps      []Cap
@@ -77,7 +80,7 @@ type Digest struct {
 var (
 	categoryFields = []string{
 		"channels", "mandatory", "caps", "over_cap", "quiet_hours", "collapse", "digest", "smart_timing", "ack_timeout",
-		"auto_ack",
+		"auto_ack", "all_channels",
 	}
 	capFields    = []string{"n", "per", "by"}
 	digestFields = []string{"window", "template", "min"}
@@ -152,11 +155,42 @@ func (c *Category) readField(at int, name, raw string, p *problems) {
 		c.AckTimeout = p.duration(name, raw, maxAckTimeout)
 	case 9:
 		c.AutoAck = p.truth(name, raw)
+	case 10:
+		c.readAllChannels(name, raw, p)
+	}
+}
+
+// channels are what a request goes to that names none; empty: what everything goes to by default.
+func (c *Category) channels() []string {
+	if len(c.AllChannels) > 0 {
+		return c.AllChannels
+	}
+	return c.Channels
+}
+
+func (c *Category) readAllChannels(name, raw string, p *problems) {
+	known := p.count()
+	c.AllChannels = readChannels(name, raw, p)
+	if p.count() > known {
+		return
+	}
+	if len(c.AllChannels) < 2 {
+		p.add(WordChannel, "%s has %d channels: it is about two or more; for one, use channels", name, len(c.AllChannels))
+	}
+	if slices.Contains(c.AllChannels, ChannelPush) {
+		for _, channel := range c.AllChannels {
+			if channel != ChannelPush && channel != ChannelSocket {
+				p.add(WordChannel, "%s: %s is a push, and push stands for all of them: leave out one of the two", name, channel)
+			}
+		}
 	}
 }
 
 // check is about fields that do not go together.
 func (c *Category) check(p *problems) {
+	if len(c.AllChannels) > 0 && len(c.Channels) > 0 {
+		p.add(WordChannel, "channels are tried one after the other, all_channels at once: leave out one of the two")
+	}
 	if !c.Mandatory {
 		return
 	}

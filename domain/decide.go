@@ -119,14 +119,15 @@ func (s *State) arrive(in DeliveryArrived) {
 		return
 	}
 	// 2. Was it in flight when the partition was let go? Then go on from what the events tell.
-	if r, ok := s.replay[id.Hash()]; ok && r.at.Equal(id.Time()) {
-		if r.settled {
+	r, begun := s.replay[id.Hash()]
+	if begun = begun && r.at.Equal(id.Time()); begun {
+		s.settleChannels(d)
+		if r.settled && (!d.all || r.ended) {
 			s.settle(d)
 			return
 		}
 		d.attempt, d.socketTook = r.attempt, r.socketSent
-		s.settleChannels(d)
-		if r.socketSent && !d.expired(s.now) && d.usesSocket() {
+		if !d.all && r.socketSent && !d.expired(s.now) && d.usesSocket() {
 			d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
 			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 			return
@@ -137,11 +138,12 @@ func (s *State) arrive(in DeliveryArrived) {
 		s.settle(d)
 		return
 	}
-	s.start(d)
+	if begun && d.all {
+		s.takeUpLegs(d, r)
+		return
+	}
+	s.advance(d) // the rest of the checks, see [Checks]
 }
-
-// start takes up a delivery that nothing was done about yet: the rest of the checks, see [Checks].
-func (s *State) start(d *delivery) { s.advance(d) }
 
 func (s *State) duplicate(in DeliveryArrived, id DeliveryID) {
 	acc := in.Event.GetDeliveryAccepted()
@@ -170,8 +172,7 @@ func (s *State) expire(d *delivery) {
 	if d.socketTook {
 		reason = ReasonUnacknowledged
 	}
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}})
-	s.settle(d)
+	s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}})
 }
 
 // DueSlice is how many deliveries one TimePassed looks at. More may be due at once (a campaign, the end of
@@ -201,7 +202,7 @@ func (s *State) timePassed() {
 		case whisperv1.Phase_PHASE_DIGEST:
 			s.closeDigest(d)
 		case whisperv1.Phase_PHASE_AWAY:
-			if len(s.live(d.user())) > 0 { // a pause is over
+			if len(s.live(d.user())) > 0 || d.idle() { // a pause is over
 				s.sendFromSocket(d)
 				continue
 			}
@@ -293,19 +294,11 @@ func (s *State) emit(d *delivery, ev *whisperv1.Event) {
 
 // park writes d as it is now to the timers and lets its offset go.
 func (s *State) park(d *delivery) {
-	p := &whisperv1.Parked{
-		Accepted:    d.ev,
-		Phase:       d.phase,
-		DueMs:       d.due.UnixMilli(),
-		Attempt:     d.attempt,
-		Step:        d.step,
-		Tries:       d.tries,
-		Traceparent: d.trace.Parent,
-		Tracestate:  d.trace.State,
-		Offset:      d.source.Offset,
+	p := d.legs.parked()
+	if d.legs == nil {
+		p = d.parkedForm()
 	}
-	parkAttempts(p, d)
-	parkPolicy(p, d)
+	p.Accepted, p.Traceparent, p.Tracestate, p.Offset = d.ev, d.trace.Parent, d.trace.State, d.source.Offset
 	if d.walk != nil {
 		p.Accepted, p.Traceparent, p.Tracestate, p.Offset = nil, "", "", 0
 		p.Broadcast, p.UserId = d.walk.id[:], d.user()
@@ -313,6 +306,10 @@ func (s *State) park(d *delivery) {
 	s.put(Park{ID: d.id, Parked: p})
 	if !d.parked {
 		s.nowParked(d)
+		for _, leg := range d.legs.others(d) {
+			s.nowParked(leg)
+			leg.leaveSlice()
+		}
 		if d.walk != nil {
 			d.leaveSlice()
 			return
@@ -322,25 +319,40 @@ func (s *State) park(d *delivery) {
 	}
 }
 
-// settle forgets d: nothing more will be done about it.
+// parkedForm is where d stands.
+func (d *delivery) parkedForm() *whisperv1.Parked {
+	p := &whisperv1.Parked{
+		Phase: d.phase, DueMs: d.due.UnixMilli(), Attempt: d.attempt, Step: d.step, Tries: d.tries, AllChannels: d.all,
+	}
+	parkAttempts(p, d)
+	parkPolicy(p, d)
+	return p
+}
+
+// end tells how d ended without reaching anybody, and forgets it. Of several legs the last one tells, if none did reach.
+func (s *State) end(d *delivery, fact *whisperv1.Event) {
+	if !s.endsUntold(d) {
+		s.emit(d, fact)
+	}
+	s.forget(d)
+}
+
+// settle forgets d, which was taken, or acknowledged, or whose end was told.
 func (s *State) settle(d *delivery) {
-	if d.index >= 0 {
-		s.removeDue(d)
+	if d.legs != nil {
+		s.legReached(d)
 	}
-	delete(s.deliveries, d.id.Hash())
-	if d.parked {
-		s.parked--
+	s.forget(d)
+}
+
+// forget: nothing more will be done about d.
+func (s *State) forget(d *delivery) {
+	if len(d.legs.others(d)) > 0 {
+		s.leaveLegs(d)
+		s.parkAgain(d.legs.held[0])
+		return
 	}
-	rest := s.byUser[d.user()]
-	if i := slices.Index(rest, d); i >= 0 {
-		rest = slices.Delete(rest, i, i+1)
-	}
-	if len(rest) == 0 {
-		delete(s.byUser, d.user())
-		delete(s.resting, d.user())
-	} else {
-		s.byUser[d.user()] = rest
-	}
+	s.drop(d, d.id.Hash())
 	if d.walk != nil {
 		d.walk.open--
 		d.walk.dealtWith(d.user(), d.id.Hash())
@@ -358,5 +370,26 @@ func (s *State) settle(d *delivery) {
 		s.put(Settle{Source: d.source, Seen: &seen})
 	case late:
 		s.put(Remember{Seen: seen})
+	}
+}
+
+// drop takes d out of what is held, where it is under key.
+func (s *State) drop(d *delivery, key DeliveryHash) {
+	if d.index >= 0 {
+		s.removeDue(d)
+	}
+	delete(s.deliveries, key)
+	if d.parked {
+		s.parked--
+	}
+	rest := s.byUser[d.user()]
+	if i := slices.Index(rest, d); i >= 0 {
+		rest = slices.Delete(rest, i, i+1)
+	}
+	if len(rest) == 0 {
+		delete(s.byUser, d.user())
+		delete(s.resting, d.user())
+	} else {
+		s.byUser[d.user()] = rest
 	}
 }

@@ -164,6 +164,7 @@ func (s *State) digestOf(members []*delivery, category *Category, variables []by
 		TemplateVersion: version,
 		Variables:       variables,
 		Channels:        first.channels(),
+		ChannelsDefault: first.all,
 		AcceptedAtMs:    id.Time().UnixMilli(),
 		Request:         &whisperv1.Position{Topic: first.digest},
 		Recipients:      1,

@@ -41,16 +41,22 @@ func (s *State) fact(ev *whisperv1.Event) {
 		return
 	}
 	s.busy = busy{delivery: d}
+	if d.all {
+		if d = s.legOf(d, ev); d == nil {
+			return // of a channel that was dealt with
+		}
+	}
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliverySent:
 		s.sent(d, k.DeliverySent)
 	case *whisperv1.Event_DeliveryRead:
 		s.readBy(d, ev)
-	case *whisperv1.Event_DeliveryDelivered,
-		// Our own word, from before a restart that came between the fact and its settling.
+	case *whisperv1.Event_DeliveryDelivered:
+		s.settle(d)
+	case // Our own word, from before a restart that came between the fact and its settling.
 		*whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired,
 		*whisperv1.Event_DeliveryCancelled:
-		s.settle(d)
+		s.settleAll(d)
 	case *whisperv1.Event_AttemptFailed:
 		s.attemptFailed(d, ev, k.AttemptFailed)
 	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
@@ -73,8 +79,8 @@ func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1
 	id := DeliveryID(ev.GetDeliveryId())
 	r, known := in[hash]
 	if ev.GetDeliveryRead() != nil && !ProvenRead(ev) {
-		if known && r.socketSent && (id.Timeless() || r.at.Equal(id.Time())) {
-			r.settled = true
+		if known && (r.socketSent || r.pushed != 0) && (id.Timeless() || r.at.Equal(id.Time())) {
+			r.settled, r.ended = true, true
 			in[hash] = r
 		}
 		return
@@ -93,12 +99,15 @@ func keepReplayed(in map[DeliveryHash]replayed, hash DeliveryHash, ev *whisperv1
 			r.socketSent, r.sentUS = true, max(r.sentUS, ev.GetAtUs())
 		} else {
 			r.settled = true
+			r.pushed |= channelBit(k.DeliverySent.GetChannel())
 		}
 	case *whisperv1.Event_AttemptFailed:
 		r.attempt = max(r.attempt, k.AttemptFailed.GetAttempt())
-	case *whisperv1.Event_DeliveryDelivered, *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
+	case *whisperv1.Event_DeliveryDelivered:
+		r.settled, r.acked = true, true
+	case *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
 		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
-		r.settled = true
+		r.settled, r.ended = true, true
 	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred: // it was begun with
 	case *whisperv1.Event_BroadcastProgressed:
 		if k.BroadcastProgressed.GetStartedMs() == 0 {
@@ -316,11 +325,14 @@ func (s *State) unreachable(deliveries []*delivery, node string, incarnation uin
 // While facts from before a restart are read again, a restored delivery was handed out already, whatever came first: a
 // read that was made up before its attempt would count now. So only proven ones do; that, too, costs one more send.
 func (s *State) readBy(d *delivery, ev *whisperv1.Event) {
-	handedOut := s.replay == nil && (d.socketTook || d.pushTook || d.doubtful)
+	handedOut := s.replay == nil && (d.handedOut() || d.legs.handedOut())
 	if ProvenRead(ev) || handedOut {
-		s.settle(d)
+		s.settleAll(d)
 	}
 }
+
+// handedOut: an attempt may have reached the user.
+func (d *delivery) handedOut() bool { return d.socketTook || d.pushTook || d.doubtful }
 
 // about says whether a fact with this id is about d. A fact without a time is about whatever has the same hash.
 func (d *delivery) about(id DeliveryID) bool { return id == d.id || id.Timeless() }

@@ -39,7 +39,7 @@ func (s *State) ask(d *delivery) *asked {
 	if named == "" {
 		named = DefaultCategory
 	}
-	begun := d.attempt > 0
+	begun := d.begun()
 	q := &s.question
 	*q = asked{
 		category: s.category(named),
@@ -107,8 +107,11 @@ func (s *State) settleChannels(d *delivery) {
 	if !d.acc.GetChannelsDefault() {
 		return
 	}
-	if channels := s.category(d.acc.GetCategory()).Channels; len(channels) > 0 {
-		d.own = channels
+	category := s.category(d.acc.GetCategory())
+	if d.all = len(category.AllChannels) > 0; d.all {
+		d.own = category.AllChannels
+	} else if len(category.Channels) > 0 {
+		d.own = category.Channels
 	}
 }
 
@@ -144,8 +147,7 @@ func (s *State) suppress(d *delivery, reason, instead string, v *verdict) {
 			out.Cap, out.Count = v.limit.String(), int32(v.counted)
 		}
 	}
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: out}})
-	s.settle(d)
+	s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: out}})
 }
 
 // heldReason is why a delivery waits in a phase of the policy, or "".
@@ -189,7 +191,9 @@ func (s *State) replaceOlder(d *delivery) {
 		}
 	}
 	for _, o := range older {
-		s.suppress(o, ReasonCollapsed, d.ev.GetNotificationId(), nil)
+		if s.holds(o) {
+			s.suppress(o, ReasonCollapsed, d.ev.GetNotificationId(), nil)
+		}
 	}
 }
 
@@ -208,7 +212,7 @@ func olderThan(a, b *delivery) bool {
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
 // lane is about to pass it: a user's lane stays in order. It says whether any went.
 func (s *State) releaseOlder(d *delivery) (any bool) {
-	if d.attempt > 0 || !s.resting[d.user()] {
+	if d.begun() || !s.resting[d.user()] {
 		return false
 	}
 	var older []*delivery
@@ -230,7 +234,7 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 }
 
 // holds says whether d has not ended: what is done about one delivery may end another.
-func (s *State) holds(d *delivery) bool { return s.deliveries[d.id.Hash()] == d }
+func (s *State) holds(d *delivery) bool { return s.deliveries[d.key()] == d }
 
 // count counts d against its category's caps, once, just before its first attempt.
 func (s *State) count(d *delivery) {
@@ -238,7 +242,10 @@ func (s *State) count(d *delivery) {
 		return
 	}
 	d.counted = true
-	if d.attempt == 0 {
+	for _, leg := range d.legs.others(d) {
+		leg.counted = true
+	}
+	if !d.begun() {
 		s.countSent(s.category(d.acc.GetCategory()), d.user(), d.id.Hash(), d.recount)
 	}
 }
@@ -329,7 +336,9 @@ func (s *State) readSeen(ev *whisperv1.Event) {
 // what the user was sent, which tell duplicates until their window is over.
 func (s *State) erase(user string, changesOffset int64) {
 	for _, d := range slices.Clone(s.byUser[user]) {
-		s.suppress(d, ReasonErased, "", nil)
+		if s.holds(d) {
+			s.suppress(d, ReasonErased, "", nil)
+		}
 	}
 	s.eraseWaiting(user)
 	s.eraseRecalls(user)

@@ -128,9 +128,13 @@ type presence struct {
 type replayed struct {
 	attempt int32
 	settled bool
-	note    string
-	user    string
-	at      time.Time // of the delivery id: whose the facts are, if the notification id was used twice
+	// Of one that goes out over several channels at once: nothing at all is left to do; an acknowledgement came over a
+	// socket; providers of these channels took a push.
+	ended, acked bool
+	pushed       channelMask
+	note         string
+	user         string
+	at           time.Time // of the delivery id: whose the facts are, if the notification id was used twice
 	// A socket took it at sentUS and has not acknowledged.
 	socketSent bool
 	sentUS     int64
@@ -148,6 +152,7 @@ type delivery struct {
 	trace   Trace
 	source  LaneOffset
 	walk    *walk  // of a broadcast
+	legs    *legs  // of one that goes out over several channels at once: they share it
 	slice   *slice // holds the walk's cursor back; nil once parked
 	parked  bool   // it is in whisper.timers, its offset is let go
 
@@ -172,6 +177,7 @@ type delivery struct {
 
 	// What the policy said; see [asked].
 	own      []string // the channels to try; nil until they are settled
+	all      bool     // all of them, each by itself
 	denied   channelMask
 	counted  bool
 	recount  stamp // counted before a restart, and not known to be sent
@@ -306,6 +312,16 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 // restoreDelivery puts d, which is held, where it stood.
 func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 	s.busy = busy{delivery: d}
+	d.all = p.GetAllChannels()
+	if len(p.GetLegs()) > 0 {
+		s.restoreLegs(d, p)
+	} else {
+		s.restoreOne(d, p)
+	}
+	s.busy = busy{}
+}
+
+func (s *State) restoreOne(d *delivery, p *whisperv1.Parked) {
 	s.nowParked(d)
 	d.phase = p.GetPhase()
 	d.attempt, d.step, d.tries = p.GetAttempt(), p.GetStep(), p.GetTries()
@@ -315,7 +331,6 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 	if p.GetDueMs() == 0 {
 		s.schedule(d, d.expires())
 	}
-	s.busy = busy{}
 }
 
 // Resume goes on with what was parked, once everything is restored: users who are connected get what
@@ -468,7 +483,10 @@ func compareArrival(a, b *delivery) int {
 	if c := cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset)); c != 0 {
 		return c
 	}
-	return a.id.Compare(b.id) // of one broadcast
+	if c := a.id.Compare(b.id); c != 0 || a == b { // of one broadcast
+		return c
+	}
+	return a.legs.compare(a, b)
 }
 
 func (s *State) schedule(d *delivery, at time.Time) {

@@ -32,8 +32,9 @@ func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64,
 	}
 	held := s.sorted(func(d *delivery) bool { return d.ev.GetNotificationId() == note })
 	for _, d := range held {
-		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
-		s.settle(d)
+		if s.holds(d) {
+			s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})
+		}
 	}
 	seen := SeenDelivery{Hash: cancelHash(note), Request: FingerprintRequest(request), AcceptedMs: atUS / 1000, TakenMs: s.now.UnixMilli()}
 	s.seen.add(seen)

@@ -103,7 +103,7 @@ func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 		return
 	}
 	untried := p.GetAttempt() == 0 && !p.GetSent() && !p.GetSocketTook() && p.GetTries() == 0
-	plain := w.acc.GetCollapseKey() == "" && !p.GetTimed() && !p.GetGathered() && len(p.GetChannels()) == 0
+	plain := w.acc.GetCollapseKey() == "" && !p.GetTimed() && !p.GetGathered() && len(p.GetChannels()) == 0 && len(p.GetLegs()) == 0
 	switch compact := untried && plain; {
 	case compact && p.GetPhase() == whisperv1.Phase_PHASE_AWAY:
 		w.setAway(user)

@@ -116,8 +116,8 @@ func (s *State) askFor(w *walk, user string, id DeliveryID, profile profileView)
 		category: s.category(named), named: named, user: user, profile: profile, channels: w.acc.GetChannels(),
 		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.before(user, id.Hash()),
 	}
-	if w.acc.GetChannelsDefault() && len(q.category.Channels) > 0 {
-		q.channels = q.category.Channels
+	if w.acc.GetChannelsDefault() && len(q.category.channels()) > 0 {
+		q.channels = q.category.channels()
 	}
 	return q
 }
@@ -157,11 +157,22 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id DeliveryID, q *as
 	if len(live) > 0 || push {
 		w.bucket.spend(1)
 	}
-	if alone && len(live) > 0 && (!push || first == ChannelSocket) {
+	all := s.goesToAll(w.acc)
+	if alone && len(live) > 0 && (!push || first == ChannelSocket || all) {
 		if text := s.sharedText(w, q.profile.locale()); text != nil {
 			s.settleChannels(d)
 			d.denied = denied
-			s.group(d, live, text)
+			if !all {
+				s.group(d, live, text)
+				return
+			}
+			for _, leg := range s.split(d) {
+				if leg.usesSocket() {
+					s.group(leg, live, text)
+				} else {
+					s.advance(leg)
+				}
+			}
 			return
 		}
 	}
@@ -324,7 +335,7 @@ func (s *State) group(d *delivery, live []presence, text *sharedText) {
 	d.content, d.variant, d.step = text.content, ChannelSocket, d.socketStep()
 	s.count(d)
 	d.sending, d.phase = s.now, whisperv1.Phase_PHASE_SENDING
-	d.attempt++
+	d.nextAttempt()
 	for _, p := range live {
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
 		g := d.walk.groupOf(p, d.attempt, text)

@@ -154,7 +154,7 @@ func (s *State) startLater(w *walk) bool {
 func (s *State) mayBegin(d *delivery) bool {
 	w := d.walk
 	switch {
-	case w == nil || d.attempt > 0:
+	case w == nil || d.begun():
 		return true
 	case w.paused:
 		s.stop(d)
@@ -201,7 +201,14 @@ func (s *State) walkFact(id DeliveryID, ev *whisperv1.Event) bool {
 	}
 	if w.waitsFor(ev.GetUserId()) {
 		unproven := ev.GetDeliveryRead() != nil && !ProvenRead(ev) // nothing was tried yet: it can't have been read
-		if status, ok := StatusOf(ev); ok && !status.Pending() && status != Sent && !unproven {
+		pushTook := ev.GetDeliverySent() != nil && ev.GetDeliverySent().GetChannel() != ChannelSocket
+		if (ev.GetDeliveryDelivered() != nil || pushTook) && s.goesToAll(w.acc) { // its other channels are still to be dealt with
+			if leg := s.legOf(s.materialize(w, ev.GetUserId()), ev); leg != nil {
+				s.settle(leg)
+			}
+			return true
+		}
+		if status, ok := StatusOf(ev); ok && !status.Pending() && (status != Sent || pushTook) && !unproven {
 			w.forget(ev.GetUserId())
 			w.dealtWith(ev.GetUserId(), id.Hash())
 			s.put(Unpark{ID: w.idOf(ev.GetUserId())})
@@ -229,7 +236,7 @@ func (w *walk) dealtWith(user string, hash DeliveryHash) {
 	if w.replay == nil {
 		w.replay = map[DeliveryHash]replayed{}
 	}
-	w.replay[hash] = replayed{settled: true, note: w.note(), user: user, at: w.id.Time()}
+	w.replay[hash] = replayed{settled: true, ended: true, note: w.note(), user: user, at: w.id.Time()}
 	w.tell(user)
 }
 
@@ -243,7 +250,8 @@ func (s *State) replayedOf(w *walk, hash DeliveryHash) (replayed, bool) {
 
 // walkReplayed takes up a user of whom facts told before the walk came here (again).
 func (s *State) walkReplayed(w *walk, sl *slice, user string, hash DeliveryHash, r replayed) {
-	if r.settled || w.waitsFor(user) || s.deliveries[hash] != nil {
+	open := !r.settled || !r.ended && !w.ending && s.goesToAll(w.acc)
+	if !open || w.waitsFor(user) || s.deliveries[hash] != nil {
 		return
 	}
 	id := NewDeliveryID(w.id.Time(), hash)
@@ -258,6 +266,10 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash DeliveryHash,
 	d := s.openDelivery(w, sl, user, id)
 	d.attempt, d.socketTook = r.attempt, r.socketSent
 	s.settleChannels(d)
+	if d.all {
+		s.takeUpLegs(d, r)
+		return
+	}
 	if r.socketSent && d.usesSocket() {
 		d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
 		s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))

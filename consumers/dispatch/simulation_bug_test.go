@@ -54,6 +54,9 @@ func (w *world) breakParked(t *rapid.T) {
 	}
 	key := rapid.SampledFrom(keys).Draw(t, "parked")
 	m := w.timers[key]
+	if len(m.GetLegs()) > 0 {
+		m = m.GetLegs()[rapid.IntRange(0, len(m.GetLegs())-1).Draw(t, "leg")]
+	}
 	m.Step, m.Attempt, m.Phase, m.DueMs = -5, max(m.GetAttempt(), 1), whisperv1.Phase_PHASE_BACKOFF, w.now.Add(time.Second).UnixMilli()
 	id, err := domain.DeliveryIDFromBytes([]byte(key))
 	if err != nil {

@@ -46,6 +46,7 @@ var (
 		{"security", `{"mandatory":true}`, 0, false},
 		{"digested", `{"digest":{"window":"20m","template":"digest"},"caps":[{"n":1,"per":"hour"}]}`, 1, true},
 		{"chat", `{"quiet_hours":"pass","caps":[{"n":3,"per":"minute"}]}`, 0, false},
+		{simAll, `{"caps":[{"n":2,"per":"hour"}],"over_cap":"defer","all_channels":["socket","push"]}`, 2, true},
 	}
 	simPatches = []string{
 		`{"timezone":"Africa/Cairo","quiet_hours":{"from":"00:00","to":"02:30"}}`,
@@ -67,6 +68,9 @@ func (w *world) ttl() time.Duration {
 
 func (w *world) categoryOf(notification string) string {
 	if w.policy == nil {
+		if w.toAll(notification) {
+			return simAll
+		}
 		return ""
 	}
 	return simRules[strings.Count(notification, "-")%len(simRules)].name
@@ -103,6 +107,7 @@ func (w *world) rateOf(notification string) float64 {
 
 func newPolicyWorld(t *rapid.T) *world {
 	w := newWorld(t)
+	w.allDigest = rapid.Bool().Draw(t, "digests go to all channels")
 	w.policy = &simPolicy{sent: map[string]map[string]time.Time{}, last: map[string]time.Time{}}
 	w.now = time.Date(2026, 10, 24, 22, 15, 0, 0, time.UTC) // Berlin's clocks go back in the night that begins
 	w.restore()
@@ -112,6 +117,7 @@ func newPolicyWorld(t *rapid.T) *world {
 // restorePolicy gives a new dispatch what restore.go reads for it.
 func (w *world) restorePolicy() {
 	if w.policy == nil {
+		w.declare(simAll, `{"all_channels":["socket","push"]}`)
 		return
 	}
 	for _, c := range w.counts {
@@ -122,11 +128,11 @@ func (w *world) restorePolicy() {
 		}
 	}
 	for _, r := range simRules {
-		category, err := domain.ParseCategory(r.name, []byte(r.rules))
-		if err != nil {
-			w.t.Fatal(err)
+		rules := r.rules
+		if r.name == "digested" && w.allDigest {
+			rules = strings.Replace(rules, "{", `{"all_channels":["socket","push"],`, 1)
 		}
-		w.state.Decide(domain.CategorySeen{Name: r.name, Category: category}, w.now)
+		w.declare(r.name, rules)
 	}
 	digest, err := domain.ParseTemplate([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }}","body":"b"}}}`))
 	if err != nil {

@@ -29,7 +29,10 @@ type world struct {
 	counts    []simCount // as whisper.counters has them
 	policy    *simPolicy // nil: everything goes out
 	phones    simPhones
-	opened    map[string]string // the last session that dispatch was told of, by user \x00 node
+	owed      map[string]simOwed // of this process
+	pushed    map[string]bool    // of any
+	allDigest bool               // of a world with categories: digests go to all channels
+	opened    map[string]string  // the last session that dispatch was told of, by user \x00 node
 
 	alive    map[string]uint64          // node → incarnation; what it is now
 	sessions map[string]map[string]bool // node → user → connected
@@ -86,7 +89,7 @@ func newWorld(t *rapid.T) *world {
 		timers: map[string]*whisperv1.Parked{}, profiles: map[string][]byte{}, presence: map[string]*whisperv1.Presence{},
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
 		crashAfter: -1, casts: map[string]*whisperv1.Event{}, silent: map[simShown]int{},
-		phones: simPhones{tried: map[string]int{}}, broken: map[domain.DeliveryID]bool{},
+		phones: simPhones{tried: map[string]int{}}, broken: map[domain.DeliveryID]bool{}, pushed: map[string]bool{},
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -133,11 +136,9 @@ func (w *world) restoreOnce() {
 	for _, key := range sortedKeys(w.timers) {
 		w.state.RestoreParked(proto.CloneOf(w.timers[key]))
 	}
-	w.ended = map[string]bool{}
+	w.ended, w.owed = map[string]bool{}, map[string]simOwed{}
 	for _, ev := range w.events {
-		if s, ok := domain.StatusOf(ev); ok && !s.Pending() && s != domain.Sent && !unprovenRead(ev) {
-			w.ended[string(ev.GetDeliveryId())] = true
-		}
+		w.noteEnd(ev)
 	}
 	w.eventsAt, w.eventsStart = w.committed.events, w.committed.events
 	for lane := range w.ledgers {
@@ -181,6 +182,7 @@ func (w *world) decide(in domain.Input) {
 	if st, sizes := w.state.Stats(), w.state.Sizes(); st.InFlight != sizes.InFlight || st.Parked != sizes.Parked || st.Away != sizes.Away {
 		w.t.Fatalf("sizes %+v, counted %+v", sizes, st)
 	}
+	w.checkAllGetIt(in, w.routes[routed:])
 	w.checkWoken(in, open, w.routes[routed:])
 	w.checkPushed(away, w.pushes[pushed:])
 }
@@ -241,7 +243,7 @@ func (w *world) write(outputs []domain.Output) {
 				w.takeBack(o.Push)
 				continue
 			}
-			if w.ended[string(o.Push.GetDeliveryId())] {
+			if w.ended[string(o.Push.GetDeliveryId())] || w.ended[string(o.Push.GetDeliveryId())+domain.ChannelPush] {
 				w.t.Fatalf("pushed again, though the facts said before the restart that it ended: %v", o.Push)
 			}
 			if o.Push.GetContent().GetBody() != "b" {
@@ -250,6 +252,8 @@ func (w *world) write(outputs []domain.Output) {
 			w.checkSend(o.Push.GetNotificationId(), o.Push.GetUserId())
 			w.checkBegun(o.Push.GetNotificationId(), o.Push.GetUserId(), o.Push.GetAttempt())
 			w.phones.tried[string(o.Push.GetDeliveryId())] = len(w.events)
+			w.pushed[string(o.Push.GetDeliveryId())] = true
+			delete(w.owed, string(o.Push.GetDeliveryId()))
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
 		case domain.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
@@ -286,7 +290,7 @@ func (w *world) route(o domain.RouteTo) {
 			id := domain.NewDeliveryID(domain.DeliveryID(r.GetDeliveryId()).Time(), domain.HashDelivery(r.GetNotificationId(), user))
 			r.DeliveryId = id[:]
 		}
-		if w.ended[string(r.GetDeliveryId())] {
+		if w.ended[string(r.GetDeliveryId())] || w.ended[string(r.GetDeliveryId())+domain.ChannelSocket] {
 			w.t.Fatalf("routed again, though the facts said before the restart that it ended: %v", r)
 		}
 		w.checkSend(r.GetNotificationId(), user)
@@ -405,7 +409,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 	w.lanes[lane] = append(w.lanes[lane], &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, Lane: domain.Lane(lane).Proto(),
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: &whisperv1.DeliveryAccepted{
-			Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification),
+			Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification), ChannelsDefault: w.toAll(notification),
 			Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
 			AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(w.ttl()).UnixMilli(),
 			Request: &whisperv1.Position{Topic: "r", Offset: w.requests}, Recipients: 1,
@@ -650,7 +654,7 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 		lane := rapid.IntRange(0, 2)
 		actions := map[string]func(*rapid.T){
 			"ask": func(t *rapid.T) {
-				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.ask(id%3, simID(id), user.Draw(t, "user"), false)
 			},
 			"intake repeats itself": func(t *rapid.T) {
@@ -660,21 +664,21 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 				}
 			},
 			"cancel": func(t *rapid.T) {
-				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.lanes[id%3] = append(w.lanes[id%3], &whisperv1.Event{
 					NotificationId: simID(id), Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
 				})
 			},
 			"broadcast": func(t *rapid.T) {
-				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.broadcast(id%3, simID(id))
 			},
 			"steer": func(t *rapid.T) {
-				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.steer(id%3, simID(id), rapid.Bool().Draw(t, "pause"))
 			},
 			"retract": func(t *rapid.T) {
-				id := rapid.IntRange(0, 4).Draw(t, "notification")
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.retract(id%3, simID(id))
 			},
 			"dispatch reads back": func(t *rapid.T) { w.readBack(rapid.IntRange(1, 20).Draw(t, "facts")) },
@@ -684,7 +688,7 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 			},
 			"dispatch sees phones": func(*rapid.T) { w.register() },
 			"a client makes up a read": func(t *rapid.T) {
-				w.makeUpRead(simID(rapid.IntRange(0, 4).Draw(t, "notification")), user.Draw(t, "user"), rapid.IntRange(0, 3).Draw(t, "receipt"))
+				w.makeUpRead(simID(rapid.IntRange(0, 5).Draw(t, "notification")), user.Draw(t, "user"), rapid.IntRange(0, 3).Draw(t, "receipt"))
 			},
 			"somebody new":              func(t *rapid.T) { w.newUser() },
 			"dispatch walks":            func(*rapid.T) { w.walk() },

@@ -35,7 +35,7 @@ func (w *world) openOf(user string) []*whisperv1.Event {
 	over, dropped := map[string]bool{}, map[int64]bool{}
 	took := map[string]string{} // by notification: the user's delivery that a socket or a provider took last, or may have taken
 	for _, ev := range w.events {
-		if endedBy(ev) {
+		if endedBy(ev) && (!w.toAll(ev.GetNotificationId()) || ev.GetDeliverySent() == nil) { // a push does not stop the socket
 			over[string(ev.GetDeliveryId())] = true
 		}
 		if ev.GetUserId() == user && mayHaveReached(ev) {
@@ -53,7 +53,7 @@ func (w *world) openOf(user string) []*whisperv1.Event {
 		for _, ev := range w.lanes[lane][:w.taken[lane]] {
 			acc := ev.GetDeliveryAccepted()
 			if acc == nil || ev.GetUserId() != user || over[string(ev.GetDeliveryId())] || dropped[acc.GetRequest().GetOffset()] ||
-				!slices.Contains(acc.GetChannels(), domain.ChannelSocket) || acc.GetExpiresAtMs() <= w.now.UnixMilli() {
+				!w.toAll(ev.GetNotificationId()) && !slices.Contains(acc.GetChannels(), domain.ChannelSocket) || acc.GetExpiresAtMs() <= w.now.UnixMilli() {
 				continue
 			}
 			open = append(open, ev)
@@ -131,7 +131,7 @@ func (w *world) awayFor(in domain.Input) (away []*whisperv1.Event) {
 				waits = i
 			}
 		}
-		if waits >= w.phones.tried[string(ev.GetDeliveryId())] && slices.Contains(ev.GetDeliveryAccepted().GetChannels(), domain.ChannelPush) && waits >= 0 {
+		if !w.toAll(ev.GetNotificationId()) && waits >= w.phones.tried[string(ev.GetDeliveryId())] && slices.Contains(ev.GetDeliveryAccepted().GetChannels(), domain.ChannelPush) && waits >= 0 {
 			away = append(away, ev)
 		}
 	}

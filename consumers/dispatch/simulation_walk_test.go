@@ -23,7 +23,7 @@ func (w *world) broadcast(lane int, notification string) {
 		Kind: &whisperv1.Event_BroadcastAccepted{BroadcastAccepted: &whisperv1.BroadcastAccepted{
 			Partitions: 1, Rate: w.rateOf(notification),
 			Accepted: &whisperv1.DeliveryAccepted{
-				Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification),
+				Category: w.categoryOf(notification), CollapseKey: w.collapseKeyOf(notification), ChannelsDefault: w.toAll(notification),
 				Channels: simChannels[len(notification)%len(simChannels)], Content: &whisperv1.Content{Body: "b"},
 				AcceptedAtMs: w.now.UnixMilli(), ExpiresAtMs: w.now.Add(w.ttl()).UnixMilli(),
 				Request: &whisperv1.Position{Topic: "r", Offset: w.requests},

@@ -521,6 +521,14 @@ type Parked struct {
 	Bounces int32 `protobuf:"varint,49,opt,name=bounces,proto3" json:"bounces,omitempty"`
 	// Since when nothing but Whisper held it back, where that was later than its request and its send_at; Unix milliseconds.
 	ReadyMs int64 `protobuf:"varint,50,opt,name=ready_ms,json=readyMs,proto3" json:"ready_ms,omitempty"`
+	// It goes out over all of its channels, each by itself, instead of one after the other.
+	AllChannels bool `protobuf:"varint,51,opt,name=all_channels,json=allChannels,proto3" json:"all_channels,omitempty"`
+	// Of such a delivery, once its first attempt was made: the channels that are still to be dealt with, each with its phase,
+	// due_ms, attempt, tries, waiting, counted, its one entry of channels, and the fields 40 to 50. A version that does not
+	// know them tries `channels` one after the other.
+	Legs []*Parked `protobuf:"bytes,52,rep,name=legs,proto3" json:"legs,omitempty"`
+	// Another one of its channels was reached.
+	Reached bool `protobuf:"varint,53,opt,name=reached,proto3" json:"reached,omitempty"`
 	// A delivery of a broadcast leaves out `accepted`: the broadcast's own record, whose key this is, has all but
 	// the user.
 	Broadcast []byte `protobuf:"bytes,30,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
@@ -746,6 +754,27 @@ func (x *Parked) GetReadyMs() int64 {
 		return x.ReadyMs
 	}
 	return 0
+}
+
+func (x *Parked) GetAllChannels() bool {
+	if x != nil {
+		return x.AllChannels
+	}
+	return false
+}
+
+func (x *Parked) GetLegs() []*Parked {
+	if x != nil {
+		return x.Legs
+	}
+	return nil
+}
+
+func (x *Parked) GetReached() bool {
+	if x != nil {
+		return x.Reached
+	}
+	return false
 }
 
 func (x *Parked) GetBroadcast() []byte {
@@ -1705,7 +1734,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\bR\breleased\x12\x1f\n" +
 	"\vreleased_by\x18\x05 \x01(\fR\n" +
-	"releasedBy\"\xb4\b\n" +
+	"releasedBy\"\x99\t\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1739,7 +1768,10 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\rpush_after_ms\x18/ \x01(\x03R\vpushAfterMs\x12)\n" +
 	"\x10channels_settled\x180 \x01(\bR\x0fchannelsSettled\x12\x18\n" +
 	"\abounces\x181 \x01(\x05R\abounces\x12\x19\n" +
-	"\bready_ms\x182 \x01(\x03R\areadyMs\x12\x1c\n" +
+	"\bready_ms\x182 \x01(\x03R\areadyMs\x12!\n" +
+	"\fall_channels\x183 \x01(\bR\vallChannels\x12&\n" +
+	"\x04legs\x184 \x03(\v2\x12.whisper.v1.ParkedR\x04legs\x12\x18\n" +
+	"\areached\x185 \x01(\bR\areached\x12\x1c\n" +
 	"\tbroadcast\x18\x1e \x01(\fR\tbroadcast\x12\x17\n" +
 	"\auser_id\x18\x1f \x01(\tR\x06userId\x12$\n" +
 	"\x04walk\x18  \x01(\v2\x10.whisper.v1.WalkR\x04walk\x12*\n" +
@@ -1881,22 +1913,23 @@ var file_whisper_v1_state_proto_depIdxs = []int32{
 	16, // 2: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0,  // 3: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
 	11, // 4: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
-	6,  // 5: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
-	8,  // 6: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
-	9,  // 7: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
-	7,  // 8: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
-	10, // 9: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
-	16, // 10: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	17, // 11: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
-	18, // 12: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	19, // 13: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	19, // 14: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
-	13, // 15: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 5: whisper.v1.Parked.legs:type_name -> whisper.v1.Parked
+	6,  // 6: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
+	8,  // 7: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
+	9,  // 8: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
+	7,  // 9: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
+	10, // 10: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
+	16, // 11: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	17, // 12: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
+	18, // 13: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	19, // 14: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	19, // 15: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
+	13, // 16: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
