@@ -48,6 +48,8 @@ type Client struct {
 	ended  chan struct{}
 	reads  reads
 	inbox  inbox
+	// fetching holds who asks the TokenFunc.
+	fetching chan struct{}
 
 	mu      sync.Mutex
 	link    *link  // nil while there is none
@@ -75,7 +77,7 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 		u.RawQuery = q.Encode()
 	}
 	opts = opts.withDefaults()
-	c := &Client{url: u.String(), opts: opts, token: token, dialer: opts.dialer(), ended: make(chan struct{})}
+	c := &Client{url: u.String(), opts: opts, token: token, dialer: opts.dialer(), ended: make(chan struct{}), fetching: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reads.send = func(of []key) error { return c.send(newIDsFrame("read", of)) }
 	c.inbox.init(c)
@@ -114,6 +116,7 @@ func (c *Client) Err() error {
 }
 
 // Close ends the client: nothing that has not begun is handed over any more, the context of the handler that runs ends,
+// what was read or taken from the channel before is told, for which the connection stays open for up to a second,
 // and the connection is closed. It does not wait, so that any callback may call it; Done says when all has ended. What
 // was handed over, but not handled, comes again to the user's next client. It always returns nil.
 func (c *Client) Close() error {

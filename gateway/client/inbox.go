@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // inbox stands between the connection, which must go on answering pings, and the application, which may be slow. It
@@ -229,6 +230,19 @@ func (in *inbox) receipt(id string) string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.receipts.of[id]
+}
+
+// rest waits until nothing is handed over any more, or for some time.
+func (in *inbox) rest(most time.Duration) {
+	in.mu.Lock()
+	idle := in.idle
+	in.mu.Unlock()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	}
 }
 
 // wait returns when the last callback has; the context has ended before.

@@ -20,6 +20,9 @@ import (
 
 const writeTimeout = 10 * time.Second
 
+// goodbyeWait is how long Close leaves the connection open for what was handed over to be acknowledged.
+const goodbyeWait = time.Second
+
 // link is one connection.
 type link struct {
 	conn     *websocket.Conn
@@ -58,7 +61,7 @@ func (c *Client) connect() (*link, error) {
 	token := c.token.static
 	if c.token.get != nil {
 		var err error
-		if token, err = c.token.get(c.ctx); err != nil {
+		if token, err = c.fetchToken(c.ctx); err != nil {
 			return nil, &pause{err: fmt.Errorf("get a token: %w", err), end: errors.Is(err, ErrUnauthorized)}
 		}
 	}
@@ -75,6 +78,20 @@ func (c *Client) connect() (*link, error) {
 	c.current = token
 	c.mu.Unlock()
 	return l, nil
+}
+
+// fetchToken asks the TokenFunc, once at a time and with a deadline: it may be called from application code that is not
+// made for more.
+func (c *Client) fetchToken(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.HandshakeTimeout)
+	defer cancel()
+	select {
+	case c.fetching <- struct{}{}:
+		defer func() { <-c.fetching }()
+		return c.token.get(ctx)
+	case <-ctx.Done():
+		return "", fmt.Errorf("another question for a token is not answered: %w", ctx.Err())
+	}
 }
 
 func (c *Client) handshake(token string) (*websocket.Conn, error) {
@@ -189,7 +206,11 @@ func (c *Client) open(l *link) {
 
 // receive handles frames until the connection ends, and says why it did.
 func (c *Client) receive(l *link) *pause {
-	stop := context.AfterFunc(c.ctx, func() { l.hangUp(websocket.CloseNormalClosure) }) // Close ends the read
+	stop := context.AfterFunc(c.ctx, func() { // Close ends the read
+		c.inbox.rest(goodbyeWait)
+		c.reads.tell()
+		l.hangUp(websocket.CloseNormalClosure)
+	})
 	stopRefreshing := c.keepFresh()
 	var move *time.Timer
 	var moveAt time.Time

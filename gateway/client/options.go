@@ -27,8 +27,8 @@ func StaticToken(token string) Token { return Token{static: token} }
 
 // TokenFunc gets a token whenever one is needed: before each connection, and a minute or two before one that tells its
 // end (a JWT) expires; then the connection goes on with the new one. After an error it is asked again later, with
-// back-off; one that wraps ErrUnauthorized (the person has logged out) ends the client. Its context ends with the client, and
-// while Dial runs with that of Dial, too.
+// back-off; one that wraps ErrUnauthorized (the person has logged out) ends the client. It is
+// asked once at a time. Its context ends after HandshakeTimeout and with the client, and while Dial runs with that of Dial, too.
 func TokenFunc(get func(ctx context.Context) (string, error)) Token { return Token{get: get} }
 
 func (t Token) renewable() bool { return t.get != nil }
@@ -68,7 +68,7 @@ type Options struct {
 	ReadLimit int64
 	// MinBackoff (250 ms) and MaxBackoff (30 s) bound the wait between attempts to connect.
 	MinBackoff, MaxBackoff time.Duration
-	// HandshakeTimeout bounds one attempt to connect (10 s).
+	// HandshakeTimeout bounds one attempt to connect, and the question for a token before it (10 s).
 	HandshakeTimeout time.Duration
 	// TLS is how wss:// connects: the machine's certificates unless it says otherwise.
 	TLS *tls.Config

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -67,6 +68,38 @@ func TestReadsInDoubtAreToldAgain(t *testing.T) {
 	if err := c.Close(); err != nil || !errors.Is(c.Read("d"), client.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// What was gathered when Close was called is told before the connection is closed.
+func TestCloseTellsTheReadsThatAreGathered(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(p *peer) { p.welcome(); p.listen() })
+	c := dial(t, s, client.Options{})
+	for i := range 50 { // those after the first wait for the gathering
+		if err := c.Read(fmt.Sprint("n", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	eventually(t, "all of them are told", func() bool { return len(s.acked()) == 50 })
+}
+
+// The application's function for tokens has a deadline.
+func TestTheTokenFuncHasADeadline(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(p *peer) { p.welcome(); p.listen() })
+	token := client.TokenFunc(func(ctx context.Context) (string, error) {
+		if _, bounded := ctx.Deadline(); !bounded {
+			t.Error("it may take for ever")
+		}
+		return "token", nil
+	})
+	c := dialWith(t, s, token, client.Options{})
+	_ = c.Close()
+	<-c.Done()
 }
 
 // refusing answers handshakes with a status, and then lets clients in.

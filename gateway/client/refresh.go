@@ -52,7 +52,7 @@ func (f *freshener) schedule(in time.Duration) {
 // refresh that comes to nothing is tried again while the connection lasts; when the token has expired, the
 // server ends it with 4002.
 func (f *freshener) refresh() {
-	token, err := f.c.token.get(f.ctx)
+	token, err := f.c.fetchToken(f.ctx)
 	if f.ctx.Err() != nil {
 		return
 	}

@@ -96,6 +96,7 @@ func (c *Client) giveUp(err error) {
 	l := c.link
 	c.mu.Unlock()
 	if l != nil {
+		c.reads.tell()
 		l.hangUp(websocket.CloseNormalClosure)
 	}
 }
