@@ -15,6 +15,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 // ListsConfig says what is measured of alerts beside requests that name many users.
@@ -39,8 +40,8 @@ type ListsConfig struct {
 // Validate names every problem of the settings.
 func (c ListsConfig) Validate() error {
 	var errs []error
-	if c.Connected < 1 || c.Lists < 1 || c.Users < 1 || c.Users > domain.MaxUsers {
-		errs = append(errs, fmt.Errorf("connected, lists, users: at least one each, at most %d users", domain.MaxUsers))
+	if c.Connected < 1 || c.Lists < 1 || c.Users < 1 || c.Users > request.MaxUsers {
+		errs = append(errs, fmt.Errorf("connected, lists, users: at least one each, at most %d users", request.MaxUsers))
 	}
 	if c.Bytes < 0 || c.Bytes > domain.MaxDataBytes-64 {
 		errs = append(errs, fmt.Errorf("bytes: %d is not between 0 and %d", c.Bytes, domain.MaxDataBytes-64))

@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // Topology is how Whisper's topics are laid out on a cluster.
@@ -98,9 +100,9 @@ func (t Topology) Specs() []TopicSpec {
 	for _, name := range []string{TopicUsers, TopicTimers} {
 		add(name, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(compactAfter)))
 	}
-	add(TopicCounters, t.Partitions, deleted(domain.CountsKept))
+	add(TopicCounters, t.Partitions, deleted(category.CountsKept))
 	// Who lost a token is told again after a restart, by claims that were replaced.
-	add(TopicTokens, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(domain.ClaimsKept+time.Hour)))
+	add(TopicTokens, t.Partitions, with(compacted(), "min.compaction.lag.ms", millis(decide.ClaimsKept+time.Hour)))
 	add(TopicTemplates, 1, compacted())
 	add(TopicCategories, 1, compacted())
 	add(TopicNodes, 1, compacted())

@@ -9,9 +9,9 @@ const (
 	DefaultCategory = "default"
 )
 
-// badCategory says what is wrong with a category, or "". Parts separated by dots let a preference
+// CategoryProblem says what is wrong with a category, or "". Parts separated by dots let a preference
 // speak of a group later.
-func badCategory(category string) string {
+func CategoryProblem(category string) string {
 	const allowed = "lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card"
 	if len(category) > MaxCategoryBytes {
 		return "is longer than 64 bytes"

@@ -9,10 +9,10 @@ const (
 
 var (
 	// The vocabulary of the contract, and what of it this version can do.
-	channelNames     = namedChannels[:]
-	namedChannels    = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
-	channelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
-	defaultChannels  = []string{ChannelSocket, ChannelPush}
+	ChannelNames     = AllChannels[:]
+	AllChannels      = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
+	ChannelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
+	DefaultChannels  = []string{ChannelSocket, ChannelPush}
 )
 
 // PushChannels are the channels that have a push role. A profile may name endpoints of others, which

@@ -8,4 +8,4 @@ const (
 	MaxDataBytes  = 8 << 10
 )
 
-var contentFields = []string{"title", "body", "url", "image", "data"}
+var ContentFields = []string{"title", "body", "url", "image", "data"}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 func TestCheckID(t *testing.T) {
@@ -47,11 +48,11 @@ func TestIDsOfBlanksAreNotTaken(t *testing.T) {
 			`{"to":{"users":["` + id + `"]},"content":{"body":"x"}}`,
 			`{"to":{"users":["mona"]},"content":{"body":"x"},"collapse_key":"` + id + `"}`,
 		} {
-			if _, err := domain.ParseRequest([]byte(text), "application/json"); err == nil {
+			if _, err := request.Parse([]byte(text), "application/json"); err == nil {
 				t.Errorf("taken: %s", text)
 			}
 		}
-		if _, err := domain.ParseRequest([]byte(`{"cancel":"`+id+`"}`), "application/json"); err != nil {
+		if _, err := request.Parse([]byte(`{"cancel":"`+id+`"}`), "application/json"); err != nil {
 			t.Errorf("cancel: %v", err)
 		}
 	}

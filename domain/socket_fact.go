@@ -119,10 +119,10 @@ func sizeText(field protowire.Number, s string) int {
 func (a *AttemptFacts) Encode(f AttemptFact) (value, key []byte) {
 	const ownBytes = 64 // tags, lengths, the id, three times
 	b := make([]byte, 0, ownBytes+len(f.User)+len(a.name)+len(a.origin)+len(a.attempt))
-	b = protowire.AppendTag(b, eventDeliveryID, protowire.BytesType)
+	b = protowire.AppendTag(b, FieldDeliveryID, protowire.BytesType)
 	b = protowire.AppendBytes(b, f.ID[:])
 	b = append(b, a.name...)
-	b = appendText(b, eventUserID, f.User)
+	b = appendText(b, FieldUserID, f.User)
 	key = b[len(b)-len(f.User):]
 	b = appendNumber(b, eventAtUS, f.AtUS)
 	b = append(b, a.origin...)
@@ -158,4 +158,4 @@ func appendNumber(b []byte, field protowire.Number, n int64) []byte {
 }
 
 // Field numbers of whisper.v1.Event that Encode writes itself.
-const eventDeliveryID, eventUserID = 1, 3
+const FieldDeliveryID, FieldUserID = 1, 3

@@ -11,7 +11,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 )
 
 // A token is read by the login that made it, by gateways and perhaps by proxies between them, and all must
@@ -29,7 +29,7 @@ const latestSecond = 1e12
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (c *tokenClaims) UnmarshalJSON(raw []byte) error {
-	members, err := domain.StrictMembers(raw, "the token", "sub", "iss", "sid", "aud", "exp", "iat", "nbf")
+	members, err := record.StrictMembers(raw, "the token", "sub", "iss", "sid", "aud", "exp", "iat", "nbf")
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func checkHeader(token string) error {
 	if err != nil {
 		return errors.New("the header is not base64url")
 	}
-	members, err := domain.StrictMembers(raw, "the header", "alg", "kid", "crit")
+	members, err := record.StrictMembers(raw, "the header", "alg", "kid", "crit")
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -108,7 +109,7 @@ func (d *delivery) observe(l *latencies, atUS int64) {
 	since := func(fromUS int64) float64 { return max(0, float64(atUS-fromUS)/1e6) }
 	l.request.Update(since(d.id.Time().UnixMicro()))
 	if d.takenUS > 0 {
-		l.due.Update(since(domain.Due(d.id, d.facts.DueMS)))
+		l.due.Update(since(decide.Due(d.id, d.facts.DueMS)))
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 )
 
 // Close codes of the public contract; those below 4000 are the WebSocket protocol's own.
@@ -137,7 +137,7 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 	}
 	if f.Type != "" {
 		// A member that is there twice, or half of a character: another reader could take it for another id.
-		if _, err := domain.StrictMembers(b, "the frame", "type", "ids", "receipts", "token"); err != nil {
+		if _, err := record.StrictMembers(b, "the frame", "type", "ids", "receipts", "token"); err != nil {
 			return f, &frameError{codeBadFrame, err.Error(), false}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -200,7 +201,7 @@ func (s *session) acks(f *clientFrame) *frameError {
 func (s *session) deliveryID(id, receipt string) (domain.DeliveryID, error) {
 	if receipt != "" {
 		exact, err := domain.ReceiptOf(receipt, id, s.user)
-		if err == nil && exact.Time().After(s.g.cfg.Now().Add(domain.MaxClockSkew)) {
+		if err == nil && exact.Time().After(s.g.cfg.Now().Add(request.MaxClockSkew)) {
 			err = domain.ErrReceipt
 		}
 		return exact, err

@@ -8,7 +8,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 )
 
 // keySet is a JWKS as it was read once; immutable.
@@ -25,7 +25,7 @@ type kidAlg struct{ kid, alg string }
 // parseKeySet keeps the keys that tokens can be checked by and passes over the others, as RFC 7517 §5
 // wants. A set that has none is an error: it never takes a good one's place.
 func parseKeySet(raw []byte) (*keySet, error) {
-	doc, err := domain.StrictMembers(raw, "the key set", "keys")
+	doc, err := record.StrictMembers(raw, "the key set", "keys")
 	if err != nil {
 		return nil, err
 	}

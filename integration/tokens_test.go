@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -36,7 +36,7 @@ func TestAPhoneChangesHands(t *testing.T) {
 		})
 	}
 	owner := func() (user string) {
-		hash := domain.HashToken("apns", apns)
+		hash := decide.HashToken("apns", apns)
 		all(t, "whisper.tokens", func(rec *kgo.Record) {
 			c := &whisperv1.TokenClaim{}
 			if bytes.Equal(rec.Key, hash[:]) && proto.Unmarshal(rec.Value, c) == nil {

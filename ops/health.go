@@ -16,6 +16,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // Health is the document of /v1/health. Reasons is empty exactly when Status is healthy.
@@ -71,7 +72,7 @@ type HealthConfig struct {
 	// 5 min).
 	MaxWait map[domain.Lane]time.Duration
 	// HoldBack is how long dispatch may keep a delivery that it has sent on but not settled, with its
-	// offset uncommitted: domain.Policy.HoldBack (default 30 s). From outside the two look the same, so
+	// offset uncommitted: decide.Policy.HoldBack (default 30 s). From outside the two look the same, so
 	// a delivery counts as late only after both times.
 	HoldBack time.Duration
 	// MaxProjectionLag is how old the oldest record may be that is not in the tables (default 1 min).
@@ -126,7 +127,7 @@ func (c *HealthConfig) setDefaults() {
 	}
 	c.MaxWait = waits
 	if c.HoldBack == 0 {
-		c.HoldBack = domain.DefaultPolicy().HoldBack
+		c.HoldBack = decide.DefaultPolicy().HoldBack
 	}
 	if c.MaxErrorRate == 0 {
 		c.MaxErrorRate = 0.05

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -200,7 +201,7 @@ func (b *folded) add(f fact) {
 // same, so which of them stands does not matter. A dropped duplicate's request comes here as well: its
 // accepted records are what dispatch dropped.
 func (b *folded) register(f fact, acc *whisperv1.DeliveryAccepted) {
-	template, version := domain.SplitTemplate(acc.GetTemplate())
+	template, version := template.Split(acc.GetTemplate())
 	b.requests[requestKey{dayOf(f.id), positionOf(acc.GetRequest())}] = acceptedRequest{
 		notificationID:  f.ev.GetNotificationId(),
 		category:        acc.GetCategory(),

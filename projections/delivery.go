@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -50,7 +51,7 @@ func askedBy(acc *whisperv1.DeliveryAccepted) asked {
 	if us := acc.GetSendAtMs() * 1000; inRange(us) {
 		a.sendAt = us
 	}
-	a.template, a.templateVersion = domain.SplitTemplate(acc.GetTemplate())
+	a.template, a.templateVersion = template.Split(acc.GetTemplate())
 	return a
 }
 

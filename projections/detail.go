@@ -7,6 +7,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -141,7 +142,7 @@ func (o *object) kind(ev *whisperv1.Event) {
 
 func (o *object) accepted(acc *whisperv1.DeliveryAccepted) {
 	o.text("category", acc.GetCategory())
-	template, version := domain.SplitTemplate(acc.GetTemplate())
+	template, version := template.Split(acc.GetTemplate())
 	o.text("template", template)
 	o.number("template_version", version)
 	if template != "" && version == 0 { // upstream wrote it without versions: its record is all there is to name it by

@@ -10,12 +10,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 // maxLife is how long a delivery can be pending at most: it waits for its send_at, then for its recipient until its ttl is over; two days are for
 // clocks and for the last facts.
-const maxLife = domain.MaxSchedule + domain.MaxTTL + 48*time.Hour
+const maxLife = request.MaxSchedule + request.MaxTTL + 48*time.Hour
 
 // heldFor is how long a day that is kept for what is pending in it is not looked at again.
 const heldFor = 6 * time.Hour

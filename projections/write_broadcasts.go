@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -142,7 +143,7 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		f[2].day(dayOf(spec.id))
 		f[3].text(domain.LaneOf(ev.GetLane()).String())
 		f[4].text(acc.GetCategory())
-		template, version := domain.SplitTemplate(acc.GetTemplate())
+		template, version := template.Split(acc.GetTemplate())
 		f[5].text(template)
 		f[6].text(b.GetSegment())
 		if b.GetRate() > 0 {

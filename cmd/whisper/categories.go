@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
 )
 
 type categoriesCmd struct {
@@ -153,7 +153,7 @@ func declared(ctx context.Context, client consumers.ClientConfig) (map[string]js
 	err := s.run(ctx, func(rec *kgo.Record) error {
 		if len(rec.Value) == 0 {
 			delete(have, string(rec.Key))
-		} else if _, err := domain.ParseCategory(string(rec.Key), rec.Value); err == nil { // as dispatch passes over bad ones
+		} else if _, err := category.Parse(string(rec.Key), rec.Value); err == nil { // as dispatch passes over bad ones
 			have[string(rec.Key)] = rec.Value
 		}
 		return nil
@@ -199,9 +199,9 @@ func (c *categoriesShowCmd) Run(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	var all domain.Categories
+	var all category.Categories
 	for name, rules := range have {
-		if category, err := domain.ParseCategory(name, rules); err == nil {
+		if category, err := category.Parse(name, rules); err == nil {
 			all.Put(name, category)
 		}
 	}
@@ -249,7 +249,7 @@ func readCategories(path string) (map[string]json.RawMessage, error) {
 		}
 		value, err := json.Marshal(rules)
 		if err == nil {
-			_, err = domain.ParseCategory(name, value)
+			_, err = category.Parse(name, value)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))

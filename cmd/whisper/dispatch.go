@@ -7,7 +7,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/consumers/dispatch"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 type dispatchCmd struct {
@@ -22,8 +22,8 @@ type policyFlags struct {
 	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Over how long what waited for the same hour (the end of quiet hours, a new day) is let out (default ${default})."`
 }
 
-func (f policyFlags) policy(window time.Duration) domain.Policy {
-	policy := domain.DefaultPolicy()
+func (f policyFlags) policy(window time.Duration) decide.Policy {
+	policy := decide.DefaultPolicy()
 	policy.AckTimeout, policy.Spread, policy.Window = f.AckTimeout, f.Spread, window
 	return policy
 }

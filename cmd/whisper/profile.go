@@ -9,6 +9,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
 )
 
 type profileCmd struct {
@@ -32,7 +33,7 @@ func (c *profilePatchCmd) Help() string {
 
 // Check names every problem of these settings.
 func (c *profilePatchCmd) Check() error {
-	_, err := domain.ParseProfilePatch([]byte(c.Patch))
+	_, err := profile.ParsePatch([]byte(c.Patch))
 	if err != nil {
 		err = fmt.Errorf("patch: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 	"github.com/klivvr/whisper/domain/rfc3339"
 )
 
@@ -133,7 +134,7 @@ func (c *sendCmd) checkContent() []error {
 		errs = append(errs, err)
 	}
 	if c.Data != "" {
-		if _, err := domain.StrictMembers([]byte(c.Data), "data"); err != nil {
+		if _, err := record.StrictMembers([]byte(c.Data), "data"); err != nil {
 			errs = append(errs, fmt.Errorf("data: is not a JSON object: %w", err))
 		}
 	}

@@ -15,16 +15,20 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/request"
+	"github.com/klivvr/whisper/domain/segment"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // rehearsal counts a broadcast's audience from the log alone, without a record written: what dispatch would
 // see if it began now. It keeps a byte a user, and the profiles of a few.
 type rehearsal struct {
-	segment *domain.Segment
+	segment *segment.Segment
 	users   map[string]byte // meant, failed, or neither
 	samples map[string]*whisperv1.Profile
-	tmpl    *domain.Template
+	tmpl    *template.Template
 }
 
 const (
@@ -42,11 +46,11 @@ func (c *sendCmd) dryRun(ctx context.Context, p *process, req sendRequest) error
 	if err != nil {
 		return err
 	}
-	parsed, err := domain.ParseRequest(value, "")
+	parsed, err := request.Parse(value, "")
 	if err != nil {
 		return err
 	}
-	segment, err := domain.CompileSegment(parsed.Segment)
+	segment, err := segment.Compile(parsed.Segment)
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func (r *rehearsal) user(rec *kgo.Record) error {
 		delete(r.users, user)
 		return nil
 	}
-	match, failed := r.segment.Match(user, rec.Value)
+	match, failed := r.segment.Match(user, profile.View(rec.Value))
 	switch {
 	case failed:
 		r.users[user] = unanswered
@@ -92,7 +96,7 @@ func (r *rehearsal) user(rec *kgo.Record) error {
 	return nil
 }
 
-func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientConfig, req *domain.Request) error {
+func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientConfig, req *request.Request) error {
 	store, err := readTemplates(ctx, client)
 	if err != nil {
 		return err
@@ -101,7 +105,7 @@ func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientCon
 	if err != nil {
 		return err
 	}
-	if r.tmpl, err = domain.ParseTemplate(rec.Value); err != nil {
+	if r.tmpl, err = template.Parse(rec.Value); err != nil {
 		return fmt.Errorf("template %q: %w", req.Template, err)
 	}
 	if err := r.tmpl.CheckVariables(req.Variables); err != nil {
@@ -110,7 +114,7 @@ func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientCon
 	return nil
 }
 
-func (r *rehearsal) tell(w io.Writer, req *domain.Request, now time.Time) error {
+func (r *rehearsal) tell(w io.Writer, req *request.Request, now time.Time) error {
 	var total [3]int
 	for _, state := range r.users {
 		total[state]++
@@ -129,7 +133,7 @@ func (r *rehearsal) tell(w io.Writer, req *domain.Request, now time.Time) error 
 		profile := r.samples[user]
 		content, why := req.Content, error(nil)
 		if r.tmpl != nil {
-			content, _, why = r.tmpl.Render(domain.RenderingFor(req.Variables, profile, domain.ChannelSocket, now))
+			content, _, why = r.tmpl.Render(template.RenderingFor(req.Variables, profile, domain.ChannelSocket, now))
 		}
 		line := fmt.Sprintf("\n%s (%s)\n", user, profile.GetLocale())
 		if why != nil {
@@ -182,10 +186,10 @@ func (c *sendCmd) checkAudience() []error {
 	if len(c.User) > 0 && (c.Rate != 0 || c.SendAtLocal != "") {
 		errs = append(errs, errors.New("rate: with --send-at-local, it is of broadcasts only (--all or --segment)"))
 	}
-	if _, err := domain.CompileSegment(c.Segment); err != nil {
+	if _, err := segment.Compile(c.Segment); err != nil {
 		errs = append(errs, fmt.Errorf("segment: %w", err))
 	}
-	if c.Rate < 0 || c.Rate > domain.MaxRate {
+	if c.Rate < 0 || c.Rate > request.MaxRate {
 		errs = append(errs, fmt.Errorf("rate: %g is not a number of deliveries a second", c.Rate))
 	}
 	return errs

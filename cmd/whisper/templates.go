@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 type templatesCmd struct {
@@ -92,8 +92,8 @@ func (c *templatesApplyCmd) Help() string {
 // Check names every problem of these settings.
 func (c *templatesApplyCmd) Check() error {
 	errs := []error{c.Kafka.Check()}
-	if c.Keep != 0 && c.Keep < domain.MaxSchedule+domain.MaxTTL {
-		errs = append(errs, fmt.Errorf("keep: %s is shorter than deliveries may wait, at least %s", c.Keep, domain.MaxSchedule+domain.MaxTTL))
+	if c.Keep != 0 && c.Keep < request.MaxSchedule+request.MaxTTL {
+		errs = append(errs, fmt.Errorf("keep: %s is shorter than deliveries may wait, at least %s", c.Keep, request.MaxSchedule+request.MaxTTL))
 	}
 	return errors.Join(errs...)
 }

@@ -12,14 +12,15 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
+	"github.com/klivvr/whisper/domain/template"
 )
 
 // templateFile is a template as somebody keeps it in a file: the record's fields, and its id.
 type templateFile struct {
 	id     string
 	value  []byte // the record: JSON with sorted names, so that the same template is the same bytes
-	parsed *domain.Template
+	parsed *template.Template
 }
 
 // readTemplateFile reads YAML or JSON and says all that is wrong with it.
@@ -41,7 +42,7 @@ func readTemplateFile(path string) (t templateFile, problems []string) {
 		t.id = name
 		delete(fields, "id")
 	}
-	if err := domain.CheckTemplateID(t.id); err != nil {
+	if err := template.CheckID(t.id); err != nil {
 		problems = append(problems, fmt.Sprintf("id %q %v", t.id, err))
 	}
 	var out bytes.Buffer
@@ -51,8 +52,8 @@ func readTemplateFile(path string) (t templateFile, problems []string) {
 		return t, append(problems, err.Error())
 	}
 	t.value = bytes.TrimSpace(out.Bytes())
-	t.parsed, err = domain.ParseTemplate(t.value)
-	var invalid *domain.Invalid
+	t.parsed, err = template.Parse(t.value)
+	var invalid *record.Invalid
 	switch {
 	case errors.As(err, &invalid):
 		problems = append(problems, invalid.Problems...)
@@ -67,7 +68,7 @@ func readTemplateFile(path string) (t templateFile, problems []string) {
 
 func templateFields(path string, source []byte) (map[string]any, error) {
 	if filepath.Ext(path) == ".json" {
-		if _, err := domain.StrictMembers(source, "the template"); err != nil {
+		if _, err := record.StrictMembers(source, "the template"); err != nil {
 			return nil, err
 		}
 		dec := json.NewDecoder(bytes.NewReader(source))

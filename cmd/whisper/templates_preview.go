@@ -15,8 +15,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/locale"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/record"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -95,7 +97,7 @@ func (c *templatesPreviewCmd) Run(ctx context.Context, p *process) error {
 	if err := tmpl.CheckVariables(variables); err != nil {
 		return fmt.Errorf("intake would refuse the request: %w", err)
 	}
-	content, locale, err := tmpl.Render(domain.RenderingFor(variables, profile, c.Channel, p.now()))
+	content, locale, err := tmpl.Render(template.RenderingFor(variables, profile, c.Channel, p.now()))
 	if err != nil {
 		return fmt.Errorf("in %s: %w", locale, err)
 	}
@@ -125,7 +127,7 @@ func (v preview) print(w io.Writer, asJSON bool) error {
 	return nil
 }
 
-func (c *templatesPreviewCmd) template(ctx context.Context, client consumers.ClientConfig) (string, *domain.Template, error) {
+func (c *templatesPreviewCmd) template(ctx context.Context, client consumers.ClientConfig) (string, *template.Template, error) {
 	if c.File != "" {
 		t, problems := readTemplateFile(c.File)
 		if len(problems) > 0 {
@@ -141,10 +143,10 @@ func (c *templatesPreviewCmd) template(ctx context.Context, client consumers.Cli
 	if err != nil {
 		return "", nil, err
 	}
-	tmpl, err := domain.ParseTemplate(rec.Value)
+	tmpl, err := template.Parse(rec.Value)
 	name := c.ID
 	if version := consumers.TemplateVersionOf(rec); version > 0 {
-		name = domain.PinTemplate(c.ID, version)
+		name = template.Pin(c.ID, version)
 	}
 	return name, tmpl, err
 }
@@ -158,11 +160,11 @@ func (c *templatesPreviewCmd) profile(ctx context.Context, client consumers.Clie
 		if err != nil {
 			return nil, fmt.Errorf("profile: %w", err)
 		}
-		parsed, err := domain.ParseProfilePatch(patch)
+		parsed, err := profile.ParsePatch(patch)
 		if err != nil {
 			return nil, fmt.Errorf("profile: %w", err)
 		}
-		return domain.ApplyProfilePatch(merged, parsed, time.Time{}, 1)
+		return profile.Apply(merged, parsed, time.Time{}, 1)
 	case c.User != "":
 		found := false
 		err := scan{client: client, topics: []string{consumers.TopicUsers}, only: c.User}.run(ctx, func(rec *kgo.Record) error {
@@ -198,7 +200,7 @@ func variablesOf(object string, named map[string]string) ([]byte, error) {
 	if object != "" {
 		source, err := argumentOrFile(object)
 		if err == nil {
-			all, err = domain.StrictMembers(source, "it")
+			all, err = record.StrictMembers(source, "it")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("variables: %q is not a JSON object: %w", oneLine(object), err)

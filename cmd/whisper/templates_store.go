@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 )
 
 // templateStore is what whisper.templates holds now: the last record of each key.
@@ -40,7 +40,7 @@ func readTemplates(ctx context.Context, client consumers.ClientConfig) (*templat
 func (s *templateStore) versions(id string) []int64 {
 	var all []int64
 	for key := range s.records {
-		if of, version := domain.SplitTemplate(key); version > 0 && of == id {
+		if of, version := template.Split(key); version > 0 && of == id {
 			all = append(all, version)
 		}
 	}
@@ -51,7 +51,7 @@ func (s *templateStore) versions(id string) []int64 {
 func (s *templateStore) find(name string) (*kgo.Record, error) {
 	rec := s.records[name]
 	if rec == nil {
-		id, version := domain.SplitTemplate(name)
+		id, version := template.Split(name)
 		if known := s.versions(id); version > 0 && len(known) > 0 {
 			return nil, fmt.Errorf("template %s has no version %d; it has %v", id, version, known)
 		}
@@ -63,12 +63,12 @@ func (s *templateStore) find(name string) (*kgo.Record, error) {
 func (s *templateStore) list() []listedTemplate {
 	var all []listedTemplate
 	for _, key := range slices.Sorted(maps.Keys(s.records)) {
-		if _, version := domain.SplitTemplate(key); version > 0 {
+		if _, version := template.Split(key); version > 0 {
 			continue
 		}
 		rec := s.records[key]
 		t := listedTemplate{ID: key, Version: consumers.TemplateVersionOf(rec), Versions: s.versions(key), At: rec.Timestamp}
-		if parsed, err := domain.ParseTemplate(rec.Value); err != nil {
+		if parsed, err := template.Parse(rec.Value); err != nil {
 			t.Problem = err.Error()
 		} else {
 			t.Locales = parsed.Locales()
@@ -89,13 +89,13 @@ func (s *templateStore) apply(ctx context.Context, client consumers.ClientConfig
 	var records []*kgo.Record
 	if current := s.records[t.id]; current != nil && sameJSON(current.Value, t.value) {
 		version := consumers.TemplateVersionOf(current)
-		if pinned := s.records[domain.PinTemplate(t.id, version)]; pinned != nil && bytes.Equal(pinned.Value, current.Value) {
+		if pinned := s.records[template.Pin(t.id, version)]; pinned != nil && bytes.Equal(pinned.Value, current.Value) {
 			done.Version, done.Unchanged = version, true
 		}
 	}
 	if !done.Unchanged {
 		records = []*kgo.Record{
-			{Topic: consumers.TopicTemplates, Key: []byte(domain.PinTemplate(t.id, done.Version)), Value: t.value},
+			{Topic: consumers.TopicTemplates, Key: []byte(template.Pin(t.id, done.Version)), Value: t.value},
 			{
 				Topic: consumers.TopicTemplates, Key: []byte(t.id), Value: t.value,
 				Headers: []kgo.RecordHeader{{Key: consumers.HeaderVersion, Value: strconv.AppendInt(nil, done.Version, 10)}},
@@ -125,12 +125,12 @@ func (s *templateStore) removeOld(ctx context.Context, client consumers.ClientCo
 	}
 	var records []*kgo.Record
 	for i, version := range versions[:max(0, len(versions)-1)] {
-		next := s.records[domain.PinTemplate(id, versions[i+1])]
+		next := s.records[template.Pin(id, versions[i+1])]
 		if version == current || now.Sub(next.Timestamp) < keep {
 			continue
 		}
 		removed = append(removed, version)
-		records = append(records, &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte(domain.PinTemplate(id, version))})
+		records = append(records, &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte(template.Pin(id, version))})
 	}
 	return removed, s.write(ctx, client, records)
 }

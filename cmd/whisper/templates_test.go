@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // file is a template in a file of that name.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -36,7 +37,7 @@ func BenchmarkUserMemory(b *testing.B) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		s := domain.NewState(0, domain.DefaultPolicy())
+		s := decide.NewState(0, decide.DefaultPolicy())
 		encoded := 0
 		for i := range users {
 			p := benchProfile(b, i)

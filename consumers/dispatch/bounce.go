@@ -8,6 +8,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -46,7 +47,7 @@ func (b *bounces) tell(topic string, err error) {
 }
 
 // routed is told what became of a route's record, which is part of e.
-func (p *partition) routed(e *epoch, o domain.RouteTo) func(error) {
+func (p *partition) routed(e *epoch, o decide.RouteTo) func(error) {
 	return func(err error) {
 		if !p.bounces(err) {
 			e.acked(err)
@@ -83,7 +84,7 @@ func (p *partition) routed(e *epoch, o domain.RouteTo) func(error) {
 }
 
 // pushed is told what became of a push's record, which is part of e.
-func (p *partition) pushed(e *epoch, o domain.PushTo) func(error) {
+func (p *partition) pushed(e *epoch, o decide.PushTo) func(error) {
 	return func(err error) {
 		if !p.bounces(err) {
 			e.acked(err)
@@ -124,7 +125,7 @@ func bounceClass(err error, otherwise whisperv1.FailureClass) whisperv1.FailureC
 
 // tellBounce writes the facts in place of the record that e waits for. Elsewhere: the publisher's own goroutine, which
 // tells of the record, must not wait for room in the other publisher.
-func (p *partition) tellBounce(e *epoch, facts []*whisperv1.Event, trace domain.Trace) {
+func (p *partition) tellBounce(e *epoch, facts []*whisperv1.Event, trace decide.Trace) {
 	e.outstanding.Add(int64(len(facts)) - 1)
 	go func() {
 		for _, ev := range facts {

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -15,11 +16,11 @@ import (
 type epoch struct {
 	outstanding atomic.Int64
 	offsets     offsets
-	cursors     map[domain.DeliveryID]domain.Advanced
-	marks       []domain.ParkAfter
+	cursors     map[domain.DeliveryID]decide.Advanced
+	marks       []decide.ParkAfter
 	tombstones  []domain.DeliveryID
-	releasing   []domain.Releasing
-	seen        []domain.SeenDelivery    // what the window has to remember
+	releasing   []decide.Releasing
+	seen        []decide.SeenDelivery    // what the window has to remember
 	patches     []*whisperv1.PatchSource // how far the patches have come
 	followed    bool                     // the second part is handed over
 	acked       func(error)              // for every publish of this epoch

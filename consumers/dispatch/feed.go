@@ -11,6 +11,8 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -60,7 +62,7 @@ func (f *feed) decode(rec *kgo.Record) item {
 		if err != nil {
 			return item{rec: rec, bad: err}
 		}
-		return item{rec: rec, input: domain.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset, Moved: moved}}
+		return item{rec: rec, input: decide.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset, Moved: moved}}
 	default:
 		return f.decodeDelivery(rec)
 	}
@@ -81,7 +83,7 @@ func (f *feed) decodeFact(rec *kgo.Record) item {
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return item{rec: rec} // projections reads the same topic and dead-letters it
 	}
-	return item{rec: rec, input: domain.FactSeen{Event: ev, Cause: consumers.PositionOf(rec)}}
+	return item{rec: rec, input: decide.FactSeen{Event: ev, Cause: consumers.PositionOf(rec)}}
 }
 
 func (f *feed) decodeDelivery(rec *kgo.Record) item {
@@ -89,31 +91,31 @@ func (f *feed) decodeDelivery(rec *kgo.Record) item {
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return item{rec: rec, bad: fmt.Errorf("not a whisper.v1.Event: %w", err)}
 	}
-	source := domain.LaneOffset{Lane: domain.Lane(f.queue - queueHigh), Offset: rec.Offset}
+	source := decide.LaneOffset{Lane: domain.Lane(f.queue - queueHigh), Offset: rec.Offset}
 	trace := traceOf(rec)
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:
 		if _, err := domain.DeliveryIDFromBytes(ev.GetDeliveryId()); err != nil {
 			return item{rec: rec, bad: err}
 		}
-		return item{rec: rec, input: domain.DeliveryArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+		return item{rec: rec, input: decide.DeliveryArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	case *whisperv1.Event_CancelRequested:
-		return item{rec: rec, input: domain.CancelArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+		return item{rec: rec, input: decide.CancelArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	case *whisperv1.Event_BroadcastAccepted:
-		if err := domain.CheckBroadcast(ev); err != nil {
+		if err := request.CheckBroadcast(ev); err != nil {
 			return item{rec: rec, bad: err}
 		}
-		return item{rec: rec, input: domain.BroadcastArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+		return item{rec: rec, input: decide.BroadcastArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	case *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested:
-		return item{rec: rec, input: domain.SteeringArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
+		return item{rec: rec, input: decide.SteeringArrived{Event: ev, Source: source, Trace: trace, Cause: consumers.PositionOf(rec)}}
 	default:
 		return item{rec: rec, bad: errors.New("neither a delivery nor a command that this version knows")}
 	}
 }
 
 // traceOf passes over what is not text: a parked delivery could not be encoded with it, now or ever.
-func traceOf(rec *kgo.Record) domain.Trace {
-	return domain.Trace{Parent: textOf(rec, consumers.HeaderTraceparent), State: textOf(rec, consumers.HeaderTracestate)}
+func traceOf(rec *kgo.Record) decide.Trace {
+	return decide.Trace{Parent: textOf(rec, consumers.HeaderTraceparent), State: textOf(rec, consumers.HeaderTracestate)}
 }
 
 func textOf(rec *kgo.Record, header string) string {
@@ -123,7 +125,7 @@ func textOf(rec *kgo.Record, header string) string {
 	return ""
 }
 
-func traceHeaders(t domain.Trace) []kgo.RecordHeader {
+func traceHeaders(t decide.Trace) []kgo.RecordHeader {
 	if t.Parent == "" {
 		return nil
 	}

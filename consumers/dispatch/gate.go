@@ -9,6 +9,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -23,7 +24,7 @@ type gate struct {
 
 // turn is one round's counts and the records that wait for them.
 type turn struct {
-	counts []domain.Count
+	counts []decide.Count
 	erased []string // whose counts from before are gone
 	users  map[string]struct{}
 	sends  []heldRecord
@@ -37,7 +38,7 @@ type heldRecord struct {
 }
 
 // count takes a count, which the end of the round writes.
-func (g *gate) count(c domain.Count) {
+func (g *gate) count(c decide.Count) {
 	t := g.round()
 	t.users[c.User] = struct{}{}
 	t.counts = append(t.counts, c)
@@ -46,7 +47,7 @@ func (g *gate) count(c domain.Count) {
 // uncount drops a user's counts. A record's erased users go before its counts, so those of this round go here.
 func (g *gate) uncount(user string) {
 	t := g.round()
-	t.counts = slices.DeleteFunc(t.counts, func(c domain.Count) bool { return c.User == user })
+	t.counts = slices.DeleteFunc(t.counts, func(c decide.Count) bool { return c.User == user })
 	t.erased = append(t.erased, user)
 }
 

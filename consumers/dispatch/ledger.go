@@ -3,7 +3,7 @@ package dispatch
 import (
 	"sort"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // ledger knows of one lane of one partition which records are settled, so that the committed offset
@@ -19,7 +19,7 @@ type entry struct {
 	// events is where feedback about this delivery begins at the earliest.
 	events  int64
 	settled bool
-	seen    *domain.SeenDelivery
+	seen    *decide.SeenDelivery
 }
 
 func newLedger() *ledger { return &ledger{next: -1} }
@@ -34,7 +34,7 @@ func (l *ledger) take(offset, events int64) {
 func (l *ledger) pass(next int64) { l.next = max(l.next, next) }
 
 // settle notes that nothing depends on the record any more, and what the window has to remember.
-func (l *ledger) settle(offset int64, seen *domain.SeenDelivery) {
+func (l *ledger) settle(offset int64, seen *decide.SeenDelivery) {
 	open := l.entries[l.head:]
 	i := sort.Search(len(open), func(i int) bool { return open[i].offset >= offset })
 	if i < len(open) && open[i].offset == offset {
@@ -45,7 +45,7 @@ func (l *ledger) settle(offset int64, seen *domain.SeenDelivery) {
 // advance lets go of everything before the oldest unsettled record. next is what may be committed (-1:
 // nothing was taken yet) once what is appended to seen is durable; events is where the feedback of what
 // stays begins, or -1 when nothing stays.
-func (l *ledger) advance(seen []domain.SeenDelivery) (_ []domain.SeenDelivery, next, events int64) {
+func (l *ledger) advance(seen []decide.SeenDelivery) (_ []decide.SeenDelivery, next, events int64) {
 	for l.head < len(l.entries) && l.entries[l.head].settled {
 		if s := l.entries[l.head].seen; s != nil {
 			seen = append(seen, *s)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // item is one decoded record on its way to the partition's loop, or, without a record, how far its topic was
@@ -14,7 +14,7 @@ import (
 type item struct {
 	rec   *kgo.Record
 	next  int64        // where rec is nil: there are no records before this offset
-	input domain.Input // nil: nothing to decide, or bad
+	input decide.Input // nil: nothing to decide, or bad
 	bad   error
 }
 
@@ -35,7 +35,7 @@ const queueBound = 2_000
 // mailbox is between the feeds (one goroutine a topic) and the loop of a partition.
 type mailbox struct {
 	mu      sync.Mutex
-	control []domain.Input // presence, nodes, templates: never blocks, its writers serve all partitions
+	control []decide.Input // presence, nodes, templates: never blocks, its writers serve all partitions
 	queue   [queues][]item
 	space   [queues]chan struct{} // one token: room was made
 	arrived chan struct{}         // one token: something is there
@@ -57,7 +57,7 @@ func (m *mailbox) signal() {
 }
 
 // tell adds a control input.
-func (m *mailbox) tell(in ...domain.Input) {
+func (m *mailbox) tell(in ...decide.Input) {
 	m.mu.Lock()
 	m.control = append(m.control, in...)
 	m.mu.Unlock()
@@ -93,7 +93,7 @@ func (m *mailbox) put(ctx context.Context, q int, items []item) (ok bool) {
 }
 
 // takeControl empties the control inputs.
-func (m *mailbox) takeControl() []domain.Input {
+func (m *mailbox) takeControl() []decide.Input {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in := m.control

@@ -6,6 +6,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -68,7 +69,7 @@ func newRoleMetrics() *roleMetrics {
 }
 
 // holds counts what a partition holds now in the place of what it held before.
-func (m *roleMetrics) holds(before, now domain.Sizes) {
+func (m *roleMetrics) holds(before, now decide.Sizes) {
 	m.inFlight.Add(float64(now.InFlight - before.InFlight))
 	m.parked.Add(float64(now.Parked - before.Parked))
 	m.timers.Add(float64(now.Timers - before.Timers))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // partition is one owned user partition: its state, its mailbox, and the single goroutine that decides.
@@ -35,7 +36,7 @@ type partition struct {
 	repairs     *repairs
 	patches     *patches
 	deciding    *kgo.Record // what is being decided about
-	state       *domain.State
+	state       *decide.State
 	ledgers     [3]*ledger
 	walks       *walks
 	walkAt      time.Time // no slice before
@@ -51,15 +52,15 @@ type partition struct {
 	epochs      []*epoch // in order; the last one is being filled
 	gate        gate
 	crowded     bool                // a lane waits for room on the way to Kafka
-	recalled    chan []domain.Input // what was read back, from its reader's goroutine
+	recalled    chan []decide.Input // what was read back, from its reader's goroutine
 	restored    chan struct{}
 }
 
 func newPartition(r *Role, id int32) *partition {
 	p := &partition{
 		role: r, id: id, mail: newMailbox(), ended: make(chan struct{}), missing: queues,
-		state: domain.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
-		walks: newWalks(), repairs: newRepairs(), patches: newPatches(), recalled: make(chan []domain.Input, 1),
+		state: decide.NewState(id, r.cfg.Policy), replaying: true, changesNext: -1, restored: make(chan struct{}),
+		walks: newWalks(), repairs: newRepairs(), patches: newPatches(), recalled: make(chan []decide.Input, 1),
 	}
 	for i := range p.ledgers {
 		p.ledgers[i] = newLedger()
@@ -130,12 +131,12 @@ func (p *partition) loop() {
 	go p.passEmpty(p.sources, [queues]int64{queueEvents: p.eventsEnd, queueHigh: p.laneEnds[0], queueNormal: p.laneEnds[1], queueLow: p.laneEnds[2]})
 	seal := time.NewTicker(p.role.cfg.CommitInterval)
 	defer seal.Stop()
-	var held domain.Sizes
-	tell := func(now domain.Sizes) {
+	var held decide.Sizes
+	tell := func(now decide.Sizes) {
 		p.role.metrics.holds(held, now)
 		held = now
 	}
-	defer func() { tell(domain.Sizes{}) }()
+	defer func() { tell(decide.Sizes{}) }()
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for p.ctx.Err() == nil {
@@ -236,7 +237,7 @@ func (p *partition) work() (more bool) {
 		}
 		more = true
 	}
-	p.write(nil, p.state.Decide(domain.TimePassed{}, now))
+	p.write(nil, p.state.Decide(decide.TimePassed{}, now))
 	more = p.takeBack(now) || more
 	p.crowded = false
 	for lane := range p.ledgers {

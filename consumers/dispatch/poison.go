@@ -12,6 +12,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -76,7 +77,7 @@ func (q *poison) add(rec *kgo.Record, err error) bool {
 
 // addSubject remembers a delivery or broadcast and says whether that is news. Of too many all are forgotten: their ends have
 // long been told, and what is still parked meets the bug once more.
-func (q *poison) addSubject(of domain.Subject, err error) bool {
+func (q *poison) addSubject(of decide.Subject, err error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if known := q.subjects[of.ID]; known != nil {
@@ -97,7 +98,7 @@ func (q *poison) addSubject(of domain.Subject, err error) bool {
 }
 
 // aside is what a restore does not take up.
-func (q *poison) aside() (a domain.Aside) {
+func (q *poison) aside() (a decide.Aside) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for id, p := range q.subjects {
@@ -143,7 +144,7 @@ func (q *poison) reason(rec *kgo.Record) error {
 }
 
 // decide decides about a record and writes what follows.
-func (p *partition) decide(rec *kgo.Record, in domain.Input, now time.Time) {
+func (p *partition) decide(rec *kgo.Record, in decide.Input, now time.Time) {
 	p.deciding = rec
 	p.write(rec, p.state.Decide(in, now))
 	p.deciding = nil
@@ -167,9 +168,9 @@ func (p *partition) poisoned(err error) error {
 	return failure
 }
 
-func (p *partition) busy() (domain.Subject, bool) {
+func (p *partition) busy() (decide.Subject, bool) {
 	if p.state == nil {
-		return domain.Subject{}, false
+		return decide.Subject{}, false
 	}
 	return p.state.Busy()
 }
@@ -195,11 +196,11 @@ func (p *partition) tellParkedAside(key string, m *whisperv1.Parked) error {
 }
 
 // asideID is the delivery or broadcast that a lane's record asks for.
-func asideID(in domain.Input) []byte {
-	if d, ok := in.(domain.DeliveryArrived); ok {
+func asideID(in decide.Input) []byte {
+	if d, ok := in.(decide.DeliveryArrived); ok {
 		return d.Event.GetDeliveryId()
 	}
-	if b, ok := in.(domain.BroadcastArrived); ok {
+	if b, ok := in.(decide.BroadcastArrived); ok {
 		return b.Event.GetDeliveryId()
 	}
 	return nil

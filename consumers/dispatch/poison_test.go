@@ -10,6 +10,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // A record that meets a bug stops its partition once; the next time it is known.
@@ -19,7 +20,7 @@ func TestARecordThatMeetsABugIsKnownTheNextTime(t *testing.T) {
 	p := &partition{role: role, id: 3} // no state: any decision is a bug
 	rec := &kgo.Record{Topic: "whisper.deliveries.high", Partition: 3, Offset: 7}
 	met := func() error {
-		err := consumers.Contain(func() error { p.decide(rec, domain.TimePassed{}, time.Time{}); return nil })
+		err := consumers.Contain(func() error { p.decide(rec, decide.TimePassed{}, time.Time{}); return nil })
 		return p.poisoned(err)
 	}
 	err := met()
@@ -44,8 +45,8 @@ func TestARecordThatMeetsABugIsKnownTheNextTime(t *testing.T) {
 func TestABugOfAWholeNotificationIsBoundedInRestores(t *testing.T) {
 	t.Parallel()
 	q, bug := newPoison(), errors.New("bug")
-	subject := func(user string) domain.Subject {
-		return domain.Subject{ID: domain.NewDeliveryID(time.UnixMilli(1), domain.HashDelivery("news", user)), Notification: "news", User: user}
+	subject := func(user string) decide.Subject {
+		return decide.Subject{ID: domain.NewDeliveryID(time.UnixMilli(1), domain.HashDelivery("news", user)), Notification: "news", User: user}
 	}
 	for i, user := range []string{"a", "b", "c"} {
 		if got := q.aside(); len(got.IDs) != i || len(got.Notifications) > 0 {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -67,7 +68,7 @@ func newRecalls(client consumers.ClientConfig, bounds *consumers.Reader, log *sl
 }
 
 // ask never blocks: the loop calls it. What is asked is bounded by the retractions that the partition holds.
-func (r *recalls) ask(p *partition, o domain.Recall, end int64) {
+func (r *recalls) ask(p *partition, o decide.Recall, end int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.asked[p] == nil {
@@ -142,7 +143,7 @@ type readBack struct {
 	records   int64
 	found     int
 	lost      bool
-	batch     []domain.Input
+	batch     []decide.Input
 	began     time.Time
 	logged    time.Time
 }
@@ -157,7 +158,7 @@ func (b *readBack) run(ctx context.Context) error {
 		}
 	}
 	for _, note := range slices.Sorted(maps.Keys(b.notes)) {
-		b.batch = append(b.batch, domain.RecallRead{Notification: note})
+		b.batch = append(b.batch, decide.RecallRead{Notification: note})
 	}
 	if !b.hand(ctx) {
 		return ctx.Err()
@@ -299,7 +300,7 @@ func (b *readBack) take(ctx context.Context, fetches kgo.Fetches) bool {
 }
 
 // fact is what a record says of a push of one of the notifications. What else it is, its header and its first bytes tell.
-func (b *readBack) fact(rec *kgo.Record) (domain.Input, bool) {
+func (b *readBack) fact(rec *kgo.Record) (decide.Input, bool) {
 	switch consumers.KindOfRecord(rec) {
 	case "delivery_sent", "attempt_failed":
 	default:
@@ -309,10 +310,10 @@ func (b *readBack) fact(rec *kgo.Record) (domain.Input, bool) {
 		return nil, false
 	}
 	ev := &whisperv1.Event{}
-	if err := proto.Unmarshal(rec.Value, ev); err != nil || !domain.MayHaveShown(ev) {
+	if err := proto.Unmarshal(rec.Value, ev); err != nil || !decide.MayHaveShown(ev) {
 		return nil, false
 	}
-	return domain.FactRecalled{Event: ev, Cause: consumers.PositionOf(rec)}, true
+	return decide.FactRecalled{Event: ev, Cause: consumers.PositionOf(rec)}, true
 }
 
 // notificationOf finds the field notification_id of an Event without decoding the rest; nil where there is none.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -174,7 +175,7 @@ func (p *partition) restoreSeen(rec *kgo.Record) error {
 	}
 	p.patches.restore(m)
 	for i, request := range m.GetRequests() {
-		seen := domain.SeenDelivery{
+		seen := decide.SeenDelivery{
 			Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]), Request: request, AcceptedMs: int64(m.GetAcceptedMs()[i]),
 			TakenMs: rec.Timestamp.UnixMilli(),
 		}
@@ -208,7 +209,7 @@ func (p *partition) restoreCounted(rec *kgo.Record) error {
 	}
 	for i, user := range m.GetUsers() {
 		category := int(m.GetCategory()[i])
-		p.state.RestoreCounted(domain.Count{
+		p.state.RestoreCounted(decide.Count{
 			User: user, Category: m.GetCategories()[category], At: time.UnixMilli(int64(m.GetAtMs()[i])),
 			Hash: domain.DeliveryHash(hashes[i*size : (i+1)*size]),
 		})
@@ -232,14 +233,14 @@ func collectParked(parked map[string]*whisperv1.Parked, rec *kgo.Record) error {
 
 // presence hands presence to the loop, during the restore and ever after.
 func (p *partition) presence(recs []*kgo.Record) {
-	inputs := make([]domain.Input, 0, len(recs))
+	inputs := make([]decide.Input, 0, len(recs))
 	for _, rec := range recs {
 		user, node, ok := bytes.Cut(rec.Key, []byte{0})
 		if !ok {
 			p.junk(rec, errors.New("the key is not user, 0x00, node"))
 			continue
 		}
-		in := domain.PresenceSeen{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
+		in := decide.PresenceSeen{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
 		if rec.Value != nil {
 			in.Presence = &whisperv1.Presence{}
 			if err := proto.Unmarshal(rec.Value, in.Presence); err != nil {

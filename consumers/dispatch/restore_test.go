@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -30,7 +31,7 @@ func TestTheWindowReadsRecordsOfBothVersions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &partition{state: domain.NewState(0, domain.DefaultPolicy())}
+			p := &partition{state: decide.NewState(0, decide.DefaultPolicy())}
 			if err := p.restoreSeen(&kgo.Record{Value: value}); (err != nil) != tc.bad {
 				t.Fatal(err)
 			}

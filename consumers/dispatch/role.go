@@ -20,6 +20,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // Group is the consumer group of all dispatch processes.
@@ -30,8 +31,8 @@ type Config struct {
 	Client consumers.ClientConfig
 	// Partitions of the topics that are keyed by user: what concerns another partition's users is written there.
 	Partitions int32
-	// Policy: domain.DefaultPolicy where nothing else is said.
-	Policy domain.Policy
+	// Policy: decide.DefaultPolicy where nothing else is said.
+	Policy decide.Policy
 	// CommitInterval is how often settled offsets are let go (default 500 ms).
 	CommitInterval time.Duration
 	// HandoverTimeout bounds what is waited for when a partition goes (default 8 s).
@@ -67,8 +68,8 @@ func (c Config) Validate() error {
 }
 
 func (c *Config) setDefaults() {
-	if c.Policy == (domain.Policy{}) {
-		c.Policy = domain.DefaultPolicy()
+	if c.Policy == (decide.Policy{}) {
+		c.Policy = decide.DefaultPolicy()
 	}
 	if c.CommitInterval == 0 {
 		c.CommitInterval = 500 * time.Millisecond

@@ -10,6 +10,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -40,9 +41,9 @@ func TestLessUrgentLanesLeaveRoomForAlerts(t *testing.T) {
 		for _, lane := range domain.Lanes {
 			id := domain.NewDeliveryID(time.Now(), domain.HashDelivery(string(rune('a'+offset)), "mona"))
 			rec := &kgo.Record{Topic: consumers.TopicDeliveries(lane), Offset: offset}
-			p.mail.put(t.Context(), queueHigh+int(lane), []item{{rec: rec, input: domain.CancelArrived{
+			p.mail.put(t.Context(), queueHigh+int(lane), []item{{rec: rec, input: decide.CancelArrived{
 				Event:  &whisperv1.Event{DeliveryId: id[:], NotificationId: "n", Lane: lane.Proto()},
-				Source: domain.LaneOffset{Lane: lane, Offset: offset},
+				Source: decide.LaneOffset{Lane: lane, Offset: offset},
 			}}})
 		}
 		for range 3 * len(domain.Lanes) { // a round serves one lane

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -24,11 +26,11 @@ func (w *world) toAll(notification string) bool {
 }
 
 func (w *world) declare(name, rules string) {
-	category, err := domain.ParseCategory(name, []byte(rules))
+	category, err := category.Parse(name, []byte(rules))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.state.Decide(domain.CategorySeen{Name: name, Category: category}, w.now)
+	w.state.Decide(decide.CategorySeen{Name: name, Category: category}, w.now)
 }
 
 // noteEnd notes what a fact ends: the delivery, or one of its channels, where all get it.
@@ -53,7 +55,7 @@ type simOwed struct {
 }
 
 // checkAllGetIt: what begins over a socket is pushed at once, or soon after a restart, whatever the socket comes to.
-func (w *world) checkAllGetIt(in domain.Input, routes []routed) {
+func (w *world) checkAllGetIt(in decide.Input, routes []routed) {
 	for _, r := range routes {
 		note, id := r.r.GetNotificationId(), r.r.GetDeliveryId()
 		direct := w.asked[note+"/"+r.user] > 0 && !slices.ContainsFunc(slices.Collect(maps.Values(w.casts)), func(ev *whisperv1.Event) bool { return ev.GetNotificationId() == note })
@@ -61,7 +63,7 @@ func (w *world) checkAllGetIt(in domain.Input, routes []routed) {
 			w.owed[string(id)] = simOwed{note, r.user, w.now}
 		}
 	}
-	if _, passed := in.(domain.TimePassed); !passed || w.crashed {
+	if _, passed := in.(decide.TimePassed); !passed || w.crashed {
 		return
 	}
 	for id, owed := range w.owed {

@@ -11,6 +11,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -25,7 +27,7 @@ type simPolicy struct {
 
 // simCount is a count, or the end of a user's.
 type simCount struct {
-	count  domain.Count
+	count  decide.Count
 	erased string
 }
 
@@ -134,11 +136,11 @@ func (w *world) restorePolicy() {
 		}
 		w.declare(r.name, rules)
 	}
-	digest, err := domain.ParseTemplate([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }}","body":"b"}}}`))
+	digest, err := template.Parse([]byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }}","body":"b"}}}`))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.state.Decide(domain.TemplateSeen{ID: "digest", Version: 1, Template: digest}, w.now)
+	w.state.Decide(decide.TemplateSeen{ID: "digest", Version: 1, Template: digest}, w.now)
 }
 
 // patch is upstream and intake changing a user; a patch in the middle of which dispatch died comes again.
@@ -148,7 +150,7 @@ func (w *world) patch() {
 		return
 	}
 	next := p.patches[p.patched]
-	in := domain.ProfilePatched{User: next.user, At: w.now, Offset: int64(p.patched) + 1} // the users that are there came with the first
+	in := decide.ProfilePatched{User: next.user, At: w.now, Offset: int64(p.patched) + 1} // the users that are there came with the first
 	if next.value != "" {
 		in.Patch = []byte(next.value)
 	} else {
@@ -312,7 +314,7 @@ func TestAnyInterleavingKeepsThePolicy(t *testing.T) {
 		}
 		pass := func(t *rapid.T, d time.Duration) {
 			w.now = w.now.Add(d)
-			w.decide(domain.TimePassed{})
+			w.decide(decide.TimePassed{})
 		}
 		actions := map[string]func(*rapid.T){
 			"ask": func(t *rapid.T) {

@@ -3,7 +3,7 @@ package dispatch
 import (
 	"google.golang.org/protobuf/proto"
 
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -17,7 +17,7 @@ type simRecall struct {
 }
 
 // recall is recalls.ask, and what finds out where to begin.
-func (w *world) recall(o domain.Recall) {
+func (w *world) recall(o decide.Recall) {
 	r := simRecall{note: o.Notification, end: w.eventsAt}
 	for r.at < r.end && w.events[r.at].GetAtUs() < o.From.UnixMicro() {
 		r.at++
@@ -35,13 +35,13 @@ func (w *world) readBack(facts int) {
 		if r.at >= r.end {
 			note := r.note
 			w.recalls = w.recalls[1:]
-			w.decide(domain.RecallRead{Notification: note})
+			w.decide(decide.RecallRead{Notification: note})
 			continue
 		}
 		ev := w.events[r.at]
 		r.at++
-		if ev.GetNotificationId() == r.note && domain.MayHaveShown(ev) {
-			w.decide(domain.FactRecalled{Event: ev})
+		if ev.GetNotificationId() == r.note && decide.MayHaveShown(ev) {
+			w.decide(decide.FactRecalled{Event: ev})
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (w *world) checkTakenBack() {
 	}
 	shown := map[simShown]bool{}
 	for _, ev := range w.events {
-		if !retracted[ev.GetNotificationId()] || !domain.MayHaveShown(ev) {
+		if !retracted[ev.GetNotificationId()] || !decide.MayHaveShown(ev) {
 			continue
 		}
 		endpoint := ev.GetDeliverySent().GetEndpoint() + ev.GetAttemptFailed().GetEndpoint()

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -22,7 +23,7 @@ type world struct {
 	lanes     [3][]*whisperv1.Event
 	events    []*whisperv1.Event
 	timers    map[string]*whisperv1.Parked
-	seen      []domain.SeenDelivery
+	seen      []decide.SeenDelivery
 	profiles  map[string][]byte
 	presence  map[string]*whisperv1.Presence // user \x00 node
 	committed offsets
@@ -45,19 +46,19 @@ type world struct {
 
 	casts      map[string]*whisperv1.Event // broadcasts asked for
 	tombstones []domain.DeliveryID
-	marks      []domain.ParkAfter
-	remember   []domain.SeenDelivery
+	marks      []decide.ParkAfter
+	remember   []decide.SeenDelivery
 	recalls    []simRecall
 	silent     map[simShown]int // pushes that take back
 	walks      *walks
 
-	state       *domain.State
+	state       *decide.State
 	ledgers     [3]*ledger
 	taken       [3]int64
 	eventsAt    int64
 	eventsStart int64
 	laneEnds    [3]int64
-	presenceAt  []domain.PresenceSeen // not yet told
+	presenceAt  []decide.PresenceSeen // not yet told
 	crashAfter  int                   // outputs still written before the crash; -1: no crash
 	crashed     bool
 	ended       map[string]bool // by the facts that were there at the last restore
@@ -123,10 +124,10 @@ func (w *world) restore() {
 func (w *world) restoreOnce() {
 	w.crashed, w.crashAfter = false, -1
 	w.phones.told = w.phones.committed
-	policy := domain.DefaultPolicy()
+	policy := decide.DefaultPolicy()
 	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
-	w.state = domain.NewState(0, policy)
-	w.state.SetAside(domain.Aside{IDs: w.aside})
+	w.state = decide.NewState(0, policy)
+	w.state.SetAside(decide.Aside{IDs: w.aside})
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
 	for user, encoded := range w.profiles {
 		w.state.RestoreUser(user, encoded)
@@ -152,7 +153,7 @@ func (w *world) restoreOnce() {
 	}
 	w.presenceAt, w.opened, w.told = nil, map[string]string{}, map[string]uint64{}
 	for _, p := range w.presence {
-		w.decide(domain.PresenceSeen{User: p.GetUserId(), Node: p.GetNode(), Presence: p})
+		w.decide(decide.PresenceSeen{User: p.GetUserId(), Node: p.GetNode(), Presence: p})
 	}
 	w.tellNodes()
 	if !w.crashed {
@@ -172,7 +173,7 @@ func (w *world) replayed() {
 }
 
 // decide writes what is decided, unless the process dies in the middle of it.
-func (w *world) decide(in domain.Input) {
+func (w *world) decide(in decide.Input) {
 	if w.crashed {
 		return
 	}
@@ -187,7 +188,7 @@ func (w *world) decide(in domain.Input) {
 	w.checkPushed(away, w.pushes[pushed:])
 }
 
-func (w *world) write(outputs []domain.Output) {
+func (w *world) write(outputs []decide.Output) {
 	for _, o := range outputs {
 		if w.crashAfter == 0 {
 			w.crashed = true
@@ -197,26 +198,26 @@ func (w *world) write(outputs []domain.Output) {
 			w.crashAfter--
 		}
 		switch o := o.(type) {
-		case domain.Reject:
+		case decide.Reject:
 			w.t.Fatalf("rejected: %v", o.Reason)
-		case domain.Emit:
+		case decide.Emit:
 			w.checkFact(o.Event)
 			w.events = append(w.events, proto.CloneOf(o.Event))
-		case domain.SliceTaken:
+		case decide.SliceTaken:
 			from := w.eventsAt
 			if o.Replays {
 				from = w.eventsStart
 			}
 			w.walks.take(o, from)
-		case domain.Advanced:
+		case decide.Advanced:
 			o.Cursor = proto.CloneOf(o.Cursor)
 			w.walks.advance(o)
-		case domain.Finished:
+		case decide.Finished:
 			delete(w.walks.cursors, o.Broadcast)
 			delete(w.walks.open, o.Broadcast)
 			w.tombstones = append(append(w.tombstones, o.Broadcast, o.CursorID), o.FirstIDs...)
-		case domain.Steered:
-		case domain.RouteTo:
+		case decide.Steered:
+		case decide.RouteTo:
 			if o.Route.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("routed after its expiry: %v", o.Route)
 			}
@@ -227,15 +228,15 @@ func (w *world) write(outputs []domain.Output) {
 				w.t.Fatalf("routed without its content: %s", o.Route.GetFrame())
 			}
 			w.route(o)
-		case domain.Notice:
-		case domain.Count:
+		case decide.Notice:
+		case decide.Count:
 			w.counts = append(w.counts, simCount{count: o})
-		case domain.Uncount:
+		case decide.Uncount:
 			w.counts = append(w.counts, simCount{erased: o.User})
-		case domain.Deliver:
+		case decide.Deliver:
 			lane := domain.LaneOf(o.Event.GetLane())
 			w.lanes[lane] = append(w.lanes[lane], proto.CloneOf(o.Event))
-		case domain.PushTo:
+		case decide.PushTo:
 			if o.Push.GetExpiresAtMs() <= w.now.UnixMilli() {
 				w.t.Fatalf("pushed after its expiry: %v", o.Push)
 			}
@@ -255,32 +256,32 @@ func (w *world) write(outputs []domain.Output) {
 			w.pushed[string(o.Push.GetDeliveryId())] = true
 			delete(w.owed, string(o.Push.GetDeliveryId()))
 			w.pushes = append(w.pushes, proto.CloneOf(o.Push))
-		case domain.Park:
+		case decide.Park:
 			w.timers[string(o.ID[:])] = proto.CloneOf(o.Parked)
-		case domain.ParkAfter:
-			w.marks = append(w.marks, domain.ParkAfter{ID: o.ID, Parked: proto.CloneOf(o.Parked)})
-		case domain.Recall:
+		case decide.ParkAfter:
+			w.marks = append(w.marks, decide.ParkAfter{ID: o.ID, Parked: proto.CloneOf(o.Parked)})
+		case decide.Recall:
 			w.recall(o)
-		case domain.Unpark:
+		case decide.Unpark:
 			w.tombstones = append(w.tombstones, o.ID)
-		case domain.PutPresence: // the log of presence is not played here
-		case domain.PutUser:
+		case decide.PutPresence: // the log of presence is not played here
+		case decide.PutUser:
 			if o.Profile == nil {
 				delete(w.profiles, o.User)
 				continue
 			}
 			w.profiles[o.User], _ = proto.Marshal(o.Profile)
-		case domain.PutClaim, domain.TokenMoved, domain.Releasing: // of other partitions; see domain's TestADeviceHasOneOwner
-		case domain.Settle:
+		case decide.PutClaim, decide.TokenMoved, decide.Releasing: // of other partitions; see domain's TestADeviceHasOneOwner
+		case decide.Settle:
 			w.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
-		case domain.Remember:
+		case decide.Remember:
 			w.remember = append(w.remember, o.Seen)
 		}
 	}
 }
 
 // route takes a route apart as a gateway does: each user has a delivery.
-func (w *world) route(o domain.RouteTo) {
+func (w *world) route(o decide.RouteTo) {
 	for _, user := range append(o.Route.GetUsers(), o.User) {
 		if user == "" {
 			continue
@@ -316,7 +317,7 @@ func (w *world) commit(die int) {
 	if w.state.ReplayHeld() {
 		o.events = w.eventsStart
 	}
-	var seen []domain.SeenDelivery
+	var seen []decide.SeenDelivery
 	for lane, l := range w.ledgers {
 		var next, from int64
 		seen, next, from = l.advance(seen)
@@ -362,7 +363,7 @@ func (w *world) feedEvent() {
 	}
 	ev := w.events[w.eventsAt]
 	w.eventsAt++
-	w.decide(domain.FactSeen{Event: ev})
+	w.decide(decide.FactSeen{Event: ev})
 }
 
 func (w *world) feedLane(lane int) {
@@ -374,17 +375,17 @@ func (w *world) feedLane(lane int) {
 	defer w.replayed()
 	// As in partition.take: feedback of what is replayed may be older than this process.
 	w.ledgers[lane].take(at, w.eventsStart)
-	source := domain.LaneOffset{Lane: domain.Lane(lane), Offset: at}
+	source := decide.LaneOffset{Lane: domain.Lane(lane), Offset: at}
 	ev := proto.CloneOf(w.lanes[lane][at])
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_CancelRequested:
-		w.decide(domain.CancelArrived{Event: ev, Source: source})
+		w.decide(decide.CancelArrived{Event: ev, Source: source})
 	case *whisperv1.Event_BroadcastAccepted:
-		w.decide(domain.BroadcastArrived{Event: ev, Source: source})
+		w.decide(decide.BroadcastArrived{Event: ev, Source: source})
 	case *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested:
-		w.decide(domain.SteeringArrived{Event: ev, Source: source})
+		w.decide(decide.SteeringArrived{Event: ev, Source: source})
 	default:
-		w.decide(domain.DeliveryArrived{Event: ev, Source: source})
+		w.decide(decide.DeliveryArrived{Event: ev, Source: source})
 	}
 	w.replayed()
 }
@@ -393,7 +394,7 @@ func (w *world) tellNodes() {
 	for _, node := range simNodes {
 		if w.told[node] != w.alive[node] {
 			w.told[node] = w.alive[node]
-			w.decide(domain.NodeSeen{Node: node, Incarnation: w.alive[node]})
+			w.decide(decide.NodeSeen{Node: node, Incarnation: w.alive[node]})
 		}
 	}
 }
@@ -420,7 +421,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 func (w *world) setPresence(node, user string, connected bool) {
 	w.serial++
 	key := user + "\x00" + node
-	in := domain.PresenceSeen{User: user, Node: node, Incarnation: w.alive[node]}
+	in := decide.PresenceSeen{User: user, Node: node, Incarnation: w.alive[node]}
 	if connected {
 		w.sessions[node][user] = true
 		in.Presence = &whisperv1.Presence{
@@ -542,7 +543,7 @@ func (w *world) settleAll() {
 		w.walk()
 		w.now = w.now.Add(5 * time.Second)
 		w.now = w.now.Add(w.ttl() / 120) // three times as long as anything may wait
-		w.decide(domain.TimePassed{})
+		w.decide(decide.TimePassed{})
 	}
 	w.commit(0)
 	for w.eventsAt < int64(len(w.events)) {
@@ -723,7 +724,7 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 			},
 			"time passes": func(t *rapid.T) {
 				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
-				w.decide(domain.TimePassed{})
+				w.decide(decide.TimePassed{})
 			},
 			"commit": func(*rapid.T) {
 				if !w.crashed {

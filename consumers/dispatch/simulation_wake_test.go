@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -22,8 +23,8 @@ func endedBy(ev *whisperv1.Event) bool {
 
 // openFor are the deliveries that a session which opens has to get: those that dispatch has, whose user may have them over
 // a socket, and of which nothing says the end. A world with categories has more to say about that; so have broadcasts.
-func (w *world) openFor(in domain.Input) []*whisperv1.Event {
-	seen, ok := in.(domain.PresenceSeen)
+func (w *world) openFor(in decide.Input) []*whisperv1.Event {
+	seen, ok := in.(decide.PresenceSeen)
 	if !ok || w.policy != nil || seen.Presence.GetSessions() <= 0 || w.told[seen.Node] != seen.Presence.GetIncarnation() || !w.opens(seen) {
 		return nil
 	}
@@ -63,23 +64,23 @@ func (w *world) openOf(user string) []*whisperv1.Event {
 }
 
 // opens: dispatch was not told of this session before.
-func (w *world) opens(in domain.PresenceSeen) bool {
+func (w *world) opens(in decide.PresenceSeen) bool {
 	key := in.User + "\x00" + in.Node
 	last := w.opened[key]
 	w.opened[key] = in.Presence.GetLatestSession()
-	return last != in.Presence.GetLatestSession() && !slices.ContainsFunc(w.presenceAt, func(p domain.PresenceSeen) bool {
+	return last != in.Presence.GetLatestSession() && !slices.ContainsFunc(w.presenceAt, func(p decide.PresenceSeen) bool {
 		return p.User == in.User && p.Node == in.Node // a later word of this node was there at the last restore
 	})
 }
 
 // checkWoken: a session that opens gets what is open, whatever that waits for: a connection, a provider's answer, its
 // next try.
-func (w *world) checkWoken(in domain.Input, open []*whisperv1.Event, routes []routed) {
+func (w *world) checkWoken(in decide.Input, open []*whisperv1.Event, routes []routed) {
 	if w.crashed {
 		return
 	}
 	for _, ev := range open {
-		node := in.(domain.PresenceSeen).Node
+		node := in.(decide.PresenceSeen).Node
 		if !slices.ContainsFunc(routes, func(r routed) bool {
 			return r.node == node && r.user == ev.GetUserId() && r.r.GetNotificationId() == ev.GetNotificationId()
 		}) {
@@ -112,15 +113,15 @@ func (w *world) register() {
 	if strings.HasPrefix(user, "new") {
 		patch = `{"locale":"en"}`
 	}
-	w.decide(domain.ProfilePatched{User: user, At: w.now, Offset: int64(p.told) + 1, Patch: []byte(patch)})
+	w.decide(decide.ProfilePatched{User: user, At: w.now, Offset: int64(p.told) + 1, Patch: []byte(patch)})
 	if !w.crashed {
 		p.told++
 	}
 }
 
 // awayFor are the deliveries that wait for their user to connect, and have to go to a phone that registers.
-func (w *world) awayFor(in domain.Input) (away []*whisperv1.Event) {
-	patched, ok := in.(domain.ProfilePatched)
+func (w *world) awayFor(in decide.Input) (away []*whisperv1.Event) {
+	patched, ok := in.(decide.ProfilePatched)
 	if !ok || w.policy != nil || strings.HasPrefix(patched.User, "new") {
 		return nil
 	}

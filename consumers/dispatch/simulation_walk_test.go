@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -96,8 +97,8 @@ func (w *world) checkRetractions() {
 	if told != len(asked) {
 		w.t.Errorf("%d retractions are kept, of %v", told, asked)
 	}
-	w.now = w.now.Add(domain.DefaultPolicy().Window)
-	w.decide(domain.TimePassed{})
+	w.now = w.now.Add(decide.DefaultPolicy().Window)
+	w.decide(decide.TimePassed{})
 	w.commit(0)
 }
 
@@ -111,7 +112,7 @@ func (w *world) newUser() {
 func (w *world) walk() {
 	for _, lane := range domain.Lanes {
 		if at, ok := w.state.WalkDue(lane); ok && !at.After(w.now) {
-			w.decide(domain.WalkOn{Lane: lane})
+			w.decide(decide.WalkOn{Lane: lane})
 		}
 	}
 }
@@ -269,7 +270,7 @@ func TestAnyInterleavingWalksEveryoneOnce(t *testing.T) {
 			"disconnect": func(t *rapid.T) { w.setPresence(node.Draw(t, "node"), user.Draw(t, "user"), false) },
 			"time passes": func(t *rapid.T) {
 				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
-				w.decide(domain.TimePassed{})
+				w.decide(decide.TimePassed{})
 			},
 			"commit": func(*rapid.T) {
 				if !w.crashed {

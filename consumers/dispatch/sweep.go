@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // forgetAfter is how long a node must be silent, while its heartbeats would have been read, until it counts as one
@@ -101,7 +101,7 @@ func (t *tables) sweep(next int64) (over map[string]uint64, known map[string]boo
 	if len(over) > 0 {
 		t.log.Info("nodes that did not return are forgotten", "nodes", slices.Sorted(maps.Keys(over)))
 	}
-	t.tell(domain.NodesSwept{Kept: kept, Before: now.Add(-forgetAfter)})
+	t.tell(decide.NodesSwept{Kept: kept, Before: now.Add(-forgetAfter)})
 	return over, known
 }
 
@@ -130,7 +130,7 @@ func (r *Role) forgetNodes(ctx context.Context, over map[string]uint64) {
 }
 
 // putPresence writes in a node's name what it can't write any more itself.
-func (p *partition) putPresence(o domain.PutPresence) {
+func (p *partition) putPresence(o decide.PutPresence) {
 	rec := &kgo.Record{
 		Topic: consumers.TopicPresence, Partition: p.id, Key: []byte(o.User + "\x00" + o.Node), Headers: incarnationHeader(o.Incarnation),
 	}

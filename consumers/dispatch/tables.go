@@ -13,7 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
+	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -26,11 +28,11 @@ type tables struct {
 
 	mu        sync.Mutex
 	nodes     map[string]*nodeState
-	templates map[string]domain.TemplateSeen
+	templates map[string]decide.TemplateSeen
 	// templatesNext is the offset up to which the templates are read, which may be past the last record.
 	templatesNext int64
 	lookEvery     time.Duration // how often the end of the templates is looked for
-	declared      map[string]domain.CategorySeen
+	declared      map[string]decide.CategorySeen
 	parts         map[*partition]bool
 	nodesNext     int64         // the heartbeat that comes next
 	looked        time.Time     // when watch last looked
@@ -51,15 +53,15 @@ type nodeState struct {
 func newTables(log *slog.Logger, now func() time.Time) *tables {
 	return &tables{
 		log: log, now: now, silent: 4,
-		nodes: map[string]*nodeState{}, templates: map[string]domain.TemplateSeen{},
-		declared: map[string]domain.CategorySeen{}, parts: map[*partition]bool{},
+		nodes: map[string]*nodeState{}, templates: map[string]decide.TemplateSeen{},
+		declared: map[string]decide.CategorySeen{}, parts: map[*partition]bool{},
 		restored: make(chan struct{}), lookEvery: time.Second, forgotten: func(map[string]uint64) {}, known: func(map[string]bool) {},
 	}
 }
 
 // attach waits until the tables are restored, tells p what they have, and from then on what changes. The
 // categories are its result: they must be known before anything is decided, feedback included.
-func (t *tables) attach(ctx context.Context, p *partition) ([]domain.CategorySeen, error) {
+func (t *tables) attach(ctx context.Context, p *partition) ([]decide.CategorySeen, error) {
 	select {
 	case <-t.restored:
 	case <-ctx.Done():
@@ -70,13 +72,13 @@ func (t *tables) attach(ctx context.Context, p *partition) ([]domain.CategorySee
 	t.parts[p] = true
 	for node, n := range t.nodes {
 		if n.alive {
-			p.mail.tell(domain.NodeSeen{Node: node, Incarnation: n.incarnation})
+			p.mail.tell(decide.NodeSeen{Node: node, Incarnation: n.incarnation})
 		}
 	}
 	for _, tmpl := range t.templates {
 		p.mail.tell(tmpl)
 	}
-	p.mail.tell(domain.TemplatesRead{Next: t.templatesNext})
+	p.mail.tell(decide.TemplatesRead{Next: t.templatesNext})
 	return slices.Collect(maps.Values(t.declared)), nil
 }
 
@@ -86,7 +88,7 @@ func (t *tables) detach(p *partition) {
 	delete(t.parts, p)
 }
 
-func (t *tables) tell(in domain.Input) {
+func (t *tables) tell(in decide.Input) {
 	for p := range t.parts {
 		p.mail.tell(in)
 	}
@@ -148,7 +150,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 		if alive := t.now().Before(n.deadline); alive && (changed || !n.alive) {
 			n.alive = true
 			t.log.Info("node lives", "node", m.GetNode(), "incarnation", n.incarnation)
-			t.tell(domain.NodeSeen{Node: m.GetNode(), Incarnation: n.incarnation})
+			t.tell(decide.NodeSeen{Node: m.GetNode(), Incarnation: n.incarnation})
 		}
 	}
 }
@@ -156,7 +158,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 func (t *tables) gone(node string) {
 	if n := t.nodes[node]; n != nil && n.alive {
 		n.alive = false
-		t.tell(domain.NodeSeen{Node: node})
+		t.tell(decide.NodeSeen{Node: node})
 	}
 }
 
@@ -273,7 +275,7 @@ func (t *tables) followTemplates(ctx context.Context, r *consumers.Reader) error
 func (t *tables) readTo(next int64) {
 	if next > t.templatesNext {
 		t.templatesNext = next
-		t.tell(domain.TemplatesRead{Next: next})
+		t.tell(decide.TemplatesRead{Next: next})
 	}
 }
 
@@ -282,9 +284,9 @@ func (t *tables) template(recs []*kgo.Record) {
 	defer t.mu.Unlock()
 	defer func() { t.readTo(recs[len(recs)-1].Offset + 1) }()
 	for _, rec := range recs {
-		seen := domain.TemplateSeen{ID: string(rec.Key), Version: rec.Offset, Current: consumers.TemplateVersionOf(rec)}
+		seen := decide.TemplateSeen{ID: string(rec.Key), Version: rec.Offset, Current: consumers.TemplateVersionOf(rec)}
 		if len(rec.Value) > 0 {
-			tmpl, err := domain.ParseTemplate(rec.Value)
+			tmpl, err := template.Parse(rec.Value)
 			if err != nil {
 				continue // intake dead-letters it and refuses requests that name it
 			}
@@ -300,13 +302,13 @@ func (t *tables) category(recs []*kgo.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, rec := range recs {
-		seen := domain.CategorySeen{Name: string(rec.Key)}
+		seen := decide.CategorySeen{Name: string(rec.Key)}
 		if len(rec.Value) == 0 {
 			delete(t.declared, seen.Name)
 			t.tell(seen)
 			continue
 		}
-		category, err := domain.ParseCategory(seen.Name, rec.Value)
+		category, err := category.Parse(seen.Name, rec.Value)
 		if err != nil {
 			t.log.Warn("a category can't be used, its rules stay as they were", "category", seen.Name, "offset", rec.Offset, "error", err)
 			continue // intake dead-letters it

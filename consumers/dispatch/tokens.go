@@ -9,10 +9,11 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// headerMoved is on a change that takes an endpoint whose token is somebody else's now; see [domain.Moved].
+// headerMoved is on a change that takes an endpoint whose token is somebody else's now; see [decide.Moved].
 const headerMoved = "moved"
 
 // headerClaimant is on a user's claims and releases: the user's partition and the epoch of its owner, 4 and 8 bytes, big
@@ -21,7 +22,7 @@ const headerClaimant = "claimant"
 
 // putClaim writes to the partition of the token. What its owner says there (what stands, nobody's, a tombstone) carries the
 // owner's epoch, as on every changelog. A user's claim is written by the owner of another partition as a rule, and says so.
-func (p *partition) putClaim(o domain.PutClaim) {
+func (p *partition) putClaim(o decide.PutClaim) {
 	rec := &kgo.Record{Topic: consumers.TopicTokens, Partition: consumers.PartitionOf(string(o.Token[:]), p.role.cfg.Partitions), Key: o.Token[:]}
 	if o.Own {
 		rec.Headers = p.owner
@@ -58,7 +59,7 @@ func (c claimants) stale(rec *kgo.Record) bool {
 func (p *partition) claims(t *takeover) func([]*kgo.Record) {
 	log, from := t.logs[consumers.TopicTokens], claimants{}
 	return func(recs []*kgo.Record) {
-		var later []domain.Input
+		var later []decide.Input
 		for _, rec := range recs {
 			stale, mark, taken := t.judge(log, rec)
 			if mark {
@@ -84,11 +85,11 @@ func (p *partition) claims(t *takeover) func([]*kgo.Record) {
 	}
 }
 
-func claimSeen(rec *kgo.Record) (in domain.ClaimSeen, err error) {
+func claimSeen(rec *kgo.Record) (in decide.ClaimSeen, err error) {
 	if len(rec.Key) != len(in.Token) {
 		return in, fmt.Errorf("the key of %d bytes is no hash of a token", len(rec.Key))
 	}
-	in.Token, in.At = domain.TokenHash(rec.Key), rec.Timestamp
+	in.Token, in.At = decide.TokenHash(rec.Key), rec.Timestamp
 	if rec.Value == nil {
 		return in, nil
 	}
@@ -108,12 +109,12 @@ func claimSeen(rec *kgo.Record) (in domain.ClaimSeen, err error) {
 }
 
 // movedOf reads the header; nil: the change is one of upstream's.
-func movedOf(rec *kgo.Record) (*domain.Moved, error) {
+func movedOf(rec *kgo.Record) (*decide.Moved, error) {
 	value, ok := consumers.Header(rec, headerMoved)
 	if !ok {
 		return nil, nil
 	}
-	m, err := domain.ParseMoved(string(value))
+	m, err := decide.ParseMoved(string(value))
 	if err != nil {
 		return nil, err
 	}

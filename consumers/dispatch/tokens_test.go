@@ -13,6 +13,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -67,7 +68,7 @@ func TestAClaimThatCantBeRead(t *testing.T) {
 			}
 		}
 	}
-	token := domain.HashToken("apns", "phone-1")
+	token := decide.HashToken("apns", "phone-1")
 	put("short", "")
 	put(string(token[:]), "\xff\xff")
 	put(string(token[:]), "")
@@ -97,7 +98,7 @@ func TestAClaimThatCantBeRead(t *testing.T) {
 func TestClaimsOfAnOwnerWhoLostThePartition(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
-	token := domain.HashToken("apns", "phone-1")
+	token := decide.HashToken("apns", "phone-1")
 	part := consumers.PartitionOf(string(token[:]), partitions)
 	late := func(claim *whisperv1.TokenClaim, headers ...kgo.RecordHeader) {
 		value, err := proto.Marshal(claim)
@@ -151,7 +152,7 @@ func (s *setup) registerPhone(user, endpoint, token string) {
 
 // owner is whose the log of claims says that a token is.
 func (s *setup) owner(token string) (user string) {
-	hash := domain.HashToken("apns", token)
+	hash := decide.HashToken("apns", token)
 	for _, rec := range s.of(consumers.TopicTokens) {
 		c := &whisperv1.TokenClaim{}
 		if bytes.Equal(rec.Key, hash[:]) && proto.Unmarshal(rec.Value, c) == nil {

@@ -9,33 +9,34 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 )
 
 // walks knows of the partition's broadcasts which slices are not let go, and so where their feedback begins: the
 // committed offset of the events stays behind the oldest, as the ledger sees to for records.
 type walks struct {
 	open    map[domain.DeliveryID][]openSlice
-	cursors map[domain.DeliveryID]domain.Advanced // to be written when this epoch is acknowledged
+	cursors map[domain.DeliveryID]decide.Advanced // to be written when this epoch is acknowledged
 }
 
 type openSlice struct{ number, events int64 }
 
 func newWalks() *walks {
-	return &walks{open: map[domain.DeliveryID][]openSlice{}, cursors: map[domain.DeliveryID]domain.Advanced{}}
+	return &walks{open: map[domain.DeliveryID][]openSlice{}, cursors: map[domain.DeliveryID]decide.Advanced{}}
 }
 
-func (w *walks) take(s domain.SliceTaken, events int64) {
+func (w *walks) take(s decide.SliceTaken, events int64) {
 	w.open[s.Broadcast] = append(w.open[s.Broadcast], openSlice{s.Slice, events})
 }
 
-func (w *walks) advance(a domain.Advanced) { w.cursors[a.Broadcast] = a }
+func (w *walks) advance(a decide.Advanced) { w.cursors[a.Broadcast] = a }
 
 // seal hands over the cursors that the epoch writes, and says where the feedback of what stays begins (-1:
 // nothing stays). The epoch's offsets are committed only when its cursors are written, so what they let go counts
 // as gone here.
-func (w *walks) seal() (cursors map[domain.DeliveryID]domain.Advanced, events int64) {
+func (w *walks) seal() (cursors map[domain.DeliveryID]decide.Advanced, events int64) {
 	cursors, events = w.cursors, -1
-	w.cursors = map[domain.DeliveryID]domain.Advanced{}
+	w.cursors = map[domain.DeliveryID]decide.Advanced{}
 	for id, a := range cursors {
 		open := w.open[id]
 		for len(open) > 0 && open[0].number <= a.Slice {
@@ -55,10 +56,10 @@ func (w *walks) seal() (cursors map[domain.DeliveryID]domain.Advanced, events in
 
 // tell writes how far the broadcasts are that moved in this epoch. It is done at its end, so that the last word in
 // the log is the latest.
-func (p *partition) tell(cursors map[domain.DeliveryID]domain.Advanced) {
+func (p *partition) tell(cursors map[domain.DeliveryID]decide.Advanced) {
 	for _, id := range sortedIDs(cursors) {
 		if ev := p.state.Progress(id); ev != nil {
-			p.publish(p.role.bulk, p.factRecord(ev, domain.Trace{}), ev)
+			p.publish(p.role.bulk, p.factRecord(ev, decide.Trace{}), ev)
 		}
 	}
 }
@@ -90,14 +91,14 @@ func (p *partition) timer(id domain.DeliveryID) *kgo.Record {
 	return &kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: id[:], Headers: p.owner}
 }
 
-func sortedIDs(m map[domain.DeliveryID]domain.Advanced) []domain.DeliveryID {
+func sortedIDs(m map[domain.DeliveryID]decide.Advanced) []domain.DeliveryID {
 	return slices.SortedFunc(maps.Keys(m), domain.DeliveryID.Compare)
 }
 
 // maxOutstanding bounds what a walk may have written and Kafka not acknowledged: more would fill the publisher's
 // buffer and keep alerts waiting for room in it.
 const (
-	maxOutstanding = 10 * domain.WalkSlice
+	maxOutstanding = 10 * decide.WalkSlice
 	outstandingAgo = 2 * time.Millisecond
 )
 
@@ -114,7 +115,7 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 	if !ok || at.After(now) || p.walkAt.After(now) || p.outstanding() > maxOutstanding {
 		return false
 	}
-	outputs := p.state.Decide(domain.WalkOn{Lane: lane}, now)
+	outputs := p.state.Decide(decide.WalkOn{Lane: lane}, now)
 	// Evenly, not as fast as it goes: a burst of records is what an alert would wait behind, in the publisher and at
 	// the broker.
 	pace := time.Duration(recordsOf(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))
@@ -129,10 +130,10 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 const routedCost = 16
 
 // recordsOf is how many records come of a slice, or what is worth as many.
-func recordsOf(outputs []domain.Output) int {
+func recordsOf(outputs []decide.Output) int {
 	n := len(outputs)
 	for _, o := range outputs {
-		if r, is := o.(domain.RouteTo); is {
+		if r, is := o.(decide.RouteTo); is {
 			n += routedCost * max(1, len(r.Route.GetUsers()))
 		}
 	}

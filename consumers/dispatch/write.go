@@ -9,28 +9,29 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // write turns what was decided about rec (nil: no record) into records. What a person waits for goes
 // out at once, the rest is gathered.
-func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
+func (p *partition) write(rec *kgo.Record, outputs []decide.Output) {
 	for _, o := range outputs {
 		switch o := o.(type) {
-		case domain.Reject:
+		case decide.Reject:
 			p.reject(rec, o.Reason)
-		case domain.Settle:
+		case decide.Settle:
 			p.ledgers[o.Source.Lane].settle(o.Source.Offset, o.Seen)
-		case domain.Remember:
+		case decide.Remember:
 			p.epoch().seen = append(p.epoch().seen, o.Seen)
-		case domain.RouteTo:
+		case decide.RouteTo:
 			lane := domain.LaneOf(o.Route.GetLane())
 			p.send(lane, o.User, o.Route.GetUsers(), &kgo.Record{
 				Topic: consumers.TopicNode(o.Node), Partition: int32(lane),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
 			}, o.Route, p.routed(p.epoch(), o))
 			p.role.metrics.routed.Add(max(1, len(o.Route.GetUsers())))
-		case domain.PushTo:
+		case decide.PushTo:
 			lane := domain.LaneOf(o.Push.GetLane())
 			p.send(lane, o.Push.GetUserId(), nil, &kgo.Record{
 				Topic: consumers.TopicPush(o.Push.GetChannel(), lane), Partition: p.id,
@@ -41,50 +42,50 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			} else {
 				p.role.metrics.pushed.Inc()
 			}
-		case domain.Emit:
+		case decide.Emit:
 			p.publish(p.role.bulk, p.factRecord(o.Event, o.Trace), o.Event)
 			p.role.metrics.emitted(domain.KindOf(o.Event)).Inc()
 			p.role.metrics.policy(o.Event)
-		case domain.Count:
+		case decide.Count:
 			p.gate.count(o)
-		case domain.Uncount:
+		case decide.Uncount:
 			p.gate.uncount(o.User)
-		case domain.Deliver:
+		case decide.Deliver:
 			p.publish(p.role.bulk, &kgo.Record{
 				Topic: consumers.TopicDeliveries(domain.LaneOf(o.Event.GetLane())), Partition: p.id, Key: []byte(o.Event.GetUserId()),
 				Headers: []kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(domain.KindOf(o.Event))}},
 			}, o.Event)
-		case domain.Notice:
+		case decide.Notice:
 			p.role.notices.tell(o)
-		case domain.Park:
+		case decide.Park:
 			p.publish(p.role.bulk, p.timer(o.ID), o.Parked)
-		case domain.Unpark:
+		case decide.Unpark:
 			p.epoch().tombstones = append(p.epoch().tombstones, o.ID)
-		case domain.ParkAfter:
+		case decide.ParkAfter:
 			p.epoch().marks = append(p.epoch().marks, o)
-		case domain.Recall:
+		case decide.Recall:
 			p.role.recalls.ask(p, o, p.eventsNext)
-		case domain.SliceTaken:
+		case decide.SliceTaken:
 			from := p.eventsNext
 			if o.Replays {
 				from = p.eventsStart
 			}
 			p.walks.take(o, from)
-		case domain.Advanced:
+		case decide.Advanced:
 			p.walks.advance(o)
-		case domain.Finished:
+		case decide.Finished:
 			delete(p.walks.cursors, o.Broadcast)
 			delete(p.walks.open, o.Broadcast)
 			// The broadcast's own first: a walk without a cursor would begin anew.
 			p.epoch().tombstones = append(append(p.epoch().tombstones, o.Broadcast, o.CursorID), o.FirstIDs...)
-		case domain.Steered:
+		case decide.Steered:
 			p.role.metrics.steered(o.Command, o.Known).Inc()
 			if !o.Known {
 				p.role.log.Debug("a command found nothing of its notification here", "partition", p.id, "command", o.Command, "notification_id", o.Notification)
 			}
-		case domain.PutPresence:
+		case decide.PutPresence:
 			p.putPresence(o)
-		case domain.PutUser:
+		case decide.PutUser:
 			rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: p.id, Key: []byte(o.User), Headers: p.owner}
 			if o.Profile == nil {
 				p.publish(p.role.bulk, rec, nil)
@@ -94,11 +95,11 @@ func (p *partition) write(rec *kgo.Record, outputs []domain.Output) {
 			for _, claim := range o.Claims {
 				p.putClaim(claim)
 			}
-		case domain.Releasing:
+		case decide.Releasing:
 			p.epoch().releasing = append(p.epoch().releasing, o)
-		case domain.PutClaim:
+		case decide.PutClaim:
 			p.putClaim(o)
-		case domain.TokenMoved:
+		case decide.TokenMoved:
 			p.role.metrics.moved.Inc()
 			p.publish(p.role.bulk, &kgo.Record{
 				Topic: consumers.TopicChanges, Partition: consumers.PartitionOf(o.User, p.role.cfg.Partitions), Key: []byte(o.User), Value: o.Patch,
@@ -119,7 +120,7 @@ func (p *partition) publish(to *consumers.Publisher, rec *kgo.Record, m proto.Me
 	p.publishIn(p.epoch(), to, rec, m)
 }
 
-func (p *partition) factRecord(ev *whisperv1.Event, trace domain.Trace) *kgo.Record {
+func (p *partition) factRecord(ev *whisperv1.Event, trace decide.Trace) *kgo.Record {
 	kind := domain.KindOf(ev)
 	headers := append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, traceHeaders(trace)...)
 	if ownWord(kind) {

@@ -6,11 +6,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 // broadcast writes one record for each user partition: dispatch finds the users.
-func (in *requests) broadcast(ctx context.Context, rc *receipt, req *domain.Request, src domain.Source, version int64) error {
+func (in *requests) broadcast(ctx context.Context, rc *receipt, req *request.Request, src request.Source, version int64) error {
 	ev, err := req.BroadcastEvent(src, version, in.cfg.Partitions, in.cfg.Now())
 	if err != nil {
 		in.refuse(ctx, rc, err)
@@ -32,7 +32,7 @@ func (in *requests) broadcast(ctx context.Context, rc *receipt, req *domain.Requ
 // command asks every partition of the lane, since a command does not name the users. It follows what it is about
 // only within its own lane, so that is where upstream sends it; a cancel is remembered by dispatch, and works either
 // way.
-func (in *requests) command(ctx context.Context, rc *receipt, req *domain.Request, src domain.Source) error {
+func (in *requests) command(ctx context.Context, rc *receipt, req *request.Request, src request.Source) error {
 	rec, err := consumers.EventRecord(in.topic, 0, req.CommandEvent(src, in.cfg.Now()), trace(rc.rec))
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 )
 
 // feed takes the records of one partition, in order, and commits behind the slowest of them.
@@ -151,7 +151,7 @@ func (r *receipt) room(ctx context.Context, cost int64) bool {
 
 // refusePart sends what of the record was not taken to the dead letters, besides what write writes; it counts among
 // write's records, of which there must be one more.
-func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, reason *domain.Invalid) {
+func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, reason *record.Invalid) {
 	r.feed.owe(1)
 	r.feed.out.dead.PutPart(ctx, r.rec, rest, fields, &consumers.Reason{Word: reason.Word, Err: reason}, r.done)
 }
@@ -160,7 +160,7 @@ func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, 
 func (r *receipt) refuse(ctx context.Context, reason error) {
 	r.left.Store(1)
 	r.feed.owe(1)
-	var invalid *domain.Invalid
+	var invalid *record.Invalid
 	if errors.As(reason, &invalid) {
 		reason = &consumers.Reason{Word: invalid.Word, Err: reason}
 	}

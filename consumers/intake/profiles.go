@@ -8,6 +8,9 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/record"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 // profilesOf takes the patches of one partition of whisper.profiles.
@@ -19,18 +22,18 @@ func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *receipt
 
 // takeProfile hands a profile patch on to the user's partition of whisper.changes with where it came from: a patch that
 // is handed on twice, by an intake that was stopped meanwhile perhaps, must not undo what came after it. What is not
-// right in a patch is left out and becomes a dead letter, the rest is taken (see [domain.SplitProfilePatch]). An empty
+// right in a patch is left out and becomes a dead letter, the rest is taken (see [profile.SplitProfilePatch]). An empty
 // value forgets the user.
 func (r *Role) takeProfile(ctx context.Context, rc *receipt, source consumers.Source) error {
 	user := string(rc.rec.Key)
 	outcome := r.metrics.patched
 	err := checkKey("user", user, domain.CheckID)
-	var split domain.SplitPatch
+	var split profile.SplitPatch
 	if len(rc.rec.Value) == 0 {
 		outcome = r.metrics.forgotten
 		err = checkKey("user", user, domain.CheckKnownID)
 	} else if err == nil {
-		split, err = domain.SplitProfilePatch(rc.rec.Value)
+		split, err = profile.SplitProfilePatch(rc.rec.Value)
 	}
 	if err != nil {
 		rc.settled = r.metrics.profilesRefused.Inc
@@ -60,7 +63,7 @@ func (r *Role) takeProfile(ctx context.Context, rc *receipt, source consumers.So
 // changeTime is when the patch was made, which says how old a push token is. A time that can't be, or
 // that retention would take for a reason to delete the record at once, becomes now.
 func changeTime(made, now time.Time) time.Time {
-	if age := now.Sub(made); age > 24*time.Hour || age < -domain.MaxClockSkew {
+	if age := now.Sub(made); age > 24*time.Hour || age < -request.MaxClockSkew {
 		return now
 	}
 	return made
@@ -69,7 +72,7 @@ func changeTime(made, now time.Time) time.Time {
 // checkKey: of profiles the key is the user id, of templates the template id.
 func checkKey(what, key string, check func(string) error) error {
 	if err := check(key); err != nil {
-		return &domain.Invalid{Word: domain.WordID, Problems: []string{"the key, which names the " + what + ", " + err.Error()}}
+		return &record.Invalid{Word: record.WordID, Problems: []string{"the key, which names the " + what + ", " + err.Error()}}
 	}
 	return nil
 }

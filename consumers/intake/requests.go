@@ -9,6 +9,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 )
 
 // requestsOf takes the requests of one lane.
@@ -26,12 +27,12 @@ type requests struct {
 
 // take turns a request into its deliveries, a cancel, or a dead letter. The error is only about Kafka.
 func (in *requests) take(ctx context.Context, rc *receipt) error {
-	req, err := domain.ParseRequest(rc.rec.Value, contentType(rc.rec))
+	req, err := request.Parse(rc.rec.Value, contentType(rc.rec))
 	if err != nil {
 		in.refuse(ctx, rc, err)
 		return nil
 	}
-	src := domain.Source{Lane: in.lane, Position: consumers.PositionOf(rc.rec), At: rc.rec.Timestamp}
+	src := request.Source{Lane: in.lane, Position: consumers.PositionOf(rc.rec), At: rc.rec.Timestamp}
 	if req.Command != "" {
 		return in.command(ctx, rc, req, src)
 	}
@@ -83,7 +84,7 @@ func eventHeaders(kind string, rec *kgo.Record) []kgo.RecordHeader {
 	return append([]kgo.RecordHeader{{Key: consumers.HeaderEvent, Value: []byte(kind)}}, trace(rec)...)
 }
 
-func (in *requests) deliver(ctx context.Context, rc *receipt, d *domain.Deliveries) {
+func (in *requests) deliver(ctx context.Context, rc *receipt, d *request.Deliveries) {
 	users := d.Users()
 	headers := eventHeaders("delivery_accepted", rc.rec)
 	rc.settled = func() {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -97,14 +98,14 @@ func TestCancelReachesEveryPartitionOfItsLane(t *testing.T) {
 func TestTenThousandUsers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	ids := make([]string, domain.MaxUsers)
+	ids := make([]string, request.MaxUsers)
 	for i := range ids {
 		ids[i] = strconv.Quote(fmt.Sprintf("user-%05d", i))
 	}
 	b.publish(requestRecord(`{"id":"n","to":{"users":[`+strings.Join(ids, ",")+`]},"content":{"body":"b"}}`), requestRecord(oneUser("after")))
 	b.start(b.config())
-	events := b.events(toHigh, domain.MaxUsers+1)
-	if len(events) != domain.MaxUsers+1 || events["user-09999"].GetDeliveryAccepted().GetRecipients() != domain.MaxUsers {
+	events := b.events(toHigh, request.MaxUsers+1)
+	if len(events) != request.MaxUsers+1 || events["user-09999"].GetDeliveryAccepted().GetRecipients() != request.MaxUsers {
 		t.Errorf("%d deliveries; the last is %v", len(events), events["user-09999"])
 	}
 }

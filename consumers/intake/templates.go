@@ -12,6 +12,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/template"
 )
 
 // takeTemplate dead-letters a bad template, once for all processes. Using good ones is the catalogue's. A version's own
@@ -19,7 +20,7 @@ import (
 func (r *Role) takeTemplate(ctx context.Context, rc *receipt) error {
 	err := checkKey("template", string(rc.rec.Key), domain.CheckID)
 	if err == nil && len(rc.rec.Value) > 0 {
-		_, err = domain.ParseTemplate(rc.rec.Value)
+		_, err = template.Parse(rc.rec.Value)
 	}
 	if err != nil {
 		rc.settled = r.metrics.templatesRefused.Inc
@@ -50,7 +51,7 @@ type knownTemplate struct {
 	name    string // the key that deliveries are rendered from: pinned to a version where the template has versions
 	version int64  // its record's offset
 	current int64  // of a key that is not pinned: the version that it is a copy of, 0 where there are none
-	parsed  *domain.Template
+	parsed  *template.Template
 	bad     error
 }
 
@@ -101,7 +102,7 @@ func (c *catalogue) read(records []*kgo.Record) {
 			delete(c.known, id)
 			continue
 		}
-		parsed, err := domain.ParseTemplate(rec.Value)
+		parsed, err := template.Parse(rec.Value)
 		c.known[id] = knownTemplate{name: id, version: rec.Offset, current: consumers.TemplateVersionOf(rec), parsed: parsed, bad: err}
 	}
 	close(c.arrived)
@@ -142,7 +143,7 @@ func (c *catalogue) get(id string) (t knownTemplate, bad error) {
 	}
 	// From here on a delivery speaks of the version, whose record never changes: what is applied later is for later
 	// requests, also in the middle of a broadcast.
-	if pinned, ok := c.known[domain.PinTemplate(id, t.current)]; ok && t.current > 0 && pinned.bad == nil {
+	if pinned, ok := c.known[template.Pin(id, t.current)]; ok && t.current > 0 && pinned.bad == nil {
 		return pinned, nil
 	}
 	return t, nil

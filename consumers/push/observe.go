@@ -9,6 +9,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -90,7 +91,7 @@ func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Du
 	}
 	if r.Sent() && !p.GetRetract() {
 		s.m.latency.Update(at.Sub(id.Time()).Seconds())
-		s.m.due.Update(max(0, at.Sub(time.UnixMicro(domain.Due(id, p.GetDueMs()))).Seconds()))
+		s.m.due.Update(max(0, at.Sub(time.UnixMicro(decide.Due(id, p.GetDueMs()))).Seconds()))
 	}
 	if ctx := context.Background(); s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(

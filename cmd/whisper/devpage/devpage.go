@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/record"
 )
 
 //go:embed page/index.html page/style.css page/app.js
@@ -135,7 +136,7 @@ func (r Request) check() (domain.Lane, error) {
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err == nil {
-		if _, err = domain.StrictMembers(body, "the body"); err == nil {
+		if _, err = record.StrictMembers(body, "the body"); err == nil {
 			err = json.Unmarshal(body, into)
 		}
 	}

@@ -1,0 +1,107 @@
+package category
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/klivvr/whisper/domain/localtime"
+)
+
+// Cap allows N notifications of a window to one user.
+type Cap struct {
+	N   int
+	Per CapWindow
+	By  CapScope
+}
+
+// CapWindow is the time over which a cap counts.
+type CapWindow int8
+
+// Minutes and hours slide: any 60 seconds, any 60 minutes. Days and weeks are the user's own calendar's: the
+// same date, or the same week from Monday on, by the clock of the user's zone. So a day that a daylight
+// saving change makes 23 or 25 hours long is one day.
+const (
+	PerMinute CapWindow = iota
+	PerHour
+	PerDay
+	PerWeek
+)
+
+// CapScope is what a cap counts.
+type CapScope int8
+
+// ByUserCategory counts what the user was sent in the declared category, its undeclared children
+// included. ByUser counts over all categories that have caps: one that has none (a security alert) neither
+// takes of the allowance nor is held by it.
+const (
+	ByUserCategory CapScope = iota
+	ByUser
+)
+
+var (
+	capWindows = []string{"minute", "hour", "day", "week"}
+	capScopes  = []string{"user_category", "user"}
+)
+
+// String is the window as records spell it.
+func (w CapWindow) String() string { return capWindows[w] }
+
+// String is the scope as records spell it.
+func (s CapScope) String() string { return capScopes[s] }
+
+// String is the cap in facts: "3 per day by user_category".
+func (c Cap) String() string { return fmt.Sprintf("%d per %s by %s", c.N, c.Per, c.By) }
+
+// Span is a cap's window at one moment.
+type Span struct {
+	after  time.Time // slides: what is later counts, also what a clock that was put back says is still to come
+	Length time.Duration
+
+	zone      *time.Location
+	from, end int // the days (since 1970, of the user's own calendar) that count; to the day after
+}
+
+// Open is the window at one moment, by the clock of the user's zone.
+func (w CapWindow) Open(now time.Time, zone *time.Location) Span {
+	switch w {
+	case PerMinute:
+		return Span{after: now.Add(-time.Minute), Length: time.Minute}
+	case PerHour:
+		return Span{after: now.Add(-time.Hour), Length: time.Hour}
+	case PerDay:
+		today := localtime.Day(now, zone)
+		return Span{zone: zone, from: today, end: today + 1}
+	case PerWeek:
+		monday := localtime.MondayOf(localtime.Day(now, zone))
+		return Span{zone: zone, from: monday, end: monday + 7}
+	default:
+		return Span{after: now.Add(-CountsKept), Length: CountsKept}
+	}
+}
+
+// Slides says whether the window moves with the clock; days and weeks stand still until they end.
+func (w *Span) Slides() bool { return w.Length > 0 }
+
+// Has says whether what was sent at this time counts.
+func (w *Span) Has(at time.Time) bool {
+	if w.Slides() {
+		return at.After(w.after)
+	}
+	day := localtime.Day(at, w.zone)
+	return day >= w.from && day < w.end
+}
+
+// End is when the calendar's window ends: the first moment of another day, or of a Monday.
+func (w CapWindow) End(now time.Time, zone *time.Location) time.Time {
+	last := localtime.Day(now, zone)
+	if w == PerWeek {
+		last = localtime.MondayOf(last) + 6
+	}
+	for localtime.Day(now, zone) <= last {
+		now = localtime.NextDay(now, zone)
+	}
+	return now
+}
+
+// CountsKept is how long a counted delivery may matter: the longest window, wherever on earth, and a day.
+const CountsKept = 9 * 24 * time.Hour

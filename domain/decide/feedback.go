@@ -1,0 +1,340 @@
+package decide
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// fact takes feedback from whisper.events. Facts come at least once and in any order between writers;
+// one about a delivery that is not held any more changes nothing.
+func (s *State) fact(ev *whisperv1.Event) {
+	id, err := domain.DeliveryIDFromBytes(ev.GetDeliveryId())
+	if err != nil {
+		return // not ours to judge; projections dead-letter it
+	}
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliveryRetracted:
+		s.tookBack(ev, k.DeliveryRetracted)
+		return
+	case *whisperv1.Event_RetractFailed:
+		s.retractFailed(ev, k.RetractFailed)
+		return
+	}
+	s.takeBack(ev)
+	d := s.deliveries[id.Hash()]
+	if d != nil && !d.about(id) {
+		d = nil // of an earlier delivery under the same notification id
+	}
+	if failed := ev.GetAttemptFailed(); failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
+		s.prune(ev, failed)
+	}
+	if ev.GetDeliveryRead() != nil && s.smart {
+		s.readSeen(ev)
+	}
+	if d == nil {
+		if !s.walkFact(id, ev) {
+			s.remember(id.Hash(), ev)
+		}
+		return
+	}
+	s.busy = busy{delivery: d}
+	if d.all {
+		if d = s.legOf(d, ev); d == nil {
+			return // of a channel that was dealt with
+		}
+	}
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliverySent:
+		s.sent(d, k.DeliverySent)
+	case *whisperv1.Event_DeliveryRead:
+		s.readBy(d, ev)
+	case *whisperv1.Event_DeliveryDelivered:
+		s.settle(d)
+	case // Our own word, from before a restart that came between the fact and its settling.
+		*whisperv1.Event_DeliveryFailed, *whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired,
+		*whisperv1.Event_DeliveryCancelled:
+		s.settleAll(d)
+	case *whisperv1.Event_AttemptFailed:
+		s.attemptFailed(d, ev, k.AttemptFailed)
+	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
+		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
+		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
+		*whisperv1.Event_UserErased:
+	default: // a later version's
+	}
+}
+
+// remember keeps, during a restore, what events tell of a delivery that will be handed out again.
+func (s *State) remember(hash domain.DeliveryHash, ev *whisperv1.Event) {
+	if s.replay != nil {
+		keepReplayed(s.replay, hash, ev)
+	}
+}
+
+func keepReplayed(in map[domain.DeliveryHash]replayed, hash domain.DeliveryHash, ev *whisperv1.Event) {
+	id := domain.DeliveryID(ev.GetDeliveryId())
+	r, known := in[hash]
+	if ev.GetDeliveryRead() != nil && !domain.ProvenRead(ev) {
+		if known && (r.socketSent || r.pushed != 0) && (id.Timeless() || r.at.Equal(id.Time())) {
+			r.settled, r.ended = true, true
+			in[hash] = r
+		}
+		return
+	}
+	if known && !r.at.Equal(id.Time()) {
+		if id.Time().Before(r.at) {
+			return
+		}
+		r = replayed{} // the id was used again; what is in flight is the later one
+	}
+	r.note, r.user, r.at = ev.GetNotificationId(), ev.GetUserId(), id.Time()
+	switch k := ev.GetKind().(type) {
+	case *whisperv1.Event_DeliverySent:
+		r.attempt = max(r.attempt, k.DeliverySent.GetAttempt())
+		if k.DeliverySent.GetChannel() == domain.ChannelSocket {
+			r.socketSent, r.sentUS = true, max(r.sentUS, ev.GetAtUs())
+		} else {
+			r.settled = true
+			r.pushed |= profile.ChannelBit(k.DeliverySent.GetChannel())
+		}
+	case *whisperv1.Event_AttemptFailed:
+		r.attempt = max(r.attempt, k.AttemptFailed.GetAttempt())
+	case *whisperv1.Event_DeliveryDelivered:
+		r.settled, r.acked = true, true
+	case *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
+		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
+		r.settled, r.ended = true, true
+	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred: // it was begun with
+	case *whisperv1.Event_BroadcastProgressed:
+		if k.BroadcastProgressed.GetStartedMs() == 0 {
+			return
+		}
+	default: // duplicates change nothing
+		return
+	}
+	in[hash] = r
+}
+
+// bounced: the node says that it does not hold the user. Both times are the node's own clock, so a
+// session that opened after the bounce is told apart.
+func (s *State) bounced(user string, k *whisperv1.AttemptFailed, atUS int64) {
+	s.presence[user] = slices.DeleteFunc(s.presence[user], func(p presence) bool {
+		return p.node == k.GetNode() && p.incarnation == k.GetIncarnation() && p.atUS <= atUS
+	})
+	if len(s.presence[user]) == 0 {
+		delete(s.presence, user)
+	}
+}
+
+// prune removes a dead endpoint, unless it was registered again since.
+func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
+	profile := s.profile(ev.GetUserId())
+	since := k.GetInvalidSinceMs()
+	if since == 0 {
+		since = ev.GetAtUs() / 1000
+	}
+	i := slices.IndexFunc(profile.GetEndpoints(), func(e *whisperv1.Endpoint) bool {
+		return e.GetName() == k.GetEndpoint() && e.GetChannel() == k.GetChannel() && e.GetRegisteredAtMs() <= since
+	})
+	if i < 0 {
+		return
+	}
+	pruned := proto.CloneOf(profile)
+	pruned.Endpoints = slices.Delete(pruned.Endpoints, i, i+1)
+	s.putUser(ev.GetUserId(), pruned, s.claims(ev.GetUserId(), profile, pruned)...)
+	s.put(Emit{Event: &whisperv1.Event{
+		DeliveryId: ev.GetDeliveryId(), NotificationId: ev.GetNotificationId(), UserId: ev.GetUserId(),
+		Lane: ev.GetLane(), AtUs: s.now.UnixMicro(), Cause: s.cause,
+		Kind: &whisperv1.Event_EndpointPruned{EndpointPruned: &whisperv1.EndpointPruned{
+			Endpoint: k.GetEndpoint(), Channel: k.GetChannel(), Reason: k.GetReason(),
+		}},
+	}})
+}
+
+// presenceSeen follows who is connected where, and wakes what waited.
+func (s *State) presenceSeen(in PresenceSeen) {
+	places := s.presence[in.User]
+	i := slices.IndexFunc(places, func(p presence) bool { return p.node == in.Node })
+	if in.Presence.GetSessions() <= 0 {
+		if i < 0 || in.Incarnation != 0 && in.Incarnation != places[i].incarnation {
+			if i >= 0 && in.Incarnation < places[i].incarnation {
+				s.keep(in.User, places[i]) // they came last, and would be all that compaction leaves
+			}
+			return // an earlier start's last words
+		}
+		gone := places[i]
+		if places = slices.Delete(places, i, i+1); len(places) == 0 {
+			delete(s.presence, in.User)
+		} else {
+			s.presence[in.User] = places
+		}
+		s.left(in.User, gone.node, gone.incarnation)
+		return
+	}
+	now := presence{
+		node: in.Node, incarnation: in.Presence.GetIncarnation(), latest: in.Presence.GetLatestSession(),
+		sessions: in.Presence.GetSessions(), atUS: in.Presence.GetAtUs(),
+	}
+	if now.incarnation < s.nodes[now.node] || i >= 0 && now.incarnation < places[i].incarnation {
+		return // of a start that is over
+	}
+	opened := true
+	if i < 0 {
+		s.presence[in.User] = append(places, now)
+	} else {
+		opened = places[i].latest != now.latest || places[i].incarnation != now.incarnation
+		if old := places[i]; old.incarnation != now.incarnation {
+			places[i] = now
+			s.unreachable(s.byUser[in.User], old.node, old.incarnation)
+		}
+		places[i] = now
+	}
+	if opened && s.nodes[now.node] == now.incarnation {
+		s.wake(in.User, now)
+		s.tellOpened(in.User, now)
+	}
+}
+
+// wake sends what waits for the user, oldest first, and again what was not acknowledged.
+func (s *State) wake(user string, opened presence) {
+	s.wakeWalks(user)
+	for _, d := range slices.Clone(s.byUser[user]) {
+		s.busy = busy{delivery: d}
+		switch {
+		case !s.holds(d): // another one of them came in its place
+		case s.wakeable(d):
+			d.tries = 0
+			s.sendFromSocket(d)
+		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == domain.ChannelSocket && !d.pushTook:
+			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
+			if s.judge(s.ask(d)).action != send {
+				continue
+			}
+			if !s.render(d, domain.ChannelSocket) { // after a restart it may not be rendered yet
+				continue
+			}
+			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.push() || w.node == opened.node })
+			s.sendSocket(d, []presence{opened}, opened.latest)
+			d.waiting = append(d.waiting, others...)
+		}
+	}
+}
+
+// wakeable: it waits, for a push's answer as well, and a socket may take it. Nobody knows when that answer comes: a push
+// role may be behind, or down.
+func (s *State) wakeable(d *delivery) bool {
+	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF ||
+		d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) != domain.ChannelSocket
+	return waits && d.usesSocket() && !d.pushTook && !d.expired(s.now)
+}
+
+// nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
+func (s *State) nodeSeen(in NodeSeen) {
+	old := s.nodes[in.Node]
+	if old == in.Incarnation {
+		return
+	}
+	if in.Incarnation == 0 {
+		delete(s.nodes, in.Node)
+	} else {
+		s.nodes[in.Node] = in.Incarnation
+	}
+	if old != 0 {
+		s.unreachable(s.sorted(func(*delivery) bool { return true }), in.Node, old)
+	}
+	if in.Incarnation == 0 {
+		return
+	}
+	s.forgetPresence(in.Node, in.Incarnation)
+	// Presence may have been read before the heartbeat that makes it count.
+	for _, w := range s.order {
+		if !w.paused && !w.ending {
+			w.addToWake(s.findAwake(w))
+		}
+	}
+	woken := map[string]bool{}
+	for _, d := range s.sorted(s.wakeable) {
+		user := d.user()
+		if woken[user] {
+			continue
+		}
+		woken[user] = true
+		for _, p := range s.presence[user] {
+			if p.node == in.Node && p.incarnation == in.Incarnation {
+				s.wake(user, p)
+			}
+		}
+	}
+}
+
+// left: the user closed the last session on a node. An acknowledgement may be on its way, since it goes
+// over another topic than presence; only when it does not come soon is the next channel tried.
+func (s *State) left(user, node string, incarnation uint64) {
+	for _, d := range s.byUser[user] {
+		if d.phase != whisperv1.Phase_PHASE_SENDING || s.channelOf(d) != domain.ChannelSocket {
+			continue
+		}
+		others := slices.ContainsFunc(d.waiting, func(w waiting) bool {
+			return !w.push() && (w.node != node || w.incarnation != incarnation)
+		})
+		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
+			s.schedule(d, soon)
+		}
+	}
+}
+
+// forgetPresence drops what earlier starts of a node held: it can't come true again. It walks all users,
+// once each time that a node starts.
+func (s *State) forgetPresence(node string, lives uint64) {
+	for user, places := range s.presence {
+		i := slices.IndexFunc(places, func(p presence) bool { return p.node == node && p.incarnation < lives })
+		if i < 0 {
+			continue
+		}
+		if places = slices.Delete(places, i, i+1); len(places) == 0 {
+			delete(s.presence, user)
+		} else {
+			s.presence[user] = places
+		}
+	}
+}
+
+// unreachable gives up the attempts that wait on a node's incarnation.
+func (s *State) unreachable(deliveries []*delivery, node string, incarnation uint64) {
+	for _, d := range slices.Clone(deliveries) {
+		if d.phase != whisperv1.Phase_PHASE_SENDING {
+			continue
+		}
+		s.busy = busy{delivery: d}
+		before := len(d.waiting)
+		d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation })
+		if len(d.waiting) < before && !d.openSockets() {
+			s.answered(d, false)
+		}
+	}
+}
+
+// readBy takes a read of d: it settles d if the node held the attempt, or if an attempt may have reached the user. Any
+// other read is of something else (a guess, or an earlier delivery of the same id), and changes nothing. One that is quicker
+// than the attempt's fact, which a node holds for 50 ms, costs one more send.
+//
+// While facts from before a restart are read again, a restored delivery was handed out already, whatever came first: a
+// read that was made up before its attempt would count now. So only proven ones do; that, too, costs one more send.
+func (s *State) readBy(d *delivery, ev *whisperv1.Event) {
+	handedOut := s.replay == nil && (d.handedOut() || d.legs.handedOut())
+	if domain.ProvenRead(ev) || handedOut {
+		s.settleAll(d)
+	}
+}
+
+// handedOut: an attempt may have reached the user.
+func (d *delivery) handedOut() bool { return d.socketTook || d.pushTook || d.doubtful }
+
+// about says whether a fact with this id is about d. A fact without a time is about whatever has the same hash.
+func (d *delivery) about(id domain.DeliveryID) bool { return id == d.id || id.Timeless() }

@@ -1,0 +1,341 @@
+package decide
+
+import (
+	"cmp"
+	"container/heap"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// A retraction reaches phones by a silent push to each endpoint that took the notification. Nobody keeps who that was,
+// since almost nothing is ever taken back: the log of facts is read back for it ([Recall]), each fact of a push that was
+// taken comes as [FactRecalled], and what is taken later comes as feedback always does. A phone may delay such a push
+// or drop it, so a fact about one says what the provider did and claims no status.
+
+// recall is a silent push that waits to be tried again, or for its answer after it was: one that is taken at once
+// is not held. It costs 300 bytes, as long as the provider does not take it.
+type recall struct {
+	id       domain.DeliveryID // of its record in whisper.timers
+	delivery domain.DeliveryID
+	note     string
+	user     string
+	channel  string
+	endpoint string
+	lane     whisperv1.Lane
+	attempt  int32 // made so far
+	shown    int32 // the attempt that is taken back
+	open     bool  // the last one's answer is to come
+	due      time.Time
+	index    int // in the heap
+}
+
+// askedBack is what a retraction remembers of an endpoint that it asked, in this process: some 40 bytes each.
+type askedBack struct {
+	attempt int32 // of the silent push; settledBack when nothing more is to be done
+	shown   int32 // an attempt that is taken later is taken back once more
+}
+
+const settledBack = math.MaxInt32
+
+const recallMark = "\x01recall"
+
+// recallHash tells the silent pushes of one delivery to one endpoint. It is no delivery's: see cursorMark.
+func recallHash(delivery domain.DeliveryHash, channel, endpoint string) domain.DeliveryHash {
+	return domain.HashDelivery(recallMark+string(delivery[:]), channel+"\x00"+endpoint)
+}
+
+// LookSlice is how many users one step looks at to find out since when a notification is known: 0.2 ms.
+const LookSlice = 1024
+
+// look asks the window about the next users: a direct notification's deliveries are known by their users only, and only
+// who has a profile can have been pushed to. Requests may share an id, so all are looked at.
+func (s *State) look() {
+	r := s.looks[0]
+	if s.retractions[r.note] != r {
+		s.looks = s.looks[1:]
+		return
+	}
+	i := s.users.After(r.lookedAt)
+	end := min(i+LookSlice, s.users.Len())
+	for ; i < end; i++ {
+		user := s.users.At(i)
+		if at, ok := s.seen.since(domain.HashDelivery(r.note, user)); ok {
+			r.since(at)
+		}
+		r.lookedAt = user
+	}
+	if end < s.users.Len() {
+		return
+	}
+	s.looks = s.looks[1:]
+	r.recalled = r.from.IsZero() // nobody here was sent it
+	s.put(Park{ID: r.id, Parked: r.parked()})
+	if !r.recalled {
+		s.put(Recall{Notification: r.note, From: r.from})
+	}
+}
+
+// since notes that the notification was known at a time.
+func (r *retraction) since(at time.Time) {
+	if r.from.IsZero() || at.Before(r.from) {
+		r.from = at
+	}
+}
+
+// resumeRecalls goes on where a restart came between a retraction and the end of what it caused.
+func (s *State) resumeRecalls() {
+	for _, r := range s.sortedRetractions() {
+		if !r.recalled && s.now.Before(r.until) {
+			s.knownSince(r)
+			s.lookFor(r)
+		}
+	}
+}
+
+func (s *State) lookFor(r *retraction) {
+	s.users.Sort()
+	s.looks = append(s.looks, r)
+}
+
+func (s *State) sortedRetractions() []*retraction {
+	all := make([]*retraction, 0, len(s.retractions))
+	for _, r := range s.retractions {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b *retraction) int { return cmp.Compare(a.note, b.note) })
+	return all
+}
+
+// recalled: the log was read back up to where feedback began to come by itself. The mark is written when
+// Kafka has all that came of it; until then a restart reads again, which sends again under the same provider ids.
+func (s *State) recalled(note string) {
+	if r := s.retractions[note]; r != nil && !r.recalled {
+		r.recalled = true
+		s.put(ParkAfter{ID: r.id, Parked: r.parked()})
+	}
+}
+
+// takeBack asks the endpoint of a push that was taken to take it back, if its notification was retracted: also of one
+// whose answer never came, since it may have been shown.
+func (s *State) takeBack(ev *whisperv1.Event) {
+	if len(s.retractions) == 0 {
+		return
+	}
+	r := s.retractions[ev.GetNotificationId()]
+	channel, endpoint, attempt := shownBy(ev)
+	if r == nil || endpoint == "" || !s.now.Before(r.until) {
+		return
+	}
+	id := domain.DeliveryID(ev.GetDeliveryId())
+	key := recallHash(id.Hash(), channel, endpoint)
+	if r.asked[key].shown >= attempt {
+		return
+	}
+	c := s.recalls[key]
+	switch {
+	case c == nil:
+		c = &recall{
+			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: channel, endpoint: endpoint,
+			lane: ev.GetLane(), attempt: r.made(key), shown: attempt, index: -1,
+		}
+	case c.shown >= attempt:
+		return
+	default:
+		if c.shown = attempt; !c.open {
+			return // it waits for its turn, which comes after this one
+		}
+	}
+	s.pushBack(r, c)
+}
+
+// MayHaveShown says of a fact whether it tells of a push that a person may have seen.
+func MayHaveShown(ev *whisperv1.Event) bool {
+	_, endpoint, _ := shownBy(ev)
+	return endpoint != ""
+}
+
+// shownBy is the push by which a fact says that a person may have seen the notification; no endpoint: none.
+func shownBy(ev *whisperv1.Event) (channel, endpoint string, attempt int32) {
+	if sent := ev.GetDeliverySent(); sent != nil && sent.GetChannel() != domain.ChannelSocket {
+		return sent.GetChannel(), sent.GetEndpoint(), sent.GetAttempt()
+	}
+	failed := ev.GetAttemptFailed()
+	if failed.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN && failed.GetChannel() != domain.ChannelSocket {
+		return failed.GetChannel(), failed.GetEndpoint(), failed.GetAttempt()
+	}
+	return "", "", 0
+}
+
+// made is how many attempts of the key there were, as far as this process knows.
+func (r *retraction) made(key domain.DeliveryHash) int32 {
+	if n := r.asked[key].attempt; n < settledBack {
+		return n
+	}
+	return 0
+}
+
+// pushBack makes one attempt with the token that the user has now; false where the endpoint is gone.
+func (s *State) pushBack(r *retraction, c *recall) bool {
+	endpoints := s.profile(c.user).GetEndpoints()
+	i := slices.IndexFunc(endpoints, func(e *whisperv1.Endpoint) bool {
+		return e.GetName() == c.endpoint && e.GetChannel() == c.channel
+	})
+	if i < 0 || !slices.Contains(domain.PushChannels, c.channel) {
+		return false
+	}
+	e := endpoints[i]
+	c.attempt++
+	c.open = true
+	if r.asked == nil {
+		r.asked = map[domain.DeliveryHash]askedBack{}
+	}
+	r.asked[c.id.Hash()] = askedBack{attempt: c.attempt, shown: c.shown}
+	s.put(PushTo{Push: &whisperv1.Push{
+		DeliveryId: c.delivery[:], NotificationId: c.note, UserId: c.user, Lane: c.lane, Attempt: c.attempt,
+		Channel: c.channel, Endpoint: c.endpoint, Token: e.GetToken(), App: e.GetApp(),
+		ExpiresAtMs: r.until.UnixMilli(), Retract: true,
+	}})
+	return true
+}
+
+// tookBack: the provider took a silent push. Sockets' own facts are for others to count.
+func (s *State) tookBack(ev *whisperv1.Event, k *whisperv1.DeliveryRetracted) {
+	if k.GetEndpoint() != "" {
+		s.settleBack(ev.GetNotificationId(), recallHash(domain.DeliveryID(ev.GetDeliveryId()).Hash(), k.GetChannel(), k.GetEndpoint()))
+	}
+}
+
+// settleBack: nothing more is to be done about a silent push.
+func (s *State) settleBack(note string, key domain.DeliveryHash) {
+	if r := s.retractions[note]; r != nil {
+		if a, asked := r.asked[key]; asked {
+			r.asked[key] = askedBack{attempt: settledBack, shown: a.shown}
+		}
+	}
+	if c := s.recalls[key]; c != nil {
+		s.dropRecall(c)
+	}
+}
+
+func (s *State) dropRecall(c *recall) {
+	delete(s.recalls, c.id.Hash())
+	heap.Remove(&s.recallsDue, c.index)
+	s.put(Unpark{ID: c.id})
+}
+
+// retractFailed: a provider did not take a silent push. It is tried again where that may help, and parked meanwhile.
+func (s *State) retractFailed(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
+	if k.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_PRUNE {
+		s.prune(ev, k)
+	}
+	id := domain.DeliveryID(ev.GetDeliveryId())
+	key := recallHash(id.Hash(), k.GetChannel(), k.GetEndpoint())
+	r, c := s.retractions[ev.GetNotificationId()], s.recalls[key]
+	if r == nil || r.asked[key].attempt > k.GetAttempt() || c != nil && (c.attempt > k.GetAttempt() || !c.open) {
+		return // of an earlier attempt, or told again
+	}
+	due := s.now.Add(max(time.Duration(k.GetRetryAfterMs())*time.Millisecond, s.policy.Retry.Delay(domain.NewDeliveryID(id.Time(), key), k.GetAttempt()-1)))
+	if !worthAnother(k.GetClass()) || s.policy.Retry.Exhausted(k.GetAttempt()-1) || !due.Before(r.until) {
+		s.settleBack(r.note, key)
+		return
+	}
+	if c == nil {
+		c = &recall{
+			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: k.GetChannel(), endpoint: k.GetEndpoint(),
+			lane: ev.GetLane(), shown: r.asked[key].shown, index: -1,
+		}
+		s.recalls[key] = c
+	}
+	c.attempt, c.open = k.GetAttempt(), false
+	s.scheduleRecall(c, due)
+	s.put(Park{ID: c.id, Parked: &whisperv1.Parked{DueMs: due.UnixMilli(), Recall: &whisperv1.Recall{
+		NotificationId: c.note, DeliveryId: c.delivery[:], UserId: c.user, Channel: c.channel, Endpoint: c.endpoint,
+		Lane: c.lane, Attempt: c.attempt, Shown: c.shown,
+	}}})
+}
+
+func (s *State) scheduleRecall(c *recall, due time.Time) {
+	c.due = due
+	if c.index < 0 {
+		heap.Push(&s.recallsDue, c)
+		return
+	}
+	heap.Fix(&s.recallsDue, c.index)
+}
+
+// recallsPassed tries again what is due. Its record stays until the answer: a restart before that tries again.
+func (s *State) recallsPassed() {
+	for n := 0; n < DueSlice && len(s.recallsDue) > 0 && !s.recallsDue[0].due.After(s.now); n++ {
+		c := s.recallsDue[0]
+		r := s.retractions[c.note]
+		if r == nil || !s.now.Before(r.until) || !s.pushBack(r, c) {
+			s.dropRecall(c)
+			continue
+		}
+		s.scheduleRecall(c, r.until)
+	}
+	if len(s.looks) > 0 {
+		s.look()
+	}
+}
+
+func (s *State) restoreRecall(p *whisperv1.Parked) {
+	m := p.GetRecall()
+	id, err := domain.DeliveryIDFromBytes(m.GetDeliveryId())
+	if err != nil {
+		return // we never write such a record
+	}
+	key := recallHash(id.Hash(), m.GetChannel(), m.GetEndpoint())
+	c := &recall{
+		id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: m.GetNotificationId(), user: m.GetUserId(), channel: m.GetChannel(), endpoint: m.GetEndpoint(),
+		lane: m.GetLane(), attempt: m.GetAttempt(), shown: m.GetShown(), index: -1,
+	}
+	s.recalls[key] = c
+	s.scheduleRecall(c, time.UnixMilli(p.GetDueMs()))
+}
+
+// eraseRecalls: the user's endpoints are gone.
+func (s *State) eraseRecalls(user string) {
+	var gone []*recall
+	for _, c := range s.recalls {
+		if c.user == user {
+			gone = append(gone, c)
+		}
+	}
+	slices.SortFunc(gone, func(a, b *recall) int { return a.id.Compare(b.id) })
+	for _, c := range gone {
+		s.dropRecall(c)
+	}
+}
+
+// recallHeap orders them by when they are to be looked at.
+type recallHeap []*recall
+
+func (h recallHeap) Len() int { return len(h) }
+func (h recallHeap) Less(i, j int) bool {
+	return cmp.Or(h[i].due.Compare(h[j].due), h[i].id.Compare(h[j].id)) < 0
+}
+
+func (h recallHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *recallHeap) Push(x any) {
+	c := x.(*recall)
+	c.index = len(*h)
+	*h = append(*h, c)
+}
+
+func (h *recallHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	c.index = -1
+	return c
+}

@@ -1,0 +1,374 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/template"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// walkUser looks at one user: is he meant, and what is to be done about him? Only what goes out becomes a
+// [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
+func (s *State) walkUser(w *walk, sl *slice, user string) {
+	s.busy = busy{walk: w, user: user}
+	view, known := s.users.Profile(user)
+	if !known {
+		return // forgotten since
+	}
+	if created := view.Number(profile.FieldCreated); created > 0 && created-1 > w.changesAt {
+		return // came after it began
+	}
+	w.tally.walked++
+	if s.aside.hasUser(w, user) {
+		hash := domain.HashDelivery(w.note(), user)
+		r, told := s.replayedOf(w, hash)
+		delete(w.replay, hash)
+		if w.tally.matched++; !told || !r.settled {
+			s.emitFor(w, user, w.idOf(user), internalFailure())
+		}
+		return
+	}
+	waited := false
+	if len(w.replay) > 0 || len(s.replay) > 0 {
+		hash := domain.HashDelivery(w.note(), user)
+		r, told := s.replayedOf(w, hash)
+		delete(w.replay, hash)
+		if waited = told && r.waits(); told && !waited {
+			w.tally.matched++
+			s.walkReplayed(w, sl, user, hash, r)
+			return
+		}
+	}
+	match, failed := w.segment.Match(user, view)
+	if failed {
+		w.tally.errors++
+	}
+	if !match && !w.restored && !waited {
+		return
+	}
+	hash := domain.HashDelivery(w.note(), user)
+	if held := s.deliveries[hash]; w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
+		w.tally.matched++
+		return
+	}
+	if !match && !waited {
+		return
+	}
+	w.tally.matched++
+	if !match {
+		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonSegment}}})
+		return
+	}
+	id := domain.NewDeliveryID(w.id.Time(), hash)
+	if first, dup := s.seen.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
+		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
+			Request: w.acc.GetRequest(), Recipients: 1, RequestedAtMs: w.id.Time().UnixMilli(),
+		}}})
+		return
+	}
+	s.meet(w, sl, user, id, view)
+}
+
+// meet decides about a user who is meant.
+func (s *State) meet(w *walk, sl *slice, user string, id domain.DeliveryID, profile profile.View) {
+	if w.ending {
+		s.emitFor(w, user, id, w.endFact(domain.ReasonTTL))
+		return
+	}
+	if w.clock.Set {
+		if at := w.clock.After(w.starts(), s.zone(profile)); at.After(s.now) {
+			s.sendLater(w, user, id, at)
+			return
+		}
+	}
+	if w.paused { // it only catches up: nobody is begun with, and when it is resumed the checks are asked
+		s.sendLater(w, user, id, s.now)
+		return
+	}
+	q := s.askFor(w, user, id, profile)
+	v := s.judge(q)
+	switch v.action {
+	case drop:
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: suppression(q.category, v)}})
+	case send:
+		s.sendWalked(w, sl, user, id, q, v.denied)
+	case hold, gather, lapse, waitFor: // it waits, as any delivery does
+		s.advance(s.openDelivery(w, sl, user, id))
+	}
+}
+
+func suppression(c *category.Category, v *verdict) *whisperv1.DeliverySuppressed {
+	out := &whisperv1.DeliverySuppressed{Reason: v.reason, Category: c.Name}
+	if v.limit.N > 0 {
+		out.Cap, out.Count = v.limit.String(), int32(v.counted)
+	}
+	return out
+}
+
+// askFor is the checks' question about a user for whom there is no delivery.
+func (s *State) askFor(w *walk, user string, id domain.DeliveryID, profile profile.View) *asked {
+	named := w.acc.GetCategory()
+	if named == "" {
+		named = domain.DefaultCategory
+	}
+	q := &s.question
+	*q = asked{
+		category: s.category(named), named: named, user: user, profile: profile, channels: w.acc.GetChannels(),
+		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.before(user, id.Hash()),
+	}
+	if w.acc.GetChannelsDefault() && len(q.category.EffectiveChannels()) > 0 {
+		q.channels = q.category.EffectiveChannels()
+	}
+	return q
+}
+
+// sendWalked sends now, or parks, or says why not.
+func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID, q *asked, denied profile.ChannelMask) {
+	socket, push, first := false, false, ""
+	for _, c := range q.channels {
+		switch {
+		case denied.Has(c):
+			continue
+		case c == domain.ChannelSocket:
+			socket = true
+		default:
+			push = true
+		}
+		if first == "" {
+			first = c
+		}
+	}
+	var live []presence
+	if socket {
+		live = s.live(user)
+	}
+	push = push && q.profile.Reachable()
+	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
+	alone := !collapses && len(s.byUser[user]) == 0 // nothing older to be let out or replaced first
+	switch {
+	case len(live) == 0 && !push && socket && !collapses:
+		s.goAway(w, user, id)
+		return
+	case len(live) == 0 && !push && !socket:
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonNoEndpoint}}})
+		return
+	}
+	d := s.openDelivery(w, sl, user, id)
+	if len(live) > 0 || push {
+		w.bucket.spend(1)
+	}
+	all := s.goesToAll(w.acc)
+	if alone && len(live) > 0 && (!push || first == domain.ChannelSocket || all) {
+		if text := s.sharedText(w, q.profile.Locale()); text != nil {
+			s.settleChannels(d)
+			d.denied = denied
+			if !all {
+				s.group(d, live, text)
+				return
+			}
+			for _, leg := range s.split(d) {
+				if leg.usesSocket() {
+					s.group(leg, live, text)
+				} else {
+					s.advance(leg)
+				}
+			}
+			return
+		}
+	}
+	s.advance(d)
+}
+
+// openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
+func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.DeliveryID) *delivery {
+	o := &openRecords{delivery: delivery{
+		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl, index: -1,
+	}}
+	d := &o.delivery
+	o.kind.DeliveryAccepted, o.ev.Kind = w.acc, &o.kind
+	o.ev.DeliveryId, o.ev.NotificationId, o.ev.UserId, o.ev.Lane = d.id[:], w.note(), user, w.ev.GetLane()
+	o.ev.AtUs, o.ev.Cause = s.now.UnixMicro(), w.acc.GetRequest()
+	d.ev, d.waiting = &o.ev, o.waiting[:0]
+	if w.bucket.rate > 0 || w.steered != nil { // a rate, or a pause that is over
+		s.readyNow(d)
+	}
+	if sl != nil {
+		sl.open++
+		w.flying++
+	}
+	s.take(d, o.alone[:0])
+	return d
+}
+
+// openRecords are a delivery, its event, and what it needs where there is one socket and nothing else of its user, in
+// one piece.
+type openRecords struct {
+	delivery delivery
+	ev       whisperv1.Event
+	kind     whisperv1.Event_DeliveryAccepted
+	waiting  [1]waiting
+	alone    [1]*delivery
+}
+
+// take holds a walk's delivery; alone has room for it, if it is the user's only one.
+func (s *State) take(d *delivery, alone []*delivery) {
+	d.walk.open++
+	s.deliveries[d.id.Hash()] = d
+	of := s.byUser[d.user()]
+	if len(of) == 0 {
+		of = alone
+	}
+	of = append(of, d)
+	if len(of) > 1 {
+		slices.SortStableFunc(of, compareArrival)
+	}
+	s.byUser[d.user()] = of
+}
+
+// goAway parks what waits for the user to connect: a small record, and the user's id here.
+func (s *State) goAway(w *walk, user string, id domain.DeliveryID) {
+	r := &awayRecords{id: id}
+	r.fact.Reason = domain.ReasonAway
+	r.kind.DeliveryDeferred = &r.fact
+	r.ev.Kind = &r.kind
+	r.ev.DeliveryId, r.ev.NotificationId, r.ev.UserId, r.ev.Lane = r.id[:], w.note(), user, w.ev.GetLane()
+	r.ev.AtUs, r.ev.Cause = s.now.UnixMicro(), s.cause
+	r.parked.Broadcast, r.parked.UserId, r.parked.Phase = w.id[:], user, whisperv1.Phase_PHASE_AWAY
+	s.put(Emit{Event: &r.ev, Trace: w.trace})
+	s.put(Park{ID: id, Parked: &r.parked})
+	w.setAway(user)
+}
+
+// awayRecords are what is written of a user who is away, in one piece: most of a broadcast's users are.
+type awayRecords struct {
+	ev     whisperv1.Event
+	kind   whisperv1.Event_DeliveryDeferred
+	fact   whisperv1.DeliveryDeferred
+	parked whisperv1.Parked
+	id     domain.DeliveryID
+}
+
+// sendLater parks what waits for the user's own time of day.
+func (s *State) sendLater(w *walk, user string, id domain.DeliveryID, at time.Time) {
+	ms := at.UnixMilli()
+	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: ms}}})
+	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_SCHEDULED, DueMs: ms}})
+	w.setLater(user, ms)
+}
+
+func (w *walk) idOf(user string) domain.DeliveryID {
+	return domain.NewDeliveryID(w.id.Time(), domain.HashDelivery(w.note(), user))
+}
+
+// emitFor writes a fact about a delivery that is not held.
+func (s *State) emitFor(w *walk, user string, id domain.DeliveryID, ev *whisperv1.Event) {
+	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.Lane = id[:], w.note(), user, w.ev.GetLane()
+	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.cause
+	s.put(Emit{Event: ev, Trace: w.trace})
+}
+
+// sharedText is what everyone of a locale gets, rendered and encoded once for a broadcast.
+type sharedText struct {
+	content *whisperv1.Content
+	frame   []byte
+}
+
+// textsReady: the template that intake saw is here, or will never be.
+func (s *State) textsReady(w *walk) bool {
+	if w.acc.GetTemplate() == "" {
+		return true
+	}
+	tmpl, gone := s.templateOf(w.acc)
+	return tmpl != nil || gone
+}
+
+// sharedText is nil where the text is the user's own, or can't be rendered: then each delivery says so.
+func (s *State) sharedText(w *walk, locale string) *sharedText {
+	var tmpl *template.Template
+	if w.acc.GetTemplate() == "" {
+		locale = ""
+	} else {
+		if tmpl, _ = s.templateOf(w.acc); tmpl == nil {
+			return nil
+		}
+		locale = tmpl.Locale(locale) // all who fall back to it get the same
+	}
+	if text, known := w.texts[locale]; known {
+		return text
+	}
+	text := s.renderShared(w, tmpl, locale)
+	w.texts[locale] = text
+	return text
+}
+
+func (s *State) renderShared(w *walk, tmpl *template.Template, locale string) *sharedText {
+	content := w.acc.GetContent()
+	if tmpl != nil {
+		if tmpl.PerUser(locale) {
+			return nil
+		}
+		var err error
+		content, _, err = tmpl.Render(template.Rendering{Variables: w.acc.GetVariables(), Locale: locale, Channel: domain.ChannelSocket, Now: s.now})
+		if err != nil {
+			return nil
+		}
+	}
+	frame, err := domain.NotificationFrame(w.note(), w.lane(), w.acc, content)
+	if err != nil {
+		return nil
+	}
+	return &sharedText{content: content, frame: frame}
+}
+
+// group is one record to one node: everyone there whose frame is the same.
+type group struct {
+	node        string
+	incarnation uint64
+	attempt     int32
+	text        *sharedText
+	users       []string
+	dueMs       int64
+}
+
+// group adds a delivery to the records of its slice.
+func (s *State) group(d *delivery, live []presence, text *sharedText) {
+	d.content, d.variant, d.step = text.content, domain.ChannelSocket, d.socketStep()
+	s.count(d)
+	d.sending, d.phase = s.now, whisperv1.Phase_PHASE_SENDING
+	d.nextAttempt()
+	for _, p := range live {
+		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
+		g := d.walk.groupOf(p, d.attempt, text)
+		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
+	}
+	s.schedule(d, s.now.Add(s.ackTimeout(d)))
+}
+
+// groupOf finds the record; a slice has a handful (nodes × locales).
+func (w *walk) groupOf(p presence, attempt int32, text *sharedText) *group {
+	for _, g := range w.groups {
+		if g.node == p.node && g.incarnation == p.incarnation && g.attempt == attempt && g.text == text {
+			return g
+		}
+	}
+	g := &group{node: p.node, incarnation: p.incarnation, attempt: attempt, text: text}
+	w.groups = append(w.groups, g)
+	return g
+}
+
+// sendGroups writes the slice's records.
+func (s *State) sendGroups(w *walk) {
+	for _, g := range w.groups {
+		s.put(RouteTo{Node: g.node, Trace: w.trace, Route: &whisperv1.Route{
+			DeliveryId: w.id[:], NotificationId: w.note(), Lane: w.ev.GetLane(), Attempt: g.attempt, Incarnation: g.incarnation,
+			ExpiresAtMs: w.acc.GetExpiresAtMs(), Frame: g.text.frame, Users: g.users,
+			ExplicitAck: s.explicitAck(w.acc.GetCategory()), DueMs: g.dueMs,
+		}})
+	}
+	clear(w.groups)
+	w.groups = w.groups[:0]
+}

@@ -1,0 +1,294 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// Who waits in a broadcast is known by the place of the id: of a million who are away each costs some 8 bytes, and nothing
+// that the garbage collector looks at.
+
+func (w *walk) setAway(user string) { w.away[w.users.Intern(user)] = struct{}{} }
+
+func (w *walk) isAway(user string) bool {
+	if len(w.away) == 0 {
+		return false
+	}
+	ref, _ := w.users.Ref(user)
+	_, away := w.away[ref]
+	return away
+}
+
+func (w *walk) setLater(user string, ms int64) {
+	ref := w.users.Intern(user)
+	w.later[ref] = ms
+	w.times[ms] = append(w.times[ms], ref)
+}
+
+func (w *walk) waitsFor(user string) bool {
+	ref, known := w.users.Ref(user)
+	if !known {
+		return false
+	}
+	if _, away := w.away[ref]; away {
+		return true
+	}
+	_, later := w.later[ref]
+	return later
+}
+
+// forget takes a user out of those who wait. The list of a time is looked through when it comes.
+func (w *walk) forget(user string) {
+	if ref, known := w.users.Ref(user); known {
+		delete(w.away, ref)
+		delete(w.later, ref)
+	}
+}
+
+// waiters are the users who wait for something, sorted.
+func (w *walk) waiters() []string {
+	all := make([]string, 0, len(w.away)+len(w.later))
+	for ref := range w.away {
+		all = append(all, w.users.Own(ref))
+	}
+	for ref := range w.later {
+		all = append(all, w.users.Own(ref))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
+func (s *State) wakeWalks(user string) {
+	for _, w := range s.order {
+		if w.isAway(user) && !w.paused && !w.ending && !w.over(s.now) {
+			s.materialize(w, user)
+		}
+	}
+}
+
+// materialize makes an ordinary delivery, parked as it was, of a user who waited.
+func (s *State) materialize(w *walk, user string) *delivery {
+	w.forget(user)
+	d := s.openDelivery(w, nil, user, w.idOf(user))
+	s.settleChannels(d)
+	s.nowParked(d)
+	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
+	s.schedule(d, w.expires())
+	return d
+}
+
+// wakeSome sends to users who connected, or whose endpoints came, while the broadcast was paused.
+func (s *State) wakeSome(w *walk) {
+	n := min(WalkSlice, len(w.toWake))
+	for _, user := range w.toWake[:n] {
+		s.busy = busy{walk: w, user: user}
+		switch {
+		case !w.isAway(user):
+		case len(s.live(user)) > 0:
+			s.sendFromSocket(s.materialize(w, user))
+		default:
+			s.reconsiderAway(w, user)
+		}
+	}
+	if w.toWake = w.toWake[n:]; len(w.toWake) == 0 {
+		w.toWake = nil
+	}
+}
+
+// findAwake are the users who wait and are connected, sorted.
+func (s *State) findAwake(w *walk) []string {
+	var awake []string
+	for ref := range w.away {
+		user := w.users.Own(ref)
+		if len(s.live(user)) > 0 {
+			awake = append(awake, user)
+		}
+	}
+	slices.Sort(awake)
+	return awake
+}
+
+// startLater starts a slice of those whose time of day has come; false: there are none.
+func (s *State) startLater(w *walk) bool {
+	due := int64(0)
+	for ms := range w.times {
+		if ms <= s.now.UnixMilli() && (due == 0 || ms < due) {
+			due = ms
+		}
+	}
+	if due == 0 {
+		return false
+	}
+	w.bucket.fill(s.now)
+	users := w.times[due]
+	n := 0
+	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0; n++ {
+		if ms, waits := w.later[users[n]]; !waits || ms != due {
+			continue
+		}
+		user := w.users.Own(users[n])
+		s.busy = busy{walk: w, user: user}
+		w.forget(user)
+		d := s.openDelivery(w, nil, user, w.idOf(user))
+		s.nowParked(d)
+		d.readyMs = max(d.readyMs, due)
+		w.bucket.spend(1)
+		s.advance(d)
+	}
+	if w.bucket.room() < 1 {
+		w.waits = w.bucket.next(s.now)
+	}
+	if n == len(users) {
+		delete(w.times, due)
+		return true
+	}
+	w.times[due] = users[n:]
+	return n > 0
+}
+
+// mayBegin: nobody is begun with in a broadcast that is paused. What quiet hours, a cap or a better hour held goes out at
+// the broadcast's rate.
+func (s *State) mayBegin(d *delivery) bool {
+	w := d.walk
+	switch {
+	case w == nil || d.begun():
+		return true
+	case w.paused:
+		s.stop(d)
+		return false
+	case w.bucket.rate <= 0 || heldReason(d.phase) == "":
+		return true
+	case d.place == 0:
+		d.place = w.bucket.reserve(s.now).UnixMilli()
+	}
+	if at := time.UnixMilli(d.place); at.After(s.now) {
+		s.schedule(d, at)
+		return false
+	}
+	return true
+}
+
+// stop keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
+func (s *State) stop(d *delivery) {
+	if !d.stopped && (!d.parked || d.due.After(s.now)) {
+		s.schedule(d, s.now)
+		s.park(d)
+	}
+	d.stopped = true
+	s.schedule(d, d.expires())
+}
+
+// letGo goes on with what a pause stopped, a slice each time that time passes.
+func (s *State) letGo(w *walk) {
+	for _, d := range s.deliveries { // the heap orders them
+		if d.walk == w && d.stopped {
+			d.stopped = false
+			s.readyNow(d)
+			s.schedule(d, s.now)
+		}
+	}
+}
+
+// walkFact takes a fact about a delivery of a broadcast that is not held; false: it is not one. What waits
+// compactly may have been dealt with before a restart.
+func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
+	w := s.walks[ev.GetNotificationId()]
+	if w == nil || ev.GetUserId() == "" || !id.Time().Equal(w.id.Time()) {
+		return false
+	}
+	if w.waitsFor(ev.GetUserId()) {
+		unproven := ev.GetDeliveryRead() != nil && !domain.ProvenRead(ev) // nothing was tried yet: it can't have been read
+		pushTook := ev.GetDeliverySent() != nil && ev.GetDeliverySent().GetChannel() != domain.ChannelSocket
+		if (ev.GetDeliveryDelivered() != nil || pushTook) && s.goesToAll(w.acc) { // its other channels are still to be dealt with
+			if leg := s.legOf(s.materialize(w, ev.GetUserId()), ev); leg != nil {
+				s.settle(leg)
+			}
+			return true
+		}
+		if status, ok := domain.StatusOf(ev); ok && !status.Pending() && (status != domain.Sent || pushTook) && !unproven {
+			w.forget(ev.GetUserId())
+			w.dealtWith(ev.GetUserId(), id.Hash())
+			s.put(Unpark{ID: w.idOf(ev.GetUserId())})
+		}
+		return true
+	}
+	if !w.passed(ev.GetUserId()) {
+		if w.replay == nil {
+			w.replay = map[domain.DeliveryHash]replayed{}
+		}
+		keepReplayed(w.replay, id.Hash(), ev)
+		if _, kept := w.replay[id.Hash()]; kept {
+			w.tell(ev.GetUserId())
+		}
+		return true
+	}
+	return false
+}
+
+// dealtWith: the walk will come to this user (again, after a restart) and must pass him over.
+func (w *walk) dealtWith(user string, hash domain.DeliveryHash) {
+	if w.passed(user) {
+		return
+	}
+	if w.replay == nil {
+		w.replay = map[domain.DeliveryHash]replayed{}
+	}
+	w.replay[hash] = replayed{settled: true, ended: true, note: w.note(), user: user, at: w.id.Time()}
+	w.tell(user)
+}
+
+func (s *State) replayedOf(w *walk, hash domain.DeliveryHash) (replayed, bool) {
+	if r, ok := w.replay[hash]; ok {
+		return r, true
+	}
+	r, ok := s.replay[hash]
+	return r, ok && r.at.Equal(w.id.Time())
+}
+
+// walkReplayed takes up a user of whom facts told before the walk came here (again).
+func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.DeliveryHash, r replayed) {
+	open := !r.settled || !r.ended && !w.ending && s.goesToAll(w.acc)
+	if !open || w.waitsFor(user) || s.deliveries[hash] != nil {
+		return
+	}
+	id := domain.NewDeliveryID(w.id.Time(), hash)
+	if w.ending {
+		reason := domain.ReasonTTL
+		if r.socketSent {
+			reason = domain.ReasonUnacknowledged
+		}
+		s.emitFor(w, user, id, w.endFact(reason))
+		return
+	}
+	d := s.openDelivery(w, sl, user, id)
+	d.attempt, d.socketTook = r.attempt, r.socketSent
+	s.settleChannels(d)
+	if d.all {
+		s.takeUpLegs(d, r)
+		return
+	}
+	if r.socketSent && d.usesSocket() {
+		d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
+		s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
+		return
+	}
+	s.advance(d)
+}
+
+// eraseWaiting ends what a user who is forgotten waits for in broadcasts.
+func (s *State) eraseWaiting(user string) {
+	for _, w := range s.order {
+		if !w.waitsFor(user) {
+			continue
+		}
+		id := w.idOf(user)
+		w.forget(user)
+		w.dealtWith(user, id.Hash())
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}}})
+		s.put(Unpark{ID: id})
+	}
+}

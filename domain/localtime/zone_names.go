@@ -1,0 +1,41 @@
+package localtime
+
+import (
+	_ "embed"
+	"strings"
+	"sync"
+)
+
+const maxTimezoneBytes = 64
+
+// badTimezone is why a name is refused.
+const badTimezone = nameError(`is not a time zone of the IANA database such as "Africa/Cairo"`)
+
+type nameError string
+
+func (e nameError) Error() string { return string(e) }
+
+// The names of the IANA time zone database as Go 1.26 carries it. Names rather than rules: loading a
+// zone reads files, and only the role that works with it may do so. A zone that is made later is refused
+// until the list is made anew (one or two a year are):
+//
+//	unzip -Z1 $(go env GOROOT)/lib/time/zoneinfo.zip | grep -v '/$' | LC_ALL=C sort > timezones.txt
+//
+//go:embed timezones.txt
+var timezoneList string
+
+var timezones = sync.OnceValue(func() map[string]struct{} {
+	names := map[string]struct{}{}
+	for name := range strings.Lines(timezoneList) {
+		names[strings.TrimSpace(name)] = struct{}{}
+	}
+	return names
+})
+
+// CheckZone returns a zone's name as it came, or says why a record may not name it.
+func CheckZone(s string) (string, error) {
+	if _, ok := timezones()[s]; !ok || len(s) > maxTimezoneBytes {
+		return "", badTimezone
+	}
+	return s, nil
+}

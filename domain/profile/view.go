@@ -1,0 +1,143 @@
+package profile
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// View reads single fields of a user as [decide.State] holds it: an encoded whisperv1.Profile. A walk over
+// all users asks a few things of each, and must neither decode nor allocate for them. The strings share the
+// encoded one's memory. The zero value is a user without a profile.
+type View string
+
+// Field numbers of whisper.v1.Profile, for [View.Field] and [View.Number].
+const (
+	fieldLocale      = 1
+	fieldTimezone    = 2
+	fieldAttributes  = 3
+	fieldPreferences = 4
+	fieldQuietHours  = 5
+	fieldEndpoints   = 6
+	FieldChanges     = 7
+	FieldCreated     = 30
+	fieldReading     = 20
+	FieldReleases    = 31
+)
+
+// Locale is the canonical name of the user's language and region, or "".
+func (v View) Locale() string { return v.Field(fieldLocale) }
+
+// Timezone is a name of the IANA database, or "".
+func (v View) Timezone() string { return v.Field(fieldTimezone) }
+
+// Attributes is a JSON object, or "".
+func (v View) Attributes() string { return v.Field(fieldAttributes) }
+
+// Preferences is a JSON object, or "".
+func (v View) Preferences() string { return v.Field(fieldPreferences) }
+
+// QuietHours is a JSON object, or "": see [ReadQuiet].
+func (v View) QuietHours() string { return v.Field(fieldQuietHours) }
+
+// Reading is when the user reads: see [AddRead].
+func (v View) Reading() string { return v.Field(fieldReading) }
+
+// reachable: there is an endpoint at all.
+func (v View) Reachable() bool { return v.Field(fieldEndpoints) != "" }
+
+// Number is the value of a field that is a varint; 0 where there is none.
+func (v View) Number(number protowire.Number) int64 {
+	rest := string(v)
+	for rest != "" {
+		tag, n := Uvarint(rest)
+		if n <= 0 {
+			return 0
+		}
+		rest = rest[n:]
+		at, kind := protowire.DecodeTag(tag)
+		if at > number {
+			return 0
+		}
+		value, n := Uvarint(rest)
+		if n <= 0 {
+			return 0
+		}
+		rest = rest[n:]
+		switch {
+		case kind == protowire.VarintType && at == number:
+			return int64(value)
+		case kind == protowire.VarintType:
+		case value > uint64(len(rest)):
+			return 0
+		default:
+			rest = rest[value:]
+		}
+	}
+	return 0
+}
+
+// Field is the value of the first field with this number, which has the wire type of bytes; "" where there
+// is none, or where the profile can't be read: like the empty value, it is a user of whom nothing is known.
+// Fields are encoded in the order of their numbers.
+func (v View) Field(number protowire.Number) string {
+	rest := string(v)
+	for rest != "" {
+		tag, n := Uvarint(rest)
+		if n <= 0 {
+			return ""
+		}
+		rest = rest[n:]
+		at, kind := protowire.DecodeTag(tag)
+		if at > number {
+			return ""
+		}
+		size, n := Uvarint(rest)
+		if n <= 0 {
+			return ""
+		}
+		rest = rest[n:]
+		if kind != protowire.BytesType {
+			continue // a varint, which has been read over
+		}
+		if size > uint64(len(rest)) {
+			return ""
+		}
+		if at == number {
+			return rest[:size]
+		}
+		rest = rest[size:]
+	}
+	return ""
+}
+
+// Uvarint is binary.Uvarint of a string.
+func Uvarint(s string) (value uint64, n int) {
+	for i := range min(len(s), binary.MaxVarintLen64) {
+		b := s[i]
+		value |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return value, i + 1
+		}
+	}
+	return 0, 0
+}
+
+// Channels are those of the user's endpoints, each once.
+func (v View) Channels() []string {
+	p := &whisperv1.Profile{}
+	if v == "" || proto.Unmarshal([]byte(v), p) != nil {
+		return []string{}
+	}
+	all := []string{}
+	for _, e := range p.GetEndpoints() {
+		if !slices.Contains(all, e.GetChannel()) {
+			all = append(all, e.GetChannel())
+		}
+	}
+	return all
+}
