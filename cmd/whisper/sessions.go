@@ -180,17 +180,15 @@ func (c *sessionsCmd) firstPages(ctx context.Context, doors []opsDoor) []pageAns
 
 // rest prints a node's pages, of which the first is here already.
 func (c *sessionsCmd) rest(ctx context.Context, door opsDoor, answer pageAnswer, printer *sessionPrinter) error {
-	for {
-		if answer.err != nil {
-			return answer.err
-		}
+	for answer.err == nil {
 		page := answer.page
 		printer.print(page)
 		if page.Next == "" || printer.full || printer.err != nil {
-			return nil
+			break
 		}
 		answer.page, answer.err = c.page(ctx, door, page.Next)
 	}
+	return answer.err
 }
 
 // pageTimeout bounds one question to one node.
