@@ -41,6 +41,8 @@ type chunk struct {
 	// lastMs is the time of its last record; gaps are what the log had lost before it.
 	lastMs int64
 	gaps   []gap
+	// begins is its first record, where one was missing before it or it is the first of its feed; else none.
+	begins struct{ offset, ms int64 }
 	// done is called once: when the chunk is in Postgres, or was dropped.
 	done func()
 }
@@ -81,7 +83,7 @@ func split(chunks []*chunk) (a, b []*chunk) {
 		if half == len(c.facts) {
 			return append(a, c), append(b, chunks[i+1:]...)
 		}
-		head := &chunk{src: c.src, gaps: c.gaps, facts: c.facts[:half], next: c.facts[half].rec.Offset, done: func() {}}
+		head := &chunk{src: c.src, gaps: c.gaps, begins: c.begins, facts: c.facts[:half], next: c.facts[half].rec.Offset, done: func() {}}
 		tail := &chunk{src: c.src, facts: c.facts[half:], next: c.next, lastMs: c.lastMs, done: c.done}
 		return append(a, head), append(append(b, tail), chunks[i+1:]...)
 	}

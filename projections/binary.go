@@ -167,3 +167,6 @@ func readTime(b []byte) int64 {
 	}
 	return readInt8(b) + pgEpochUS
 }
+
+// readDay is days since 1970.
+func readDay(b []byte) int32 { return readInt4(b) + pgEpochDays }

@@ -33,6 +33,7 @@ type feed struct {
 	deadLetter func(ctx context.Context, rec *kgo.Record, reason error) error
 
 	next    int64 // behind the last record that was handled
+	begun   bool  // the first record was handled
 	gaps    []gap // before it, and not handed over yet
 	gone    atomic.Bool
 	closed  func()         // nil: nobody wants to know
@@ -62,6 +63,10 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 		}
 		f.gaps = append(f.gaps, gaps...)
 	}
+	var begins *kgo.Record
+	if !f.begun || len(f.gaps) > 0 {
+		f.begun, begins = true, records[0]
+	}
 	facts := make([]fact, 0, len(records))
 	for _, rec := range records {
 		if rec.Offset < f.next {
@@ -87,7 +92,7 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 		return nil
 	}
 	f.next = next
-	return f.put(ctx, facts, next, records[len(records)-1].Timestamp.UnixMilli())
+	return f.put(ctx, facts, next, records[len(records)-1].Timestamp.UnixMilli(), begins)
 }
 
 // Passed implements consumers.Passer: the checkpoint moves past offsets that hold no record.
@@ -96,10 +101,10 @@ func (f *feed) Passed(ctx context.Context, next int64) error {
 		return nil
 	}
 	f.next = next
-	return f.put(ctx, nil, next, 0)
+	return f.put(ctx, nil, next, 0, nil)
 }
 
-func (f *feed) put(ctx context.Context, facts []fact, next, lastMs int64) error {
+func (f *feed) put(ctx context.Context, facts []fact, next, lastMs int64, begins *kgo.Record) error {
 	weight := min(max(int64(len(facts)), 1), f.size)
 	if err := f.room.Acquire(ctx, weight); err != nil {
 		return err
@@ -109,7 +114,11 @@ func (f *feed) put(ctx context.Context, facts []fact, next, lastMs int64) error 
 		f.room.Release(weight)
 		f.pending.Done()
 	}
-	if err := f.writer.put(ctx, &chunk{src: f.src, facts: facts, next: next, lastMs: lastMs, gaps: f.gaps, done: done}); err != nil {
+	c := &chunk{src: f.src, facts: facts, next: next, lastMs: lastMs, gaps: f.gaps, done: done}
+	if begins != nil {
+		c.begins.offset, c.begins.ms = begins.Offset, begins.Timestamp.UnixMilli()
+	}
+	if err := f.writer.put(ctx, c); err != nil {
 		done()
 		return err
 	}

@@ -80,7 +80,7 @@ func New(cfg Config) (*Projector, error) {
 }
 
 // spareConns of a pool are for what goes on beside the writers: days, the watch, and asking whom somebody waits for.
-const spareConns = 4
+const spareConns = 5
 
 // What a broker gathers for one fetch, and for how long: facts are written to Postgres in batches, so nobody waits
 // for a single one, and what a fetch costs, it costs by the request.
@@ -140,6 +140,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		g.Go(func() error { return w.run(writing) })
 	}
 	g.Go(func() error { return p.maintain(ctx) })
+	g.Go(func() error { return p.balance(ctx) })
 	g.Go(func() error { return p.watching(ctx) })
 	g.Go(func() error {
 		defer stopWriting()
@@ -353,6 +354,24 @@ func (p *Projector) Lag(ctx context.Context) (int64, error) {
 
 // maintainEvery is how often days are made and dropped, and counts merged.
 const maintainEvery = 10 * time.Minute
+
+// balanceEvery is how often balances are added up: what is there until then is what `conservation` looks at.
+const balanceEvery = time.Minute
+
+func (p *Projector) balance(ctx context.Context) error {
+	tick := time.NewTicker(balanceEvery)
+	defer tick.Stop()
+	for {
+		if err := p.store.mergeBalances(ctx); err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
+			p.cfg.Logger.Warn("add up what is missing of notifications", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
 
 // maintain makes tomorrow's tables before they are needed, drops what is too old and merges counts. What it can't do
 // now it does later; writing goes on without it.

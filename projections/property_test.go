@@ -124,7 +124,7 @@ func newFolder(t *testing.T) *folder {
 }
 
 func (f *folder) empty(t *rapid.T) {
-	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards"} {
+	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days", "broadcast_shards"} {
 		if _, err := f.st.pool.Exec(f.t.Context(), "DELETE FROM whisper."+table); err != nil {
 			t.Fatal(err)
 		}

@@ -218,7 +218,7 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips", "template_stat_shards"} {
+	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips", "template_stat_shards", "notification_balances"} {
 		if _, err := tx.Exec(ctx, r.old.sql("DELETE FROM $."+table+" WHERE day <> ALL ($1::date[])"), days); err != nil {
 			return err
 		}

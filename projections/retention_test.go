@@ -307,8 +307,10 @@ func TestWhatTheLogLostIsInGaps(t *testing.T) {
 	execSQL(t, db, fmt.Sprintf("INSERT INTO whisper.checkpoints VALUES ('whisper.events', %d, 2)", last.Partition))
 	r := start(t, config(l, db))
 	caughtUp(t, l, db)
-	const gaps = `SELECT topic || ' ' || from_offset || ' ' || to_offset FROM whisper.gaps ORDER BY 1`
-	if got := queryTexts(t, db, gaps); strings.Join(got, ", ") != "whisper.events 2 6" {
+	// With whether it is known when what they lack was written.
+	const gaps = `SELECT topic || ' ' || from_offset || ' ' || to_offset || CASE WHEN since IS NULL THEN '' ELSE ' since' END || CASE WHEN until IS NULL THEN '' ELSE ' until' END
+		FROM whisper.gaps ORDER BY 1`
+	if got := queryTexts(t, db, gaps); strings.Join(got, ", ") != "whisper.events 2 6 until" {
 		t.Errorf("gaps %v", got)
 	}
 	r.stop()
@@ -320,10 +322,11 @@ func TestWhatTheLogLostIsInGaps(t *testing.T) {
 	t.Cleanup(st.close)
 	c := chunkOf(t, &source{topic: last.Topic, partition: last.Partition, at: 10}, 14, 15)
 	c.gaps = []gap{{10, 14}}
+	c.begins.offset, c.begins.ms = 14, now.UnixMilli()
 	if err := st.write(t.Context(), []*chunk{c}, false); err != nil {
 		t.Fatal(err)
 	}
-	if got := queryTexts(t, db, gaps); len(got) != 2 || got[0] != "whisper.events 10 14" {
+	if got := queryTexts(t, db, gaps); len(got) != 2 || got[0] != "whisper.events 10 14 since until" {
 		t.Errorf("gaps %v", got)
 	}
 	put(8)

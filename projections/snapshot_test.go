@@ -160,7 +160,7 @@ func (l *liveLog) pages(t testing.TB, db string) pages {
 		topics, ids, from, to = append(topics, src.topic), append(ids, src.partition), append(from, l.offset), append(to, l.offset+1)
 	}
 	var p pages
-	p.checkpoints = explain(moveCheckpoints, topics, ids, from, to)
+	p.checkpoints = explain(moveCheckpoints, topics, ids, from, to, make([]*time.Time, len(topics)))
 	locked := make([]int32, 24)
 	for i := range locked {
 		locked[i] = int32(i)

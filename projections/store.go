@@ -209,9 +209,9 @@ func (s *store) begin(ctx context.Context, topic string, partition int32, at int
 func (s *store) skip(ctx context.Context, topic string, partition int32, from, to int64) error {
 	_, err := s.pool.Exec(ctx, s.sql(`
 		WITH moved AS (
-			UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3 RETURNING topic
+			UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3 RETURNING record_at
 		)
-		INSERT INTO $.gaps (topic, partition, from_offset, to_offset) SELECT $1, $2, $3, $4 FROM moved ON CONFLICT DO NOTHING`), topic, partition, from, to)
+		INSERT INTO $.gaps (topic, partition, from_offset, to_offset, since) SELECT $1, $2, $3, $4, record_at FROM moved ON CONFLICT DO NOTHING`), topic, partition, from, to)
 	if err != nil {
 		return fmt.Errorf("move the checkpoint of %s/%d: %w", topic, partition, err)
 	}

@@ -116,6 +116,9 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 			f[9+i].time(us)
 		}
 	}
+	if err := t.balanceBroadcasts(ctx); err != nil {
+		return err
+	}
 	_, err := t.run(ctx, t.tx, `
 		UPDATE $.broadcast_shards AS b SET state = k.state, settled = k.settled::boolean, audience = k.audience, walked = k.walked, matched = k.matched,
 			segment_errors = k.segment_errors, unwalked = k.unwalked, started_at = k.started_at, walked_at = k.walked_at, progressed_at = k.progressed_at
@@ -124,6 +127,30 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 			AS k(notification_id, partition, state, settled, audience, walked, matched, segment_errors, unwalked, started_at, walked_at, progressed_at, day)
 		WHERE b.notification_id = k.notification_id AND b.partition = k.partition AND b.day = k.day`, cols.params()...)
 	return err
+}
+
+// balanceBroadcasts notes by how much the recipients grow. Whoever writes holds the partition's lock, so nobody else changes its rows meanwhile.
+func (t *transaction) balanceBroadcasts(ctx context.Context) error {
+	cols := arrays(oidText, oidInt4, oidDate)
+	for _, key := range sorted(t.progress, compareCasts) {
+		f := cols.add()
+		f[0].text(key.notificationID)
+		f[1].int4(key.partition)
+		f[2].day(key.day)
+	}
+	res, err := t.run(ctx, t.tx, `
+		SELECT b.notification_id, b.partition, b.day, b.matched FROM unnest($1::text[], $2::int4[], $3::date[]) AS k(notification_id, partition, day)
+		CROSS JOIN LATERAL (
+			SELECT * FROM $.broadcast_shards AS b WHERE b.notification_id = k.notification_id AND b.partition = k.partition AND b.day = k.day OFFSET 0
+		) AS b`, cols.params()...)
+	if err != nil {
+		return err
+	}
+	for _, v := range res.Rows {
+		key := castKey{string(v[0]), readInt4(v[1]), readDay(v[2])}
+		t.balances[balanceKey{key.notificationID, key.day}] += t.progress[key].ev.GetBroadcastProgressed().GetMatched() - readInt8(v[3])
+	}
+	return nil
 }
 
 // writeSpecs makes the rows. One that is there stands: its first fact was written twice.

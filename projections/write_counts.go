@@ -59,8 +59,11 @@ func (t *transaction) writeShards(ctx context.Context) error {
 		f[0].text(key.notificationID)
 		f[1].day(key.day)
 		f[2].int4(key.partition)
+		balance := balanceKey{key.notificationID, key.day}
+		t.balances[balance] -= s.duplicates
 		for i, n := range s.statuses {
 			f[3+i].int8(n)
+			t.balances[balance] -= n
 		}
 		f[3+len(s.statuses)].int8(s.duplicates)
 	}
@@ -106,13 +109,19 @@ func (t *transaction) writeRequests(ctx context.Context) error {
 			f[10].null()
 		}
 	}
-	_, err := t.run(ctx, t.tx, `
+	res, err := t.run(ctx, t.tx, `
 		INSERT INTO $.notification_requests (day, topic, partition, "offset", notification_id, lane, category, template, kind, accepted_at, recipients, template_version)
 		SELECT day, topic, partition, "offset", notification_id, lane, category, template, 'direct', accepted_at, recipients, template_version
 		FROM unnest($1::date[], $2::text[], $3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::int8[], $11::int8[])
 			AS k(day, topic, partition, "offset", notification_id, lane, category, template, accepted_at, recipients, template_version)
-		ON CONFLICT DO NOTHING`, cols.params()...)
-	return err
+		ON CONFLICT DO NOTHING RETURNING notification_id, day, recipients`, cols.params()...)
+	if err != nil {
+		return err
+	}
+	for _, v := range res.Rows { // only what was not there
+		t.balances[balanceKey{string(v[0]), readDay(v[1])}] += readInt8(v[2])
+	}
+	return nil
 }
 
 func (t *transaction) writeStats(ctx context.Context) error {

@@ -1,6 +1,12 @@
--- revision 2
+-- revision 3
 CREATE OR REPLACE VIEW overdue AS
-SELECT d.delivery_id, d.day, d.notification_id, d.user_id, d.lane, d.category, d.status, d.reason, d.channel, d.attempts, d.accepted_at, d.expires_at
+SELECT d.delivery_id, d.day, d.notification_id, d.user_id, d.lane, d.category, d.status, d.reason, d.channel, d.attempts, d.accepted_at, d.expires_at,
+    EXISTS (
+        -- Its end was written up to a day after its time, by whatever was late.
+        SELECT FROM gaps AS g
+        WHERE coalesce(g.until, g.at) >= d.accepted_at AND (g.since IS NULL OR g.since <= d.expires_at + interval '1 day')
+            AND g.partition = (SELECT l.partition FROM timeline AS l WHERE l.delivery_id = d.delivery_id AND l.day = d.day LIMIT 1)
+    ) AS gap
 FROM (
     -- The hours whose counts say that something of them is pending, and of each the minutes: few, so few deliveries are looked at.
     SELECT hour FROM (
@@ -34,3 +40,4 @@ COMMENT ON COLUMN overdue.channel IS 'Channel of the last attempt; null before t
 COMMENT ON COLUMN overdue.attempts IS 'Highest number of an attempt that was answered.';
 COMMENT ON COLUMN overdue.accepted_at IS 'Time of the request.';
 COMMENT ON COLUMN overdue.expires_at IS 'When it should have come to an end.';
+COMMENT ON COLUMN overdue.gap IS 'True: Kafka''s retention removed records of its user''s partition and of that time before the projector read them (see gaps), and its end may have been among them. False: it was not.';
