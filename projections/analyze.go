@@ -20,9 +20,7 @@ func (s *store) analyze(ctx context.Context) error {
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", s.class, int32(lockAnalyze)).Scan(&alone); err != nil || !alone {
 		return err // another projector is at it
 	}
-	defer func() {
-		_, _ = conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockAnalyze))
-	}()
+	defer func() { _ = s.unlock(ctx, conn.Conn(), lockAnalyze) }()
 	for _, t := range dailyTables {
 		var due bool
 		err := conn.QueryRow(ctx, `SELECT coalesce(max(last_analyze), '-infinity') < now() - interval '6 hours' FROM pg_stat_user_tables WHERE relid = to_regclass($1)`, s.sql("$."+t.name)).Scan(&due)

@@ -92,10 +92,7 @@ func (s *store) mergeBalances(ctx context.Context) (err error) {
 	if !alone {
 		return errElsewhere
 	}
-	defer func() {
-		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockBalance))
-		err = errors.Join(err, unlockErr)
-	}()
+	defer func() { err = errors.Join(err, s.unlock(ctx, conn.Conn(), lockBalance)) }()
 	parts, err := s.parts(ctx, conn, "notification_shards")
 	if err != nil {
 		return err

@@ -114,6 +114,35 @@ func TestDaysFromBeforeBalancesAreCounted(t *testing.T) {
 	}
 }
 
+// TestDaysAreCountedAfterARebuild, since one of the version before keeps no balances.
+func TestDaysAreCountedAfterARebuild(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	short := tell("short", "mona", now, 1)
+	short.recipients = 3
+	f.writeAll(short.accepted())
+	merge := func() {
+		t.Helper()
+		if err := f.st.mergeBalances(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	merge()
+	f.exec("INSERT INTO whisper.notification_balances SELECT 'whole', day, 2 FROM whisper.notification_balances; UPDATE whisper.notification_balances SET balance = 0 WHERE notification_id = 'short'")
+	merge()
+	if got := f.texts(conservationSQL); len(got) > 0 {
+		t.Fatalf("the balances are right before: %q", got)
+	}
+	f.exec("DELETE FROM whisper.checkpoints") // as a rebuild's last transaction
+	merge()
+	if got, want := f.texts(conservationSQL), f.texts(conservationFullSQL); len(want) != 1 || !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := f.texts("SELECT notification_id FROM whisper.notification_balances ORDER BY 1"); len(got) != 1 || got[0] != "short" {
+		t.Errorf("balances are kept of %q", got)
+	}
+}
+
 // TestARequestAndItsDeliveriesTogetherKeepNothing: what most transactions write adds up by itself.
 func TestARequestAndItsDeliveriesTogetherKeepNothing(t *testing.T) {
 	t.Parallel()

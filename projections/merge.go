@@ -38,10 +38,7 @@ func (s *store) mergeStats(ctx context.Context, before time.Time) (merged int64,
 	if !alone {
 		return 0, errElsewhere
 	}
-	defer func() {
-		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockMerge))
-		err = errors.Join(err, unlockErr)
-	}()
+	defer func() { err = errors.Join(err, s.unlock(ctx, conn.Conn(), lockMerge)) }()
 	parts, err := s.parts(ctx, conn, "delivery_stat_shards")
 	if err != nil {
 		return 0, err

@@ -48,10 +48,7 @@ func (r *rebuild) trySwap(ctx context.Context) (err error) {
 		if _, err := r.lock.Exec(ctx, "SELECT pg_advisory_lock($1, $2)", r.old.class, lock); err != nil {
 			return fmt.Errorf("make projectors wait: %w", err)
 		}
-		defer func() {
-			_, unlockErr := r.lock.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", r.old.class, lock)
-			err = errors.Join(err, unlockErr)
-		}()
+		defer func() { err = errors.Join(err, r.old.unlock(ctx, r.lock, lock)) }()
 	}
 	served, err := r.served(ctx)
 	if err != nil {

@@ -124,10 +124,7 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 	if !alone {
 		return errElsewhere
 	}
-	defer func() {
-		_, unlockErr := conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1, $2)", s.class, int32(lockDrop))
-		err = errors.Join(err, unlockErr)
-	}()
+	defer func() { err = errors.Join(err, s.unlock(ctx, conn.Conn(), lockDrop)) }()
 	old, err := s.oldDays(ctx, conn, before)
 	if err != nil {
 		return err

@@ -85,10 +85,27 @@ func TestAPostgresThatWasStoppedCountsAsAway(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(60 * time.Second): // it takes 10 s; the handover to the group included
+	case <-time.After(5 * time.Minute): // it takes some 20 s on a machine with nothing else to do
 		t.Error("it does not end while Postgres says nothing")
 		resume()
 		<-ended
+	}
+}
+
+// TestAPoolDoesNotAskForLong whether a connection lives: closing it waits for the answer, which a Postgres that was stopped does not give.
+func TestAPoolDoesNotAskForLong(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]time.Duration{
+		"postgres://localhost/whisper":                      connectTimeout,
+		"postgres://localhost/whisper?pool_ping_timeout=2s": 2 * time.Second,
+	} {
+		cfg, err := poolConfig(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.PingTimeout != want {
+			t.Errorf("%s: it asks for %s, want %s", url, cfg.PingTimeout, want)
+		}
 	}
 }
 

@@ -117,6 +117,11 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}
+	// The pool asks a connection that was idle whether it lives; without a bound of its own it goes on asking for a minute after
+	// whoever wanted the connection has left, and closing the pool waits for that.
+	if cfg.PingTimeout == 0 {
+		cfg.PingTimeout = connectTimeout
+	}
 	return cfg, nil
 }
 
@@ -138,6 +143,15 @@ func (s *store) stripe(locked []int32) int32 {
 }
 
 func (s *store) close() { s.pool.Close() }
+
+// unlock gives a session's advisory lock back, also when ctx is over. A Postgres that does not answer is not waited for: the connection
+// is closed then, and the lock ends with it.
+func (s *store) unlock(ctx context.Context, conn *pgx.Conn, lock int32) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	defer cancel()
+	_, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1, $2)", s.class, lock)
+	return err
+}
 
 // sql puts the schema in front of the names that are marked with a dollar and a dot: $.deliveries.
 func (s *store) sql(text string) string { return inSchema(s.schema, text) }

@@ -40,7 +40,11 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		defer cancel()
+		_ = tx.Rollback(ctx)
+	}()
 	defer s.tellBlockers(ctx, tx.Conn(), "write")()
 	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, templates: map[templateKey]int64{}, balances: balances{}, skips: map[skipKey]int64{}}
 	if err := t.claim(ctx, chunks); err != nil {

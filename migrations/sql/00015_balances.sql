@@ -46,6 +46,17 @@ CREATE TRIGGER balances_of_new_broadcasts AFTER INSERT ON broadcast_shards REFER
 CREATE TRIGGER balances_of_broadcasts AFTER UPDATE ON broadcast_shards REFERENCING NEW TABLE AS added OLD TABLE AS removed
     FOR EACH STATEMENT WHEN (current_setting('whisper.balances', true) IS DISTINCT FROM 'kept') EXECUTE FUNCTION keep_balances();
 
+-- A rebuild puts all checkpoints in the place of others; one of the version before brings no balances along. So the days are counted once more.
+-- +goose StatementBegin
+CREATE FUNCTION count_balances_anew() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('DELETE FROM %I.balanced_days', TG_TABLE_SCHEMA);
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION count_balances_anew IS 'Has the next projector that adds balances up count every day.';
+CREATE TRIGGER balances_of_a_rebuild AFTER DELETE ON checkpoints FOR EACH STATEMENT EXECUTE FUNCTION count_balances_anew();
+
 -- When what a gap lacks was written: between the last record that was read before it and the first one after it.
 ALTER TABLE checkpoints ADD COLUMN record_at timestamptz;
 COMMENT ON COLUMN checkpoints.record_at IS 'Kafka''s time of a record before next_offset, the last one as far as it is known.';
