@@ -202,7 +202,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		default:
 		}
 		if ctx.Err() != nil || fetches.IsClientClosed() {
-			return nil //nolint:nilerr // a stop is not an error
+			return nil // a stop is not an error
 		}
 		if !interrupted || !errors.Is(fetches.Err0(), context.Canceled) {
 			if err := fatalFetch(fetches, r.cfg); err != nil {

@@ -69,7 +69,7 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
 	_ = resp.Body.Close()
-	if _, err := in.ReadByte(); err != io.EOF { //nolint:errorlint // ReadByte gives it as it is
+	if _, err := in.ReadByte(); err != io.EOF { // ReadByte gives it as it is
 		t.Errorf("the connection stayed open: %v", err)
 	}
 }

@@ -128,7 +128,7 @@ func (r *recalls) read(ctx context.Context, p *partition, notes map[string]recal
 	b.logged = b.began
 	err := b.run(ctx)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the partition goes, or the process does
+		return nil // the partition goes, or the process does
 	}
 	return err
 }

@@ -83,9 +83,9 @@ func (f *feed) result() error {
 	return nil
 }
 
-func (f *feed) owe(n int) {
+func (f *feed) owe() {
 	f.mu.Lock()
-	f.owed += n
+	f.owed++
 	f.mu.Unlock()
 }
 
@@ -133,7 +133,7 @@ func (r *receipt) write(ctx context.Context, n int, next func(i int) *kgo.Record
 				r.done(err)
 			}
 		}
-		r.feed.owe(1)
+		r.feed.owe()
 		r.feed.out.publisher.Publish(ctx, rec, done)
 	}
 }
@@ -152,14 +152,14 @@ func (r *receipt) room(ctx context.Context, cost int64) bool {
 // refusePart sends what of the record was not taken to the dead letters, besides what write writes; it counts among
 // write's records, of which there must be one more.
 func (r *receipt) refusePart(ctx context.Context, rest []byte, fields []string, reason *record.Invalid) {
-	r.feed.owe(1)
+	r.feed.owe()
 	r.feed.out.dead.PutPart(ctx, r.rec, rest, fields, &consumers.Reason{Word: reason.Word, Err: reason}, r.done)
 }
 
 // refuse sends the record to the dead letters.
 func (r *receipt) refuse(ctx context.Context, reason error) {
 	r.left.Store(1)
-	r.feed.owe(1)
+	r.feed.owe()
 	var invalid *record.Invalid
 	if errors.As(reason, &invalid) {
 		reason = &consumers.Reason{Word: invalid.Word, Err: reason}
@@ -196,7 +196,7 @@ func (r *receipt) finish() {
 	case reach <= consumers.ReachDelivery:
 		again := &receipt{feed: r.feed, rec: r.rec}
 		again.left.Store(1)
-		r.feed.owe(1)
+		r.feed.owe()
 		// Elsewhere: the publisher, which calls this, must not wait for itself.
 		go r.feed.out.dead.Put(context.Background(), r.rec, &consumers.Reason{Word: "too_large", Err: failure}, again.done)
 	default:

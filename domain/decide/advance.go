@@ -70,7 +70,7 @@ func (s *State) exhausted(d *delivery) {
 		return
 	case s.owesPush(d): // its turn was given to a socket that nobody answers at
 		d.dropSockets()
-		d.step, _ = d.pushStep()
+		d.step = d.pushStep()
 		s.backoff(d, later(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
 		return
 	case d.usesSocket():
@@ -79,7 +79,7 @@ func (s *State) exhausted(d *delivery) {
 	}
 	if d.attempt == 0 && !d.lacking && d.walk == nil { // a broadcast is for the users that there are
 		d.lacking, d.phase = true, whisperv1.Phase_PHASE_BACKOFF
-		d.step, _ = d.pushStep()
+		d.step = d.pushStep()
 		s.schedule(d, s.now.Add(s.policy.EndpointWait))
 		return
 	}

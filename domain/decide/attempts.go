@@ -30,14 +30,14 @@ func (d *delivery) dropSockets() {
 	d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return !w.push() })
 }
 
-// pushStep is where the first push channel stands; ok is false where there is none.
-func (d *delivery) pushStep() (step int32, ok bool) {
+// pushStep is where the first push channel stands; 0 where there is none.
+func (d *delivery) pushStep() int32 {
 	for i, c := range d.channels() {
 		if c != domain.ChannelSocket && !d.denied.Has(c) {
-			return int32(i), true
+			return int32(i)
 		}
 	}
-	return 0, false
+	return 0
 }
 
 func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
@@ -193,7 +193,7 @@ func (s *State) answerOverdue(d *delivery) {
 func (s *State) awaitPushes(d *delivery) {
 	d.dropSockets()
 	d.phase = whisperv1.Phase_PHASE_SENDING
-	d.step, _ = d.pushStep()
+	d.step = d.pushStep()
 	s.schedule(d, d.expires())
 	s.park(d)
 }

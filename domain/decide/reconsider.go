@@ -69,7 +69,7 @@ func (s *State) pushInstead(d *delivery, endpoint bool) {
 	if d.stopped || !away && !again || d.pushAfter.After(s.now) || !s.owesPush(d) {
 		return
 	}
-	d.step, _ = d.pushStep()
+	d.step = d.pushStep()
 	d.tries = 0
 	s.advance(d)
 }

@@ -141,11 +141,11 @@ func (p *parser) tag(t token, name, args string) (n node, err error) {
 	}
 	switch name {
 	case "if", "unless":
-		n, err = p.branches(t, name)
+		n, err = p.branches(name)
 	case "case":
-		n, err = p.choice(t)
+		n, err = p.choice()
 	case "for":
-		n, err = p.loop(t)
+		n, err = p.loop()
 	case "assign":
 		n, err = p.assign()
 	case "capture":
@@ -196,7 +196,7 @@ func (p *parser) inside(ends ...string) ([]node, token, error) {
 	return body, end, err
 }
 
-func (p *parser) branches(t token, name string) (node, error) {
+func (p *parser) branches(name string) (node, error) {
 	n := &branchNode{}
 	b := branch{not: name == "unless"}
 	for {
@@ -225,7 +225,7 @@ func (p *parser) branches(t token, name string) (node, error) {
 	}
 }
 
-func (p *parser) choice(t token) (node, error) {
+func (p *parser) choice() (node, error) {
 	subject, err := p.operand()
 	if err == nil {
 		err = p.end()
@@ -277,7 +277,7 @@ func (p *parser) choices(source string) ([]operand, error) {
 	}
 }
 
-func (p *parser) loop(t token) (node, error) {
+func (p *parser) loop() (node, error) {
 	n := &loopNode{}
 	name, in := p.take(), p.take()
 	if name.kind != 'a' || !in.word("in") {
