@@ -104,6 +104,9 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 // Addr is where it listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
+// Close lets the address go, where Run is not to follow.
+func (s *Server) Close() error { return s.listener.Close() }
+
 // Handle adds a route, also while it runs.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 

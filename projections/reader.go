@@ -171,6 +171,16 @@ func (r *Reader) Timeline(ctx context.Context, id domain.DeliveryID) ([]Fact, er
 		ORDER BY at, topic, partition, "offset"`, id.String(), dayTime(dayOf(id)).Format(time.DateOnly))
 }
 
+// AcceptedAt is when the first request under a notification's id was accepted, of those that the tables hold; zero where they know of none.
+func (r *Reader) AcceptedAt(ctx context.Context, notification string) (time.Time, error) {
+	type row struct{ At *time.Time }
+	rows, err := collect[row](ctx, r, "time of a notification", "SELECT accepted_at FROM whisper.notifications WHERE notification_id = $1::text", notification)
+	if err != nil || len(rows) == 0 || rows[0].At == nil {
+		return time.Time{}, err
+	}
+	return *rows[0].At, nil
+}
+
 // StatusCount is how many deliveries stand at a status.
 type StatusCount struct {
 	Status string `json:"status"`

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -99,14 +100,8 @@ func (c *devCmd) Run(ctx context.Context, p *process) error {
 		return err
 	}
 	c.warnOfStrangers(log)
-	// Taken before anything starts, so that a busy port is told at once.
-	sockets, err := listenSockets(ctx, c.Listen)
+	sockets, server, err := c.takePorts(ctx, log)
 	if err != nil {
-		return err
-	}
-	server, err := c.listenOps(ctx, log)
-	if err != nil {
-		_ = sockets.Close()
 		return err
 	}
 	d := &dev{cmd: c, p: p, secret: secret, role: role{topology: c.topology(), server: server, log: log, now: p.now}}
@@ -161,38 +156,33 @@ func inUse(err error, flag string) error {
 	return err
 }
 
-func listenSockets(ctx context.Context, addr string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("sockets: %s is in use: stop what listens there (another `whisper dev`?), or choose another address (--listen)", addr)
-	}
+// takePorts takes those of the sockets and of the operations server before anything starts, and looks whether those of Kafka and Postgres are
+// free, which come later. Every busy port is told at once.
+func (c *devCmd) takePorts(ctx context.Context, log *slog.Logger) (net.Listener, *ops.Server, error) {
+	var sockets, kafka, postgres net.Listener
+	var server *ops.Server
+	_, err := allPorts(
+		func() (l io.Closer, err error) {
+			sockets, err = takePort(ctx, "sockets", c.Listen, "--listen")
+			return sockets, err
+		},
+		func() (l io.Closer, err error) { server, err = ops.Listen(ctx, c.Ops.config(log)); return server, err },
+		func() (l io.Closer, err error) {
+			kafka, err = takePort(ctx, "kafka", c.KafkaListen, "--kafka-listen")
+			return kafka, err
+		},
+		func() (l io.Closer, err error) {
+			err = afterAKilledOne(ctx, func() error {
+				postgres, err = takePort(ctx, "postgres", c.PostgresListen, "--postgres-listen")
+				return err
+			})
+			return postgres, err
+		},
+	)
 	if err != nil {
-		return nil, fmt.Errorf("sockets: %w; choose another address with --listen", err)
+		return nil, nil, err
 	}
-	return l, nil
-}
-
-func (c *devCmd) listenOps(ctx context.Context, log *slog.Logger) (*ops.Server, error) {
-	if err := c.postgresPort(ctx); err != nil {
-		return nil, err
-	}
-	return ops.Listen(ctx, c.Ops.config(log))
-}
-
-// postgresPort looks whether the port is free, since Postgres itself comes last and finds out late.
-func (c *devCmd) postgresPort(ctx context.Context) error {
-	var l net.Listener
-	err := afterAKilledOne(ctx, func() (err error) {
-		l, err = new(net.ListenConfig).Listen(ctx, "tcp", c.PostgresListen)
-		return err
-	})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("postgres: %s is in use: stop what listens there (another `whisper dev`?), or choose another address (--postgres-listen)", c.PostgresListen)
-	}
-	if err != nil {
-		return fmt.Errorf("postgres: %w; choose another address with --postgres-listen", err)
-	}
-	return l.Close()
+	return sockets, server, errors.Join(kafka.Close(), postgres.Close()) // for their servers
 }
 
 // afterAKilledOne tries again for a moment: the Postgres of a `whisper dev` that was killed is still

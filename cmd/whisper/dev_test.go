@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klivvr/whisper/ops"
 	"github.com/klivvr/whisper/projections"
@@ -123,6 +124,13 @@ func TestToolsWorkOnARunningSystem(t *testing.T) {
 	if !strings.Contains(lines(story)[0], "delivery_accepted") || !regexp.MustCompile(`delivery_read .* traceparent=00-`).MatchString(story) {
 		t.Errorf("events:\n%s", story)
 	}
+	at, err := accepted(t, postgres, "n-1")
+	if err != nil || !at.Equal(delivery.AcceptedAt) {
+		t.Errorf("n-1 was accepted at %s, %v", at, err)
+	}
+	if got := whisper(t, nil, "events", "--notification=n-1", kafka, postgres); !strings.Contains(got.stdout, "delivery_read") || got.stderr != "" {
+		t.Errorf("events of a notification: %s%s", got.stdout, got.stderr)
+	}
 	if got := whisper(t, nil, "health", "--url", operations+"/v1/health"); got.code != exitOK {
 		t.Errorf("health: %s", got.stderr)
 	} else if doc := decode[ops.Health](t, got.stdout); len(doc.Nodes) != 1 || doc.Nodes[0].Node != "dev" {
@@ -173,4 +181,14 @@ func TestDevSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func accepted(t *testing.T, postgres, notification string) (time.Time, error) {
+	t.Helper()
+	r, err := projections.OpenReader(t.Context(), strings.TrimPrefix(postgres, "--postgres="))
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer r.Close()
+	return r.AcceptedAt(t.Context(), notification)
 }

@@ -11,30 +11,39 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/ops"
+	"github.com/klivvr/whisper/projections"
 )
 
 type eventsCmd struct {
 	User         string        `placeholder:"ID" help:"Only this user's; reads one partition instead of all."`
-	Notification string        `placeholder:"ID" help:"Only this notification's; reads everything, unless --since or --user says less."`
+	Notification string        `placeholder:"ID" help:"Only this notification's; reads everything, unless --postgres, --since or --user says less."`
 	Delivery     string        `placeholder:"ID" help:"Only this delivery's; reads from its request's time on."`
 	Since        time.Duration `placeholder:"DURATION" help:"Only the last this long, as in 1h."`
 	Follow       bool          `short:"f" help:"Go on with what happens from now on; with --since, what happened before it first."`
 	Contents     bool          `help:"Show titles, bodies and variables too; they are left out by default, since they are people's."`
 	JSON         bool          `name:"json" help:"One JSON object a line."`
+	Postgres     string        `placeholder:"URL" group:"postgres" help:"Tables that say when a notification was accepted: --notification then reads from two hours before it on."`
 	Kafka        kafkaFlags    `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *eventsCmd) Help() string {
-	return `Reads whisper.events, and from whisper.deliveries.* the facts that begin a story. What is there is printed in order of time; what is followed, as it comes. Examples:
+	return `Reads whisper.events, and from whisper.deliveries.* the facts that begin a story. What is there is printed in order of time; what is followed, as it comes. What takes long tells on standard error how far it is.
+
+--notification alone reads the whole log. Say less with --user (one partition), --since, or --postgres (from two hours before it was accepted; all of the log where the tables don't know it or don't answer). Examples:
 
     whisper events --user mona --since 1h
     whisper events --notification pay-8812 --json
+    whisper events --notification pay-8812 --postgres postgres://…
     whisper events --follow`
 }
 
 func (c *eventsCmd) Check() error {
 	errs := []error{c.Kafka.Check()}
+	if c.Postgres != "" {
+		errs = append(errs, postgresFlags{Postgres: c.Postgres}.Check())
+	}
 	if c.Since < 0 {
 		errs = append(errs, fmt.Errorf("since: %s is not a positive duration", c.Since))
 	}
@@ -50,6 +59,9 @@ func (c *eventsCmd) Check() error {
 // partitions, so that memory stays bounded.
 const holdFacts = 200_000
 
+// quietFor is how long a reading takes before it tells how far it is.
+const quietFor = 2 * time.Second
+
 // aheadOfClock is how far a request's time may be ahead of the clock of the broker that gives facts theirs: an hour, and some more.
 const aheadOfClock = 2 * time.Hour
 
@@ -59,8 +71,10 @@ func (c *eventsCmd) Run(ctx context.Context, p *process) error {
 		return err
 	}
 	held, following := []fact{}, false
+	progress := progressLine{what: "events", of: "offsets", w: raw(p.stderr), live: ops.IsTerminal(raw(p.stderr)), now: p.now, quiet: quietFor}
 	print := func(f fact) error { return f.print(p.stdout, c.JSON, c.Contents) }
 	flush := func() error {
+		progress.end()
 		slices.SortStableFunc(held, fact.compare)
 		for _, f := range held {
 			if err := print(f); err != nil {
@@ -70,12 +84,15 @@ func (c *eventsCmd) Run(ctx context.Context, p *process) error {
 		held = held[:0]
 		return nil
 	}
-	s := scan{client: client, topics: factTopics(), only: c.User, follow: c.Follow, caughtUp: func() error {
+	s := scan{client: client, topics: factTopics(), only: c.User, follow: c.Follow, progress: progress.show, caughtUp: func() error {
 		following = c.Follow
 		return flush()
 	}}
-	if c.Since > 0 {
+	switch {
+	case c.Since > 0:
 		s.since = p.now().Add(-c.Since)
+	case c.Notification != "" && c.Postgres != "" && !c.Follow:
+		s.since = c.accepted(ctx, p)
 	}
 	if id, err := domain.ParseDeliveryID(c.Delivery); err == nil && !c.Follow {
 		// The id tells when it was asked for, by a clock that may be ahead; nothing of it is older.
@@ -104,6 +121,24 @@ func (c *eventsCmd) Run(ctx context.Context, p *process) error {
 		}
 		return nil
 	})
+}
+
+// accepted is from when on a notification's facts are read; zero, and a word about it, where the tables can't tell: the log can.
+func (c *eventsCmd) accepted(ctx context.Context, p *process) time.Time {
+	var at time.Time
+	err := postgresFlags{Postgres: c.Postgres}.reading(ctx, func(ctx context.Context, r *projections.Reader) (err error) {
+		at, err = r.AcceptedAt(ctx, c.Notification)
+		return err
+	})
+	switch {
+	case err != nil:
+		_, _ = fmt.Fprintf(p.stderr, "whisper events: Postgres does not say when it was accepted, so the whole log is read: %s\n", distinctLines(err.Error()))
+	case at.IsZero():
+		_, _ = fmt.Fprintf(p.stderr, "whisper events: the tables don't know %q, so the whole log is read\n", c.Notification)
+	default:
+		return at.Add(-aheadOfClock)
+	}
+	return time.Time{}
 }
 
 func factTopics() []string {

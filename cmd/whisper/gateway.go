@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -162,7 +163,7 @@ func (c *gatewayCmd) Run(ctx context.Context, p *process) error {
 		}
 		cfg.OpsAddr = cmp.Or(c.Advertise, advertised(ctx, r.server.Addr(), c.Role.Kafka.Kafka))
 		return gatewayRole(r, cfg)
-	})
+	}, func() (io.Closer, error) { return takePort(ctx, "sockets", c.Sockets.Listen, "--listen") })
 }
 
 func checkAdvertised(addr string) error {

@@ -343,3 +343,59 @@ func TestOneDeliveryIsReadFromItsTimeOn(t *testing.T) {
 		t.Errorf("printed %s", got)
 	}
 }
+
+// TestIntegersOf64BitsAreTextsInEvents, as Protobuf's JSON has them and readers know them; the tables have numbers.
+func TestIntegersOf64BitsAreTextsInEvents(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.story(t)
+	sent := decode[factDoc](t, lines(b.whisper(t, "events", "--user=mona", "--json"))[1])
+	if sent.Detail["latency_us"] != "900" || sent.Detail["attempt"] != float64(1) {
+		t.Errorf("detail %v", sent.Detail)
+	}
+}
+
+// TestEventsReadAllWherePostgresIsAway, and say so.
+func TestEventsReadAllWherePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.story(t)
+	got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "events", "--notification=n-1", "--postgres=postgres://u:p@"+freeAddr(t)+"/x")
+	if got.code != exitOK || len(lines(got.stdout)) != 2 || !strings.Contains(got.stderr, "so the whole log is read") {
+		t.Errorf("exit code %d, %s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
+// TestAScanTellsHowFarItIs: at the end, all of what was there.
+func TestAScanTellsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t)
+	b.story(t)
+	var told [][2]int64
+	s := scan{client: b.client, topics: factTopics(), progress: func(done, total int64) { told = append(told, [2]int64{done, total}) }}
+	if err := s.run(t.Context(), func(*kgo.Record) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) < 2 || told[0] != [2]int64{0, 3} || told[len(told)-1] != [2]int64{3, 3} {
+		t.Errorf("told %v", told)
+	}
+}
+
+// TestAShortReadingTellsNothing of how far it is; a long one does.
+func TestAShortReadingTellsNothing(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	at := time.UnixMilli(1_800_000_000_000)
+	line := progressLine{what: "events", of: "offsets", w: &out, now: func() time.Time { return at }, quiet: quietFor}
+	line.show(0, 10)
+	at = at.Add(quietFor / 2)
+	line.show(5, 10)
+	if out.Len() > 0 {
+		t.Errorf("said %s", out.String())
+	}
+	at = at.Add(quietFor)
+	line.show(8, 10)
+	if !strings.Contains(out.String(), "events: 8 of 10 offsets, 80.0%") {
+		t.Errorf("said %s", out.String())
+	}
+}

@@ -130,7 +130,7 @@ func (c *projectCmd) rebuild(ctx context.Context, p *process) error {
 	if c.DryRun {
 		return c.plan(ctx, p, cfg)
 	}
-	line := progressLine{w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
+	line := progressLine{what: "rebuild", of: "records", w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
 	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.show})
 	line.end()
 	if err != nil {
@@ -158,17 +158,22 @@ func (c *projectCmd) plan(ctx context.Context, p *process, cfg projections.Confi
 
 // progressLine rewrites one line on a terminal; elsewhere it writes a line every ten seconds.
 type progressLine struct {
-	w     io.Writer
-	live  bool
-	now   func() time.Time
-	begun time.Time
-	last  time.Time
+	what, of string
+	quiet    time.Duration // says nothing before
+	w        io.Writer
+	live     bool
+	now      func() time.Time
+	begun    time.Time
+	last     time.Time
 }
 
 func (l *progressLine) show(done, total int64) {
 	now := l.now()
 	if l.begun.IsZero() {
 		l.begun = now
+	}
+	if now.Sub(l.begun) < l.quiet {
+		return
 	}
 	if !l.live && now.Sub(l.last) < 10*time.Second {
 		return
@@ -182,7 +187,7 @@ func (l *progressLine) show(done, total int64) {
 	if seconds := now.Sub(l.begun).Seconds(); seconds > 0 {
 		rate = float64(done) / seconds
 	}
-	text := fmt.Sprintf("rebuild: %d of %d records, %.1f%%, %.0f/s", done, total, percent, rate)
+	text := fmt.Sprintf("%s: %d of %d %s, %.1f%%, %.0f/s", l.what, done, total, l.of, percent, rate)
 	if l.live {
 		_, _ = fmt.Fprintf(l.w, "\r\x1b[K%s", text)
 		return
@@ -191,7 +196,8 @@ func (l *progressLine) show(done, total int64) {
 }
 
 func (l *progressLine) end() {
-	if l.live && !l.begun.IsZero() {
+	if l.live && !l.last.IsZero() {
 		_, _ = fmt.Fprintln(l.w)
+		l.last = time.Time{}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -61,11 +62,17 @@ type role struct {
 
 // run is the life of a process of one role. The operations server answers from the first moment to the
 // last. Kafka is waited for; topics are checked; then the components run until the first signal, and drain.
-func (f roleFlags) run(ctx context.Context, p *process, name string, build func(context.Context, role) ([]component, error)) error {
+// The ports that components take later are looked at first: whatever is busy is told at once.
+func (f roleFlags) run(ctx context.Context, p *process, name string, build func(context.Context, role) ([]component, error), later ...func() (io.Closer, error)) error {
 	log := p.log.With("role", name)
-	server, err := ops.Listen(ctx, f.Ops.config(log))
+	var server *ops.Server
+	own := func() (_ io.Closer, err error) { server, err = ops.Listen(ctx, f.Ops.config(log)); return server, err }
+	taken, err := allPorts(append([]func() (io.Closer, error){own}, later...)...)
 	if err != nil {
 		return err
+	}
+	for _, port := range taken[1:] {
+		_ = port.Close() // its component takes it when it is ready for clients
 	}
 	r := role{client: f.client(name, log), topology: f.Topics.topology(), server: server, log: log, now: p.now}
 	return serving(ctx, server, func(ctx context.Context) error {

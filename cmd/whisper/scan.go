@@ -21,6 +21,8 @@ type scan struct {
 	// since passes over what is older; zero: from the start, or from the end when following.
 	since  time.Time
 	follow bool
+	// progress, where it is set, is told how many of the offsets that were there at the start are read; some may be markers.
+	progress func(done, total int64)
 	// caughtUp, where it is set, is called once everything that was there at the start was handed over.
 	caughtUp func() error
 }
@@ -51,12 +53,16 @@ func (s scan) run(ctx context.Context, sink func(*kgo.Record) error) error {
 		}
 	}
 	cl.AddConsumePartitions(consume)
-	return s.poll(ctx, cl, left, sink)
+	return s.poll(ctx, cl, left, starts, sink)
 }
 
-func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int32]int64, sink func(*kgo.Record) error) error {
-	told := false
+// poll moves at, from where each partition begins, until nothing is left.
+func (s scan) poll(ctx context.Context, cl *kgo.Client, left, at map[string]map[int32]int64, sink func(*kgo.Record) error) error {
+	told, total := false, distance(at, left)
 	for {
+		if s.progress != nil && !told {
+			s.progress(total-distance(at, left), total)
+		}
 		if !told && empty(left) {
 			told = true
 			if s.caughtUp != nil {
@@ -90,6 +96,7 @@ func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int3
 						errs = append(errs, err)
 					}
 				}
+				at[p.Topic][p.Partition] = rec.Offset + 1
 				if rec.Offset+1 >= left[p.Topic][p.Partition] {
 					delete(left[p.Topic], p.Partition)
 				}
@@ -99,6 +106,17 @@ func (s scan) poll(ctx context.Context, cl *kgo.Client, left map[string]map[int3
 			return err
 		}
 	}
+}
+
+// distance is how many offsets are between two places, in the partitions of the second.
+func distance(at, left map[string]map[int32]int64) int64 {
+	var n int64
+	for topic, partitions := range left {
+		for p, end := range partitions {
+			n += end - at[topic][p]
+		}
+	}
+	return n
 }
 
 func empty(left map[string]map[int32]int64) bool {
