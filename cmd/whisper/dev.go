@@ -50,7 +50,7 @@ type devCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *devCmd) Help() string {
-	return `Embedded Kafka and Postgres, all roles, and an Apple push service that is played. Nothing needs to be installed; the first start downloads Postgres once where the machine has none. Example:
+	return `Embedded Kafka and Postgres, all roles, and a simulated APNs. Nothing needs to be installed; the first start downloads Postgres once where the machine has none. Example:
 
     whisper dev --demo`
 }
