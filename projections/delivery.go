@@ -29,6 +29,8 @@ type row struct {
 
 	// First times.
 	sentAt, deliveredAt, readAt, pushedAt, endedAt int64
+	// Since when nothing but Whisper held back what was sent first.
+	dueAt int64
 
 	// What the most telling fact below sent gave as its reason.
 	noted note
@@ -94,13 +96,14 @@ func rowOf(f fact) (r row, ok bool) {
 		reason = k.DeliveryDeferred.GetReason()
 	case *whisperv1.Event_DeliverySent:
 		r.tried(k.DeliverySent.GetAttempt(), k.DeliverySent.GetChannel())
-		r.sentAt = at
+		r.sentAt, r.dueAt = at, dueOf(f.id, k.DeliverySent.GetDueMs())
 		if r.channel != domain.ChannelSocket { // a socket's answer is only half: its acknowledgement is awaited
 			r.pushedAt = at
 		}
 	case *whisperv1.Event_DeliveryDelivered:
 		r.tried(k.DeliveryDelivered.GetAttempt(), k.DeliveryDelivered.GetChannel())
 		r.deliveredAt, r.sentAt = at, k.DeliveryDelivered.GetSentAtUs()
+		r.dueAt = dueOf(f.id, k.DeliveryDelivered.GetDueMs())
 	case *whisperv1.Event_DeliveryRead:
 		r.readAt = at
 	case *whisperv1.Event_AttemptFailed:
@@ -138,6 +141,7 @@ func (r *row) merge(o row) {
 	if o.attempts > r.attempts || o.attempts == r.attempts && o.channel > r.channel {
 		r.attempts, r.channel = o.attempts, o.channel
 	}
+	r.dueAt = r.mergedDue(o)
 	r.sentAt = first(r.sentAt, o.sentAt)
 	r.deliveredAt = first(r.deliveredAt, o.deliveredAt)
 	r.readAt = first(r.readAt, o.readAt)
@@ -145,6 +149,26 @@ func (r *row) merge(o row) {
 	r.endedAt = first(r.endedAt, o.endedAt)
 	if o.noted.compare(r.noted) > 0 {
 		r.noted = o.noted
+	}
+}
+
+// dueOf is a time that a fact gives in milliseconds, 0 standing for the request's.
+func dueOf(id domain.DeliveryID, ms int64) int64 {
+	if us := ms * 1000; ms > 0 && inRange(us) {
+		return us
+	}
+	return id.Time().UnixMicro()
+}
+
+// mergedDue is that of the row that was sent first, the later one of two that were sent at once.
+func (r *row) mergedDue(o row) int64 {
+	switch {
+	case r.sentAt == o.sentAt:
+		return max(r.dueAt, o.dueAt)
+	case first(r.sentAt, o.sentAt) == r.sentAt:
+		return r.dueAt
+	default:
+		return o.dueAt
 	}
 }
 

@@ -13,6 +13,11 @@ import (
 	"github.com/klivvr/whisper/migrations"
 )
 
+// due is what an attempt's fact says of when it was due.
+func due(t *rapid.T) int64 {
+	return rapid.SampledFrom([]int64{0, now.UnixMilli() + 1, now.UnixMilli() + 700}).Draw(t, "due")
+}
+
 // drawFacts is what may be said about one delivery, and about a repeated request for it.
 func drawFacts(t *rapid.T, i int) []*whisperv1.Event {
 	s := tell(fmt.Sprintf("n-%d", i%2), fmt.Sprintf("user-%d", i), now, int64(i%2))
@@ -26,9 +31,13 @@ func drawFacts(t *rapid.T, i int) []*whisperv1.Event {
 		case 0:
 			facts = append(facts, s.deferred(ms("deferred"), rapid.SampledFrom([]string{"away", "retry", "unacknowledged"}).Draw(t, "why")))
 		case 1:
-			facts = append(facts, s.sent(ms("sent"), int32(1+j), rapid.SampledFrom([]string{domain.ChannelSocket, domain.ChannelAPNs}).Draw(t, "channel")))
+			sent := s.sent(ms("sent"), int32(1+j), rapid.SampledFrom([]string{domain.ChannelSocket, domain.ChannelAPNs}).Draw(t, "channel"))
+			sent.GetDeliverySent().DueMs = due(t)
+			facts = append(facts, sent)
 		case 2:
-			facts = append(facts, s.delivered(ms("delivered"), int32(1+j/2)))
+			delivered := s.delivered(ms("delivered"), int32(1+j/2))
+			delivered.GetDeliveryDelivered().DueMs = due(t)
+			facts = append(facts, delivered)
 		case 3:
 			facts = append(facts, s.read(ms("read")))
 		case 4:

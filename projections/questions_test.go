@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // fillDays are the days that fill spreads its rows over, up to today.
@@ -305,6 +306,48 @@ func TestADeliveryCarriesWhatItsRequestSaid(t *testing.T) {
 	if got := queryTexts(t, f.db, row); got[0] != want {
 		t.Errorf("read again: %q, want %q", got, want)
 	}
+}
+
+// TestADeliveryTellsSinceWhenItWasDue, so that what it waited for by order of its sender or its user is not called Whisper's.
+func TestADeliveryTellsSinceWhenItWasDue(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	const row = "SELECT coalesce(due_at - accepted_at, '-1 s')::text || ' ' || coalesce(sent_at - due_at, '-1 s')::text FROM whisper.deliveries WHERE notification_id = "
+	says := func(n, when, want string) {
+		t.Helper()
+		if got := queryTexts(t, f.db, row+"'"+n+"'"); len(got) != 1 || got[0] != want {
+			t.Errorf("%s, %s: %q, want %q", n, when, got, want)
+		}
+	}
+	sent := func(s story, after, due time.Duration, attempt int32) *whisperv1.Event {
+		ev := s.sent(after, attempt, domain.ChannelAPNs)
+		if due > 0 {
+			ev.GetDeliverySent().DueMs = now.Add(due).UnixMilli()
+		}
+		return ev
+	}
+	quiet, at := tell("quiet", "mona", now, 1), tell("at once", "mona", now, 2)
+	f.writeAll(quiet.accepted(), at.accepted())
+	says("quiet", "accepted", "-00:00:01 -00:00:01")
+	f.writeAll(sent(quiet, 2*time.Hour+time.Second, 2*time.Hour, 2), sent(at, 3*time.Second, 0, 1))
+	says("quiet", "sent", "02:00:00 00:00:01")
+	says("at once", "sent", "00:00:00 00:00:03")
+	f.writeAll(sent(quiet, 4*time.Hour, 3*time.Hour, 3), sent(at, 4*time.Hour, 3*time.Hour, 2))
+	says("quiet", "sent once more", "02:00:00 00:00:01")
+	says("at once", "sent once more", "00:00:00 00:00:03")
+	f.writeAll(sent(quiet, time.Hour+2*time.Second, time.Hour, 1))
+	says("quiet", "an earlier sending read late", "01:00:00 00:00:02")
+
+	socket := tell("socket", "mona", now, 3)
+	delivered := socket.delivered(time.Minute+2*time.Second, 1)
+	delivered.GetDeliveryDelivered().SentAtUs, delivered.GetDeliveryDelivered().DueMs = now.Add(time.Minute+time.Second).UnixMicro(), now.Add(time.Minute).UnixMilli()
+	f.writeAll(delivered)
+	says("socket", "delivered", "00:01:00 00:00:01")
+
+	// A row that a projector of the version before wrote gets it when the fact is read again.
+	f.exec("UPDATE whisper.deliveries SET due_at = NULL WHERE notification_id = 'socket'")
+	f.writeAll(delivered)
+	says("socket", "read again", "00:01:00 00:00:01")
 }
 
 // BenchmarkQuestions asks each question on so many rows, five million unless WHISPER_QUESTION_ROWS says otherwise, and

@@ -11,7 +11,7 @@ import (
 // a rebuilt schema takes the name, is in no prepared result.
 const rowColumns = `d.delivery_id, d.notification_id, d.user_id, d.lane, d.category, d.status::text, d.channel, d.attempts,
 	d.sent_at, d.delivered_at, d.read_at, d.pushed_at, d.ended_at, d.noted_status::text, d.noted_at, d.note,
-	d.request_topic, d.request_partition, d.request_offset, d.template, d.template_version, d.expires_at, d.send_at, d.broadcast`
+	d.request_topic, d.request_partition, d.request_offset, d.template, d.template_version, d.expires_at, d.send_at, d.broadcast, d.due_at`
 
 func readRow(v [][]byte) row {
 	r := row{
@@ -29,6 +29,7 @@ func readRow(v [][]byte) row {
 		readAt:      readTime(v[10]),
 		pushedAt:    readTime(v[11]),
 		endedAt:     readTime(v[12]),
+		dueAt:       readTime(v[24]),
 		request:     position{string(v[16]), readInt4(v[17]), readInt8(v[18])},
 	}
 	// What the table holds was written from these; a lane or status that does not parse can't be there.
@@ -88,13 +89,13 @@ func (t *transaction) writeDeliveries(ctx context.Context) error {
 
 const deliveryColumns = `delivery_id, day, notification_id, user_id, lane, category, status, reason, channel, attempts,
 	accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status, noted_at, note,
-	request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast`
+	request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast, due_at`
 
 // deliveryTypes are those of deliveryColumns; a status goes as its text.
 var deliveryTypes = []uint32{
 	oidUUID, oidDate, oidText, oidText, oidText, oidText, oidText, oidText, oidText, oidInt4,
 	oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidTimestamp, oidText, oidTimestamp, oidText,
-	oidText, oidInt4, oidInt8, oidText, oidInt8, oidTimestamp, oidTimestamp, oidBool,
+	oidText, oidInt4, oidInt8, oidText, oidInt8, oidTimestamp, oidTimestamp, oidBool, oidTimestamp,
 }
 
 // load reads the rows of one day that the table has already.
@@ -128,10 +129,10 @@ func (t *transaction) change(ctx context.Context, changed *columns) error {
 		INSERT INTO $.deliveries AS d (`+deliveryColumns+`)
 		SELECT delivery_id, day, notification_id, user_id, lane, category, status::$.delivery_status, reason, channel, attempts,
 			accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status::$.delivery_status, noted_at, note,
-			request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast
+			request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast, due_at
 		FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int4[],
 			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
-			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[], $27::timestamptz[], $28::bool[]) AS k(`+deliveryColumns+`)
+			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[], $27::timestamptz[], $28::bool[], $29::timestamptz[]) AS k(`+deliveryColumns+`)
 		ON CONFLICT (delivery_id, day) DO UPDATE SET
 			lane = EXCLUDED.lane, category = EXCLUDED.category, status = EXCLUDED.status, reason = EXCLUDED.reason,
 			channel = EXCLUDED.channel, attempts = EXCLUDED.attempts, sent_at = EXCLUDED.sent_at, delivered_at = EXCLUDED.delivered_at,
@@ -139,7 +140,7 @@ func (t *transaction) change(ctx context.Context, changed *columns) error {
 			noted_status = EXCLUDED.noted_status, noted_at = EXCLUDED.noted_at, note = EXCLUDED.note,
 			request_topic = EXCLUDED.request_topic, request_partition = EXCLUDED.request_partition, request_offset = EXCLUDED.request_offset,
 			template = EXCLUDED.template, template_version = EXCLUDED.template_version, expires_at = EXCLUDED.expires_at, send_at = EXCLUDED.send_at,
-			broadcast = EXCLUDED.broadcast`, changed.params()...)
+			broadcast = EXCLUDED.broadcast, due_at = EXCLUDED.due_at`, changed.params()...)
 	return err
 }
 
@@ -195,4 +196,5 @@ func addRow(column func(i int) *field, r *row, day int32) {
 	} else {
 		column(27).null()
 	}
+	column(28).time(r.dueAt)
 }
