@@ -93,6 +93,8 @@ func TestHistoryStaysReadable(t *testing.T) {
 		"counted": &whisperv1.Counted{},
 		// Since there are deliveries that go to all of their channels.
 		"parked_legs": &whisperv1.Parked{},
+		// Since who was no part of a broadcast is not told that it was taken back.
+		"parked_meant": &whisperv1.Parked{},
 	} {
 		sample(m.ProtoReflect(), 0)
 		samples[name] = m

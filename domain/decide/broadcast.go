@@ -291,6 +291,7 @@ func (s *State) tidyWalks() {
 		}
 		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
+			s.keepMeant(w)
 			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
 			if seen, late := s.seen.end(s.rememberedWalk(w), s.now); late {
 				s.put(Remember{Seen: seen})

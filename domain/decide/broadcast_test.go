@@ -61,12 +61,12 @@ func TestBroadcastDecisions(t *testing.T) {
 			{0, broadcast("news", "user.attributes.vip && user.locale == 'ar'"), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
 			{3600, walk, []string{"advanced to cay"}},
-			{3600, walk, []string{"expired ttl", "unpark", "walked settled 3/3 for 1", "finished", "remember"}},
+			{3600, walk, []string{"expired ttl", "unpark", "walked settled 3/3 for 1", "park meant", "finished", "remember"}},
 		},
 		"who comes after it began is not in it": {
 			{0, with(broadcast("news", "false"), func(b *whisperv1.BroadcastAccepted) { b.Rate = 1 }), taken},
 			{0, walk, nil}, // the rate has nothing to give yet
-			{1, walk, []string{"park", "running 0/3 for 0", "slice 1", "advanced to cay", "walked settled 3/3 for 0", "finished"}},
+			{1, walk, []string{"park", "running 0/3 for 0", "slice 1", "advanced to cay", "walked settled 3/3 for 0", "park meant", "finished"}},
 		},
 		"a pause holds the walk and those who connect": {
 			{0, broadcast("news", ""), taken},
@@ -109,24 +109,25 @@ func TestBroadcastDecisions(t *testing.T) {
 			{0, broadcast("news", "user.id == 'ann'"), taken},
 			{0, walk, []string{"park first ann", "park", "running 0/3 for 0", "slice 1", "route news #1 to n1 for ann"}},
 			{0, walk, []string{"slice 2"}},
-			{1, delivered("news", "ann", 1), []string{"advanced to cay", "walked settled 3/3 for 1", "finished"}},
+			{1, delivered("news", "ann", 1), []string{"advanced to cay", "walked settled 3/3 for 1", "park meant", "finished"}},
 			{2, steer("retract", "news"), []string{"settle 9", "retract news", "park", "recall news from 0", "retract at n1 for ann"}},
-			{3, here("bob", "n1", "s2", 1), []string{"retract at n1/s2 for bob"}},
-			{100_000, decide.TimePassed{}, []string{"unpark"}},
+			{3, here("bob", "n1", "s2", 1), nil},
+			{3, here("ann", "n1", "s3", 1), []string{"retract at n1/s3 for ann"}},
+			{100_000, decide.TimePassed{}, []string{"unpark", "unpark"}},
 		},
 		"a retraction of what runs for days, and of what came to its end then": {
 			{0, with(broadcast("news", "user.id == 'ann'"), func(b *whisperv1.BroadcastAccepted) { b.Accepted.ExpiresAtMs = at(400_000).UnixMilli() }), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
 			{259_200, decide.TimePassed{}, nil},
 			{259_200, here("ann", "n1", "s1", 1), []string{"route news #1 to n1"}},
-			{259_201, delivered("news", "ann", 1), []string{"unpark", "walked settled 3/3 for 1", "finished", "remember"}},
+			{259_201, delivered("news", "ann", 1), []string{"unpark", "walked settled 3/3 for 1", "park meant", "finished", "remember"}},
 			{259_300, decide.TimePassed{}, nil},
 			{259_300, steer("retract", "news"), []string{"settle 9", "retract news", "park", "recall news from 0", "retract at n1 for ann"}},
 		},
 		"who is erased waits for nothing": {
 			{0, broadcast("news", "user.id == 'bob'"), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},
-			{1, decide.ProfilePatched{User: "bob", Offset: 9}, []string{"suppressed erased", "unpark", "forget bob", "user_erased", "walked settled 3/3 for 1", "finished"}},
+			{1, decide.ProfilePatched{User: "bob", Offset: 9}, []string{"suppressed erased", "unpark", "forget bob", "user_erased", "walked settled 3/3 for 1", "park meant", "finished"}},
 		},
 	}
 	for name, steps := range tests {

@@ -221,6 +221,7 @@ func (s *State) timePassed() {
 	s.forgetCounts()
 	s.forgetReleases()
 	s.seen.forget(s.now)
+	s.forgetMeant()
 	for _, seen := range s.seen.rewrite(s.now) {
 		if !s.heldHash(seen.Hash) { // what is held is known by its own record, and written again at its end
 			s.put(Remember{Seen: seen})

@@ -144,6 +144,9 @@ func said(o decide.Output) string {
 		if first := o.Parked.GetWalkFirst(); first != nil {
 			return "park first " + strings.Join(first.GetUsers(), ",")
 		}
+		if o.Parked.GetMeant() != nil {
+			return "park meant"
+		}
 		return "park"
 	case decide.ParkAfter:
 		return "park after"

@@ -12,7 +12,7 @@ import (
 
 // retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
 // as the window of duplicates knows the notification. Nobody keeps whose socket was shown what, so whoever was a
-// recipient is told there, and a client passes over an id that it does not have. Phones are told by push: see recall.
+// recipient is told there, of a broadcast whoever may have been one (see meant), and a client passes over an id that it does not have. Phones are told by push: see recall.
 type retraction struct {
 	id    domain.DeliveryID
 	note  string
@@ -90,8 +90,9 @@ func (r *retraction) parked() *whisperv1.Parked {
 // tellConnected looks at everyone who is connected: some 300 ns each.
 func (s *State) tellConnected(r *retraction) {
 	byNode := map[presence][]string{}
+	to := s.audienceOf(r.note)
 	for user := range s.presence {
-		if !s.wasFor(r.note, user) {
+		if !s.wasFor(r.note, user, to) {
 			continue
 		}
 		for _, p := range s.live(user) {
@@ -136,7 +137,7 @@ func (s *State) retractRoute(r *retraction, at presence, session string, users [
 func (s *State) tellOpened(user string, opened presence) {
 	notes := make([]string, 0, len(s.retractions))
 	for note, r := range s.retractions {
-		if s.now.Before(r.until) && s.wasFor(note, user) {
+		if s.now.Before(r.until) && s.wasFor(note, user, s.audienceOf(note)) {
 			notes = append(notes, note)
 		}
 	}
@@ -147,15 +148,11 @@ func (s *State) tellOpened(user string, opened presence) {
 }
 
 // wasFor: the user was a recipient, or may have been one of a broadcast.
-func (s *State) wasFor(note, user string) bool {
-	if s.walks[note] != nil { // also for longer than the window
+func (s *State) wasFor(note, user string, to audience) bool {
+	if _, ok := s.seen.since(domain.HashDelivery(note, user)); ok {
 		return true
 	}
-	if _, ok := s.seen.since(domain.HashDelivery(note, "")); ok {
-		return true
-	}
-	_, ok := s.seen.since(domain.HashDelivery(note, user))
-	return ok
+	return to.has(s, user)
 }
 
 // forgetRetractions drops those whose notification nobody remembers.

@@ -96,6 +96,7 @@ type State struct {
 	changesFrom int64 // see RestoreChangesFrom
 
 	retractions map[string]*retraction // by notification id
+	meant       []*meant               // whom broadcasts were for that came to their ends, by those
 	looks       []*retraction          // of which it is being found out since when they are known
 	recalls     map[domain.DeliveryHash]*recall
 	recallsDue  recallHeap
@@ -280,6 +281,10 @@ func (s *State) RestoreSeen(seen ...SeenDelivery) {
 func (s *State) RestoreParked(p *whisperv1.Parked) {
 	if r := p.GetRetraction(); r != nil {
 		s.restoreRetraction(p)
+		return
+	}
+	if p.GetMeant() != nil {
+		s.restoreMeant(p)
 		return
 	}
 	if p.GetRecall() != nil {

@@ -540,6 +540,7 @@ type Parked struct {
 	Retraction    *Retraction `protobuf:"bytes,34,opt,name=retraction,proto3" json:"retraction,omitempty"`
 	WalkFirst     *WalkFirst  `protobuf:"bytes,35,opt,name=walk_first,json=walkFirst,proto3" json:"walk_first,omitempty"`
 	Recall        *Recall     `protobuf:"bytes,36,opt,name=recall,proto3" json:"recall,omitempty"`
+	Meant         *Meant      `protobuf:"bytes,37,opt,name=meant,proto3" json:"meant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -822,6 +823,13 @@ func (x *Parked) GetWalkFirst() *WalkFirst {
 func (x *Parked) GetRecall() *Recall {
 	if x != nil {
 		return x.Recall
+	}
+	return nil
+}
+
+func (x *Parked) GetMeant() *Meant {
+	if x != nil {
+		return x.Meant
 	}
 	return nil
 }
@@ -1204,6 +1212,88 @@ func (x *Retraction) GetFromMs() int64 {
 	return 0
 }
 
+// Meant is whom a broadcast that came to its end was for, while it may be taken back: who was no part of it is not
+// told of that. It is written before the broadcast's own record goes, where there is a segment, and goes when the window
+// has forgotten the broadcast. A version that does not know it passes over it.
+type Meant struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	NotificationId string                 `protobuf:"bytes,1,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
+	Segment        string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
+	// The last offset of whisper.changes that was known when the walk began. A profile that changed later may have been
+	// in the segment before.
+	ChangesOffset int64 `protobuf:"varint,3,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
+	// Unix milliseconds: when it was asked for, and when it came to its end.
+	AskedMs       int64 `protobuf:"varint,4,opt,name=asked_ms,json=askedMs,proto3" json:"asked_ms,omitempty"`
+	EndedMs       int64 `protobuf:"varint,5,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Meant) Reset() {
+	*x = Meant{}
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Meant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Meant) ProtoMessage() {}
+
+func (x *Meant) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Meant.ProtoReflect.Descriptor instead.
+func (*Meant) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Meant) GetNotificationId() string {
+	if x != nil {
+		return x.NotificationId
+	}
+	return ""
+}
+
+func (x *Meant) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
+
+func (x *Meant) GetChangesOffset() int64 {
+	if x != nil {
+		return x.ChangesOffset
+	}
+	return 0
+}
+
+func (x *Meant) GetAskedMs() int64 {
+	if x != nil {
+		return x.AskedMs
+	}
+	return 0
+}
+
+func (x *Meant) GetEndedMs() int64 {
+	if x != nil {
+		return x.EndedMs
+	}
+	return 0
+}
+
 // Recall is a push that takes a notification back and waits to be tried again, or for its answer. due_ms is when it is
 // tried at the latest.
 type Recall struct {
@@ -1224,7 +1314,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1326,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[9]
+	mi := &file_whisper_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1339,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Recall) GetNotificationId() string {
@@ -1320,7 +1410,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1422,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[10]
+	mi := &file_whisper_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1435,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Waiting) GetAttempt() int32 {
@@ -1400,7 +1490,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1502,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[11]
+	mi := &file_whisper_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1515,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Seen) GetHashes() []byte {
@@ -1483,7 +1573,7 @@ type PatchSource struct {
 
 func (x *PatchSource) Reset() {
 	*x = PatchSource{}
-	mi := &file_whisper_v1_state_proto_msgTypes[12]
+	mi := &file_whisper_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1585,7 @@ func (x *PatchSource) String() string {
 func (*PatchSource) ProtoMessage() {}
 
 func (x *PatchSource) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[12]
+	mi := &file_whisper_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1598,7 @@ func (x *PatchSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchSource.ProtoReflect.Descriptor instead.
 func (*PatchSource) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PatchSource) GetTopicId() []byte {
@@ -1551,7 +1641,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_whisper_v1_state_proto_msgTypes[13]
+	mi := &file_whisper_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1653,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[13]
+	mi := &file_whisper_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1666,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{13}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Counted) GetCategories() []string {
@@ -1638,7 +1728,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_whisper_v1_state_proto_msgTypes[14]
+	mi := &file_whisper_v1_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1740,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_state_proto_msgTypes[14]
+	mi := &file_whisper_v1_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1753,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_state_proto_rawDescGZIP(), []int{14}
+	return file_whisper_v1_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -1734,7 +1824,7 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\bR\breleased\x12\x1f\n" +
 	"\vreleased_by\x18\x05 \x01(\fR\n" +
-	"releasedBy\"\x99\t\n" +
+	"releasedBy\"\xc2\t\n" +
 	"\x06Parked\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12'\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x11.whisper.v1.PhaseR\x05phase\x12\x15\n" +
@@ -1781,7 +1871,8 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"retraction\x124\n" +
 	"\n" +
 	"walk_first\x18# \x01(\v2\x15.whisper.v1.WalkFirstR\twalkFirst\x12*\n" +
-	"\x06recall\x18$ \x01(\v2\x12.whisper.v1.RecallR\x06recall\"\x84\x02\n" +
+	"\x06recall\x18$ \x01(\v2\x12.whisper.v1.RecallR\x06recall\x12'\n" +
+	"\x05meant\x18% \x01(\v2\x11.whisper.v1.MeantR\x05meant\"\x84\x02\n" +
 	"\x04Walk\x12-\n" +
 	"\baccepted\x18\x01 \x01(\v2\x11.whisper.v1.EventR\baccepted\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x1d\n" +
@@ -1815,7 +1906,13 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\buntil_ms\x18\x03 \x01(\x03R\auntilMs\x12\x13\n" +
 	"\x05at_ms\x18\x04 \x01(\x03R\x04atMs\x12\x1a\n" +
 	"\brecalled\x18\x05 \x01(\bR\brecalled\x12\x17\n" +
-	"\afrom_ms\x18\x06 \x01(\x03R\x06fromMs\"\xf7\x01\n" +
+	"\afrom_ms\x18\x06 \x01(\x03R\x06fromMs\"\xa7\x01\n" +
+	"\x05Meant\x12'\n" +
+	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x18\n" +
+	"\asegment\x18\x02 \x01(\tR\asegment\x12%\n" +
+	"\x0echanges_offset\x18\x03 \x01(\x03R\rchangesOffset\x12\x19\n" +
+	"\basked_ms\x18\x04 \x01(\x03R\aaskedMs\x12\x19\n" +
+	"\bended_ms\x18\x05 \x01(\x03R\aendedMs\"\xf7\x01\n" +
 	"\x06Recall\x12'\n" +
 	"\x0fnotification_id\x18\x01 \x01(\tR\x0enotificationId\x12\x1f\n" +
 	"\vdelivery_id\x18\x02 \x01(\fR\n" +
@@ -1884,7 +1981,7 @@ func file_whisper_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_whisper_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_whisper_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_whisper_v1_state_proto_goTypes = []any{
 	(Phase)(0),           // 0: whisper.v1.Phase
 	(*Profile)(nil),      // 1: whisper.v1.Profile
@@ -1896,40 +1993,42 @@ var file_whisper_v1_state_proto_goTypes = []any{
 	(*WalkFirst)(nil),    // 7: whisper.v1.WalkFirst
 	(*Cursor)(nil),       // 8: whisper.v1.Cursor
 	(*Retraction)(nil),   // 9: whisper.v1.Retraction
-	(*Recall)(nil),       // 10: whisper.v1.Recall
-	(*Waiting)(nil),      // 11: whisper.v1.Waiting
-	(*Seen)(nil),         // 12: whisper.v1.Seen
-	(*PatchSource)(nil),  // 13: whisper.v1.PatchSource
-	(*Counted)(nil),      // 14: whisper.v1.Counted
-	(*Revocation)(nil),   // 15: whisper.v1.Revocation
-	(*Event)(nil),        // 16: whisper.v1.Event
-	(*Position)(nil),     // 17: whisper.v1.Position
-	(BroadcastState)(0),  // 18: whisper.v1.BroadcastState
-	(Lane)(0),            // 19: whisper.v1.Lane
+	(*Meant)(nil),        // 10: whisper.v1.Meant
+	(*Recall)(nil),       // 11: whisper.v1.Recall
+	(*Waiting)(nil),      // 12: whisper.v1.Waiting
+	(*Seen)(nil),         // 13: whisper.v1.Seen
+	(*PatchSource)(nil),  // 14: whisper.v1.PatchSource
+	(*Counted)(nil),      // 15: whisper.v1.Counted
+	(*Revocation)(nil),   // 16: whisper.v1.Revocation
+	(*Event)(nil),        // 17: whisper.v1.Event
+	(*Position)(nil),     // 18: whisper.v1.Position
+	(BroadcastState)(0),  // 19: whisper.v1.BroadcastState
+	(Lane)(0),            // 20: whisper.v1.Lane
 }
 var file_whisper_v1_state_proto_depIdxs = []int32{
 	3,  // 0: whisper.v1.Profile.endpoints:type_name -> whisper.v1.Endpoint
 	2,  // 1: whisper.v1.Profile.releases:type_name -> whisper.v1.TokenRelease
-	16, // 2: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
+	17, // 2: whisper.v1.Parked.accepted:type_name -> whisper.v1.Event
 	0,  // 3: whisper.v1.Parked.phase:type_name -> whisper.v1.Phase
-	11, // 4: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
+	12, // 4: whisper.v1.Parked.waiting:type_name -> whisper.v1.Waiting
 	5,  // 5: whisper.v1.Parked.legs:type_name -> whisper.v1.Parked
 	6,  // 6: whisper.v1.Parked.walk:type_name -> whisper.v1.Walk
 	8,  // 7: whisper.v1.Parked.cursor:type_name -> whisper.v1.Cursor
 	9,  // 8: whisper.v1.Parked.retraction:type_name -> whisper.v1.Retraction
 	7,  // 9: whisper.v1.Parked.walk_first:type_name -> whisper.v1.WalkFirst
-	10, // 10: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
-	16, // 11: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
-	17, // 12: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
-	18, // 13: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
-	19, // 14: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
-	19, // 15: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
-	13, // 16: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 10: whisper.v1.Parked.recall:type_name -> whisper.v1.Recall
+	10, // 11: whisper.v1.Parked.meant:type_name -> whisper.v1.Meant
+	17, // 12: whisper.v1.Walk.accepted:type_name -> whisper.v1.Event
+	18, // 13: whisper.v1.Walk.steered:type_name -> whisper.v1.Position
+	19, // 14: whisper.v1.Cursor.ended:type_name -> whisper.v1.BroadcastState
+	20, // 15: whisper.v1.Retraction.lane:type_name -> whisper.v1.Lane
+	20, // 16: whisper.v1.Recall.lane:type_name -> whisper.v1.Lane
+	14, // 17: whisper.v1.Seen.patch_sources:type_name -> whisper.v1.PatchSource
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_state_proto_init() }
@@ -1944,7 +2043,7 @@ func file_whisper_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_state_proto_rawDesc), len(file_whisper_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,150 @@
+package decide
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/segment"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// meant is whom a broadcast with a segment was for, for as long as it may be taken back: who was no part of it is not told
+// its id. Nobody keeps who that was, so whose profile changed since the walk began counts as if they were meant: they may have
+// been in the segment before. It costs a broadcast its segment, in memory and in whisper.timers, for the window's length.
+type meant struct {
+	id       domain.DeliveryID // of its record
+	asked    time.Time
+	endedMs  int64
+	source   string
+	segment  *segment.Segment // nil: everyone
+	changes  int64
+	note     string
+	hash     domain.DeliveryHash
+	compiled bool
+}
+
+const meantMark = "\x01meant"
+
+func newMeant(note, source string, changes int64, asked time.Time, endedMs int64) *meant {
+	return &meant{
+		id: domain.NewDeliveryID(asked, domain.HashDelivery(note, meantMark)), asked: asked, endedMs: endedMs, note: note,
+		hash: domain.HashDelivery(note, ""), source: source, changes: changes,
+	}
+}
+
+// has says whether the user may have been meant. Who was made after the walk began was not; nor is who has no profile: a
+// user who is erased is left alone.
+func (m *meant) has(s *State, user string) bool {
+	view, known := s.users.Profile(user)
+	if !known {
+		return false
+	}
+	if created := view.Number(profile.FieldCreated); created > 0 && created-1 > m.changes {
+		return false
+	}
+	if view.Number(profile.FieldChanges) > m.changes {
+		return true
+	}
+	if !m.compiled { // only what is taken back costs that
+		// A segment that a later version took is everyone's here.
+		m.segment, _ = segment.Compile(m.source)
+		m.compiled = true
+	}
+	match, _ := m.segment.Match(user, view)
+	return match
+}
+
+// meantBy is nil where everyone may have been meant. A provider's word that a token is dead changes a profile without a
+// patch, so a segment that asks about endpoints is answered for nobody later; nor is a walk that began once more, since
+// nobody knows when it first did.
+func (w *walk) meantBy(endedMs int64) *meant {
+	expression := w.spec.GetSegment()
+	if expression == "" || strings.Contains(expression, "endpoints") || w.again {
+		return nil
+	}
+	m := newMeant(w.note(), expression, w.changesAt, w.id.Time(), endedMs)
+	m.segment, m.compiled = w.segment, true
+	return m
+}
+
+// keepMeant goes before the walk's end is written.
+func (s *State) keepMeant(w *walk) {
+	m := w.meantBy(s.now.UnixMilli())
+	if m == nil || s.othersUse(w) {
+		return
+	}
+	s.addMeant(m)
+	s.put(Park{ID: m.id, Parked: &whisperv1.Parked{Meant: &whisperv1.Meant{
+		NotificationId: m.note, Segment: m.source, ChangesOffset: m.changes, AskedMs: m.asked.UnixMilli(), EndedMs: m.endedMs,
+	}}})
+}
+
+// othersUse: an earlier broadcast had the id, was for everyone, and may still be taken back with this one.
+func (s *State) othersUse(w *walk) bool {
+	e, ended := s.seen.ended[w.id.Hash()]
+	return ended && e.acceptedMs != w.id.Time().UnixMilli() && !slices.ContainsFunc(s.meant, func(m *meant) bool {
+		return m.note == w.note()
+	})
+}
+
+// addMeant keeps them in the order of their ends. What ends once more after a restart takes its own place.
+func (s *State) addMeant(m *meant) {
+	s.meant = slices.DeleteFunc(s.meant, func(known *meant) bool { return known.id == m.id })
+	s.meant = append(s.meant, m)
+	slices.SortFunc(s.meant, func(a, b *meant) int {
+		return cmp.Or(cmp.Compare(a.endedMs, b.endedMs), a.id.Compare(b.id))
+	})
+}
+
+// forgetMeant drops what the window has forgotten.
+func (s *State) forgetMeant() {
+	for len(s.meant) > 0 {
+		m := s.meant[0]
+		if _, known := s.seen.since(m.hash); known || s.walks[m.note] != nil {
+			return
+		}
+		s.meant = s.meant[1:]
+		s.put(Unpark{ID: m.id})
+	}
+}
+
+func (s *State) restoreMeant(p *whisperv1.Parked) {
+	k := p.GetMeant()
+	s.addMeant(newMeant(k.GetNotificationId(), k.GetSegment(), k.GetChangesOffset(), time.UnixMilli(k.GetAskedMs()), k.GetEndedMs()))
+}
+
+// audience is whom the broadcasts of a notification were for.
+type audience struct {
+	everyone bool
+	of       []*meant
+}
+
+// audienceOf is asked once for all the users of whom somebody wants to know.
+func (s *State) audienceOf(note string) (a audience) {
+	w := s.walks[note] // also for longer than the window
+	if _, known := s.seen.since(domain.HashDelivery(note, "")); !known && w == nil {
+		return audience{}
+	}
+	for _, m := range s.meant {
+		if m.note == note {
+			a.of = append(a.of, m)
+		}
+	}
+	if w != nil {
+		m := w.meantBy(0)
+		if m == nil || s.othersUse(w) {
+			return audience{everyone: true}
+		}
+		a.of = append(a.of, m)
+	}
+	a.everyone = len(a.of) == 0 // it has no segment, or ended in an earlier version
+	return a
+}
+
+func (a audience) has(s *State, user string) bool {
+	return a.everyone || slices.ContainsFunc(a.of, func(m *meant) bool { return m.has(s, user) })
+}
