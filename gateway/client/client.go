@@ -80,6 +80,8 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 	c := &Client{url: u.String(), opts: opts, token: token, dialer: opts.dialer(), ended: make(chan struct{}), fetching: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reads.send = func(of []key) error { return c.send(newIDsFrame("read", of)) }
+	c.reads.now = time.Now
+	c.reads.forgot = func(n int) { opts.Logger.Warn("reads forgotten: too many wait, or for too long", "count", n) }
 	c.inbox.init(c)
 	stop := context.AfterFunc(ctx, c.cancel)
 	l, err := c.connect()
@@ -126,7 +128,8 @@ func (c *Client) Close() error {
 
 // Read tells that the person has seen these notifications. It implies that they are acknowledged. Without a connection
 // it is told with the next one, and so is what was told shortly before a connection ended; of more than 1,000 that wait
-// the oldest are forgotten. Those that follow one another quickly are told together. Where several deliveries have come
+// the oldest are forgotten, and so is one whose delivery had no receipt after a day, since the id may by then be that of a later
+// notification. Those that follow one another quickly are told together. Where several deliveries have come
 // under one id, the latest is meant; ReadNotification tells of another. It fails only when the client has ended.
 func (c *Client) Read(ids ...string) error {
 	of := make([]key, len(ids))

@@ -14,16 +14,21 @@ const (
 	// inDoubt is how long before the last sign of life a read may have been sent and still be lost with its
 	// connection.
 	inDoubt = 5 * time.Second
+	// maxReadAge is how long a read without a receipt may wait: the window within which an id names one notification,
+	// unless dispatch was told otherwise. After it the server would take it for the read of a later one.
+	maxReadAge = 24 * time.Hour
 )
 
 // reads is what the person has seen, until the server can be taken to know. The server does not answer
 // reads, and hearing of one twice costs it nothing: so those that were sent shortly before a connection
 // ended are sent again over the next.
 type reads struct {
-	send func(of []key) error // nil: it is in the socket's hands
+	send   func(of []key) error // nil: it is in the socket's hands
+	forgot func(n int)          // so many will never be told
+	now    func() time.Time
 
 	mu      sync.Mutex
-	waiting []key
+	waiting []seenAt
 	sent    []sentReads // of this connection
 	last    time.Time   // when a frame of reads was sent
 	heard   time.Time   // the server's last sign of life
@@ -31,9 +36,15 @@ type reads struct {
 	over    bool
 }
 
+// seenAt is a delivery, and when the person saw it by the clock on the wall: the other one stands still while a machine sleeps.
+type seenAt struct {
+	of key
+	at time.Time
+}
+
 type sentReads struct {
 	at time.Time
-	of []key
+	of []seenAt
 }
 
 // add keeps them and tells them: at once, or together with those that follow quickly.
@@ -43,7 +54,12 @@ func (r *reads) add(of []key) {
 	if r.over {
 		return
 	}
-	r.keep(of)
+	now := r.now().Round(0)
+	seen := make([]seenAt, len(of))
+	for i, k := range of {
+		seen[i] = seenAt{k, now}
+	}
+	r.keep(seen)
 	if r.timer != nil {
 		return
 	}
@@ -55,9 +71,26 @@ func (r *reads) add(of []key) {
 }
 
 // keep adds to what waits; of too many it forgets the oldest. The lock is held.
-func (r *reads) keep(of []key) {
+func (r *reads) keep(of []seenAt) {
 	r.waiting = append(r.waiting, of...)
-	r.waiting = r.waiting[max(0, len(r.waiting)-maxReads):]
+	r.forget(max(0, len(r.waiting)-maxReads))
+}
+
+// forget drops the oldest that wait. The lock is held.
+func (r *reads) forget(n int) {
+	if n > 0 {
+		r.waiting = r.waiting[n:]
+		r.forgot(n)
+	}
+}
+
+// dropStale drops what is too old to be told without a receipt. The lock is held.
+func (r *reads) dropStale() {
+	oldest, before := r.now().Add(-maxReadAge), len(r.waiting)
+	r.waiting = slices.DeleteFunc(r.waiting, func(s seenAt) bool { return s.of.receipt == "" && s.at.Before(oldest) })
+	if n := before - len(r.waiting); n > 0 {
+		r.forgot(n)
+	}
 }
 
 // tell sends what waits: the gathering is over, or a connection was made.
@@ -71,16 +104,23 @@ func (r *reads) tell() {
 }
 
 func (r *reads) flush() {
+	r.dropStale()
 	of := r.waiting
 	r.waiting = nil
 	r.sent = slices.DeleteFunc(r.sent, func(s sentReads) bool { return !r.doubtful(s) })
-	for _, chunk := range chunks(of) {
+	ids := make([]key, len(of))
+	for i, s := range of {
+		ids[i] = s.of
+	}
+	for _, chunk := range chunks(ids) {
+		part := of[:len(chunk)]
+		of = of[len(chunk):]
 		if r.send(chunk) != nil {
-			r.keep(chunk)
+			r.keep(part)
 			continue
 		}
 		r.last = time.Now()
-		r.sent = append(r.sent, sentReads{r.last, chunk})
+		r.sent = append(r.sent, sentReads{r.last, part})
 	}
 }
 

@@ -102,6 +102,67 @@ func TestTheTokenFuncHasADeadline(t *testing.T) {
 	<-c.Done()
 }
 
+// TestTheTokenFuncIsAskedOnceAtATime: a connection ends while a token is got to refresh it, by a function that does not heed its context.
+func TestTheTokenFuncIsAskedOnceAtATime(t *testing.T) {
+	t.Parallel()
+	refreshing, twice, again := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := serve(t,
+		func(p *peer) { p.welcome(); <-refreshing },
+		func(p *peer) { close(again); p.welcome(); p.listen() },
+	)
+	var asked, running atomic.Int32
+	token := client.TokenFunc(func(context.Context) (string, error) {
+		defer running.Add(-1)
+		if running.Add(1) > 1 {
+			close(twice)
+		}
+		switch asked.Add(1) {
+		case 1:
+			return jwt(time.Second), nil
+		case 2:
+			close(refreshing)
+			select {
+			case <-twice:
+			case <-time.After(300 * time.Millisecond): // for the next to come in; a slow machine may miss a fault, never make one up
+			}
+		}
+		return jwt(time.Hour), nil
+	})
+	dialWith(t, s, token, client.Options{MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond, HandshakeTimeout: 3 * time.Minute})
+	<-again
+	select {
+	case <-twice:
+		t.Error("it was asked while it had not answered")
+	default:
+	}
+}
+
+// TestWhoGivesUpTellsTheReadsThatAreGathered: the person has logged out, and saw something just before.
+func TestWhoGivesUpTellsTheReadsThatAreGathered(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(p *peer) { p.welcome(); p.listen() })
+	clients := make(chan *client.Client, 1)
+	asked := 0
+	token := client.TokenFunc(func(context.Context) (string, error) {
+		if asked++; asked == 1 {
+			return jwt(time.Second), nil
+		}
+		c := <-clients
+		for _, id := range []string{"a", "b", "c"} { // those after the first wait for the gathering
+			if err := c.Read(id); err != nil {
+				t.Error(err)
+			}
+		}
+		return "", fmt.Errorf("logged out: %w", client.ErrUnauthorized)
+	})
+	c := dialWith(t, s, token, client.Options{})
+	clients <- c
+	if err := ended(t, c); !errors.Is(err, client.ErrUnauthorized) {
+		t.Errorf("it ended with %v", err)
+	}
+	eventually(t, "all of them are told", func() bool { return slices.Equal(s.acked(), []string{"read a", "read b", "read c"}) })
+}
+
 // refusing answers handshakes with a status, and then lets clients in.
 func refusing(t *testing.T, status int, retryAfter string) (address string, gap func() time.Duration) {
 	t.Helper()
