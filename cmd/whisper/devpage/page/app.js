@@ -37,6 +37,10 @@
   function deliveryOf(n) {
     return { id: n.id, receipt: n.receipt ?? "" };
   }
+  function datedOf(n) {
+    const at = Date.parse(n.at);
+    return { ...deliveryOf(n), at: Number.isFinite(at) ? at : 0 };
+  }
   var lanes = ["high", "normal", "low"];
   function decodeFrame(text) {
     const frame = JSON.parse(text);
@@ -204,14 +208,15 @@
     #of = /* @__PURE__ */ new Map();
     /** That of the latest delivery under this id; "": none is known, and the server takes the latest that it knows. */
     get(id) {
-      return this.#of.get(id) ?? "";
+      return this.#of.get(id)?.receipt ?? "";
     }
     note(d) {
-      if (d.receipt === "" && !this.#of.has(d.id)) {
+      const known = this.#of.get(d.id);
+      if (known === void 0 && d.receipt === "") {
         return;
       }
       this.#of.delete(d.id);
-      this.#of.set(d.id, d.receipt);
+      this.#of.set(d.id, known !== void 0 && known.at > d.at && d.at > 0 ? known : d);
       if (this.#of.size > this.size) {
         for (const oldest of this.#of.keys()) {
           this.#of.delete(oldest);
@@ -280,7 +285,7 @@
       return { id, receipt: this.#receipts.get(id) };
     }
     take(n) {
-      const d = deliveryOf(n);
+      const d = datedOf(n);
       if (this.#seen.has(d)) {
         this.#seen.add(d);
         this.#ack(d);
@@ -322,7 +327,7 @@
       this.#busy[lane] = false;
     }
     async #handle(n) {
-      const d = deliveryOf(n);
+      const d = datedOf(n);
       const key = keyOf(d);
       const users = this.#users;
       try {
@@ -363,6 +368,9 @@
       }
     }
   };
+
+  // src/version.ts
+  var version = "0.1.0";
 
   // src/options.ts
   function settle(o) {
@@ -424,15 +432,19 @@
       return void 0;
     }
     const [, s = "", authority = "", rest = ""] = parts;
-    const address = `ws${s.toLowerCase()}://${authority}${rest}`;
-    if (!auto) {
-      return address;
+    let address = `ws${s.toLowerCase()}://${authority}${rest}`;
+    if (auto) {
+      address = /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : withParameter(address, "ack=auto");
     }
-    return /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : address + (rest.includes("?") ? "&" : "?") + "ack=auto";
+    return /[?&]client=/.test(rest) ? address : withParameter(address, `client=${encodeURIComponent(`whisper-ts/${version}`)}`);
+  }
+  function withParameter(address, parameter) {
+    return `${address}${address.includes("?") ? "&" : "?"}${parameter}`;
   }
 
   // src/reads.ts
   var inDoubtMs = 5e3;
+  var maxReadAgeMs = 24 * 3600 * 1e3;
   var Reads = class {
     constructor(limit) {
       this.limit = limit;
@@ -449,6 +461,12 @@
       const forgotten = Math.max(0, all.size - this.limit);
       this.#waiting = [...all.values()].slice(forgotten);
       return forgotten;
+    }
+    /** Drops what is too old to be told without a receipt, and says how many. What has no time is as old as it can be. */
+    dropStale(now) {
+      const before = this.#waiting.length;
+      this.#waiting = this.#waiting.filter((d) => d.receipt !== "" || now - d.at <= maxReadAgeMs);
+      return before - this.#waiting.length;
     }
     /** What is to be sent now; `heard` is when the server was heard last. */
     take(now, heard) {
@@ -613,7 +631,7 @@
     }
   };
   function deliveries(list2) {
-    return (Array.isArray(list2) ? list2 : []).filter((e) => Array.isArray(e) && [e[0], e[1]].every((t) => typeof t === "string" && t.length <= maxIDChars) && e[0] !== "").map(([id, receipt]) => ({ id, receipt }));
+    return (Array.isArray(list2) ? list2 : []).filter((e) => Array.isArray(e) && [e[0], e[1]].every((t) => typeof t === "string" && t.length <= maxIDChars) && e[0] !== "").map(([id, receipt, at]) => ({ id, receipt, at: typeof at === "number" && Number.isFinite(at) ? at : 0 }));
   }
   function latest(all, room, most) {
     const once = /* @__PURE__ */ new Map();
@@ -622,14 +640,14 @@
       once.set(keyOf(d), d);
     }
     const kept = [];
-    for (const { id, receipt } of [...once.values()].reverse()) {
-      const chars = JSON.stringify([id, receipt]).length + 1;
+    for (const { id, receipt, at } of [...once.values()].reverse()) {
+      const chars = JSON.stringify([id, receipt, at]).length + 1;
       if (chars > room.chars || most < chars) {
         break;
       }
       room.chars -= chars;
       most -= chars;
-      kept.push([id, receipt]);
+      kept.push([id, receipt, at]);
     }
     return kept.reverse();
   }
@@ -807,7 +825,9 @@
      * notification that came under it, a notification exactly that one.
      */
     read(...which) {
-      const forgotten = this.#reads.add(which.map((w) => typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w)));
+      const now = Date.now();
+      const of = which.map((w) => typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w));
+      const forgotten = this.#reads.add(of.map(({ id, receipt }) => ({ id, receipt, at: now })));
       if (forgotten > 0) {
         this.#report(new WhisperError("dropped", `${forgotten} reads were forgotten: too many wait for a connection`));
       }
@@ -1026,6 +1046,10 @@
         return;
       }
       this.#readsAt = Date.now();
+      const stale = this.#reads.dropStale(this.#readsAt);
+      if (stale > 0) {
+        this.#report(new WhisperError("dropped", `${stale} reads without a receipt were forgotten: they have waited for a day`));
+      }
       encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
       this.#saveSoon();
     }
@@ -1033,7 +1057,7 @@
     /** Takes up what an earlier page has left of this user, and forgets another's. */
     #remember(url, token) {
       const storage = this.#options.storage === void 0 ? pageStorage() : this.#options.storage;
-      const user2 = this.#options.storageKey ?? userOf(token);
+      const user2 = ownerOf(this.#options.storageKey, userOf(token));
       if (user2 === this.#user) {
         return;
       }
@@ -1157,6 +1181,9 @@
       }
     }
   };
+  function ownerOf(key, user2) {
+    return key === void 0 || user2 === void 0 ? key ?? user2 : JSON.stringify([key, user2]);
+  }
   function deferred() {
     let resolve;
     let reject;

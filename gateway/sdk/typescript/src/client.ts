@@ -116,7 +116,9 @@ export class WhisperClient {
    * notification that came under it, a notification exactly that one.
    */
   read(...which: (string | Pick<Notification, "id" | "receipt">)[]): void {
-    const forgotten = this.#reads.add(which.map((w) => (typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w))));
+    const now = Date.now();
+    const of = which.map((w) => (typeof w === "string" ? this.#inbox.latest(w) : deliveryOf(w)));
+    const forgotten = this.#reads.add(of.map(({ id, receipt }) => ({ id, receipt, at: now })));
     if (forgotten > 0) {
       this.#report(new WhisperError("dropped", `${forgotten} reads were forgotten: too many wait for a connection`));
     }
@@ -353,6 +355,10 @@ export class WhisperClient {
       return;
     }
     this.#readsAt = Date.now();
+    const stale = this.#reads.dropStale(this.#readsAt);
+    if (stale > 0) {
+      this.#report(new WhisperError("dropped", `${stale} reads without a receipt were forgotten: they have waited for a day`));
+    }
     encodeIDs("read", this.#reads.take(this.#readsAt, this.#heardAt)).forEach((frame) => this.#link?.send(frame));
     this.#saveSoon();
   }
@@ -362,7 +368,7 @@ export class WhisperClient {
   /** Takes up what an earlier page has left of this user, and forgets another's. */
   #remember(url: string, token: string): void {
     const storage = this.#options.storage === undefined ? pageStorage() : this.#options.storage;
-    const user = this.#options.storageKey ?? userOf(token);
+    const user = ownerOf(this.#options.storageKey, userOf(token));
     if (user === this.#user) {
       return;
     }
@@ -502,6 +508,14 @@ export class WhisperClient {
       });
     }
   }
+}
+
+/**
+ * Whose what is kept is: one key may be given for everybody on a device, so it counts together with the token's user, and
+ * alone only where the token does not say whose it is.
+ */
+function ownerOf(key: string | undefined, user: string | undefined): string | undefined {
+  return key === undefined || user === undefined ? (key ?? user) : JSON.stringify([key, user]);
 }
 
 function deferred(): { promise: Promise<void>; resolve(): void; reject(why: WhisperError): void } {

@@ -4,6 +4,11 @@ export interface Delivery {
   readonly receipt: string;
 }
 
+/** A delivery at a time, in milliseconds since 1970: 0 where nothing says when. */
+export interface Dated extends Delivery {
+  readonly at: number;
+}
+
 /** The same text for the same delivery alone: ids hold no control characters. */
 export function keyOf(d: Delivery): string {
   return `${d.id}\u0000${d.receipt}`;

@@ -1,4 +1,4 @@
-import type { Delivery } from "./delivery.js";
+import type { Dated, Delivery } from "./delivery.js";
 
 /** The lane a notification came by: alerts are `high`. */
 export type Lane = "high" | "normal" | "low";
@@ -27,6 +27,12 @@ export interface Notification {
 
 export function deliveryOf(n: Pick<Notification, "id" | "receipt">): Delivery {
   return { id: n.id, receipt: n.receipt ?? "" };
+}
+
+/** The delivery, and when it was accepted. */
+export function datedOf(n: Pick<Notification, "id" | "receipt" | "at">): Dated {
+  const at = Date.parse(n.at);
+  return { ...deliveryOf(n), at: Number.isFinite(at) ? at : 0 };
 }
 
 /** What a server's frame says, or undefined for one that is of a later version. */

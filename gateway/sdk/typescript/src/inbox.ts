@@ -1,5 +1,5 @@
-import { type Delivery, keyOf } from "./delivery.js";
-import { deliveryOf, type Lane, type Notification } from "./frames.js";
+import { type Dated, type Delivery, keyOf } from "./delivery.js";
+import { datedOf, type Lane, type Notification } from "./frames.js";
 import { hidden } from "./surroundings.js";
 import { Receipts, Window } from "./window.js";
 
@@ -59,12 +59,12 @@ export class Inbox {
   }
 
   /** What was handled last, the oldest first. */
-  seen(): Delivery[] {
+  seen(): Dated[] {
     return this.#seen.all();
   }
 
   /** Takes what an earlier page has handled, which is older than what this one has. */
-  restore(earlier: readonly Delivery[]): void {
+  restore(earlier: readonly Dated[]): void {
     const own = this.#seen.all();
     this.#seen.clear();
     earlier.forEach((d) => {
@@ -92,7 +92,7 @@ export class Inbox {
   }
 
   take(n: Notification): void {
-    const d = deliveryOf(n);
+    const d = datedOf(n);
     if (this.#seen.has(d)) {
       this.#seen.add(d); // what still comes is not the one to forget
       this.#ack(d);
@@ -138,7 +138,7 @@ export class Inbox {
   }
 
   async #handle(n: Notification): Promise<void> {
-    const d = deliveryOf(n);
+    const d = datedOf(n);
     const key = keyOf(d);
     const users = this.#users;
     try {

@@ -2,6 +2,7 @@ import type { WhisperError } from "./errors.js";
 import type { Notification } from "./frames.js";
 import type { SocketConstructor } from "./socket.js";
 import type { WhisperStorage } from "./storage.js";
+import { version } from "./version.js";
 
 /**
  * - `idle`: `connect()` was not called yet;
@@ -65,8 +66,9 @@ export interface WhisperOptions {
    */
   storage?: WhisperStorage | null;
   /**
-   * The user in the storage (default: the token's `sub`; without either, nothing is kept). Two clients of one user in one page
-   * need one each.
+   * Tells clients of one user in one page apart in the storage: two need one each. It counts together with the token's `sub`, so
+   * that people who share a device never share what is kept; alone where the token has none, and then it must name the person.
+   * Without either, nothing is kept.
    */
   storageKey?: string;
   /** The WebSocket to use, where there is no global one (Node 20: that of the package `ws`) or another is wanted. */
@@ -131,6 +133,7 @@ const absolute = /^(?:ws|http)(s?):\/\/([^/?#\s]+)([^#\s]*)(?:#\S*)?$/i;
 /**
  * The address to connect to: http means ws, and what is relative counts from the page's address. undefined: it can't be
  * one, or it is relative and there is no page. Absolute ones are taken apart by hand, since React Native's URL is half of one.
+ * It says which client this is, for `whisper sessions`: pages can set no header. What the url says itself counts.
  */
 export function socketAddress(text: string, auto: boolean, page: string | undefined): string | undefined {
   let parts = absolute.exec(text);
@@ -145,9 +148,13 @@ export function socketAddress(text: string, auto: boolean, page: string | undefi
     return undefined;
   }
   const [, s = "", authority = "", rest = ""] = parts;
-  const address = `ws${s.toLowerCase()}://${authority}${rest}`;
-  if (!auto) {
-    return address;
+  let address = `ws${s.toLowerCase()}://${authority}${rest}`;
+  if (auto) {
+    address = /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : withParameter(address, "ack=auto");
   }
-  return /[?&]ack=/.test(rest) ? address.replace(/([?&]ack=)[^&]*/, "$1auto") : address + (rest.includes("?") ? "&" : "?") + "ack=auto";
+  return /[?&]client=/.test(rest) ? address : withParameter(address, `client=${encodeURIComponent(`whisper-ts/${version}`)}`);
+}
+
+function withParameter(address: string, parameter: string): string {
+  return `${address}${address.includes("?") ? "&" : "?"}${parameter}`;
 }

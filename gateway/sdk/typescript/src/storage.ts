@@ -1,4 +1,4 @@
-import { type Delivery, keyOf } from "./delivery.js";
+import { type Dated, keyOf } from "./delivery.js";
 import { inPage } from "./surroundings.js";
 
 /**
@@ -12,10 +12,10 @@ export interface WhisperStorage {
 
 /** What is kept of one user. */
 export interface Kept {
-  /** What the handler was done with, the oldest first. */
-  seen: Delivery[];
-  /** Reads that the server may not know. */
-  reads: Delivery[];
+  /** What the handler was done with, the oldest first, each with when it was accepted. */
+  seen: Dated[];
+  /** Reads that the server may not know, each with when it was told. */
+  reads: Dated[];
 }
 
 /** Most characters kept of one user: a storage has some 5 million for the whole site. */
@@ -86,28 +86,29 @@ export class Keeper {
   }
 }
 
-function deliveries(list: unknown): Delivery[] {
+/** An entry is an id, a receipt and a time; those that an earlier version has kept have no time. */
+function deliveries(list: unknown): Dated[] {
   return (Array.isArray(list) ? list : [])
-    .filter((e): e is [string, string] => Array.isArray(e) && [e[0], e[1]].every((t) => typeof t === "string" && t.length <= maxIDChars) && e[0] !== "")
-    .map(([id, receipt]) => ({ id, receipt }));
+    .filter((e): e is [string, string, unknown?] => Array.isArray(e) && [e[0], e[1]].every((t) => typeof t === "string" && t.length <= maxIDChars) && e[0] !== "")
+    .map(([id, receipt, at]) => ({ id, receipt, at: typeof at === "number" && Number.isFinite(at) ? at : 0 }));
 }
 
 /** Each once, the oldest first, and of too many the latest. */
-function latest(all: readonly Delivery[], room: { chars: number }, most: number): [string, string][] {
-  const once = new Map<string, Delivery>();
+function latest(all: readonly Dated[], room: { chars: number }, most: number): [string, string, number][] {
+  const once = new Map<string, Dated>();
   for (const d of all) {
     once.delete(keyOf(d));
     once.set(keyOf(d), d);
   }
-  const kept: [string, string][] = [];
-  for (const { id, receipt } of [...once.values()].reverse()) {
-    const chars = JSON.stringify([id, receipt]).length + 1;
+  const kept: [string, string, number][] = [];
+  for (const { id, receipt, at } of [...once.values()].reverse()) {
+    const chars = JSON.stringify([id, receipt, at]).length + 1;
     if (chars > room.chars || most < chars) {
       break;
     }
     room.chars -= chars;
     most -= chars;
-    kept.push([id, receipt]);
+    kept.push([id, receipt, at]);
   }
   return kept.reverse();
 }

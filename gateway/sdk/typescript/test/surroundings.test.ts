@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { runInNewContext } from "node:vm";
 import { build } from "esbuild";
+import { version } from "../src/version.js";
 
 /** The package as a script that leaves itself in `whisper`. */
 const made = await build({ entryPoints: ["src/index.ts"], bundle: true, format: "iife", globalName: "whisper", target: "es2022", write: false, logLevel: "warning" });
@@ -70,9 +71,10 @@ test("in React Native, whose URL is half of one", async () => {
     close(): void {}
   }
   for (const [url, more, want] of [
-    ["https://push.example.com/v1/socket?a=b#c", { ackMode: "auto" }, "wss://push.example.com/v1/socket?a=b&ack=auto"],
-    ["WS://push.example.com:8080", {}, "ws://push.example.com:8080"],
-    ["wss://push.example.com/v1/socket?ack=manual&x=1", { ackMode: "auto" }, "wss://push.example.com/v1/socket?ack=auto&x=1"],
+    ["https://push.example.com/v1/socket?a=b#c", { ackMode: "auto" }, "wss://push.example.com/v1/socket?a=b&ack=auto&client=ME"],
+    ["WS://push.example.com:8080", {}, "ws://push.example.com:8080?client=ME"],
+    ["wss://push.example.com/v1/socket?client=app%2F7", {}, "wss://push.example.com/v1/socket?client=app%2F7"],
+    ["wss://push.example.com/v1/socket?ack=manual&x=1", { ackMode: "auto" }, "wss://push.example.com/v1/socket?ack=auto&x=1&client=ME"],
   ] as const) {
     // In React Native window is the global object, and has no events.
     const world: Sandbox = {
@@ -82,7 +84,7 @@ test("in React Native, whose URL is half of one", async () => {
     world["window"] = world;
     assert.equal(await run(world, `const c = ${mine}; c.connect().then(() => { const s = c.session; c.close(); return s; })`), "s1");
     const [[address, protocols] = ["", []]] = made.splice(0);
-    assert.equal(address, want);
+    assert.equal(address, want.replace("ME", `whisper-ts%2F${version}`));
     assert.deepEqual([...protocols], ["whisper.v1", "bearer.t"]); // of another realm
   }
 });

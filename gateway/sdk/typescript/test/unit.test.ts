@@ -1,12 +1,14 @@
 // What no server is needed for: arithmetic, and time that nobody waits for.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { mock, suite, test } from "node:test";
 import { Backoff } from "../src/backoff.js";
-import type { Delivery } from "../src/delivery.js";
+import type { Dated } from "../src/delivery.js";
 import { encodeIDs } from "../src/frames.js";
 import { type Notification, type SocketLike, WhisperClient, WhisperError, type WhisperOptions } from "../src/index.js";
 import { readRetryAfter } from "../src/socket.js";
 import { refreshIn, userOf } from "../src/token.js";
+import { version } from "../src/version.js";
 import { Window } from "../src/window.js";
 
 const jwt = (claims: object): string => `h.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.s`;
@@ -56,12 +58,16 @@ test("ids go into frames that a gateway takes", () => {
   assert.deepEqual(encodeIDs("read", [{ id: "a", receipt: "" }]), ['{"type":"read","ids":["a"]}']);
 });
 
+test("the version is that of the package", () => {
+  assert.equal(version, (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version);
+});
+
 test("the window forgets the oldest", () => {
   const w = new Window(2);
-  const of = (id: string): Delivery => ({ id, receipt: "" });
+  const of = (id: string): Dated => ({ id, receipt: "", at: 0 });
   ["a", "b", "a", "c"].forEach((id) => w.add(of(id)));
   assert.deepEqual(["a", "b", "c"].map((id) => w.has(of(id))), [true, false, true]);
-  assert.equal(w.has({ id: "a", receipt: "another" }), false);
+  assert.equal(w.has({ ...of("a"), receipt: "another" }), false);
 });
 
 test("everything that is wrong with the options is named at once", () => {
@@ -138,7 +144,7 @@ await suite("a connection", { concurrency: false }, async () => {
   await test("shows its token as a subprotocol only", async (t) => {
     const { last, states } = await connected(t);
     assert.deepEqual(last().protocols, ["whisper.v1", "bearer.t"]);
-    assert.equal(last().url, "wss://push.example.com/v1/socket");
+    assert.equal(last().url, `wss://push.example.com/v1/socket?client=whisper-ts%2F${version}`);
     assert.deepEqual(states, ["connecting", "open"]);
   });
 
