@@ -185,9 +185,9 @@ func (r *rebuild) close() {
 func (r *rebuild) run(ctx context.Context) error {
 	switch {
 	case r.lost > 0 && r.cfg.AllowTruncated:
-		r.cfg.Logger.Warn("kafka has dropped records that the served tables hold, the new ones begin later", "records", r.lost)
+		r.cfg.Logger.Warn("kafka no longer has the beginning of what the served tables hold, the new ones begin later", "offsets", r.lost)
 	case r.lost > 0:
-		r.cfg.Logger.Info("kafka has dropped records that the served tables hold, their days stay as they are", "records", r.lost, "days", len(r.carried))
+		r.cfg.Logger.Info("kafka no longer has the beginning of what the served tables hold, its days stay as they are", "offsets", r.lost, "days", len(r.carried))
 	}
 	served, err := r.served(ctx)
 	if err != nil {

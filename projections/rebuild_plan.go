@@ -13,9 +13,10 @@ import (
 
 // A RebuildPlan is what a rebuild would do.
 type RebuildPlan struct {
-	// Records are read from Kafka.
+	// Records are read from Kafka, at most: it counts offsets, and transactions take some for their markers.
 	Records int64
-	// Lost are records that the served tables hold and Kafka no longer has.
+	// Lost are offsets that the served tables are past and Kafka no longer has: of facts, or of the markers of transactions. What is gone
+	// can't be asked which.
 	Lost int64
 	// Carried are the days, as 2006-01-02, that stay as they are, since the log no longer has all of their facts.
 	Carried []string

@@ -139,7 +139,12 @@ func TestToolsWorkOnARunningSystem(t *testing.T) {
 	if got := whisper(t, nil, "migrate", "--check", postgres); got.code != exitOK {
 		t.Errorf("migrate --check: %s", got.stderr)
 	}
-	got := whisper(t, nil, "project", "--rebuild", postgres, kafka, "--partitions=3")
+	// Dispatch's transactions leave markers, which no count of offsets can tell from facts.
+	got := whisper(t, nil, "project", "--rebuild", "--dry-run", postgres, kafka, "--partitions=3")
+	if got.code != exitOK || !strings.Contains(got.stdout, "offsets to read: ") || !strings.Contains(got.stdout, "offsets that kafka no longer has: 0 (facts, and markers of transactions)") {
+		t.Errorf("rebuild --dry-run: %s%s", got.stdout, got.stderr)
+	}
+	got = whisper(t, nil, "project", "--rebuild", postgres, kafka, "--partitions=3")
 	if got.code != exitOK || !strings.Contains(got.stdout, "the tables are rebuilt and served") {
 		t.Errorf("rebuild: %s%s", got.stdout, got.stderr)
 	}

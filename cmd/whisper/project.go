@@ -130,7 +130,7 @@ func (c *projectCmd) rebuild(ctx context.Context, p *process) error {
 	if c.DryRun {
 		return c.plan(ctx, p, cfg)
 	}
-	line := progressLine{what: "rebuild", of: "records", w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
+	line := progressLine{what: "rebuild", of: "offsets", w: raw(p.stdout), live: ops.IsTerminal(raw(p.stdout)), now: p.now}
 	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.show})
 	line.end()
 	if err != nil {
@@ -151,7 +151,7 @@ func (c *projectCmd) plan(ctx context.Context, p *process, cfg projections.Confi
 		}
 		return fmt.Sprintf("%d, %s to %s", len(days), days[0], days[len(days)-1])
 	}
-	_, err = fmt.Fprintf(p.stdout, "records to read: %d\nrecords that kafka no longer has: %d\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
+	_, err = fmt.Fprintf(p.stdout, "offsets to read: %d\noffsets that kafka no longer has: %d (facts, and markers of transactions)\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
 		plan.Records, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
 	return err
 }
