@@ -65,6 +65,52 @@ func drawFacts(t *rapid.T, i int) []*whisperv1.Event {
 	return facts
 }
 
+// drawShare is what may be said about a broadcast's share of a partition and its deliveries, which have no accepted fact of
+// their own. There is one word of how far it is, since of several the last in the log stands.
+func drawShare(t *rapid.T) []*whisperv1.Event {
+	cast := tell("news", "", now, 9)
+	progress := cast.at(0)
+	progress.Kind = &whisperv1.Event_BroadcastProgressed{BroadcastProgressed: &whisperv1.BroadcastProgressed{
+		State: whisperv1.BroadcastState_BROADCAST_STATE_RUNNING, Audience: 4, Walked: 4, Matched: 3, StartedMs: now.UnixMilli(),
+		Broadcast: &whisperv1.BroadcastAccepted{Partitions: 1, Segment: "true", Accepted: &whisperv1.DeliveryAccepted{
+			Category: "news", Channels: []string{domain.ChannelSocket}, ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Request: cast.request,
+		}},
+	}}
+	facts := []*whisperv1.Event{progress}
+	ms := func(label string) time.Duration {
+		return time.Duration(rapid.IntRange(1, 5000).Draw(t, label)) * time.Millisecond
+	}
+	for i := range rapid.IntRange(1, 3).Draw(t, "users") {
+		s := tell("news", fmt.Sprintf("user-%d", i), now, 9)
+		for range rapid.IntRange(1, 3).Draw(t, "words") {
+			switch rapid.IntRange(0, 3).Draw(t, "word") {
+			case 0:
+				facts = append(facts, s.deferred(ms("put off"), "away"))
+			case 1:
+				facts = append(facts, s.sent(ms("sent"), 1, domain.ChannelSocket))
+			case 2:
+				facts = append(facts, s.delivered(ms("delivered"), 1))
+			case 3:
+				facts = append(facts, s.expired(ms("expired"), "ttl"))
+			}
+		}
+	}
+	return facts
+}
+
+// drawErasures is who of the users asked to be forgotten, and when.
+func drawErasures(t *rapid.T) (facts []*whisperv1.Event) {
+	for i := range 4 {
+		if rapid.IntRange(0, 4).Draw(t, "erased") == 0 {
+			s := tell("", fmt.Sprintf("user-%d", i), now, 0)
+			ev := s.erased(time.Duration(rapid.IntRange(-1, 5000).Draw(t, "erasure")) * time.Millisecond)
+			ev.GetUserErased().ChangesOffset = int64(7 + i) // no two are asked for in one record
+			facts = append(facts, ev)
+		}
+	}
+	return facts
+}
+
 func TestAnyOrderAndDuplicationGivesTheSameRows(t *testing.T) {
 	t.Parallel()
 	straight, shuffled := newFolder(t), newFolder(t)
@@ -73,6 +119,13 @@ func TestAnyOrderAndDuplicationGivesTheSameRows(t *testing.T) {
 		for i := range rapid.IntRange(1, 4).Draw(t, "deliveries") {
 			facts = append(facts, drawFacts(t, i)...)
 		}
+		var announced []*whisperv1.Event // what a broadcast is, is told before its deliveries are, on the same partition
+		if rapid.Bool().Draw(t, "a broadcast") {
+			share := drawShare(t)
+			announced = share[:1:1]
+			facts = append(facts, share...)
+		}
+		facts = append(facts, drawErasures(t)...)
 		straight.empty(t)
 		straight.write(t, facts)
 		want := straight.dump()
@@ -84,6 +137,7 @@ func TestAnyOrderAndDuplicationGivesTheSameRows(t *testing.T) {
 			}
 		}
 		mixed = rapid.Permutation(mixed).Draw(t, "order")
+		mixed = append(announced, mixed...)
 		shuffled.empty(t)
 		for len(mixed) > 0 {
 			n := rapid.IntRange(1, len(mixed)).Draw(t, "batch")
@@ -133,7 +187,7 @@ func newFolder(t *testing.T) *folder {
 }
 
 func (f *folder) empty(t *rapid.T) {
-	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days", "broadcast_shards"} {
+	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days", "broadcast_shards", "broadcast_skips", "erasures"} {
 		if _, err := f.st.pool.Exec(f.t.Context(), "DELETE FROM whisper."+table); err != nil {
 			t.Fatal(err)
 		}
@@ -178,5 +232,5 @@ func (f *folder) try(events []*whisperv1.Event) error {
 
 // dump leaves out the timeline, where each record has its row.
 func (f *folder) dump() []string {
-	return dump(f.t, f.db, "whisper", "deliveries", "attempts", "notification_requests", "notification_shards", "delivery_stat_shards")
+	return dump(f.t, f.db, "whisper", "deliveries", "attempts", "notification_requests", "notification_shards", "delivery_stat_shards", "broadcast_shards", "broadcast_skips")
 }
