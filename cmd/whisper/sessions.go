@@ -141,8 +141,10 @@ func (c *sessionsCmd) doors(ctx context.Context, p *process) ([]opsDoor, error) 
 		door := opsDoor{node: l.Node}
 		if l.OpsAddr == "" {
 			door.err = errors.New("it does not tell where its operations port is (a version before this one?): name it with --at")
+		} else if host, port, err := net.SplitHostPort(l.OpsAddr); err != nil || strings.ContainsAny(host, "/?#@\\% ") || !isPort(port) {
+			door.err = fmt.Errorf("what it says of its operations port is no host and port: %q", l.OpsAddr)
 		} else {
-			door.url = "http://" + l.OpsAddr
+			door.url = "http://" + net.JoinHostPort(host, port)
 		}
 		doors = append(doors, door)
 	}
@@ -180,16 +182,24 @@ func (c *sessionsCmd) firstPages(ctx context.Context, doors []opsDoor) []pageAns
 
 // rest prints a node's pages, of which the first is here already.
 func (c *sessionsCmd) rest(ctx context.Context, door opsDoor, answer pageAnswer, printer *sessionPrinter) error {
+	after := ""
 	for answer.err == nil {
 		page := answer.page
 		printer.print(page)
 		if page.Next == "" || printer.full || printer.err != nil {
 			break
 		}
+		if len(page.Sessions) == 0 || page.Next == after {
+			return errors.New("its pages do not go on: they would never end")
+		}
+		after = page.Next
 		answer.page, answer.err = c.page(ctx, door, page.Next)
 	}
 	return answer.err
 }
+
+// direct goes through no proxy: the question names a user, and only the node should see it.
+var direct = &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: pageTimeout}
 
 // pageTimeout bounds one question to one node.
 const pageTimeout = 5 * time.Second
@@ -212,7 +222,7 @@ func (c *sessionsCmd) page(ctx context.Context, door opsDoor, after string) (pag
 	if err != nil {
 		return page, err
 	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Transport: direct, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {
 		return page, door.explain(err)
@@ -239,6 +249,11 @@ func (c *sessionsCmd) page(ctx context.Context, door opsDoor, after string) (pag
 		return page, fmt.Errorf("there answers node %s: give each gateway an address of its own with --ops-advertise, or ask with --at", page.Node)
 	}
 	return page, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // explain says what to do where nobody answers.

@@ -107,6 +107,10 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		case "/old" + gateway.SessionsPath:
 			http.NotFound(w, r)
+		case "/endless" + gateway.SessionsPath:
+			_, _ = fmt.Fprint(w, `{"node":"another","incarnation":1,"sessions":[{"user":"mona"}],"next":"x"}`)
+		case "/empty" + gateway.SessionsPath:
+			_, _ = fmt.Fprint(w, `{"node":"another","incarnation":1,"sessions":[],"next":"x"}`)
 		case "/odd" + gateway.SessionsPath:
 			_, _ = fmt.Fprint(w, "\x1b]0;owned\x07")
 		default:
@@ -118,6 +122,9 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 	b.heartbeat(t, &whisperv1.Node{Node: "old", Limit: 50, HeartbeatMs: minute}, 0)
 	b.heartbeat(t, &whisperv1.Node{Node: "dead", Limit: 50, OpsAddr: freeAddr(t)}, time.Minute)
 	b.heartbeat(t, &whisperv1.Node{Node: "shared", Limit: 50, HeartbeatMs: minute, OpsAddr: strings.TrimPrefix(other.URL, "http://")}, 0)
+	for i, addr := range []string{"127.0.0.1:80/admin?", "u:p@127.0.0.1:80", "127.0.0.1/#:80", "127.0.0.1:http", "nowhere"} {
+		b.heartbeat(t, &whisperv1.Node{Node: fmt.Sprint("elsewhere-", i), Limit: 50, HeartbeatMs: minute, OpsAddr: addr}, 0)
+	}
 	b.heartbeat(t, &whisperv1.Node{Node: "gone", Limit: 50, OpsAddr: freeAddr(t)}, 2*time.Hour)
 
 	got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "sessions")
@@ -132,10 +139,14 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 			t.Errorf("%q is not in %s", want, got.stderr)
 		}
 	}
+	if n := strings.Count(got.stderr, "no host and port"); n != 5 {
+		t.Errorf("%d of 5 addresses are refused: %s", n, got.stderr)
+	}
 	if strings.Contains(got.stderr, "gone") {
 		t.Errorf("a node that is gone was asked: %s", got.stderr)
 	}
 	for query, want := range map[string]string{
+		"--at=" + other.URL + "/endless": "do not go on", "--at=" + other.URL + "/empty": "do not go on",
 		"--node=nobody": "whisper.nodes does not know it", "--at=" + other.URL + "/old": "has no list of sessions",
 		"--at=" + other.URL + "/moved": "it answers 302", "--at=" + other.URL + "/odd": "is not a list of sessions",
 	} {

@@ -55,7 +55,7 @@ func (n *nodeTopics) look(ctx context.Context, known map[string]bool) {
 		return
 	}
 	absent := map[string]bool{}
-	var over, groups []string
+	var over []string
 	for _, topic := range topics.Names() {
 		node, is := strings.CutPrefix(topic, consumers.TopicNode(""))
 		if !is || node == "" || known[node] {
@@ -64,7 +64,6 @@ func (n *nodeTopics) look(ctx context.Context, known map[string]bool) {
 		absent[topic] = true
 		if n.absent[topic] {
 			over = append(over, topic)
-			groups = append(groups, consumers.GroupNode(node))
 		}
 	}
 	n.absent = absent
@@ -76,20 +75,23 @@ func (n *nodeTopics) look(ctx context.Context, known map[string]bool) {
 		n.log.Warn("delete the topics of nodes that never return", "error", err)
 		return
 	}
-	var gone []string
+	var gone, groups []string
 	for _, r := range done.Sorted() {
 		switch {
 		case r.Err == nil:
 			gone = append(gone, r.Topic)
+			groups = append(groups, consumers.GroupNode(strings.TrimPrefix(r.Topic, consumers.TopicNode(""))))
 			n.deleted.Inc()
 		case !errors.Is(r.Err, kerr.UnknownTopicOrPartition): // another process was faster
 			n.log.Warn("the topic of a node that never returns can't be deleted: allow dispatch to delete it, or do so", "topic", r.Topic, "error", r.Err)
 		}
 	}
-	if len(gone) > 0 {
-		slices.Sort(gone)
-		n.log.Info("topics of nodes that never return are deleted", "topics", gone)
+	if len(gone) == 0 {
+		return
 	}
-	// What they had committed; brokers forget it by themselves after a week or so.
+	slices.Sort(gone)
+	n.log.Info("topics of nodes that never return are deleted", "topics", gone)
+	// What they had committed; brokers forget it by themselves after a week or so. Of a topic that stays, a node that
+	// returns after all needs it.
 	_, _ = adm.DeleteGroups(ctx, groups...)
 }

@@ -166,3 +166,28 @@ func TestTurnsGoToTheMostUrgentLane(t *testing.T) {
 		t.Errorf("%d turns are free at the end, there is 1", turns.free)
 	}
 }
+
+// TestNoLaneWaitsForEver: while the normal lane always has work, the low one is slow and does not stand still.
+func TestNoLaneWaitsForEver(t *testing.T) {
+	t.Parallel()
+	turns := newTurns(1)
+	if !turns.take(t.Context(), domain.Normal) {
+		t.Fatal("no turn, and nobody has one")
+	}
+	low := make(chan struct{})
+	turns.waiting[domain.Low] = append(turns.waiting[domain.Low], low)
+	given := 0
+	for waits := true; waits; given++ {
+		normal := make(chan struct{})
+		turns.waiting[domain.Normal] = append(turns.waiting[domain.Normal], normal)
+		turns.give()
+		select {
+		case <-low:
+			waits = false
+		case <-normal:
+		}
+	}
+	if given != leastShare {
+		t.Errorf("the low lane has waited for %d turns, want %d", given, leastShare)
+	}
+}

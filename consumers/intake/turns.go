@@ -9,12 +9,17 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
+// leastShare: one turn in so many goes to the least urgent lane that waits, so that a long backlog of a more urgent one
+// slows it down and does not stop it.
+const leastShare = 8
+
 // turns share processors out among the partitions of the lanes that are not urgent, a slice at a time and the more
 // urgent lane first. Without them the partitions of a backlog would all be runnable at once, and an alert's goroutine
 // would wait for each of them.
 type turns struct {
 	mu      sync.Mutex
 	free    int
+	given   uint // turns handed on
 	waiting [len(domain.Lanes)][]chan struct{}
 }
 
@@ -48,11 +53,16 @@ func (t *turns) take(ctx context.Context, lane domain.Lane) bool {
 	return false
 }
 
-// give ends a turn: the next one is that of whoever waits longest in the most urgent lane.
+// give ends a turn. The next one is that of whoever waits longest in the most urgent lane, or, one time in leastShare, in
+// the least urgent.
 func (t *turns) give() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for lane := range t.waiting {
+	lanes := []int{0, 1, 2}
+	if t.given++; t.given%leastShare == 0 {
+		slices.Reverse(lanes)
+	}
+	for _, lane := range lanes {
 		if w := t.waiting[lane]; len(w) > 0 {
 			next := w[0]
 			t.waiting[lane] = slices.Delete(w, 0, 1)

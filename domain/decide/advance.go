@@ -32,6 +32,10 @@ func (s *State) advance(d *delivery) {
 
 // try tries the channels from where d stands; the first that can be tried is.
 func (s *State) try(d *delivery) {
+	if d.remake {
+		d.remake = false
+		d.waiting = slices.DeleteFunc(d.waiting, waiting.push)
+	}
 	for ; int(d.step) < len(d.channels()); d.step++ {
 		switch channel := s.channelOf(d); {
 		case d.denied.Has(channel):
@@ -110,7 +114,7 @@ func (s *State) await(d *delivery) {
 		// Back to the socket: its acknowledgement may have been lost with the frame. The attempts say how
 		// often that was; the tries are those of one channel and begin anew with each.
 		d.step = d.socketStep()
-		s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.attempt-1)), domain.ReasonUnacknowledged)
+		s.backoff(d, s.now.Add(s.policy.Resend.Delay(d.id, d.resends())), domain.ReasonUnacknowledged)
 		return
 	}
 	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
@@ -129,6 +133,15 @@ func (s *State) backoff(d *delivery, until time.Time, reason string) {
 	if d.parked || until.Sub(s.now) > s.policy.HoldBack/2 {
 		s.park(d)
 	}
+}
+
+// resends is how often d was sent again over a socket. A leg does not count the attempts of other legs, whose numbering it
+// shares.
+func (d *delivery) resends() int32 {
+	if d.legs != nil {
+		return d.tries
+	}
+	return d.attempt - 1
 }
 
 func (d *delivery) socketStep() int32 {

@@ -140,7 +140,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		s.settle(d)
 		return
 	}
-	if begun && d.all {
+	if begun && d.all && !r.waits() {
 		s.takeUpLegs(d, r)
 		return
 	}

@@ -270,7 +270,7 @@ func (l *legs) parked() *whisperv1.Parked {
 
 func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 	l := &legs{attempt: p.GetAttempt(), reached: p.GetReached()}
-	l.took = l.reached
+	l.took = l.reached || p.GetSocketTook()
 	for i, form := range p.GetLegs() {
 		leg := d
 		if i > 0 {
@@ -284,5 +284,6 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 			s.holdLeg(leg)
 		}
 		s.restoreOne(leg, form)
+		leg.remake = leg.phase == whisperv1.Phase_PHASE_BACKOFF && leg.openPushes()
 	}
 }

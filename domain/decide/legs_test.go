@@ -205,6 +205,7 @@ func TestLegsOutliveARestart(t *testing.T) {
 		"in flight, pushed":            {false, []decide.FactSeen{pushed("pay", "mona", "phone", 1)}, []string{"route pay #2 to n1"}},
 		"in flight, both":              {false, []decide.FactSeen{acked("pay", "mona"), pushed("pay", "mona", "phone", 2)}, nil},
 		"in flight, read":              {false, []decide.FactSeen{readOf("pay")}, nil},
+		"parked, nothing known":        {true, nil, []string{"route pay #3 to n1", "push pay #4 to phone"}},
 		"parked, pushed":               {true, []decide.FactSeen{pushed("pay", "mona", "phone", 1)}, []string{"route pay #3 to n1"}},
 		"parked, and the push refused": {true, []decide.FactSeen{pushFailed("pay", "mona", "phone", 1, whisperv1.FailureClass_FAILURE_CLASS_DROP)}, []string{"route pay #3 to n1"}},
 	} {
@@ -251,6 +252,9 @@ func TestLegsOutliveARestart(t *testing.T) {
 				note(after.Decide(here("mona", "n1", "s2", 1), at(2)))
 			}
 			note(after.Decide(decide.TimePassed{}, at(3)))
+			if name == "parked, nothing known" { // the push may not have been made
+				note(after.Decide(decide.TimePassed{}, at(31)))
+			}
 			if !slices.Equal(trimSession(got), c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
@@ -274,6 +278,57 @@ func trimSession(said []string) (all []string) {
 		all = append(all, s)
 	}
 	return all
+}
+
+// TestALegIsSentAgainAsIfAlone: how often other channels were tried does not make the socket wait.
+func TestALegIsSentAgainAsIfAlone(t *testing.T) {
+	t.Parallel()
+	s := decide.NewState(0, decide.DefaultPolicy())
+	s.ReplayDone()
+	for _, in := range []decide.Input{fraud(t, `{"all_channels":["socket","apns"]}`), decide.NodeSeen{Node: "n1", Incarnation: 1}} {
+		s.Decide(in, t0)
+	}
+	for i := range 5 {
+		s.Decide(endpoint("mona", fmt.Sprint("phone-", i)), t0)
+	}
+	s.Decide(here("mona", "n1", "s1", 1), t0)
+	s.Decide(alert("pay", 7), t0)
+	for i := range 5 {
+		s.Decide(pushed("pay", "mona", fmt.Sprint("phone-", i), int32(i+1)), t0)
+	}
+	var again []int
+	for second := 1; second <= 300; second++ {
+		for _, o := range s.Decide(decide.TimePassed{}, at(second)) {
+			if _, route := o.(decide.RouteTo); route {
+				again = append(again, second)
+			}
+		}
+	}
+	// 10 s for the acknowledgement, then 30 s and 60 s, each with up to as much again at random.
+	if len(again) < 2 || again[0] > 71 || again[1] > 71+10+121 {
+		t.Errorf("sent again after %d s", again)
+	}
+}
+
+// TestADigestThatWasBegunGoesOn after a restart: a fact of waiting is no attempt.
+func TestADigestThatWasBegunGoesOn(t *testing.T) {
+	t.Parallel()
+	s := decide.NewState(0, decide.DefaultPolicy())
+	for _, in := range []decide.Input{
+		fraud(t, `{"all_channels":["socket","apns"],"digest":{"window":"1m","template":"digest"}}`),
+		endpoint("mona", "phone"),
+		about("pay", "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: domain.ReasonDigest}}}),
+	} {
+		s.Decide(in, t0)
+	}
+	s.Resume(at(1))
+	var got []string
+	for _, o := range s.Decide(alert("pay", 7), at(1)) {
+		got = append(got, said(o))
+	}
+	if slices.ContainsFunc(got, func(s string) bool { return len(s) > 4 && s[:4] == "push" }) || !slices.Contains(got, "deferred digest") {
+		t.Errorf("got %q", got)
+	}
 }
 
 // TestADigestGoesToAllChannels, as its parts would have.

@@ -15,6 +15,7 @@ import (
 // lostAtARestart are the fields of a delivery that its parked record does not have, each with the reason why nothing
 // depends on them.
 var lostAtARestart = map[string]string{
+	"remake":       "only a restart sets it, of legs whose pushes may never have been made",
 	"doubtful":     "a read ends the retries of a push of which nobody knows what came; without it one more is made",
 	"walk":         "the broadcast's own record has it: a delivery of one is restored by it",
 	"slice":        "what is parked holds no cursor back",

@@ -175,6 +175,7 @@ type delivery struct {
 	lastReason string
 	pushFailed bool      // no endpoint will take it
 	lacking    bool      // it waits, or has waited, for an endpoint
+	remake     bool      // restored with pushes that may never have been made: its next try makes them again
 	pushAgain  bool      // an endpoint was registered after those that are open
 	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.

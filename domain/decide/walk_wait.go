@@ -267,7 +267,7 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.Delive
 	d := s.openDelivery(w, sl, user, id)
 	d.attempt, d.socketTook = r.attempt, r.socketSent
 	s.settleChannels(d)
-	if d.all {
+	if d.all && !r.waits() {
 		s.takeUpLegs(d, r)
 		return
 	}
