@@ -103,9 +103,14 @@ func (t *transaction) forget(ctx context.Context, chunks []*chunk) error {
 	return nil
 }
 
-// since is when the fact's delivery began: its request's time, or the fact's own where that is not known.
+// since is when the fact's delivery began: its request's time, or the fact's own where that is not known. A dropped
+// duplicate belongs to the request that was dropped, not to the first one, whose id it names.
 func (f fact) since() int64 {
-	if f.timeless() {
+	dropped := f.ev.GetDuplicateDropped()
+	if ms := dropped.GetRequestedAtMs(); ms > 0 {
+		return ms * 1000
+	}
+	if f.timeless() || dropped != nil {
 		return f.ev.GetAtUs()
 	}
 	return f.id.Time().UnixMicro()
@@ -179,7 +184,7 @@ func (t *transaction) eraseUser(ctx context.Context, f fact) error {
 		FROM gone WHERE l.delivery_id = gone.delivery_id AND l.day = gone.day`), user, name, at); err != nil {
 		return err
 	}
-	if _, err := t.tx.Exec(ctx, t.sql("UPDATE $.duplicates SET user_id = $2 WHERE user_id = $1 AND at <= to_timestamp($3::float8 / 1000000)"), user, name, at); err != nil {
+	if _, err := t.tx.Exec(ctx, t.sql("UPDATE $.duplicates SET user_id = $2 WHERE user_id = $1 AND coalesce(requested_at, at) <= to_timestamp($3::float8 / 1000000)"), user, name, at); err != nil {
 		return err
 	}
 	return t.eraseEarly(ctx, user, name, at)

@@ -229,10 +229,16 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 		topics, ids, starts); err != nil {
 		return err
 	}
+	if _, err := tx.Exec(ctx, r.old.sql("INSERT INTO $.early_facts SELECT * FROM ")+r.new.sql("$.early_facts")+" ON CONFLICT DO NOTHING"); err != nil {
+		return err
+	}
+	// Of a delivery on a day that is carried over, in which it was taken up long ago. Without the days Postgres would lock
+	// every day that there is, with its indexes.
+	if _, err := tx.Exec(ctx, r.old.sql(`DELETE FROM $.early_facts AS e USING $.deliveries AS d
+		WHERE d.notification_id = e.notification_id AND d.user_id = e.user_id AND d.attempts > 0 AND d.day = ANY ($1::date[])`), days); err != nil {
+		return err
+	}
 	for _, sql := range []string{
-		r.old.sql("INSERT INTO $.early_facts SELECT * FROM ") + r.new.sql("$.early_facts") + " ON CONFLICT DO NOTHING",
-		// Of a delivery on a day that is carried over, in which it was taken up long ago.
-		r.old.sql(`DELETE FROM $.early_facts AS e USING $.deliveries AS d WHERE d.notification_id = e.notification_id AND d.user_id = e.user_id AND d.attempts > 0`),
 		r.old.sql("INSERT INTO $.erasures SELECT * FROM ") + r.new.sql("$.erasures") + " ON CONFLICT DO NOTHING",
 		r.old.sql("DELETE FROM $.checkpoints"),
 		r.old.sql("INSERT INTO $.checkpoints SELECT * FROM ") + r.new.sql("$.checkpoints"),

@@ -272,7 +272,6 @@ func TestADuplicateOfMidnightCountsOnItsRequestsDay(t *testing.T) {
 	first := tell("n", "mona", midnight.Add(-time.Hour), 1)
 	again := tell("n", "mona", midnight.Add(-time.Millisecond), 2)
 	dropped := again.duplicate(first, 5*time.Second)
-	dropped.GetDuplicateDropped().RequestedAtMs = again.requested.UnixMilli()
 	start(t, config(l, db))
 	l.put(record(first.accepted()), record(first.sent(time.Second, 1, "apns")), record(again.accepted()), record(dropped))
 	caughtUp(t, l, db)

@@ -258,7 +258,9 @@ func (s story) duplicate(first story, after time.Duration) *whisperv1.Event {
 	ev := s.at(after)
 	id := first.id()
 	ev.DeliveryId = id[:]
-	ev.Kind = &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{Request: s.request, Recipients: s.recipients}}
+	ev.Kind = &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
+		Request: s.request, Recipients: s.recipients, RequestedAtMs: s.requested.UnixMilli(),
+	}}
 	return ev
 }
 

@@ -62,16 +62,17 @@ func duplicateColumns(n int, each func(i int) duplicate) *columns {
 func (t *transaction) insertDuplicates(ctx context.Context) ([]duplicate, error) {
 	all := sorted(t.duplicates, compareDuplicates)
 	cols := duplicateColumns(len(all), func(i int) duplicate { return all[i] })
-	more := arrays(oidUUID, oidDate, oidTimestamp)
+	more := arrays(oidUUID, oidDate, oidTimestamp, oidTimestamp)
 	for _, d := range all {
 		f := more.add()
 		f[0].uuid(t.duplicates[d].id)
 		f[1].day(duplicateDay(t.duplicates[d]))
 		f[2].int8(t.duplicates[d].ev.GetAtUs() - pgEpochUS)
+		f[3].time(t.duplicates[d].ev.GetDuplicateDropped().GetRequestedAtMs() * 1000)
 	}
 	res, err := t.run(ctx, t.tx, `
-		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", delivery_id, day, at)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[], $7::date[], $8::timestamptz[])
+		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", delivery_id, day, at, requested_at)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[], $7::date[], $8::timestamptz[], $9::timestamptz[])
 		ON CONFLICT DO NOTHING RETURNING notification_id, user_id, topic, partition, "offset"`, append(cols.params(), more.params()...)...)
 	if err != nil {
 		return nil, err
