@@ -89,6 +89,7 @@ var helps = map[string]string{
 	"whisper_dispatch_stray_records_total":                  "Records of changelogs that an earlier owner wrote after the partition was taken over, and that were put right.",
 	"whisper_dispatch_tokens_moved_total":                   "Push tokens that another user registered; the earlier owner's endpoint is removed.",
 	"whisper_dispatch_stopped_total":                        "Deliveries that a check put off or suppressed.",
+	"whisper_dispatch_node_topics_deleted_total":            "Topics of gateways that never returned, deleted.",
 	"whisper_dispatch_notices_total":                        "Settings that name what is not there, once a name and process.",
 	"whisper_dispatch_commands_total":                       "Cancels, pauses, resumes and retracts, a partition each.",
 	"whisper_dispatch_recalls_total":                        "Retractions for which facts were read back, a partition each.",
