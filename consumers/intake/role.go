@@ -78,7 +78,7 @@ const (
 // Role is one intake process.
 type Role struct {
 	cfg       Config
-	loops     []*consumers.Loop // that of the high lane, that of the rest
+	loops     consumers.Loops // that of the high lane, that of the rest
 	outlets   *outlets
 	turns     *turns
 	templates *catalogue
@@ -155,11 +155,7 @@ func (r *Role) Run(ctx context.Context) error {
 		if err := r.templates.follow(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		g, ctx := errgroup.WithContext(ctx)
-		for _, loop := range r.loops {
-			g.Go(func() error { return loop.Run(ctx) })
-		}
-		return g.Wait()
+		return r.loops.Run(ctx)
 	})
 	return g.Wait()
 }
@@ -169,28 +165,14 @@ func (r *Role) Ready() error {
 	if !r.templates.ready.Load() {
 		return errors.New("intake: the templates are still being read")
 	}
-	errs := []error{r.outlets.ready()}
-	for _, loop := range r.loops {
-		errs = append(errs, loop.Ready())
-	}
-	return errors.Join(errs...)
+	return errors.Join(r.outlets.ready(), r.loops.Ready())
 }
 
 // Stopped are the partitions that can't go on, and why.
-func (r *Role) Stopped() (all []consumers.Stopped) {
-	for _, loop := range r.loops {
-		all = append(all, loop.Stopped()...)
-	}
-	return all
-}
+func (r *Role) Stopped() []consumers.Stopped { return r.loops.Stopped() }
 
 // Retry tries the stopped partitions again now and says how many there are.
-func (r *Role) Retry() (n int) {
-	for _, loop := range r.loops {
-		n += loop.Retry()
-	}
-	return n
-}
+func (r *Role) Retry() int { return r.loops.Retry() }
 
 // Open makes the feed of an assigned partition. It restores nothing.
 func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {

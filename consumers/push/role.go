@@ -22,7 +22,6 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
@@ -117,7 +116,7 @@ func (c *Config) setDefaults() {
 // Role consumes one provider's attempts, a loop a lane.
 type Role struct {
 	provider Provider
-	loops    []*consumers.Loop
+	loops    consumers.Loops
 }
 
 // New makes the role; Run starts it. The provider stays the caller's to close, after Run.
@@ -154,34 +153,16 @@ func Group(channel string, lane domain.Lane) string {
 // Run serves until ctx ends; it then finishes what is in flight, commits and returns nil. An error of
 // one lane ends all.
 func (r *Role) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, loop := range r.loops {
-		g.Go(func() error { return loop.Run(ctx) })
-	}
-	return g.Wait()
+	return r.loops.Run(ctx)
 }
 
 // Ready is nil when every lane has its partitions and the provider can send.
 func (r *Role) Ready() error {
-	errs := []error{r.provider.Ready()}
-	for _, loop := range r.loops {
-		errs = append(errs, loop.Ready())
-	}
-	return errors.Join(errs...)
+	return errors.Join(r.provider.Ready(), r.loops.Ready())
 }
 
 // Stopped are the partitions of all lanes that can't go on, and why.
-func (r *Role) Stopped() (all []consumers.Stopped) {
-	for _, loop := range r.loops {
-		all = append(all, loop.Stopped()...)
-	}
-	return all
-}
+func (r *Role) Stopped() []consumers.Stopped { return r.loops.Stopped() }
 
 // Retry tries the stopped partitions again now and says how many there are.
-func (r *Role) Retry() (n int) {
-	for _, loop := range r.loops {
-		n += loop.Retry()
-	}
-	return n
-}
+func (r *Role) Retry() int { return r.loops.Retry() }
