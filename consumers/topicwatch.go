@@ -22,7 +22,8 @@ import (
 type topicWatch struct {
 	adm *kadm.Client
 	log *slog.Logger
-	// grown: partitions were added to a topic. anew: it was deleted and made anew. From the watching goroutine.
+	// grown: a topic has more partitions than the client may know of: some were added, or this is the first look, which
+	// comes after the client's own. anew: it was deleted and made anew. Both are called by the watching goroutine.
 	grown, anew func(topic string)
 	// remake, where there is one, makes a topic that is gone and takes up one that was made anew: instead of all that
 	// happens to others. Not own: it is none of those. Not done: it is asked again at the next look.
@@ -113,6 +114,7 @@ func (w *topicWatch) look(ctx context.Context, topic string, was topicSeen, foun
 	switch n := len(found.Partitions); {
 	case was.id == (kadm.TopicID{}): // the first look, or a broker that has no ids
 		w.log.Debug("a topic is watched", "topic", topic, "partitions", n)
+		w.grown(topic)
 	case found.ID != was.id:
 		w.anew(topic)
 	case n > was.partitions:
