@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"container/heap"
 	"slices"
 	"time"
 
@@ -267,5 +266,3 @@ func sameDevice(to []*whisperv1.Endpoint, e *whisperv1.Endpoint) bool {
 		return sameToken(o, e) && o.GetApp() == e.GetApp()
 	})
 }
-
-func (s *State) removeDue(d *delivery) { heap.Remove(&s.due, d.index) }

@@ -108,7 +108,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		s.put(Settle{Source: in.Source})
 		return
 	}
-	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source, index: -1}
+	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source}
 	s.busy = busy{delivery: d}
 	d.recount = s.tally.before(d.user(), id.Hash())
 	s.seen.add(s.remembered(d))
@@ -183,8 +183,11 @@ const DueSlice = 256
 
 // timePassed looks at what is due, a slice at a time.
 func (s *State) timePassed() {
-	for n := 0; n < DueSlice && len(s.due) > 0 && !s.due[0].due.After(s.now); n++ {
-		d := s.due[0]
+	for range DueSlice {
+		d, passed := s.due.passed(s.now)
+		if !passed {
+			break
+		}
 		s.busy = busy{delivery: d}
 		if d.expired(s.now) {
 			s.expire(d)
@@ -378,9 +381,7 @@ func (s *State) forget(d *delivery) {
 
 // drop takes d out of what is held, where it is under key.
 func (s *State) drop(d *delivery, key domain.DeliveryHash) {
-	if d.index >= 0 {
-		s.removeDue(d)
-	}
+	s.due.remove(d)
 	delete(s.deliveries, key)
 	if d.parked {
 		s.parked--

@@ -2,7 +2,6 @@ package decide
 
 import (
 	"cmp"
-	"container/heap"
 	"math"
 	"slices"
 	"time"
@@ -26,11 +25,11 @@ type recall struct {
 	channel  string
 	endpoint string
 	lane     whisperv1.Lane
-	attempt  int32 // made so far
-	shown    int32 // the attempt that is taken back
-	open     bool  // the last one's answer is to come
-	due      time.Time
-	index    int // in the heap
+	attempt  int32     // made so far
+	shown    int32     // the attempt that is taken back
+	open     bool      // the last one's answer is to come
+	due      time.Time // State.recallsDue
+	slot     slot
 }
 
 // askedBack is what a retraction remembers of an endpoint that it asked, in this process: some 40 bytes each.
@@ -140,7 +139,7 @@ func (s *State) takeBack(ev *whisperv1.Event) {
 	case c == nil:
 		c = &recall{
 			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: channel, endpoint: endpoint,
-			lane: ev.GetLane(), attempt: r.made(key), shown: attempt, index: -1,
+			lane: ev.GetLane(), attempt: r.made(key), shown: attempt,
 		}
 	case c.shown >= attempt:
 		return
@@ -223,7 +222,7 @@ func (s *State) settleBack(note string, key domain.DeliveryHash) {
 
 func (s *State) dropRecall(c *recall) {
 	delete(s.recalls, c.id.Hash())
-	heap.Remove(&s.recallsDue, c.index)
+	s.recallsDue.remove(c)
 	s.put(Unpark{ID: c.id})
 }
 
@@ -246,37 +245,36 @@ func (s *State) retractFailed(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	if c == nil {
 		c = &recall{
 			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: k.GetChannel(), endpoint: k.GetEndpoint(),
-			lane: ev.GetLane(), shown: r.asked[key].shown, index: -1,
+			lane: ev.GetLane(), shown: r.asked[key].shown,
 		}
 		s.recalls[key] = c
 	}
 	c.attempt, c.open = k.GetAttempt(), false
-	s.scheduleRecall(c, due)
+	s.recallsDue.set(c, due)
 	s.put(Park{ID: c.id, Parked: &whisperv1.Parked{DueMs: due.UnixMilli(), Recall: &whisperv1.Recall{
 		NotificationId: c.note, DeliveryId: c.delivery[:], UserId: c.user, Channel: c.channel, Endpoint: c.endpoint,
 		Lane: c.lane, Attempt: c.attempt, Shown: c.shown,
 	}}})
 }
 
-func (s *State) scheduleRecall(c *recall, due time.Time) {
-	c.due = due
-	if c.index < 0 {
-		heap.Push(&s.recallsDue, c)
-		return
-	}
-	heap.Fix(&s.recallsDue, c.index)
-}
+func (c *recall) dueAt() time.Time      { return c.due }
+func (c *recall) setDue(at time.Time)   { c.due = at }
+func (c *recall) compare(o *recall) int { return c.id.Compare(o.id) }
+func (c *recall) scheduleSlot() *slot   { return &c.slot }
 
 // recallsPassed tries again what is due. Its record stays until the answer: a restart before that tries again.
 func (s *State) recallsPassed() {
-	for n := 0; n < DueSlice && len(s.recallsDue) > 0 && !s.recallsDue[0].due.After(s.now); n++ {
-		c := s.recallsDue[0]
+	for range DueSlice {
+		c, passed := s.recallsDue.passed(s.now)
+		if !passed {
+			break
+		}
 		r := s.retractions[c.note]
 		if r == nil || !s.now.Before(r.until) || !s.pushBack(r, c) {
 			s.dropRecall(c)
 			continue
 		}
-		s.scheduleRecall(c, r.until)
+		s.recallsDue.set(c, r.until)
 	}
 	if len(s.looks) > 0 {
 		s.look()
@@ -292,10 +290,10 @@ func (s *State) restoreRecall(p *whisperv1.Parked) {
 	key := recallHash(id.Hash(), m.GetChannel(), m.GetEndpoint())
 	c := &recall{
 		id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: m.GetNotificationId(), user: m.GetUserId(), channel: m.GetChannel(), endpoint: m.GetEndpoint(),
-		lane: m.GetLane(), attempt: m.GetAttempt(), shown: m.GetShown(), index: -1,
+		lane: m.GetLane(), attempt: m.GetAttempt(), shown: m.GetShown(),
 	}
 	s.recalls[key] = c
-	s.scheduleRecall(c, time.UnixMilli(p.GetDueMs()))
+	s.recallsDue.set(c, time.UnixMilli(p.GetDueMs()))
 }
 
 // eraseRecalls: the user's endpoints are gone.
@@ -310,32 +308,4 @@ func (s *State) eraseRecalls(user string) {
 	for _, c := range gone {
 		s.dropRecall(c)
 	}
-}
-
-// recallHeap orders them by when they are to be looked at.
-type recallHeap []*recall
-
-func (h recallHeap) Len() int { return len(h) }
-func (h recallHeap) Less(i, j int) bool {
-	return cmp.Or(h[i].due.Compare(h[j].due), h[i].id.Compare(h[j].id)) < 0
-}
-
-func (h recallHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *recallHeap) Push(x any) {
-	c := x.(*recall)
-	c.index = len(*h)
-	*h = append(*h, c)
-}
-
-func (h *recallHeap) Pop() any {
-	old := *h
-	c := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	c.index = -1
-	return c
 }

@@ -29,7 +29,7 @@ var lostAtARestart = map[string]string{
 	"place":        "the rate is reserved anew",
 	"content":      "rendered again from the version that intake saw",
 	"variant":      "with the content",
-	"index":        "a place in the heap",
+	"slot":         "a place in the schedule",
 }
 
 // TestARestartKnowsEveryFieldOfADelivery goes over all of them, so that one that is added is either parked or on the list.
@@ -54,7 +54,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			waiting:    []waiting{{attempt: 2, node: "n", incarnation: 5}, {attempt: 3, endpoint: "phone"}},
 			socketTook: true, pushTook: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
 			pushAfter: now.Add(time.Second), bounces: 4, readyMs: 5,
-			own: own, all: true, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due, index: -1,
+			own: own, all: true, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due,
 		}
 		if name == "one of its legs" {
 			socket := d.twin()

@@ -2,7 +2,6 @@ package decide
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 	"time"
 
@@ -90,7 +89,7 @@ type State struct {
 	deliveries map[domain.DeliveryHash]*delivery
 	parked     int                    // how many of them are
 	byUser     map[string][]*delivery // in order of arrival
-	due        dueHeap
+	due        schedule[*delivery]
 	// changesAt is the last offset of whisper.changes that is in the users.
 	changesAt   int64
 	changesFrom int64 // see RestoreChangesFrom
@@ -99,7 +98,7 @@ type State struct {
 	meant       []*meant               // whom broadcasts were for that came to their ends, by those
 	looks       []*retraction          // of which it is being found out since when they are known
 	recalls     map[domain.DeliveryHash]*recall
-	recallsDue  recallHeap
+	recallsDue  schedule[*recall]
 
 	walks map[string]*walk // broadcasts by notification id
 	order []*walk          // by lane, then as they came
@@ -203,8 +202,8 @@ type delivery struct {
 
 	content *whisperv1.Content // rendered once for the channels that share it
 	variant string             // the last channel that it serves
-	due     time.Time          // what it waits for comes to an end
-	index   int                // in the heap
+	due     time.Time          // what it waits for comes to an end: State.due
+	slot    slot
 }
 
 type waiting struct {
@@ -305,7 +304,6 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		ev:    p.GetAccepted(),
 		acc:   p.GetAccepted().GetDeliveryAccepted(),
 		trace: Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()},
-		index: -1,
 	}
 	d.source = LaneOffset{Lane: d.lane(), Offset: p.GetOffset()}
 	d.request = FingerprintRequest(d.acc.GetRequest())
@@ -399,7 +397,7 @@ type Sizes struct {
 
 // Sizes costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Sizes() Sizes {
-	sizes := Sizes{InFlight: len(s.deliveries) - s.parked, Parked: s.parked, Timers: len(s.due) + len(s.recallsDue)}
+	sizes := Sizes{InFlight: len(s.deliveries) - s.parked, Parked: s.parked, Timers: s.due.len() + s.recallsDue.len()}
 	for _, w := range s.order {
 		sizes.Away += len(w.away) + len(w.later)
 	}
@@ -436,11 +434,11 @@ func (s *State) NextDue() (at time.Time, ok bool) {
 	if len(s.looks) > 0 {
 		return s.now, true
 	}
-	if len(s.due) > 0 {
-		at, ok = s.due[0].due, true
+	if d, any := s.due.first(); any {
+		at, ok = d.due, true
 	}
-	if len(s.recallsDue) > 0 && (!ok || s.recallsDue[0].due.Before(at)) {
-		at, ok = s.recallsDue[0].due, true
+	if c, any := s.recallsDue.first(); any && (!ok || c.due.Before(at)) {
+		at, ok = c.due, true
 	}
 	return at, ok
 }
@@ -500,17 +498,13 @@ func compareArrival(a, b *delivery) int {
 	return a.legs.compare(a, b)
 }
 
-func (s *State) schedule(d *delivery, at time.Time) {
-	d.due = at
-	if exp := d.expires(); d.due.After(exp) {
-		d.due = exp
-	}
-	if d.index < 0 {
-		heap.Push(&s.due, d)
-		return
-	}
-	heap.Fix(&s.due, d.index)
-}
+// schedule has d looked at at a time, or when it expires.
+func (s *State) schedule(d *delivery, at time.Time) { s.due.set(d, earlier(at, d.expires())) }
+
+func (d *delivery) dueAt() time.Time        { return d.due }
+func (d *delivery) setDue(at time.Time)     { d.due = at }
+func (d *delivery) compare(o *delivery) int { return compareArrival(d, o) }
+func (d *delivery) scheduleSlot() *slot     { return &d.slot }
 
 func (d *delivery) user() string               { return d.ev.GetUserId() }
 func (d *delivery) lane() domain.Lane          { return domain.LaneOf(d.ev.GetLane()) }
@@ -543,32 +537,4 @@ func (s *State) remembered(d *delivery) SeenDelivery {
 		TakenMs:    s.now.UnixMilli(),
 		KeepMs:     d.acc.GetExpiresAtMs(),
 	}
-}
-
-// dueHeap orders deliveries by when they are to be looked at.
-type dueHeap []*delivery
-
-func (h dueHeap) Len() int { return len(h) }
-func (h dueHeap) Less(i, j int) bool {
-	return cmp.Or(h[i].due.Compare(h[j].due), compareArrival(h[i], h[j])) < 0
-}
-
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *dueHeap) Push(x any) {
-	d := x.(*delivery)
-	d.index = len(*h)
-	*h = append(*h, d)
-}
-
-func (h *dueHeap) Pop() any {
-	old := *h
-	d := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	d.index = -1
-	return d
 }

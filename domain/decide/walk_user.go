@@ -186,7 +186,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.DeliveryID) *delivery {
 	o := &openRecords{delivery: delivery{
-		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl, index: -1,
+		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl,
 	}}
 	d := &o.delivery
 	o.kind.DeliveryAccepted, o.ev.Kind = w.acc, &o.kind
