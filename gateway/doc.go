@@ -37,10 +37,9 @@
 //
 // # Close codes
 //
-// 4001 unauthorized (at the door, or while connected: revoked), 4002 token expired (the same), 4003 bad
-// frame (binary, too big, not JSON), 4004 too slow, 4005 too many connections for this user (the one that was silent
-// longest goes), 1007 a text that is not UTF-8, 1012 node restarting. A frame that is JSON but can't be used (unknown type, unknown id, ids missing, a bad token) is
-// answered with an error frame and the session stays open; before 4003 an error frame says what was wrong.
-// Who does not answer a ping is cut off without a close frame, since nobody listens. A full, starting or
-// draining node answers 503 with Retry-After before the upgrade.
+// docs/contract.md lists them; closeCodes holds them, by who causes each. What a client did wrong is one type,
+// protocolError: a frame that is JSON but can't be used (unknown type, unknown id, ids missing, a bad token) is answered
+// with an error frame and the session stays open; before 4003 an error frame says what was wrong. A client that does
+// not answer a ping is cut off without a close frame, since nobody listens. A full, starting or draining node answers
+// 503 with Retry-After before the upgrade.
 package gateway

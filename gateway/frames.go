@@ -10,21 +10,6 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// Close codes of the public contract; those below 4000 are the WebSocket protocol's own.
-const (
-	closeNormal       = 1000
-	closeProtocol     = 1002
-	closeNoStatus     = 1005 // never on the wire: a close frame without a code
-	closeGone         = 1006 // never on the wire: the connection ended without a close frame
-	closeNotUTF8      = 1007
-	closeRestarting   = 1012
-	closeUnauthorized = 4001
-	closeExpired      = 4002
-	closeBadFrame     = 4003
-	closeTooSlow      = 4004
-	closeTooMany      = 4005
-)
-
 const (
 	opText  = 0x1
 	opClose = 0x8
@@ -84,33 +69,6 @@ func reconnectFrame(after time.Duration) wireFrame {
 	}{"reconnect", after.Milliseconds()})
 }
 
-// Codes of error frames. With badJSON, binary, tooBig and tooFast the session is closed afterwards (4003).
-const (
-	codeBadJSON     = "bad_json"
-	codeBinary      = "binary"
-	codeTooBig      = "too_big"
-	codeTooFast     = "too_fast"
-	codeBadFrame    = "bad_frame"
-	codeUnknownType = "unknown_type"
-	codeBadIDs      = "bad_ids"
-	codeBadReceipts = "bad_receipts"
-	codeUnknownID   = "unknown_id"
-)
-
-// A frameError is the answer to a client's frame that can't be used.
-type frameError struct {
-	code, text string
-	fatal      bool // closes the session with 4003
-}
-
-func (e *frameError) wire() wireFrame {
-	return jsonFrame(struct {
-		Type    string `json:"type"`
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}{"error", e.code, e.text})
-}
-
 // clientFrame is any frame that a client sends: ack and read have ids and may have receipts, one each, "" where the
 // client has none; refresh has a token.
 type clientFrame struct {
@@ -130,7 +88,7 @@ func (f *clientFrame) receipt(i int) string {
 
 // decodeFrame reads a client's text frame, which is UTF-8. Unknown fields are passed over, so that a newer client can
 // talk to an older node.
-func decodeFrame(b []byte) (clientFrame, *frameError) {
+func decodeFrame(b []byte) (clientFrame, *protocolError) {
 	var f clientFrame
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, jsonError(err)
@@ -138,38 +96,38 @@ func decodeFrame(b []byte) (clientFrame, *frameError) {
 	if f.Type != "" {
 		// A member that is there twice, or half of a character: another reader could take it for another id.
 		if _, err := record.StrictMembers(b, "the frame", "type", "ids", "receipts", "token"); err != nil {
-			return f, &frameError{codeBadFrame, err.Error(), false}
+			return f, badFrame(codeBadFrame, "%s", err)
 		}
 	}
 	switch {
 	case f.Type == "refresh":
 		return f, nil // an empty token is answered as any bad one
 	case f.Type != "ack" && f.Type != "read":
-		return f, &frameError{codeUnknownType, fmt.Sprintf("unknown type %q: ack, read or refresh", cut(f.Type)), false}
+		return f, badFrame(codeUnknownType, "unknown type %q: ack, read or refresh", cut(f.Type))
 	case len(f.IDs) == 0:
-		return f, &frameError{codeBadIDs, f.Type + ": ids must name at least one notification", false}
+		return f, badFrame(codeBadIDs, "%s: ids must name at least one notification", f.Type)
 	case len(f.Receipts) > 0 && len(f.Receipts) != len(f.IDs):
-		return f, &frameError{codeBadReceipts, fmt.Sprintf("%s: %d receipts for %d ids: one each, \"\" where there is none", f.Type, len(f.Receipts), len(f.IDs)), false}
+		return f, badFrame(codeBadReceipts, "%s: %d receipts for %d ids: one each, \"\" where there is none", f.Type, len(f.Receipts), len(f.IDs))
 	}
 	return f, nil
 }
 
-func jsonError(err error) *frameError {
+func jsonError(err error) *protocolError {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
-		return &frameError{codeBadJSON, "the frame is not JSON: " + err.Error(), true}
+		return badFrame(codeBadJSON, "the frame is not JSON: %s", err)
 	}
 	switch wrong.Field {
 	case "type":
-		return &frameError{codeUnknownType, "type must be a string: ack, read or refresh", false}
+		return badFrame(codeUnknownType, "type must be a string: ack, read or refresh")
 	case "token":
-		return &frameError{codeBadToken, "token must be a string", false}
+		return badFrame(codeBadToken, "token must be a string")
 	case "receipts":
-		return &frameError{codeBadReceipts, "receipts must be an array of strings", false}
+		return badFrame(codeBadReceipts, "receipts must be an array of strings")
 	case "":
-		return &frameError{codeBadFrame, "a frame is a JSON object, this is a JSON " + wrong.Value, false}
+		return badFrame(codeBadFrame, "a frame is a JSON object, this is a JSON %s", wrong.Value)
 	default:
-		return &frameError{codeBadIDs, "ids must be an array of strings", false}
+		return badFrame(codeBadIDs, "ids must be an array of strings")
 	}
 }
 

@@ -163,7 +163,7 @@ func FuzzDecodeFrame(f *testing.F) {
 		frame, bad := decodeFrame(b)
 		if bad != nil {
 			wire := bad.wire()
-			if bad.code == "" || bad.text == "" || len(wire) < 10 {
+			if bad.frame == "" || bad.text == "" || len(wire) < 10 {
 				t.Fatalf("an answer without words: %+v", bad)
 			}
 			if len(bad.text) > 512 {

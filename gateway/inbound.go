@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -24,7 +23,7 @@ func (s *session) received(b []byte) {
 			break
 		}
 		if bad != nil {
-			s.breached(bad)
+			s.fail(bad)
 			s.in = frameReader{}
 			return
 		}
@@ -72,16 +71,7 @@ func (s *session) proceed() {
 func (s *session) deaf() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closing && (s.user == "" || s.deafened || s.code == closeBadFrame || s.code == closeProtocol || s.code == closeNotUTF8)
-}
-
-func (s *session) breached(bad *breach) {
-	if bad.frame != nil {
-		s.answer(bad.frame)
-		return
-	}
-	s.g.metrics.badFrames.Inc()
-	s.close(bad.code, bad.text, false)
+	return s.closing && (s.user == "" || s.deafened || closeCodes[int(s.code)] == byProtocol)
 }
 
 // inFrame handles one frame; false: nothing more is to be read.
@@ -89,7 +79,7 @@ func (s *session) inFrame(f inFrame, now int64) bool {
 	// Fragments are bounded by the size of what they make up, as long as there is something in them.
 	free := f.op == opContinuation && len(f.payload) > 0
 	if !free && !s.frames.allow(now, s.priceFrame(), time.Second) {
-		return s.answer(&frameError{codeTooFast, fmt.Sprintf("more than %d frames a second", s.g.cfg.MaxFrameRate), true})
+		return s.fail(badFrame(codeTooFast, "more than %d frames a second", s.g.cfg.MaxFrameRate))
 	}
 	switch f.op {
 	case opText:
@@ -105,36 +95,22 @@ func (s *session) inFrame(f inFrame, now int64) bool {
 
 func (s *session) text(payload []byte) bool {
 	if !utf8.Valid(payload) {
-		s.breached(&breach{code: closeNotUTF8, text: "a text frame is not UTF-8"})
-		return false
+		return s.fail(notUTF8("a text frame"))
 	}
 	f, bad := decodeFrame(payload)
 	if bad == nil {
 		bad = s.handle(f)
 	}
-	return s.answer(bad)
+	return s.fail(bad)
 }
 
-// answer sends the error frame, if there is one; false: the session was closed for it.
-func (s *session) answer(bad *frameError) bool {
-	if bad == nil {
-		return true
-	}
-	s.g.metrics.badFrames.Inc()
-	s.control(bad.wire())
-	if bad.fatal {
-		s.close(closeBadFrame, "bad frame: "+bad.text, false)
-	}
-	return !bad.fatal
-}
-
-func (s *session) handle(f clientFrame) *frameError {
+func (s *session) handle(f clientFrame) *protocolError {
 	if f.Type == "refresh" {
 		s.g.metrics.refreshes.Inc()
 		return s.refresh(f.Token)
 	}
 	if len(f.IDs) > maxIDs {
-		return &frameError{codeBadIDs, fmt.Sprintf("%s: %d ids, at most %d in a frame; none of them counts", f.Type, len(f.IDs), maxIDs), false}
+		return badFrame(codeBadIDs, "%s: %d ids, at most %d in a frame; none of them counts", f.Type, len(f.IDs), maxIDs)
 	}
 	f.distinct()
 	switch f.Type {
@@ -179,7 +155,7 @@ func (f *clientFrame) distinct() {
 }
 
 // acks settles those that this session was sent and names one of those that it was not.
-func (s *session) acks(f *clientFrame) *frameError {
+func (s *session) acks(f *clientFrame) *protocolError {
 	var unknown string
 	strangers := 0
 	for i, id := range f.IDs {
@@ -194,7 +170,7 @@ func (s *session) acks(f *clientFrame) *frameError {
 	if strangers == 0 {
 		return nil
 	}
-	return &frameError{codeUnknownID, fmt.Sprintf("ack: %d of %d ids were never sent to this session, like %q", strangers, len(f.IDs), cut(unknown)), false}
+	return badFrame(codeUnknownID, "ack: %d of %d ids were never sent to this session, like %q", strangers, len(f.IDs), cut(unknown))
 }
 
 // deliveryID is the delivery that a client speaks of: exactly, or without its time where there is no receipt.
@@ -243,18 +219,18 @@ func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 // reads tells what the person has seen. What the session does not know may have come over an earlier one. That is told
 // as the client's word: of the delivery that the receipt names, or without a receipt of any delivery under the id. It can
 // only be a delivery of this user, and counts only if it was handed out.
-func (s *session) reads(f *clientFrame) *frameError {
-	var bad *frameError
+func (s *session) reads(f *clientFrame) *protocolError {
+	var bad *protocolError
 	for i, id := range f.IDs {
 		if err := domain.CheckKnownID(id); err != nil {
 			s.ids.charge(s.g.now(), priceID)
-			bad = &frameError{codeBadIDs, fmt.Sprintf("read: the id %q %s", cut(id), err), false}
+			bad = badFrame(codeBadIDs, "read: the id %q %s", cut(id), err)
 			continue
 		}
 		which, err := s.deliveryID(id, f.receipt(i))
 		if err != nil {
 			s.ids.charge(s.g.now(), priceID)
-			bad = &frameError{codeBadReceipts, fmt.Sprintf("read: the receipt of %q %s", cut(id), err), false}
+			bad = badFrame(codeBadReceipts, "read: the receipt of %q %s", cut(id), err)
 			continue
 		}
 		if d := s.acknowledge(id, f.receipt(i), true); d != nil {

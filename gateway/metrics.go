@@ -71,10 +71,7 @@ func newInstruments(set *metrics.Set) *instruments {
 		unreachable:     set.GetOrCreateCounter(`whisper_delivery_attempts_total{channel="socket",outcome="unreachable"}`),
 		expired:         set.GetOrCreateCounter(`whisper_delivery_attempts_total{channel="socket",outcome="expired"}`),
 	}
-	for _, code := range []int{
-		closeNormal, 1001, closeProtocol, closeNoStatus, closeGone, closeNotUTF8, closeRestarting,
-		closeUnauthorized, closeExpired, closeBadFrame, closeTooSlow, closeTooMany,
-	} {
+	for code := range closeCodes {
 		in.closes[code] = set.GetOrCreateCounter(`whisper_gateway_closes_total{code="` + strconv.Itoa(code) + `"}`)
 	}
 	for _, lane := range domain.Lanes {

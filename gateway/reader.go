@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"encoding/binary"
-	"fmt"
 	"unicode/utf8"
 )
 
@@ -35,20 +34,8 @@ type inFrame struct {
 	payload []byte
 }
 
-// A breach of the protocol ends the session: with a close code of the protocol, or, where the frame is
-// only one that we don't take, with an error frame and 4003.
-type breach struct {
-	code  int
-	text  string
-	frame *frameError
-}
-
-func wrong(format string, args ...any) *breach {
-	return &breach{code: closeProtocol, text: fmt.Sprintf(format, args...)}
-}
-
-func (r *frameReader) tooBig() *breach {
-	return &breach{frame: &frameError{codeTooBig, fmt.Sprintf("a frame has at most %d bytes", r.limit), true}}
+func (r *frameReader) tooBig() *protocolError {
+	return badFrame(codeTooBig, "a frame has at most %d bytes", r.limit)
 }
 
 // begin puts what was held in front of what came.
@@ -73,7 +60,7 @@ func (r *frameReader) end(rest []byte) {
 
 // next reads the frame at the start of b, which it unmasks in place; n is its length with header, 0 while
 // it is not complete. A frame that can't be taken is told as soon as its header says so.
-func (r *frameReader) next(b []byte) (f inFrame, n int, bad *breach) {
+func (r *frameReader) next(b []byte) (f inFrame, n int, bad *protocolError) {
 	if len(b) < 2 {
 		return f, 0, nil
 	}
@@ -91,36 +78,36 @@ func (r *frameReader) next(b []byte) (f inFrame, n int, bad *breach) {
 	return f, head + size, bad
 }
 
-func (r *frameReader) checkHeader(b []byte, op byte, fin bool) *breach {
+func (r *frameReader) checkHeader(b []byte, op byte, fin bool) *protocolError {
 	switch {
 	case b[0]&reservedBits != 0:
-		return wrong("reserved bits are set and no extension was agreed on")
+		return breach("reserved bits are set and no extension was agreed on")
 	case b[1]&maskBit == 0:
-		return wrong("a client's frames must be masked")
+		return breach("a client's frames must be masked")
 	case op >= opClose && (!fin || b[1]&lengthMask > maxControlBytes):
-		return wrong("a control frame is whole and has at most %d bytes", maxControlBytes)
+		return breach("a control frame is whole and has at most %d bytes", maxControlBytes)
 	}
 	switch op {
 	case opContinuation:
 		if !r.ongoing {
-			return wrong("a continuation of nothing")
+			return breach("a continuation of nothing")
 		}
 	case opText, opBinary:
 		if r.ongoing {
-			return wrong("a new frame inside a fragmented one")
+			return breach("a new frame inside a fragmented one")
 		}
 		if op == opBinary {
-			return &breach{frame: &frameError{codeBinary, "frames are JSON text, this one is binary", true}}
+			return badFrame(codeBinary, "frames are JSON text, this one is binary")
 		}
 	case opClose, opPing, opPong:
 	default:
-		return wrong("unknown opcode %d", op)
+		return breach("unknown opcode %d", op)
 	}
 	return nil
 }
 
 // length reads the payload's size; head, the header's with the mask, is 0 while that is not complete.
-func (r *frameReader) length(b []byte, op byte) (head, size int, bad *breach) {
+func (r *frameReader) length(b []byte, op byte) (head, size int, bad *protocolError) {
 	announced := uint64(b[1] & lengthMask)
 	head = 2
 	switch announced {
@@ -129,17 +116,17 @@ func (r *frameReader) length(b []byte, op byte) (head, size int, bad *breach) {
 			return 0, 0, nil
 		}
 		if announced = uint64(binary.BigEndian.Uint16(b[2:])); announced < 126 {
-			return 0, 0, wrong("a length in more bytes than it needs")
+			return 0, 0, breach("a length in more bytes than it needs")
 		}
 	case 127:
 		if head = 10; len(b) < head {
 			return 0, 0, nil
 		}
 		if announced = binary.BigEndian.Uint64(b[2:]); announced>>63 != 0 {
-			return 0, 0, wrong("a length over 63 bits")
+			return 0, 0, breach("a length over 63 bits")
 		}
 		if announced < 1<<16 {
-			return 0, 0, wrong("a length in more bytes than it needs")
+			return 0, 0, breach("a length in more bytes than it needs")
 		}
 	}
 	if op < opClose && announced > uint64(r.limit-len(r.text)) {
@@ -151,7 +138,7 @@ func (r *frameReader) length(b []byte, op byte) (head, size int, bad *breach) {
 	return head, int(announced), nil
 }
 
-func (r *frameReader) complete(op byte, fin bool, payload []byte) (inFrame, *breach) {
+func (r *frameReader) complete(op byte, fin bool, payload []byte) (inFrame, *protocolError) {
 	switch {
 	case op == opClose:
 		return inFrame{op, payload}, checkClose(payload)
@@ -170,21 +157,21 @@ func (r *frameReader) complete(op byte, fin bool, payload []byte) (inFrame, *bre
 }
 
 // checkClose: no payload, or a code that may be on the wire and a reason in UTF-8.
-func checkClose(payload []byte) *breach {
+func checkClose(payload []byte) *protocolError {
 	switch {
 	case len(payload) == 0:
 		return nil
 	case len(payload) == 1:
-		return wrong("a close code has two bytes")
+		return breach("a close code has two bytes")
 	case !utf8.Valid(payload[2:]):
-		return &breach{code: closeNotUTF8, text: "the reason of a close frame is not UTF-8"}
+		return notUTF8("the reason of a close frame")
 	}
 	code := closeCodeOf(payload)
 	switch {
 	case code >= 3000 && code < 5000, code >= 1000 && code <= 1003, code >= 1007 && code <= 1014:
 		return nil
 	default:
-		return wrong("the close code %d may not be sent", code)
+		return breach("the close code %d may not be sent", code)
 	}
 }
 

@@ -26,10 +26,10 @@ func taken(limit int, chunks [][]byte) (frames []string, end string, held int) {
 		for {
 			f, n, bad := r.next(b)
 			if bad != nil {
-				if bad.frame != nil {
-					return frames, bad.frame.code, held
+				if bad.frame != "" {
+					return frames, bad.frame, held
 				}
-				return frames, fmt.Sprint(bad.code), held
+				return frames, fmt.Sprint(bad.close), held
 			}
 			if n == 0 {
 				break

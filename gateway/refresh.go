@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// codeBadToken answers a refresh that does not count; the session goes on until its own token expires.
-const codeBadToken = "bad_token"
-
 func refreshedFrame(expires time.Time) wireFrame {
 	return jsonFrame(struct {
 		Type      string    `json:"type"`
@@ -18,29 +15,29 @@ func refreshedFrame(expires time.Time) wireFrame {
 
 // refresh has a new token take the place of the session's. It does not wait; where the key set must be
 // read again first, that is done aside, one at a time, and answered when it is over.
-func (s *session) refresh(token string) *frameError {
+func (s *session) refresh(token string) *protocolError {
 	g, err := s.g.verifier.check(token)
 	if !errors.Is(err, errUnknownKey) {
 		return s.adopt(g, err)
 	}
 	if !s.refreshing.CompareAndSwap(false, true) {
-		return &frameError{codeBadToken, "refresh: another one is still being looked at", false}
+		return badFrame(codeBadToken, "refresh: another one is still being looked at")
 	}
 	go func() { // ends within renewWait
 		defer s.refreshing.Store(false)
-		s.answer(s.adopt(s.g.verifier.verify(context.Background(), token)))
+		s.fail(s.adopt(s.g.verifier.verify(context.Background(), token)))
 	}()
 	return nil
 }
 
-func (s *session) adopt(g grant, err error) *frameError {
+func (s *session) adopt(g grant, err error) *protocolError {
 	switch {
 	case errors.Is(err, errNoToken):
-		return &frameError{codeBadToken, "refresh: token must be a JWT", false}
+		return badFrame(codeBadToken, "refresh: token must be a JWT")
 	case err != nil:
-		return &frameError{codeBadToken, "refresh: " + err.Error(), false}
+		return badFrame(codeBadToken, "refresh: %s", err)
 	case g.user != s.user:
-		return &frameError{codeBadToken, "refresh: the token is of another user", false}
+		return badFrame(codeBadToken, "refresh: the token is of another user")
 	}
 	latest := s.g.cfg.Now().Add(longestSession)
 	if g.until.After(latest) {
@@ -50,7 +47,7 @@ func (s *session) adopt(g grant, err error) *frameError {
 		return nil // the session is closing
 	}
 	if s.revoked() { // just now
-		s.close(closeUnauthorized, errRevoked.Error(), false)
+		s.fail(refused(errRevoked))
 		return nil
 	}
 	s.control(refreshedFrame(g.expires))

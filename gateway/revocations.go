@@ -124,7 +124,7 @@ func (r *revocations) enforce(rev *whisperv1.Revocation) {
 	for _, s := range sessions {
 		if s.id == rev.GetSession() || s.revoked() {
 			r.closed.Inc()
-			s.close(closeUnauthorized, errRevoked.Error(), false)
+			s.fail(refused(errRevoked))
 		}
 	}
 }

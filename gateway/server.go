@@ -152,11 +152,7 @@ func (g *Gateway) connect(s *session, w http.ResponseWriter) error {
 // to the handshake in the same write. The handler returns afterwards: nothing of net/http is kept.
 func (g *Gateway) open(s *session, handshake []byte, refusal error) {
 	if refusal != nil {
-		code := closeUnauthorized
-		if errors.Is(refusal, errTokenExpired) {
-			code = closeExpired
-		}
-		s.refuse(handshake, code, refusal.Error())
+		s.refuse(handshake, refused(refusal))
 		return
 	}
 	if displaced := s.join(append(handshake, welcomeFrame(s.id, g.cfg.PingInterval)...)); displaced != nil {
@@ -167,7 +163,7 @@ func (g *Gateway) open(s *session, handshake []byte, refusal error) {
 	s.link.start() // before anybody writes: a write that is blocked needs the poller
 	s.flushNow()
 	if s.revoked() { // while it was let in
-		s.close(closeUnauthorized, errRevoked.Error(), false)
+		s.fail(refused(errRevoked))
 	}
 	if late { // drain may have passed by between admit and join
 		s.close(closeRestarting, "the node is restarting", false)
@@ -175,12 +171,12 @@ func (g *Gateway) open(s *session, handshake []byte, refusal error) {
 }
 
 // refuse tells a session that never opened why.
-func (s *session) refuse(handshake []byte, code int, reason string) {
+func (s *session) refuse(handshake []byte, why *protocolError) {
 	s.mu.Lock()
 	s.user = "" // not listened to, and not in the hub
 	s.writer, s.urgent = waiting, true
 	s.mu.Unlock()
-	s.part(code, append(handshake, closeFrame(code, reason)...), false)
+	s.part(why.close, append(handshake, closeFrame(why.close, why.reason())...), false)
 	s.link.start()
 	s.flushNow()
 }

@@ -145,7 +145,7 @@ func (s *session) ring(now, drift int64) {
 		act = s.overdue
 	case s.closing:
 	case s.expires-drift <= now:
-		act = func() { s.close(closeExpired, errTokenExpired.Error(), false) }
+		act = func() { s.fail(refused(errTokenExpired)) }
 	case s.restsUntil != 0 && s.restsUntil <= now:
 		s.restsUntil = 0
 		act = s.proceed
