@@ -42,7 +42,7 @@ func (s *State) try(d *delivery) {
 			if ready := s.render(d, channel); !ready {
 				return
 			}
-			if live := s.live(d.user()); len(live) > 0 {
+			if live := s.presence.live(d.user()); len(live) > 0 {
 				s.sendSocket(d, live, "")
 				return
 			}
@@ -109,7 +109,7 @@ func (s *State) failed(d *delivery, reason string) {
 // after a while.
 func (s *State) await(d *delivery) {
 	d.waiting = d.waiting[:0]
-	if len(s.live(d.user())) > 0 {
+	if len(s.presence.live(d.user())) > 0 {
 		// Back to the socket: its acknowledgement may have been lost with the frame. The attempts say how
 		// often that was; the tries are those of one channel and begin anew with each.
 		d.step = d.socketStep()
@@ -153,7 +153,7 @@ func (d *delivery) socketStep() int32 {
 }
 
 // sendSocket routes one attempt to every node that holds the user, or only to one session.
-func (s *State) sendSocket(d *delivery, to []presence, session string) {
+func (s *State) sendSocket(d *delivery, to []place, session string) {
 	frame, err := domain.NotificationFrame(d.ev.GetNotificationId(), d.lane(), d.acc, d.content)
 	if err != nil {
 		s.failed(d, err.Error())

@@ -73,7 +73,7 @@ func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.Att
 		return w.attempt == k.GetAttempt() && w.node == k.GetNode() && w.endpoint == k.GetEndpoint()
 	})
 	if k.GetClass() == whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE {
-		s.bounced(ev.GetUserId(), k, ev.GetAtUs())
+		s.presence.bounced(ev.GetUserId(), k, ev.GetAtUs())
 	}
 	if i < 0 {
 		return

@@ -43,7 +43,9 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case PresenceSeen:
 		s.presenceSeen(in)
 	case NodesSwept:
-		s.sweep(in)
+		for _, ended := range s.presence.sweep(in) {
+			s.put(ended)
+		}
 	case NodeSeen:
 		s.nodeSeen(in)
 	case ProfilePatched:
@@ -207,7 +209,7 @@ func (s *State) timePassed() {
 		case whisperv1.Phase_PHASE_DIGEST:
 			s.closeDigest(d)
 		case whisperv1.Phase_PHASE_AWAY:
-			if len(s.live(d.user())) > 0 || d.idle() { // a pause is over
+			if len(s.presence.live(d.user())) > 0 || d.idle() { // a pause is over
 				s.sendFromSocket(d)
 				continue
 			}

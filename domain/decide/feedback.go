@@ -121,17 +121,6 @@ func keepReplayed(in map[domain.DeliveryHash]replayed, hash domain.DeliveryHash,
 	in[hash] = r
 }
 
-// bounced: the node says that it does not hold the user. Both times are the node's own clock, so a
-// session that opened after the bounce is told apart.
-func (s *State) bounced(user string, k *whisperv1.AttemptFailed, atUS int64) {
-	s.presence[user] = slices.DeleteFunc(s.presence[user], func(p presence) bool {
-		return p.node == k.GetNode() && p.incarnation == k.GetIncarnation() && p.atUS <= atUS
-	})
-	if len(s.presence[user]) == 0 {
-		delete(s.presence, user)
-	}
-}
-
 // prune removes a dead endpoint, unless it was registered again since.
 func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	profile := s.profile(ev.GetUserId())
@@ -159,50 +148,23 @@ func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 
 // presenceSeen follows who is connected where, and wakes what waited.
 func (s *State) presenceSeen(in PresenceSeen) {
-	places := s.presence[in.User]
-	i := slices.IndexFunc(places, func(p presence) bool { return p.node == in.Node })
-	if in.Presence.GetSessions() <= 0 {
-		if i < 0 || in.Incarnation != 0 && in.Incarnation != places[i].incarnation {
-			if i >= 0 && in.Incarnation < places[i].incarnation {
-				s.keep(in.User, places[i]) // they came last, and would be all that compaction leaves
-			}
-			return // an earlier start's last words
-		}
-		gone := places[i]
-		if places = slices.Delete(places, i, i+1); len(places) == 0 {
-			delete(s.presence, in.User)
-		} else {
-			s.presence[in.User] = places
-		}
-		s.left(in.User, gone.node, gone.incarnation)
-		return
+	m := s.presence.seen(in)
+	switch {
+	case m.rewrite:
+		s.put(m.now.record(in.User))
+	case m.left:
+		s.left(in.User, m.over.node, m.over.incarnation)
+	case m.replaced:
+		s.unreachable(s.byUser[in.User], m.over.node, m.over.incarnation)
 	}
-	now := presence{
-		node: in.Node, incarnation: in.Presence.GetIncarnation(), latest: in.Presence.GetLatestSession(),
-		sessions: in.Presence.GetSessions(), atUS: in.Presence.GetAtUs(),
-	}
-	if now.incarnation < s.nodes[now.node] || i >= 0 && now.incarnation < places[i].incarnation {
-		return // of a start that is over
-	}
-	opened := true
-	if i < 0 {
-		s.presence[in.User] = append(places, now)
-	} else {
-		opened = places[i].latest != now.latest || places[i].incarnation != now.incarnation
-		if old := places[i]; old.incarnation != now.incarnation {
-			places[i] = now
-			s.unreachable(s.byUser[in.User], old.node, old.incarnation)
-		}
-		places[i] = now
-	}
-	if opened && s.nodes[now.node] == now.incarnation {
-		s.wake(in.User, now)
-		s.tellOpened(in.User, now)
+	if m.opened {
+		s.wake(in.User, m.now)
+		s.tellOpened(in.User, m.now)
 	}
 }
 
 // wake sends what waits for the user, oldest first, and again what was not acknowledged.
-func (s *State) wake(user string, opened presence) {
+func (s *State) wake(user string, opened place) {
 	s.wakeWalks(user)
 	for _, d := range slices.Clone(s.byUser[user]) {
 		s.busy = busy{delivery: d}
@@ -220,7 +182,7 @@ func (s *State) wake(user string, opened presence) {
 				continue
 			}
 			others := slices.DeleteFunc(slices.Clone(d.waiting), func(w waiting) bool { return w.push() || w.node == opened.node })
-			s.sendSocket(d, []presence{opened}, opened.latest)
+			s.sendSocket(d, []place{opened}, opened.latest)
 			d.waiting = append(d.waiting, others...)
 		}
 	}
@@ -236,22 +198,16 @@ func (s *State) wakeable(d *delivery) bool {
 
 // nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
 func (s *State) nodeSeen(in NodeSeen) {
-	old := s.nodes[in.Node]
-	if old == in.Incarnation {
+	before := s.presence.nodeSeen(in)
+	if before == in.Incarnation {
 		return
 	}
-	if in.Incarnation == 0 {
-		delete(s.nodes, in.Node)
-	} else {
-		s.nodes[in.Node] = in.Incarnation
-	}
-	if old != 0 {
-		s.unreachable(s.sorted(func(*delivery) bool { return true }), in.Node, old)
+	if before != 0 {
+		s.unreachable(s.sorted(func(*delivery) bool { return true }), in.Node, before)
 	}
 	if in.Incarnation == 0 {
 		return
 	}
-	s.forgetPresence(in.Node, in.Incarnation)
 	// Presence may have been read before the heartbeat that makes it count.
 	for _, w := range s.order {
 		if !w.paused && !w.ending {
@@ -265,10 +221,8 @@ func (s *State) nodeSeen(in NodeSeen) {
 			continue
 		}
 		woken[user] = true
-		for _, p := range s.presence[user] {
-			if p.node == in.Node && p.incarnation == in.Incarnation {
-				s.wake(user, p)
-			}
+		if at, on := s.presence.on(user, in.Node, in.Incarnation); on {
+			s.wake(user, at)
 		}
 	}
 }
@@ -285,22 +239,6 @@ func (s *State) left(user, node string, incarnation uint64) {
 		})
 		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
 			s.schedule(d, soon)
-		}
-	}
-}
-
-// forgetPresence drops what earlier starts of a node held: it can't come true again. It walks all users,
-// once each time that a node starts.
-func (s *State) forgetPresence(node string, lives uint64) {
-	for user, places := range s.presence {
-		i := slices.IndexFunc(places, func(p presence) bool { return p.node == node && p.incarnation < lives })
-		if i < 0 {
-			continue
-		}
-		if places = slices.Delete(places, i, i+1); len(places) == 0 {
-			delete(s.presence, user)
-		} else {
-			s.presence[user] = places
 		}
 	}
 }

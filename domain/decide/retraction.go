@@ -89,22 +89,22 @@ func (r *retraction) parked() *whisperv1.Parked {
 
 // tellConnected looks at everyone who is connected: some 300 ns each.
 func (s *State) tellConnected(r *retraction) {
-	byNode := map[presence][]string{}
+	byNode := map[place][]string{}
 	to := s.audienceOf(r.note)
-	for user := range s.presence {
+	for user := range s.presence.users {
 		if !s.wasFor(r.note, user, to) {
 			continue
 		}
-		for _, p := range s.live(user) {
-			at := presence{node: p.node, incarnation: p.incarnation}
+		for _, p := range s.presence.live(user) {
+			at := place{node: p.node, incarnation: p.incarnation}
 			byNode[at] = append(byNode[at], user)
 		}
 	}
-	nodes := make([]presence, 0, len(byNode))
+	nodes := make([]place, 0, len(byNode))
 	for at := range byNode {
 		nodes = append(nodes, at)
 	}
-	slices.SortFunc(nodes, func(a, b presence) int { return compareNodes(a, b) })
+	slices.SortFunc(nodes, func(a, b place) int { return compareNodes(a, b) })
 	for _, at := range nodes {
 		slices.Sort(byNode[at])
 		for users := range slices.Chunk(byNode[at], retractedUsers) {
@@ -113,7 +113,7 @@ func (s *State) tellConnected(r *retraction) {
 	}
 }
 
-func compareNodes(a, b presence) int {
+func compareNodes(a, b place) int {
 	switch {
 	case a.node < b.node:
 		return -1
@@ -125,7 +125,7 @@ func compareNodes(a, b presence) int {
 }
 
 // retractRoute names no time of a delivery: of several requests with one id, all are taken back.
-func (s *State) retractRoute(r *retraction, at presence, session string, users []string) *whisperv1.Route {
+func (s *State) retractRoute(r *retraction, at place, session string, users []string) *whisperv1.Route {
 	timeless := domain.NewDeliveryID(time.UnixMilli(0), domain.HashDelivery(r.note, ""))
 	return &whisperv1.Route{
 		DeliveryId: timeless[:], NotificationId: r.note, Lane: r.lane.Proto(), Incarnation: at.incarnation, Session: session,
@@ -134,7 +134,7 @@ func (s *State) retractRoute(r *retraction, at presence, session string, users [
 }
 
 // tellOpened tells a new session of what was taken back.
-func (s *State) tellOpened(user string, opened presence) {
+func (s *State) tellOpened(user string, opened place) {
 	notes := make([]string, 0, len(s.retractions))
 	for note, r := range s.retractions {
 		if s.now.Before(r.until) && s.wasFor(note, user, s.audienceOf(note)) {

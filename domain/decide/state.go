@@ -71,8 +71,7 @@ type State struct {
 
 	users     *users.Table
 	tokens    tokens
-	presence  map[string][]presence
-	nodes     map[string]uint64 // the incarnation that lives
+	presence  presence
 	templates map[string]versions
 	// templatesAt is the offset up to which the templates are read: what stood there is known or gone.
 	templatesAt int64
@@ -119,14 +118,6 @@ type State struct {
 	out   []Output
 	now   time.Time
 	cause *whisperv1.Position
-}
-
-type presence struct {
-	node        string
-	incarnation uint64
-	latest      string
-	sessions    int32
-	atUS        int64
 }
 
 // replayed is what was told of a delivery before this State took it.
@@ -222,8 +213,7 @@ func NewState(partition int32, policy Policy) *State {
 		partition: partition,
 		users:     users,
 		tokens:    newTokens(),
-		presence:  map[string][]presence{},
-		nodes:     map[string]uint64{},
+		presence:  newPresence(),
 		templates: map[string]versions{},
 
 		templatesAt: -1,
@@ -354,7 +344,7 @@ func (s *State) Resume(now time.Time) []Output {
 	s.endsAside()
 	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
 		s.busy = busy{delivery: d}
-		if s.wakeable(d) && len(s.live(d.user())) > 0 {
+		if s.wakeable(d) && len(s.presence.live(d.user())) > 0 {
 			s.sendFromSocket(d)
 		}
 	}
@@ -414,7 +404,7 @@ func (s *State) nowParked(d *delivery) {
 
 // Stats counts; it walks the deliveries.
 func (s *State) Stats() Stats {
-	st := Stats{Users: s.users.Known, Connected: len(s.presence), Seen: len(s.seen.seen)}
+	st := Stats{Users: s.users.Known, Connected: len(s.presence.users), Seen: len(s.seen.seen)}
 	for _, w := range s.order {
 		st.Broadcasts++
 		st.Away += len(w.away) + len(w.later)
@@ -454,25 +444,6 @@ func (s *State) profile(user string) *whisperv1.Profile {
 		return nil // we wrote it; a version that can't read it treats the user as unknown
 	}
 	return p
-}
-
-// live are the user's places on nodes whose incarnation lives.
-func (s *State) live(user string) []presence {
-	all := s.presence[user]
-	for i, p := range all {
-		if s.nodes[p.node] == p.incarnation {
-			continue
-		}
-		// Rare: some node died. Only then is a copy made.
-		alive := slices.Clone(all[:i])
-		for _, p := range all[i+1:] {
-			if s.nodes[p.node] == p.incarnation {
-				alive = append(alive, p)
-			}
-		}
-		return alive
-	}
-	return all
 }
 
 // sorted are the deliveries that match, in an order that does not depend on the map's.

@@ -37,17 +37,17 @@ func (s *State) findFirst(w *walk) []string {
 		return nil
 	}
 	var first []string
-	if len(s.presence) > s.users.Len()/4 {
+	if len(s.presence.users) > s.users.Len()/4 {
 		for i := range s.users.Len() {
 			user := s.users.At(i)
-			if len(s.live(user)) > 0 {
+			if len(s.presence.live(user)) > 0 {
 				first = append(first, user)
 			}
 		}
 		return first
 	}
-	for user := range s.presence {
-		if _, known := s.users.Profile(user); known && len(s.live(user)) > 0 {
+	for user := range s.presence.users {
+		if _, known := s.users.Profile(user); known && len(s.presence.live(user)) > 0 {
 			first = append(first, user)
 		}
 	}

@@ -142,9 +142,9 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 			first = c
 		}
 	}
-	var live []presence
+	var live []place
 	if socket {
-		live = s.live(user)
+		live = s.presence.live(user)
 	}
 	push = push && q.profile.Reachable()
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
@@ -335,7 +335,7 @@ type group struct {
 }
 
 // group adds a delivery to the records of its slice.
-func (s *State) group(d *delivery, live []presence, text *sharedText) {
+func (s *State) group(d *delivery, live []place, text *sharedText) {
 	d.content, d.variant, d.step = text.content, domain.ChannelSocket, d.socketStep()
 	s.count(d)
 	d.sending, d.phase = s.now, whisperv1.Phase_PHASE_SENDING
@@ -349,7 +349,7 @@ func (s *State) group(d *delivery, live []presence, text *sharedText) {
 }
 
 // groupOf finds the record; a slice has a handful (nodes × locales).
-func (w *walk) groupOf(p presence, attempt int32, text *sharedText) *group {
+func (w *walk) groupOf(p place, attempt int32, text *sharedText) *group {
 	for _, g := range w.groups {
 		if g.node == p.node && g.incarnation == p.incarnation && g.attempt == attempt && g.text == text {
 			return g

@@ -88,7 +88,7 @@ func (s *State) wakeSome(w *walk) {
 		s.busy = busy{walk: w, user: user}
 		switch {
 		case !w.isAway(user):
-		case len(s.live(user)) > 0:
+		case len(s.presence.live(user)) > 0:
 			s.sendFromSocket(s.materialize(w, user))
 		default:
 			s.reconsiderAway(w, user)
@@ -104,7 +104,7 @@ func (s *State) findAwake(w *walk) []string {
 	var awake []string
 	for ref := range w.away {
 		user := w.users.Own(ref)
-		if len(s.live(user)) > 0 {
+		if len(s.presence.live(user)) > 0 {
 			awake = append(awake, user)
 		}
 	}
