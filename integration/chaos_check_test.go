@@ -243,13 +243,18 @@ func (c *chaos) arrivals(rows []row) (gathered int) {
 // delivery that a fault made come again comes when it can. What is to wait (later, digests, caps, who was away) and
 // broadcasts are not in a lane's order.
 func (c *chaos) order(rows []row) (turned, once int, gap time.Duration) {
-	attempts := map[string]int{}
+	of := map[string]row{}
 	for _, r := range rows {
-		attempts[r.Note] = r.Attempts
+		of[r.Note] = r
 	}
 	var high []time.Time
 	for i := range c.users {
-		last := map[string]int{}
+		type passed struct {
+			n    int
+			note string
+			at   time.Time
+		}
+		last := map[string]passed{}
 		for _, a := range c.got[c.user(i)] {
 			if a.lane == "high" {
 				high = append(high, a.at)
@@ -262,13 +267,17 @@ func (c *chaos) order(rows []row) (turned, once int, gap time.Duration) {
 			if err != nil {
 				c.t.Errorf("%s arrived", a.note)
 			}
-			if n < last[a.lane] {
-				turned++
-				if attempts[a.note] == 1 {
-					once++
+			before := last[a.lane]
+			if n > before.n {
+				last[a.lane] = passed{n, a.note, a.at}
+				continue
+			}
+			turned++
+			if of[a.note].Attempts == 1 {
+				if once++; once <= 20 {
+					c.t.Logf("out of order: %s came %s after %s: %s: %s; the other: %s: %s", a.note, a.at.Sub(before.at), before.note, of[a.note], c.story(of[a.note]), of[before.note], c.story(of[before.note]))
 				}
 			}
-			last[a.lane] = max(last[a.lane], n)
 		}
 	}
 	slices.SortFunc(high, time.Time.Compare)

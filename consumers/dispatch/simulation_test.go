@@ -30,7 +30,9 @@ type world struct {
 	counts    []simCount // as whisper.counters has them
 	policy    *simPolicy // nil: everything goes out
 	phones    simPhones
+	templates simTemplates
 	owed      map[string]simOwed // of this process
+	attempted map[string]bool    // over a socket, by this process
 	pushed    map[string]bool    // of any
 	allDigest bool               // of a world with categories: digests go to all channels
 	opened    map[string]string  // the last session that dispatch was told of, by user \x00 node
@@ -137,7 +139,7 @@ func (w *world) restoreOnce() {
 	for _, key := range sortedKeys(w.timers) {
 		w.state.RestoreParked(proto.CloneOf(w.timers[key]))
 	}
-	w.ended, w.owed = map[string]bool{}, map[string]simOwed{}
+	w.ended, w.owed, w.attempted = map[string]bool{}, map[string]simOwed{}, map[string]bool{}
 	for _, ev := range w.events {
 		w.noteEnd(ev)
 	}
@@ -147,6 +149,7 @@ func (w *world) restoreOnce() {
 		w.laneEnds[lane] = int64(len(w.lanes[lane]))
 		w.taken[lane] = w.committed.lanes[lane]
 	}
+	w.tellTemplate()
 	end := int64(len(w.events))
 	for w.eventsAt < end && !w.crashed {
 		w.feedEvent()
@@ -183,6 +186,7 @@ func (w *world) decide(in decide.Input) {
 	if st, sizes := w.state.Stats(), w.state.Sizes(); st.InFlight != sizes.InFlight || st.Parked != sizes.Parked || st.Away != sizes.Away {
 		w.t.Fatalf("sizes %+v, counted %+v", sizes, st)
 	}
+	w.checkOrder(w.routes[routed:])
 	w.checkAllGetIt(in, w.routes[routed:])
 	w.checkWoken(in, open, w.routes[routed:])
 	w.checkPushed(away, w.pushes[pushed:])
@@ -528,6 +532,7 @@ func (w *world) settleAll() {
 			w.decide(in)
 		}
 		w.presenceAt = nil
+		w.readTemplates()
 		w.register()
 		for lane := range w.lanes {
 			w.feedLane(lane)
@@ -658,6 +663,11 @@ func TestAnyInterleavingSettlesEveryDeliveryOnce(t *testing.T) {
 				id := rapid.IntRange(0, 5).Draw(t, "notification")
 				w.ask(id%3, simID(id), user.Draw(t, "user"), false)
 			},
+			"ask with a template": func(t *rapid.T) {
+				id := rapid.IntRange(0, 5).Draw(t, "notification")
+				w.askTemplated(id%3, simID(id), user.Draw(t, "user"))
+			},
+			"dispatch reads templates": func(*rapid.T) { w.readTemplates() },
 			"intake repeats itself": func(t *rapid.T) {
 				l := lane.Draw(t, "lane")
 				if n := len(w.lanes[l]); n > 0 && w.lanes[l][n-1].GetDeliveryAccepted() != nil {

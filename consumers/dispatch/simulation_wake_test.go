@@ -81,6 +81,9 @@ func (w *world) checkWoken(in decide.Input, open []*whisperv1.Event, routes []ro
 	}
 	for _, ev := range open {
 		node := in.(decide.PresenceSeen).Node
+		if w.untold(open, ev) {
+			continue
+		}
 		if !slices.ContainsFunc(routes, func(r routed) bool {
 			return r.node == node && r.user == ev.GetUserId() && r.r.GetNotificationId() == ev.GetNotificationId()
 		}) {

@@ -21,7 +21,7 @@ func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
 	s.ready(d)
 	switch {
-	case !s.permit(d):
+	case !s.permit(d) || s.behind(d):
 	case d.all && d.legs == nil:
 		s.advanceLegs(s.split(d))
 	default:

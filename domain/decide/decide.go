@@ -395,6 +395,7 @@ func (s *State) drop(d *delivery, key domain.DeliveryHash) {
 	if len(rest) == 0 {
 		delete(s.byUser, d.user())
 		delete(s.resting, d.user())
+		delete(s.untexted, d.user())
 	} else {
 		s.byUser[d.user()] = rest
 	}

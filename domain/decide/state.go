@@ -81,8 +81,9 @@ type State struct {
 	tally      tally
 	zones      localtime.Zones
 	noticed    map[Notice]bool
-	resting    map[string]bool // users of whom something waits for the end of quiet hours, or did
-	question   asked           // of the judge at work, and its answer
+	resting    map[string]bool        // users of whom something waits for the end of quiet hours, or did
+	untexted   map[string][]*delivery // by user: what waits for its template, or behind one that does, or did
+	question   asked                  // of the judge at work, and its answer
 	answer     verdict
 
 	deliveries map[domain.DeliveryHash]*delivery
@@ -228,6 +229,7 @@ func NewState(partition int32, policy Policy) *State {
 		tally:       newTally(users),
 		noticed:     map[Notice]bool{},
 		resting:     map[string]bool{},
+		untexted:    map[string][]*delivery{},
 		replay:      map[domain.DeliveryHash]replayed{},
 	}
 }

@@ -89,8 +89,7 @@ func (s *State) render(d *delivery, channel string) bool {
 		s.failed(d, "template "+name+" is gone")
 		return false
 	case tmpl == nil:
-		d.phase = whisperv1.Phase_PHASE_BACKOFF
-		s.schedule(d, s.now.Add(templateWait))
+		s.awaitText(d)
 		return false
 	}
 	if d.content != nil && tmpl.Variant(user.Locale(), d.variant) == tmpl.Variant(user.Locale(), channel) {
@@ -111,3 +110,45 @@ func (s *State) render(d *delivery, channel string) bool {
 
 // templateWait is how soon a template that is on its way is looked for again.
 const templateWait = 100 * time.Millisecond
+
+// awaitText has d wait for its template, or behind a delivery that does.
+func (s *State) awaitText(d *delivery) {
+	d.phase = whisperv1.Phase_PHASE_BACKOFF
+	s.schedule(d, s.now.Add(templateWait))
+	if of := s.untexted[d.user()]; d.walk == nil && !d.begun() && !slices.Contains(of, d) {
+		s.untexted[d.user()] = append(of, d)
+	}
+}
+
+// awaitsText: d is in untexted for a reason, and not for what it was before.
+func (s *State) awaitsText(d *delivery) bool {
+	return s.holds(d) && d.phase == whisperv1.Phase_PHASE_BACKOFF && !d.begun() && !d.lacking
+}
+
+// behind has d wait while an older delivery of its user and lane waits for its template: a user's deliveries of one lane
+// begin in the order of their requests. An older one whose template has arrived goes first.
+func (s *State) behind(d *delivery) bool {
+	of := s.untexted[d.user()]
+	if len(of) == 0 || d.walk != nil || d.begun() {
+		return false
+	}
+	if of = slices.DeleteFunc(of, func(o *delivery) bool { return !s.awaitsText(o) }); len(of) == 0 {
+		delete(s.untexted, d.user())
+		return false
+	}
+	s.untexted[d.user()] = of
+	for _, o := range slices.Clone(of) {
+		if o.id == d.id || o.source.Lane != d.source.Lane || compareArrival(o, d) > 0 || !s.awaitsText(o) {
+			continue
+		}
+		if tmpl, gone := s.templateOf(o.acc); tmpl != nil || gone || o.acc.GetTemplate() == "" {
+			s.advance(o)
+			s.busy = busy{delivery: d}
+		}
+		if s.awaitsText(o) {
+			s.awaitText(d)
+			return true
+		}
+	}
+	return false
+}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/template"
 )
@@ -136,4 +137,20 @@ func templateOf(t testing.TB, value string) *template.Template {
 		t.Fatal(err)
 	}
 	return tmpl
+}
+
+// TestWhatWaitsForItsTemplateIsNotPassed by a later delivery of its user and lane; another lane does not wait for it.
+func TestWhatWaitsForItsTemplateIsNotPassed(t *testing.T) {
+	t.Parallel()
+	s := connected(t)
+	play(s, 0, here("mona", "n1", "s1", 1))
+	expect(t, play(s, 0, templated("first", "card", 7, 1)), "")
+	expect(t, play(s, 0, arrived("second", "mona", 2, given{})), "")
+	low := arrived("low", "mona", 1, given{})
+	low.Source.Lane = domain.Low
+	expect(t, play(s, 0, low), "socket B")
+	expect(t, play(s, 1, decide.TimePassed{}), "")
+	play(s, 1, bodied(t, "card", "one", 7))
+	// The template is there and nothing is due yet: what arrives now is still behind the two.
+	expect(t, play(s, 1, arrived("third", "mona", 3, given{})), "socket one; socket B; socket B")
 }
