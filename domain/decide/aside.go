@@ -10,15 +10,6 @@ import (
 // [domain.ReasonInternal] wherever the restored state would have taken it up, and a broadcast is paused. Nothing else is decided
 // about a delivery, since the same bug may stand in any decision.
 
-// busy is what a decision is about at the moment: at most one delivery, or one user of a broadcast.
-type busy struct {
-	delivery *delivery
-	walk     *walk
-	user     string            // of the walk; "": the walk itself
-	id       domain.DeliveryID // of a broadcast that is being restored
-	note     string
-}
-
 // Subject names a delivery or a broadcast (User is empty).
 type Subject struct {
 	ID           domain.DeliveryID

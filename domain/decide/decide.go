@@ -53,11 +53,11 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case ClaimSeen:
 		s.claimSeen(in)
 	case TemplateSeen:
-		s.templateSeen(in)
+		s.templates.seen(in)
 	case CategorySeen:
 		s.categorySeen(in)
 	case TemplatesRead:
-		s.templatesRead(in)
+		s.templates.read(in.Next)
 	case TimePassed:
 		s.timePassed()
 	}
@@ -66,21 +66,15 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	return s.out
 }
 
+// begin begins a decision, or what a restore does at a time.
 func (s *State) begin(now time.Time, cause *whisperv1.Position) {
-	// What was written is not kept alive, least of all after a burst.
-	clear(s.out)
-	if s.out = s.out[:0]; cap(s.out) > 16*DueSlice {
-		s.out = nil
-	}
-	s.now, s.cause, s.busy = now, cause, busy{}
+	s.decision.begin(now, cause)
 	if s.restoring != nil {
 		s.users.Sort()
 		s.restoreWalks()
 		s.busy = busy{}
 	}
 }
-
-func (s *State) put(o Output) { s.out = append(s.out, o) }
 
 // arrive takes a delivery: the list of checks, in their order.
 func (s *State) arrive(in DeliveryArrived) {

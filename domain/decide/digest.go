@@ -77,7 +77,7 @@ func (s *State) closeDigest(d *delivery) {
 	s.busy = busy{} // a bug in the digest itself is not that of one of its parts
 	category := s.category(d.acc.GetCategory())
 	rule := category.Digest
-	if rule != nil && s.templates[rule.Template].tmpl == nil {
+	if rule != nil && s.templates.newest(rule.Template) == nil {
 		s.notice(NoticeDigest, rule.Template)
 		rule = nil
 	}
@@ -149,7 +149,7 @@ func (s *State) digestRenders(d *delivery, name string, variables []byte) bool {
 			}
 		}
 		for _, v := range variants {
-			if _, _, err := s.templates[name].tmpl.Render(template.RenderingFor(variables, profile, v, s.now)); err != nil {
+			if _, _, err := s.templates.newest(name).Render(template.RenderingFor(variables, profile, v, s.now)); err != nil {
 				return false
 			}
 		}
@@ -160,7 +160,7 @@ func (s *State) digestRenders(d *delivery, name string, variables []byte) bool {
 func (s *State) digestOf(members []*delivery, category *category.Category, variables []byte) *whisperv1.Event {
 	first := members[0]
 	id := domain.NewDeliveryID(s.now, domain.HashDelivery(first.digest, first.user()))
-	template, version := s.currentTemplate(category.Digest.Template)
+	template, version := s.templates.current(category.Digest.Template)
 	acc := &whisperv1.DeliveryAccepted{
 		Category:        category.Name,
 		Template:        template,

@@ -4,7 +4,7 @@
 //
 // [State] is a fold of one user partition's topics; one loop in consumers/dispatch owns it. Where to look:
 //
-//	inputs.go       what can happen, and what can follow
+//	inputs.go       what can happen; outputs.go: what can follow
 //	decide.go       Decide: which input goes where; arrival, expiry, parking and settling of a delivery
 //	checks.go       the checks of the policy in their order (quiet hours, caps, preferences, ...), with policy.go
 //	advance.go      the way over the channels; attempts.go: what their outcomes lead to

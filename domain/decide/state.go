@@ -66,15 +66,15 @@ func DefaultPolicy() Policy {
 // concurrent use; one loop owns it. It costs, a user: the length of the id and of the encoded profile, and 30 to 50
 // bytes (see Table); a delivery in flight or parked: its event (about 1 KiB with a short text) and 200 bytes.
 type State struct {
+	decision // the one that is being made
+
 	policy    Policy
 	partition int32
 
 	users     *users.Table
 	tokens    tokens
 	presence  presence
-	templates map[string]versions
-	// templatesAt is the offset up to which the templates are read: what stood there is known or gone.
-	templatesAt int64
+	templates templates
 
 	categories category.Categories
 	smart      bool // a category times smartly: reads are followed
@@ -114,11 +114,6 @@ type State struct {
 
 	aside    *aside
 	endAside []asideParked
-	busy     busy
-
-	out   []Output
-	now   time.Time
-	cause *whisperv1.Position
 }
 
 // replayed is what was told of a delivery before this State took it.
@@ -210,15 +205,12 @@ type waiting struct {
 func NewState(partition int32, policy Policy) *State {
 	users := users.NewTable()
 	return &State{
-		policy:    policy,
-		partition: partition,
-		users:     users,
-		tokens:    newTokens(),
-		presence:  newPresence(),
-		templates: map[string]versions{},
-
-		templatesAt: -1,
-
+		policy:      policy,
+		partition:   partition,
+		users:       users,
+		tokens:      newTokens(),
+		presence:    newPresence(),
+		templates:   newTemplates(),
 		deliveries:  map[domain.DeliveryHash]*delivery{},
 		byUser:      map[string][]*delivery{},
 		walks:       map[string]*walk{},

@@ -282,7 +282,7 @@ func (s *State) textsReady(w *walk) bool {
 	if w.acc.GetTemplate() == "" {
 		return true
 	}
-	tmpl, gone := s.templateOf(w.acc)
+	tmpl, gone := s.templates.of(w.acc)
 	return tmpl != nil || gone
 }
 
@@ -292,7 +292,7 @@ func (s *State) sharedText(w *walk, locale string) *sharedText {
 	if w.acc.GetTemplate() == "" {
 		locale = ""
 	} else {
-		if tmpl, _ = s.templateOf(w.acc); tmpl == nil {
+		if tmpl, _ = s.templates.of(w.acc); tmpl == nil {
 			return nil
 		}
 		locale = tmpl.Locale(locale) // all who fall back to it get the same

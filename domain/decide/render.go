@@ -9,66 +9,6 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// versions are what State knows of one key of whisper.templates: the newest, and of one whose key is not pinned a few
-// before it, so that what was accepted with an earlier one is rendered from that while it is remembered.
-type versions struct {
-	version int64 // the record's offset
-	current int64 // the version that it is a copy of, or 0
-	tmpl    *template.Template
-	older   []versions // the newest first
-}
-
-// olderTemplates is how many earlier ones are remembered. Pinned ones never change and need none.
-const olderTemplates = 3
-
-func (s *State) templateSeen(in TemplateSeen) {
-	s.templatesAt = max(s.templatesAt, in.Version)
-	if in.Template == nil {
-		delete(s.templates, in.ID)
-		return
-	}
-	seen := versions{version: in.Version, current: in.Current, tmpl: in.Template}
-	if old, known := s.templates[in.ID]; known && old.version < in.Version {
-		seen.older = append([]versions{{version: old.version, tmpl: old.tmpl}}, old.older[:min(len(old.older), olderTemplates-1)]...)
-	}
-	s.templates[in.ID] = seen
-}
-
-// templatesRead notes how far the templates are read: what was written before Next and is not known is gone, even
-// where compaction left no record that could tell. Who waited for it waits no more.
-func (s *State) templatesRead(in TemplatesRead) {
-	s.templatesAt = max(s.templatesAt, in.Next-1)
-}
-
-// templateOf finds what a delivery is rendered from: the record that intake saw. Where that is not remembered, of a
-// key that is not pinned the newest serves. gone: it can't come any more. Neither: it is on its way.
-func (s *State) templateOf(acc *whisperv1.DeliveryAccepted) (tmpl *template.Template, gone bool) {
-	t, known := s.templates[acc.GetTemplate()]
-	accepted := acc.GetTemplateVersion()
-	switch _, pinned := template.Split(acc.GetTemplate()); {
-	case known && (t.version >= accepted || pinned > 0):
-		if i := slices.IndexFunc(t.older, func(o versions) bool { return o.version == accepted }); i >= 0 {
-			return t.older[i].tmpl, false
-		}
-		return t.tmpl, false
-	default:
-		return nil, s.templatesAt >= accepted
-	}
-}
-
-// currentTemplate is what a delivery that begins here speaks of: the key and the offset of the record, pinned to the
-// current version where the template has versions. Intake does the same for requests.
-func (s *State) currentTemplate(id string) (name string, version int64) {
-	t := s.templates[id]
-	if t.current > 0 {
-		name := template.Pin(id, t.current)
-		if pinned, known := s.templates[name]; known {
-			return name, pinned.version
-		}
-	}
-	return id, t.version
-}
-
 // render makes the content for a channel, once for all channels that get the same texts. False: d is settled (it can't
 // be rendered) or waits for a template that intake has read and we have not.
 func (s *State) render(d *delivery, channel string) bool {
@@ -81,7 +21,7 @@ func (s *State) render(d *delivery, channel string) bool {
 	if d.content != nil && d.variant == channel {
 		return true
 	}
-	tmpl, gone := s.templateOf(d.acc)
+	tmpl, gone := s.templates.of(d.acc)
 	switch {
 	case gone && d.content != nil: // what was rendered for another channel is better than nothing
 		return true
@@ -141,7 +81,7 @@ func (s *State) behind(d *delivery) bool {
 		if o.id == d.id || o.source.Lane != d.source.Lane || compareArrival(o, d) > 0 || !s.awaitsText(o) {
 			continue
 		}
-		if tmpl, gone := s.templateOf(o.acc); tmpl != nil || gone || o.acc.GetTemplate() == "" {
+		if tmpl, gone := s.templates.of(o.acc); tmpl != nil || gone || o.acc.GetTemplate() == "" {
 			s.advance(o)
 			s.busy = busy{delivery: d}
 		}

@@ -1,0 +1,38 @@
+package decide
+
+import (
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// decision is what one call of [State.Decide] works with, and nothing of it outlives the next call: the time, what caused
+// it, what it is about at the moment, and the outputs that it has gathered, in their order.
+type decision struct {
+	now   time.Time
+	cause *whisperv1.Position // of what is told; nil where time or presence caused it
+	busy  busy
+	out   []Output
+}
+
+// begin drops what the last decision gathered. What was written is not kept alive, least of all after a burst.
+func (d *decision) begin(now time.Time, cause *whisperv1.Position) {
+	clear(d.out)
+	if d.out = d.out[:0]; cap(d.out) > 16*DueSlice {
+		d.out = nil
+	}
+	d.now, d.cause, d.busy = now, cause, busy{}
+}
+
+// put adds an output behind the others.
+func (d *decision) put(o Output) { d.out = append(d.out, o) }
+
+// busy is what a decision is about at the moment: at most one delivery, or one user of a broadcast.
+type busy struct {
+	delivery *delivery
+	walk     *walk
+	user     string            // of the walk; "": the walk itself
+	id       domain.DeliveryID // of a broadcast that is being restored
+	note     string
+}
