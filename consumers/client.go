@@ -26,6 +26,11 @@ type ClientConfig struct {
 	Brokers []string
 	// ClientID names the process in the broker's logs and quotas.
 	ClientID string
+	// Instance, where it is set, is a name that the process keeps over restarts, such as that of a StatefulSet's pod. A
+	// process that comes back within the session timeout gets its partitions again without a rebalance: nobody waits for
+	// the group. Nor does it leave its group when it stops, so its partitions rest until it is back or its session ends. Two
+	// processes of one name end each other.
+	Instance string
 	// TLS is used for every connection where it is set.
 	TLS *tls.Config
 	// SASLMechanism is empty (none), PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
@@ -52,11 +57,14 @@ func (c ClientConfig) Validate() error {
 }
 
 // ForLane is the configuration of a client that serves one lane alone. A broker throttles by the client id, so each of
-// the urgent lanes has its own: the process's, a dash and the lane. The low lane keeps the process's id, which it shares
-// with what has no lane.
+// the urgent lanes has its own: the process's, a dash and the lane; so has the instance, since two members of a group can't
+// share one. The low lane keeps the process's id, which it shares with what has no lane.
 func (c ClientConfig) ForLane(lane domain.Lane) ClientConfig {
 	if lane != domain.Low {
 		c.ClientID += "-" + lane.String()
+		if c.Instance != "" {
+			c.Instance += "-" + lane.String()
+		}
 	}
 	return c
 }

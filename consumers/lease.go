@@ -144,6 +144,9 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 		req := kmsg.NewPtrHeartbeatRequest()
 		req.Group = l.cfg.Group
 		req.MemberID, req.Generation = l.cl.GroupMetadata()
+		if l.cfg.Client.Instance != "" {
+			req.InstanceID = &l.cfg.Client.Instance
+		}
 		resp, err := req.RequestWith(ctx, l.cl)
 		if err == nil {
 			err = kerr.ErrorForCode(resp.ErrorCode)

@@ -54,8 +54,12 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
 	}
+	opts := cfg.Client.Options()
+	if cfg.Client.Instance != "" {
+		opts = append(opts, kgo.InstanceID(cfg.Client.Instance))
+	}
 	cl, err := kgo.NewClient(append(
-		cfg.Client.Options(),
+		opts,
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(cfg.Topics...),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
@@ -116,8 +120,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	return errors.Join(err, l.err)
 }
 
-// leave takes its leave of the group, so that others need not wait for the session to end. With Kafka away
-// the client alone would try that for half a minute, dial by dial.
+// leave takes its leave of the group, so that others need not wait for the session to end; one with an instance stays a
+// member ([ClientConfig.Instance]). With Kafka away the client alone would try that for half a minute, dial by dial.
 func (l *Loop) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
 	defer cancel()

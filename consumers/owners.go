@@ -8,8 +8,9 @@ import (
 )
 
 // Epoch orders the owners of a partition: a later owner's is greater. It is the group's generation at the time of
-// the assignment; above that, in the upper half, how often the group has begun to count anew (it does when it was
-// deleted, or was empty for longer than offsets are kept).
+// the assignment; above that, in the upper half, how often an owner came whose generation was not greater: the group was
+// deleted or was empty for longer than offsets are kept, and counts anew; or a process with an instance came back
+// ([ClientConfig.Instance]), which changes no generation.
 type Epoch uint64
 
 // NoEpoch is that of a record without one: written by a version before epochs.

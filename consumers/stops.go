@@ -389,6 +389,10 @@ func (l *Loop) fetchErrors(fetches kgo.Fetches) error {
 		if errors.Is(err, errLater) || errors.Is(err, context.Canceled) {
 			return // the rest comes with the next fetch; the poll was cut short
 		}
+		if errors.Is(err, kerr.FencedInstanceID) { // to join again would end the other one's membership
+			fatal = fmt.Errorf("group %s: another process has joined as the instance %q: give each its own name", l.cfg.Group, l.cfg.Client.Instance)
+			return
+		}
 		loss := (*kgo.ErrDataLoss)(nil)
 		if !IsFatal(err) && !errors.As(err, &loss) {
 			l.cfg.Client.logger().Log(context.Background(), fetchLevel(err), "consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)

@@ -1,0 +1,81 @@
+package consumers_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/domain"
+)
+
+// instance is the configuration of a process of the group that keeps its name.
+func instance(client consumers.ClientConfig, rec *recorder, name string) consumers.LoopConfig {
+	client.Instance = name
+	return consumers.LoopConfig{
+		Client: client, Group: "g", Topics: []string{"requests"}, Handler: rec, CommitInterval: 10 * time.Millisecond, SessionTimeout: 2 * time.Minute,
+	}
+}
+
+// A process with an instance name that stops and comes back has its partitions again, and the other member never loses
+// or gains one: there is no rebalance.
+func TestAnInstanceThatComesBackGetsItsPartitionsWithoutARebalance(t *testing.T) {
+	t.Parallel()
+	client := kafka(t, 4, "requests")
+	first, other := newRecorder(), newRecorder()
+	stop := start(t, instance(client, first, "pod-0"))
+	start(t, instance(client, other, "pod-1"))
+	eventually(t, "the two share the partitions", func() bool { return len(first.owns()) == 2 && len(other.owns()) == 2 })
+	mine, others := first.owns(), other.owns()
+	stop()
+	if owned := other.owns(); !slices.Equal(owned, others) {
+		t.Errorf("the other process owns %v when the first has stopped, and %v before", owned, others)
+	}
+	again := newRecorder()
+	start(t, instance(client, again, "pod-0"))
+	eventually(t, "it has its partitions again", func() bool { return slices.Equal(again.owns(), mine) })
+	for i := range 4 {
+		publish(t, client, &kgo.Record{Topic: "requests", Partition: int32(i), Value: []byte("x")})
+	}
+	eventually(t, "every partition is read", func() bool { return again.count() == 2 && other.count() == 2 })
+	if other.closed > 0 {
+		t.Errorf("the other process gave up %d partitions meanwhile", other.closed)
+	}
+}
+
+// The process whose instance another one takes ends with words. It does not join again, which would end the other one.
+func TestTheSecondProcessOfAnInstanceEndsTheFirst(t *testing.T) {
+	t.Parallel()
+	client := kafka(t, 2, "requests")
+	loop, err := consumers.NewLoop(instance(client, newRecorder(), "pod-0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- loop.Run(t.Context()) }()
+	eventually(t, "the loop is ready", func() bool { return loop.Ready() == nil })
+	second := newRecorder()
+	start(t, instance(client, second, "pod-0"))
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), `another process has joined as the instance "pod-0"`) {
+		t.Errorf("the first ended with %v", err)
+	}
+	eventually(t, "the second owns all", func() bool { return len(second.owns()) == 2 })
+}
+
+func TestEachLaneIsAnInstanceOfItsOwn(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for lane := range domain.Lanes {
+		c := consumers.ClientConfig{ClientID: "intake", Instance: "pod-0"}.ForLane(domain.Lane(lane))
+		if seen[c.Instance] {
+			t.Errorf("two lanes have the instance %s", c.Instance)
+		}
+		seen[c.Instance] = true
+	}
+	if c := (consumers.ClientConfig{ClientID: "intake"}).ForLane(domain.High); c.Instance != "" {
+		t.Errorf("without an instance a lane has %q", c.Instance)
+	}
+}
