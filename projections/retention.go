@@ -198,8 +198,12 @@ func (s *store) heldDay(ctx context.Context, conn *pgxpool.Conn, day, limit int3
 	if err != nil || !there {
 		return false, err
 	}
-	err = conn.QueryRow(ctx, s.sql(`SELECT EXISTS (SELECT FROM $.deliveries WHERE day = $1 AND status IN ('accepted', 'scheduled', 'deferred', 'unknown'))
-		OR EXISTS (SELECT FROM $.broadcast_shards WHERE day = $1 AND NOT settled)`), dayTime(day)).Scan(&held)
+	// What is pending was neither sent nor ended: the index deliveries_pending has it.
+	err = conn.QueryRow(ctx, s.sql(`
+		SELECT EXISTS (
+			SELECT FROM $.deliveries
+			WHERE day = $1 AND sent_at IS NULL AND ended_at IS NULL AND status IN ('accepted', 'scheduled', 'deferred', 'unknown')
+		) OR EXISTS (SELECT FROM $.broadcast_shards WHERE day = $1 AND NOT settled)`), dayTime(day)).Scan(&held)
 	if err != nil {
 		return false, fmt.Errorf("look for pending deliveries of %s: %w", dayTime(day).Format(time.DateOnly), err)
 	}
