@@ -20,8 +20,8 @@ func (l *Loop) accepts(w *worker, lost, from int64) bool {
 	}
 	RecordsLost(l.cfg.Group, w.part.Topic).AddInt64(lost)
 	if l.cfg.Client.AcceptLoss {
-		l.cfg.Client.logger().Error("records were removed by retention before they were read, going on without them",
-			"group", l.cfg.Group, "topic", w.part.Topic, "partition", w.part.ID, "records", lost, "from", from)
+		l.cfg.Client.logger().Error("retention removed offsets before they were read, going on without them",
+			"group", l.cfg.Group, "topic", w.part.Topic, "partition", w.part.ID, "offsets", lost, "from", from)
 		return true
 	}
 	l.fail(w.part, "read", Reaching(ReachProcess, fmt.Errorf("up to %d records before offset %d were removed by retention before group %s read them: "+
@@ -30,7 +30,7 @@ func (l *Loop) accepts(w *worker, lost, from int64) bool {
 	return false
 }
 
-// RecordsLost counts what retention removed before the group read it.
+// RecordsLost counts the offsets that retention removed before the group read them: of records, or of the markers of transactions.
 func RecordsLost(group, topic string) *metrics.Counter {
 	return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_records_lost_total{group=%q,topic=%q}`, group, topic))
 }

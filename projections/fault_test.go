@@ -207,7 +207,7 @@ func TestTablesAheadOfTheLogStopTheRole(t *testing.T) {
 	runFails(t, config(l, db), "ahead of Kafka", "whisper.events/1", "offset 1000, the log ends at 0", "--rebuild")
 }
 
-func TestRecordsThatKafkaDroppedAreSkippedAndCounted(t *testing.T) {
+func TestOffsetsThatKafkaRemovedAreSkippedAndCounted(t *testing.T) {
 	t.Parallel()
 	l, db := startLog(t), database(t)
 	var last *kgo.Record
@@ -223,12 +223,17 @@ func TestRecordsThatKafkaDroppedAreSkippedAndCounted(t *testing.T) {
 	execSQL(t, db, fmt.Sprintf("INSERT INTO whisper.checkpoints VALUES ('whisper.events', %d, 2)", last.Partition))
 	lost := consumers.RecordsLost(Group, last.Topic)
 	before := lost.Get()
-	start(t, config(l, db))
+	cfg, said := config(l, db), &journal{}
+	cfg.Logger = said.logger()
+	start(t, cfg)
 	caughtUp(t, l, db)
+	if want := fmt.Sprintf("topic=whisper.events partition=%d first=2 last=5 offsets=4", last.Partition); !strings.Contains(said.String(), want) {
+		t.Errorf("the log lacks %q:\n%s", want, said)
+	}
 	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.deliveries"); got[0] != "4" {
 		t.Errorf("%s deliveries, want the 4 that Kafka still has", got[0])
 	}
 	if got := lost.Get() - before; got != 4 {
-		t.Errorf("%d records counted as lost, want 4", got)
+		t.Errorf("%d offsets counted as lost, want 4", got)
 	}
 }

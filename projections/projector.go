@@ -270,7 +270,9 @@ func (p *Projector) start(ctx context.Context, topic string, id int32, next int6
 				"Restore it, or build the tables anew from what there is with `whisper project --rebuild`", topic, id, next, last,
 		)}
 	case next < first:
-		p.cfg.Logger.Error("kafka has dropped records that are not in the tables, going on from the earliest", "topic", topic, "partition", id, "checkpoint", next, "earliest", first, "lost", first-next)
+		// Some of these offsets may be of transaction markers, or of records that were aborted: what was removed can't be asked.
+		p.cfg.Logger.Error("kafka removed offsets that the tables had not read, going on after them",
+			"topic", topic, "partition", id, "first", next, "last", first-1, "offsets", first-next)
 		consumers.RecordsLost(Group, topic).AddInt64(first - next)
 		return first, p.store.skip(ctx, topic, id, next, first)
 	default:
@@ -334,7 +336,8 @@ func (p *Projector) missing(ctx context.Context, topic string, id int32, from, t
 	return []gap{{from, min(first.Offset, to)}}, nil
 }
 
-// Lag is how many records of the log are not in the tables yet, over all partitions, whoever has them.
+// Lag returns how many offsets of the log are not in the tables yet, over the partitions of all projectors. Markers of transactions have
+// offsets too.
 func (p *Projector) Lag(ctx context.Context) (int64, error) {
 	starts, ends, err := bounds(ctx, p.admin.ListStartOffsets, p.admin.ListCommittedOffsets, topics())
 	if err != nil {

@@ -24,13 +24,13 @@ const (
 // RebuildConfig says what a rebuild may do.
 type RebuildConfig struct {
 	Config
-	// AllowTruncated builds the tables from the log alone, where Kafka has dropped records that the served ones hold: the new tables
+	// AllowTruncated builds the tables from the log alone, where Kafka has removed records that the served ones hold: the new tables
 	// begin later then. Without it, days of which the log no longer has everything stay as they are.
 	AllowTruncated bool
 	// KeepOld leaves what was served before in the schema whisper_old, for a comparison: the tables of each day that was rebuilt. It is
 	// dropped by the next rebuild.
 	KeepOld bool
-	// Progress is told, some times a second, how many records of how many are read.
+	// Progress is told, some times a second, how many offsets of how many are read.
 	Progress func(done, total int64)
 }
 

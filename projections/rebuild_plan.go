@@ -13,8 +13,8 @@ import (
 
 // A RebuildPlan is what a rebuild would do.
 type RebuildPlan struct {
-	// Records are read from Kafka, at most: it counts offsets, and transactions take some for their markers.
-	Records int64
+	// Offsets is how many offsets are read from Kafka: of facts, or of the markers of transactions.
+	Offsets int64
 	// Lost are offsets that the served tables are past and Kafka no longer has: of facts, or of the markers of transactions. What is gone
 	// can't be asked which.
 	Lost int64
@@ -44,7 +44,7 @@ func PlanRebuild(ctx context.Context, cfg RebuildConfig) (RebuildPlan, error) {
 	p := RebuildPlan{Lost: r.lost}
 	r.ends.Each(func(end kadm.ListedOffset) {
 		start, _ := r.starts.Lookup(end.Topic, end.Partition)
-		p.Records += max(end.Offset-start.Offset, 0)
+		p.Offsets += max(end.Offset-start.Offset, 0)
 	})
 	days, err := r.old.allDays(ctx)
 	if err != nil {

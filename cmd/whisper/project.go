@@ -152,7 +152,7 @@ func (c *projectCmd) plan(ctx context.Context, p *process, cfg projections.Confi
 		return fmt.Sprintf("%d, %s to %s", len(days), days[0], days[len(days)-1])
 	}
 	_, err = fmt.Fprintf(p.stdout, "offsets to read: %d\noffsets that kafka no longer has: %d (facts, and markers of transactions)\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
-		plan.Records, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
+		plan.Offsets, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
 	return err
 }
 
