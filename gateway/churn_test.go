@@ -20,7 +20,7 @@ import (
 func (c *rawConn) leave(how int) {
 	switch how {
 	case 0: // as it should
-		c.send(closing(1000, ""))
+		c.send(closeBytes(1000, ""))
 		_ = c.CloseWrite()
 		_, _ = c.r.WriteTo(discard{})
 	case 1: // its half, and it reads on

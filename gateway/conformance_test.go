@@ -66,7 +66,7 @@ func fragments(payload string, size int) (frames [][]byte) {
 	return append(frames, frame(op|fin, payload))
 }
 
-func closing(code int, reason string) []byte {
+func closeBytes(code int, reason string) []byte {
 	return frame(fin|opClose, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
 }
 
@@ -183,7 +183,7 @@ func fragmentCases() []wireCase {
 		{"5.19", atOnce(five...), interleaved},
 		{"5.20", byFrames(five...), interleaved},
 		{"W5.1 a binary inside a text", atOnce(one, frame(fin|opBinary, "x")), ended},
-		{"W5.2 a close between fragments", atOnce(one, closing(1000, "")), []string{"close:1000"}},
+		{"W5.2 a close between fragments", atOnce(one, closeBytes(1000, "")), []string{"close:1000"}},
 		{"W5.3 fragments by octets of payload", byFrames(fragments(text("fragments"), 1)...), echo},
 		{"W5.4 empty fragments", atOnce(frame(opText, ""), frame(0, text("fragments")), frame(0, ""), frame(fin, "")), echo},
 		{"W5.5 two texts in fragments", atOnce(one, two, one, two), []string{"echo:fragments", "echo:fragments"}},
@@ -255,7 +255,7 @@ func utf8Cases() (cases []wireCase) {
 }
 
 func closeCases() []wireCase {
-	whole, ping, normal := frame(fin|opText, text("t")), frame(fin|opPing, "late"), closing(1000, "")
+	whole, ping, normal := frame(fin|opText, text("t")), frame(fin|opPing, "late"), closeBytes(1000, "")
 	full := strings.Repeat("*", 123)
 	cases := []wireCase{
 		{"7.1.1", byFrames(whole, normal), []string{"?echo:t", "close:1000"}},
@@ -267,22 +267,22 @@ func closeCases() []wireCase {
 		{"7.3.1", atOnce(frame(fin|opClose, "")), []string{"close:1000|none"}},
 		{"7.3.2", atOnce(frame(fin|opClose, "a")), []string{"close:1002"}},
 		{"7.3.3", atOnce(normal), []string{"close:1000"}},
-		{"7.3.4", atOnce(closing(1000, "Hello World!")), []string{"close:1000"}},
-		{"7.3.5", atOnce(closing(1000, full)), []string{"close:1000"}},
-		{"7.3.6", atOnce(closing(1000, full+"*")), []string{"close:1002"}},
-		{"7.5.1", atOnce(closing(1000, "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited")), []string{"close:1007|1002"}},
-		{"W7.1 a close by octets", byOctets(closing(4321, "good bye")), []string{"close:4321"}},
+		{"7.3.4", atOnce(closeBytes(1000, "Hello World!")), []string{"close:1000"}},
+		{"7.3.5", atOnce(closeBytes(1000, full)), []string{"close:1000"}},
+		{"7.3.6", atOnce(closeBytes(1000, full+"*")), []string{"close:1002"}},
+		{"7.5.1", atOnce(closeBytes(1000, "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited")), []string{"close:1007|1002"}},
+		{"W7.1 a close by octets", byOctets(closeBytes(4321, "good bye")), []string{"close:4321"}},
 		{"W7.2 a fragmented close", atOnce(frame(opClose, "\x03"), frame(fin, "\xe8")), []string{"close:1002"}},
 		{"W7.3 much data after a close", atOnce(normal, []byte(strings.Repeat("garbage", 10_000))), []string{"close:1000"}},
 	}
 	for i, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
-		cases = append(cases, wireCase{fmt.Sprint("7.7.", i+1), atOnce(closing(code, "")), []string{fmt.Sprint("close:", code)}})
+		cases = append(cases, wireCase{fmt.Sprint("7.7.", i+1), atOnce(closeBytes(code, "")), []string{fmt.Sprint("close:", code)}})
 	}
 	for i, code := range []int{0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999} {
-		cases = append(cases, wireCase{fmt.Sprint("7.9.", i+1), atOnce(closing(code, "")), []string{"close:1002"}})
+		cases = append(cases, wireCase{fmt.Sprint("7.9.", i+1), atOnce(closeBytes(code, "")), []string{"close:1002"}})
 	}
 	for i, code := range []int{5000, 65535} {
-		cases = append(cases, wireCase{fmt.Sprint("7.13.", i+1), atOnce(closing(code, "")), []string{"close:1002"}})
+		cases = append(cases, wireCase{fmt.Sprint("7.13.", i+1), atOnce(closeBytes(code, "")), []string{"close:1002"}})
 	}
 	return cases
 }
@@ -398,7 +398,7 @@ func (c *rawConn) expect(want []string) error {
 		return fmt.Errorf("got %s, want nothing more", got.words(err))
 	}
 	// It lives on, and ends as it should.
-	c.send(slices.Concat(frame(fin|opPing, "alive"), closing(1000, "")))
+	c.send(slices.Concat(frame(fin|opPing, "alive"), closeBytes(1000, "")))
 	return c.expect([]string{"?pong:alive", "close:1000"})
 }
 

@@ -30,6 +30,26 @@
 // second ping after it, then 32 bytes. Everything of a node's topic passes through one goroutine, and the
 // acknowledgements through one for two processors: that is where a node stops scaling.
 //
+// # Limits
+//
+// There are two ideas, each with one type. A meter bounds work over time: what a piece of work costs is a price, and
+// whoever has used its room pays before more is done. counts bounds how many there are at once.
+//
+//	what                        for whom          with
+//	tokens that are not valid   an address        limiter: a meter each (priceBadToken, priceOldToken)
+//	frames, and the ids in them a session         two meters of its own (priceFrame; priceID, priceStranger)
+//	connections let in          the node          admission: two meters, of those let in and those told to come again
+//	lines about refusals        a reason          refusals: a meter each (priceLogLine)
+//	connections at once         an address        addresses: counts, from accept to the session's end
+//	silent connections          an address        handshakes.held: counts of those that are no session yet
+//	connections at once         the node, a user  the gateway's and the hub's own numbers
+//
+// Frames and ids are not counted for the address, although tokens are. Thousands of people share the address of a mobile
+// network or of a proxy, so one of them could use up the share of all; and once a token is verified there is
+// something better to hold responsible. The node's admission has no address either: it protects the node's own work. A
+// handshake has no price: what it costs is a place, for as long as it is there, so places are counted. A meter of a session
+// needs no lock, since one goroutine reads it.
+//
 // # When Kafka takes nothing
 //
 // Whoever has a fact to tell waits, and so do those who read sockets: the clients' words wait where they

@@ -6,10 +6,6 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// A session ends in steps: it is closed (out of the hub, a close frame queued), parted (the close frame is
-// written, our half hung up), read to its end (the peer's half), freed (descriptor and place given back).
-// Whoever comes last of the reader and the writer frees it; the deadline sees that both come.
-
 // close says goodbye with a code and lets go of the session; what the reader and the writer still do is
 // bounded by WriteTimeout and closeLinger. Only the first close counts. flush: what is queued goes out
 // before, otherwise it is lost, except for control frames.
@@ -19,18 +15,29 @@ func (s *session) close(code int, reason string, flush bool) {
 
 // part ends the session; without a goodbye nothing more is written.
 func (s *session) part(code int, goodbye wireFrame, flush bool) {
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return
+	in := closed
+	if goodbye == nil {
+		in = dropped
 	}
-	s.closing, s.code, s.goodbye = true, int32(code), goodbye
-	var dropped []*delivery
+	s.mu.Lock()
+	first, lost := s.leave(in, code, goodbye, flush)
+	s.mu.Unlock()
+	s.left(first, code, lost)
+}
+
+// leave is the only way out of open; under the lock. first: this was the input that led out, and the caller has to
+// call left once it has let go of the lock, with what is lost.
+func (s *session) leave(in input, code int, goodbye wireFrame, flush bool) (first bool, lost []*delivery) {
+	first = s.phase == open
+	s.move(in)
+	if !first {
+		return false, nil
+	}
+	s.code, s.goodbye = int32(code), goodbye
 	if !flush {
-		dropped = s.dropQueue()
+		lost = s.dropQueue()
 	}
 	if goodbye == nil {
-		s.parted = true
 		s.queue[queueControl] = fifo{}
 	} else {
 		s.startWriter(true)
@@ -39,12 +46,18 @@ func (s *session) part(code int, goodbye wireFrame, flush bool) {
 		s.deadline = s.from(s.g.cfg.WriteTimeout)
 	}
 	s.rearm()
-	s.mu.Unlock()
-	s.g.metrics.closed(code)
-	if s.user != "" {
-		s.g.hub.remove(s)
+	return true, lost
+}
+
+// left is what follows from leave without the lock.
+func (s *session) left(first bool, code int, lost []*delivery) {
+	if first {
+		s.g.metrics.closed(code)
+		if s.user != "" {
+			s.g.hub.remove(s)
+		}
 	}
-	lose(dropped)
+	lose(lost)
 }
 
 func (s *session) from(d time.Duration) int64 { return s.g.now() + int64(d) }
@@ -97,7 +110,7 @@ func (s *session) hangUp() {
 func (s *session) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.freed {
+	if s.phase != freed {
 		s.link.cut()
 	}
 }
@@ -107,7 +120,7 @@ func (s *session) ended() {
 	s.part(closeGone, nil, false)
 	s.mu.Lock()
 	s.readDone = true
-	lost := s.giveUp()
+	_, lost := s.giveUp(closeGone)
 	free := s.canFree()
 	if !free {
 		s.link.hurry()
@@ -120,28 +133,26 @@ func (s *session) ended() {
 	}
 }
 
-// giveUp drops a write that the socket took a part of and will take no more of; under the lock.
-func (s *session) giveUp() []*delivery {
+// giveUp drops a write that the socket took a part of and will take no more of; under the lock. Where nothing is
+// blocked it does nothing. first and lost are those of leave.
+func (s *session) giveUp(code int) (first bool, lost []*delivery) {
 	if s.writer != blocked {
-		return nil
+		return false, nil
 	}
-	var lost []*delivery
 	if s.stuck != nil {
 		lost = s.stuck.taken
 		s.stuck = nil
 	}
-	s.writer, s.parted = idle, true
+	lost = append(lost, s.dropQueue()...)
+	s.writer = idle
 	s.g.blocked.Add(-1)
-	return append(lost, s.dropQueue()...)
+	first, _ = s.leave(gaveUp, code, nil, false)
+	return first, lost
 }
 
 // canFree says so once; under the lock.
 func (s *session) canFree() bool {
-	if !s.readDone || s.writer != idle || s.freed {
-		return false
-	}
-	s.freed = true
-	return true
+	return s.readDone && s.writer == idle && s.move(released)
 }
 
 func (s *session) free() {

@@ -92,7 +92,7 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.receipts = newReceipts(cfg.ReceiptHold, g.now)
 	g.timekeeper = newTimekeeper(g)
 	g.flusher = newFlusher()
-	g.admission = newAdmission(cfg.AdmitRate, cfg.Now())
+	g.admission = newAdmission(cfg.AdmitRate)
 	g.addresses = newAddresses(cfg.MaxPerAddress)
 	if g.proxies, err = newProxies(cfg.TrustedProxies, cfg.ProxyProtocol); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.handshakes = newHandshakes(places, g.metrics.handshakes, g.addresses, g.proxies)
 	g.badTokens = newLimiter(tokenRoom)
 	g.renewals = make(chan struct{}, lateRoom)
-	g.refusals = newRefusals(cfg.Logger, cfg.Node, cfg.Now)
+	g.refusals = newRefusals(cfg.Logger, cfg.Node, g.now)
 	g.limit.Store(int64(cfg.MaxConnections))
 	g.metrics.watch(g, cfg.Metrics)
 	return g, nil

@@ -31,7 +31,7 @@ type handshakes struct {
 	byConn map[net.Conn]*handshake
 	silent list.List // of *handshake: those whose request is not whole, the oldest first
 	late   list.List // those who will only be refused
-	held   map[address]int
+	held   counts
 }
 
 // lateRoom is how many more than limit may wait to be refused.
@@ -54,7 +54,7 @@ type handshake struct {
 }
 
 func newHandshakes(limit int64, refused *metrics.Counter, a *addresses, p *proxies) *handshakes {
-	h := &handshakes{refused: refused, address: a, proxies: p, byConn: map[net.Conn]*handshake{}, held: map[address]int{}}
+	h := &handshakes{refused: refused, address: a, proxies: p, byConn: map[net.Conn]*handshake{}, held: counts{}}
 	h.limit.Store(limit)
 	return h
 }
@@ -67,7 +67,7 @@ func (h *handshakes) accepted(ctx context.Context, conn net.Conn) context.Contex
 	h.mu.Lock()
 	victims := h.makeRoom(hs)
 	h.byConn[conn] = hs
-	h.held[hs.from]++
+	h.held.add(hs.from)
 	h.open.Add(1)
 	if hs.refuse != 0 {
 		hs.wait(&h.late, false)
@@ -143,9 +143,7 @@ func (h *handshakes) drop(hs *handshake) *handshake {
 	hs.gone = true
 	hs.leave()
 	delete(h.byConn, hs.conn)
-	if h.held[hs.from]--; h.held[hs.from] <= 0 {
-		delete(h.held, hs.from)
-	}
+	h.held.remove(hs.from)
 	h.open.Add(-1)
 	h.address.remove(hs.counted)
 	hs.counted = address{}

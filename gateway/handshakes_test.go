@@ -177,7 +177,7 @@ func TestTheRoomOfHandshakes(tb *testing.T) {
 			if got := int(h.open.Load()); got > limit+lateRoom || got != len(h.byConn) || h.silent.Len()+h.late.Len() > got {
 				t.Fatalf("%d in a room of %d, %d known, %d silent, %d late", got, limit, len(h.byConn), h.silent.Len(), h.late.Len())
 			}
-			for a, count := range n.addresses.count {
+			for a, count := range n.addresses.have {
 				if count > perAddress {
 					t.Fatalf("%s has %d of %d", a, count, perAddress)
 				}
@@ -192,8 +192,8 @@ func TestTheRoomOfHandshakes(tb *testing.T) {
 				n.addresses.remove(a)
 			}
 		}
-		if h.open.Load() != 0 || len(h.byConn) != 0 || len(h.held) != 0 || h.silent.Len() != 0 || h.late.Len() != 0 || len(n.addresses.count) != 0 {
-			t.Fatalf("left: %d open, %v held, %d silent, %d late, %v", h.open.Load(), h.held, h.silent.Len(), h.late.Len(), n.addresses.count)
+		if h.open.Load() != 0 || len(h.byConn) != 0 || len(h.held) != 0 || h.silent.Len() != 0 || h.late.Len() != 0 || len(n.addresses.have) != 0 {
+			t.Fatalf("left: %d open, %v held, %d silent, %d late, %v", h.open.Load(), h.held, h.silent.Len(), h.late.Len(), n.addresses.have)
 		}
 	})
 }
@@ -240,7 +240,7 @@ func TestBadTokensTakeNobodysTurn(t *testing.T) {
 	if most := int(tokenRoom/priceBadToken) + 40; told == 0 || told > most || refused == 0 {
 		t.Errorf("%d were told by a close code, at most %d; %d refused before", told, most, refused)
 	}
-	if n.metrics.paced.Get() != 0 || n.admission.waiting(n.clock.now()) != 0 {
+	if n.metrics.paced.Get() != 0 || n.admission.waiting(n.now()) != 0 {
 		t.Error("they took turns of the admission")
 	}
 	n.connect("mona") // the one turn of this second is theirs, whatever the address
@@ -250,7 +250,7 @@ func TestBadTokensTakeNobodysTurn(t *testing.T) {
 	if strings.Contains(log.String(), "not.a.token") {
 		t.Error("the token is in the log")
 	}
-	n.clock.advance(refusalEvery)
+	n.clock.advance(priceLogLine)
 	get(t, n, bearer("not.a.token"))
 	if !strings.Contains(log.String(), "refused_since_last_line=100") {
 		t.Errorf("the next line does not tell of the others: %s", log.String())

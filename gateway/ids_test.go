@@ -38,8 +38,8 @@ func TestReadsOfStrangersArePacedByID(t *testing.T) {
 	}
 	began := n.now()
 	for steps := 0; len(n.broker.allFacts()) < frames*maxIDs; steps++ {
-		if steps > 10_000 || s.closing {
-			t.Fatalf("after %d steps %d facts, closing %t", steps, len(n.broker.allFacts()), s.closing)
+		if steps > 10_000 || s.phase != open {
+			t.Fatalf("after %d steps %d facts, closing %t", steps, len(n.broker.allFacts()), s.phase != open)
 		}
 		n.clock.advance(time.Second)
 		if !l.paused {
@@ -72,8 +72,8 @@ func TestWhatWasSentIsAcknowledgedFreely(t *testing.T) {
 		n.pumpAll()
 		s.received(idsFrame([]string{"ack", "read"}[round%2], round*maxIDs, maxIDs))
 	}
-	if l.paused || s.closing || s.unacked != nil {
-		t.Errorf("paused %t, closing %t, %d unacknowledged", l.paused, s.closing, len(s.unacked))
+	if l.paused || s.phase != open || s.unacked != nil {
+		t.Errorf("paused %t, closing %t, %d unacknowledged", l.paused, s.phase != open, len(s.unacked))
 	}
 }
 
@@ -95,8 +95,8 @@ func TestTooManyIDsAreRefusedWhole(t *testing.T) {
 	n, s, l := onFakeLink(t)
 	s.received(idsFrame("read", 0, maxIDs+1))
 	n.pumpAll()
-	if len(n.broker.allFacts()) != 0 || s.closing || !strings.Contains(string(l.wrote), "at most 256") {
-		t.Errorf("%d facts, closing %t, told %s", len(n.broker.allFacts()), s.closing, l.wrote)
+	if len(n.broker.allFacts()) != 0 || s.phase != open || !strings.Contains(string(l.wrote), "at most 256") {
+		t.Errorf("%d facts, closing %t, told %s", len(n.broker.allFacts()), s.phase != open, l.wrote)
 	}
 	s.received(idsFrame("read", 0, 3))
 	if len(n.broker.allFacts()) != 3 {

@@ -48,7 +48,7 @@ func (s *session) rest(until int64) {
 	s.g.metrics.rests.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.phase != open {
 		s.deafened = true // there is no time to wait for it
 		return
 	}
@@ -61,7 +61,7 @@ func (s *session) rest(until int64) {
 func (s *session) proceed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.freed {
+	if s.phase != freed {
 		s.link.resume()
 	}
 }
@@ -71,7 +71,7 @@ func (s *session) proceed() {
 func (s *session) deaf() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.closing && (s.user == "" || s.deafened || closeCodes[int(s.code)] == byProtocol)
+	return s.phase != open && (s.user == "" || s.deafened || closeCodes[int(s.code)] == byProtocol)
 }
 
 // inFrame handles one frame; false: nothing more is to be read.
@@ -258,7 +258,7 @@ func (g *Gateway) readElsewhere(user, notification string, id domain.DeliveryID)
 func (s *session) peerClosed(code int) {
 	s.mu.Lock()
 	s.deafened = true
-	if s.closing && s.parted && s.writer == idle && !s.freed {
+	if s.phase == parted && s.writer == idle {
 		s.link.cut()
 	}
 	s.mu.Unlock()

@@ -161,8 +161,8 @@ func TestWhoTakesALittleNowAndThenIsClosedInTime(t *testing.T) {
 		n.timekeeper.tick(n.now())
 		s.writable()
 	}
-	if !s.closing || s.code != closeTooSlow || l.cuts == 0 {
-		t.Fatalf("closing %t with %d, cut %d times", s.closing, s.code, l.cuts)
+	if s.phase == open || s.code != closeTooSlow || l.cuts == 0 {
+		t.Fatalf("closing %t with %d, cut %d times", s.phase != open, s.code, l.cuts)
 	}
 	s.ended()
 	n.wantNothingOpen()
@@ -179,14 +179,14 @@ func TestNobodyIsBlamedWhileWeDoNotListen(t *testing.T) {
 		n.timekeeper.tick(n.now())
 		n.pumpAll()
 	}
-	if s.closing {
+	if s.phase != open {
 		t.Fatalf("closed with %d", s.code)
 	}
 	l.away = false
 	n.clock.advance(n.cfg.PingInterval)
 	n.timekeeper.tick(n.now())
-	if !s.closing || s.code != closeTooSlow {
-		t.Errorf("closing %t with %d, now that it is the client's", s.closing, s.code)
+	if s.phase == open || s.code != closeTooSlow {
+		t.Errorf("closing %t with %d, now that it is the client's", s.phase != open, s.code)
 	}
 }
 
@@ -196,15 +196,15 @@ func TestAFrameLargerThanTheBufferGoesAlone(t *testing.T) {
 	large := func(r *whisperv1.Route) { r.Frame = make([]byte, 5000) }
 	n.take(domain.Normal, "mona", "a", large)
 	n.pumpAll()
-	if s.closing || len(l.wrote) < 5000 {
-		t.Fatalf("closing %t after %d bytes", s.closing, len(l.wrote))
+	if s.phase != open || len(l.wrote) < 5000 {
+		t.Fatalf("closing %t after %d bytes", s.phase != open, len(l.wrote))
 	}
 	l.room = 0
 	n.take(domain.Normal, "mona", "b")
 	n.pumpAll()
 	n.take(domain.Normal, "mona", "c", large)
-	if !s.closing || s.code != closeTooSlow {
-		t.Errorf("closing %t with %d", s.closing, s.code)
+	if s.phase == open || s.code != closeTooSlow {
+		t.Errorf("closing %t with %d", s.phase != open, s.code)
 	}
 }
 
@@ -217,6 +217,24 @@ type life struct {
 	strange int          // ids named that it was not sent
 	unsaid  map[int]bool // what wants the client's own word, and did not get it
 	ended   bool
+	was     phase // before the last step
+}
+
+// step has one thing happen and checks that it led along the arrows of the table.
+func (f *life) step(t *rapid.T) {
+	f.was = f.s.phase
+	f.happen(t, false)
+	if !leads(f.was, f.s.phase) {
+		t.Fatalf("from phase %d to %d", f.was, f.s.phase)
+	}
+}
+
+// leads: some inputs, one after the other, lead from one phase to another.
+func leads(from, to phase) bool {
+	if from == to {
+		return true
+	}
+	return slices.ContainsFunc(lives[from][:], func(next phase) bool { return next != never && next > from && leads(next, to) })
 }
 
 // happen does one thing; nested: in the middle of a write.
@@ -318,17 +336,17 @@ func TestTheLifeOfASession(tb *testing.T) {
 		s, l := n.opened("mona", rapid.Bool().Draw(t, "auto"))
 		f := &life{n: n, s: s, l: l, unsaid: map[int]bool{}}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			f.happen(t, false)
+			f.step(t)
 		}
 		l.during, l.room, l.away = nil, 1<<30, false
 		for n.pumpAll(); l.polled && !f.ended; n.pumpAll() {
 			l.polled = false
 			s.writable()
 		}
-		if !s.closing && (s.writer != idle || s.queued != 0 || s.stuck != nil) {
+		if s.phase == open && (s.writer != idle || s.queued != 0 || s.stuck != nil) {
 			t.Fatalf("%d bytes wait, the writer is at %d", s.queued, s.writer)
 		}
-		if !s.closing {
+		if s.phase == open {
 			s.silent()
 		}
 		if l.closed == 0 && l.cuts == 0 && !f.ended { // the deadline sees to it

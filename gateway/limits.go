@@ -9,54 +9,43 @@ import (
 )
 
 // admission lets connections in at a rate. Who comes too early is told to come again when those before
-// have been let in: the refused are counted as a queue that empties at the rate.
+// have been let in: the refused are a queue that empties at the same rate. It is one for the node, not one an address:
+// what it protects is the node's own work.
 type admission struct {
-	rate, burst float64
+	price price         // of one connection
+	room  time.Duration // how much may come at once
 
-	mu     sync.Mutex
-	tokens float64
-	queue  float64
-	at     time.Time
+	mu       sync.Mutex
+	admitted meter
+	queue    meter // of those who were told to come again
 }
 
 // longestWait is what a refused client is told at the most.
 const longestWait = time.Minute
 
-func newAdmission(perSecond int, now time.Time) *admission {
+func newAdmission(perSecond int) *admission {
+	p := max(1, time.Second/time.Duration(perSecond))
 	// A quarter of a second's worth at once: what comes together keeps the node's other work waiting.
-	burst := math.Max(1, float64(perSecond)/4)
-	return &admission{rate: float64(perSecond), burst: burst, tokens: burst, at: now}
+	return &admission{price: p, room: max(0, time.Second/4-p)}
 }
 
 // take lets one in (0), or says when to come again.
-func (a *admission) take(now time.Time) (wait time.Duration) {
+func (a *admission) take(now int64) (wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pass(now)
-	if a.tokens >= 1 {
-		a.tokens--
+	if a.admitted.allow(now, a.price, a.room) {
 		return 0
 	}
-	a.queue++
-	wait = min(longestWait, time.Duration(a.queue/a.rate*float64(time.Second)))
+	a.queue.charge(now, a.price)
+	wait = min(longestWait, a.queue.debt(now, 0))
 	return wait + rand.N(wait/2+time.Second)
 }
 
 // waiting is how many were refused whose turn has not come.
-func (a *admission) waiting(now time.Time) float64 {
+func (a *admission) waiting(now int64) float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pass(now)
-	return a.queue
-}
-
-// pass lets the time pass; under the lock.
-func (a *admission) pass(now time.Time) {
-	if passed := now.Sub(a.at).Seconds(); passed > 0 {
-		a.tokens = math.Min(a.burst, a.tokens+passed*a.rate)
-		a.queue = math.Max(0, a.queue-passed*a.rate)
-		a.at = now
-	}
+	return float64(a.queue.debt(now, 0)) / float64(a.price)
 }
 
 // address is what connections are counted by: an IPv4 address, or the /64 that one IPv6 host has to itself.
@@ -72,16 +61,28 @@ func countedAs(a netip.Addr) address {
 	return a
 }
 
-// addresses counts connections by address; it costs nothing where there is no limit.
+// counts is how many connections each address has at a time; it keeps nothing of one that has none.
+type counts map[address]int
+
+func (c counts) add(a address) { c[a]++ }
+
+func (c counts) remove(a address) {
+	if c[a]--; c[a] <= 0 {
+		delete(c, a)
+	}
+}
+
+// addresses bounds the connections of one address, from accept to the end of the session; it costs nothing where
+// there is no limit.
 type addresses struct {
 	limit int
 
-	mu    sync.Mutex
-	count map[address]int
+	mu   sync.Mutex
+	have counts
 }
 
 func newAddresses(limit int) *addresses {
-	return &addresses{limit: limit, count: map[address]int{}}
+	return &addresses{limit: limit, have: counts{}}
 }
 
 func (c *addresses) add(a address) bool {
@@ -90,10 +91,10 @@ func (c *addresses) add(a address) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.count[a] >= c.limit {
+	if c.have[a] >= c.limit {
 		return false
 	}
-	c.count[a]++
+	c.have.add(a)
 	return true
 }
 
@@ -103,9 +104,7 @@ func (c *addresses) remove(a address) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.count[a]--; c.count[a] <= 0 {
-		delete(c.count, a)
-	}
+	c.have.remove(a)
 }
 
 // spareFiles are for everything but sockets: Kafka, logs, the operations port, connections on their way

@@ -21,6 +21,9 @@ const (
 	priceID       = 2 * time.Millisecond
 	priceStranger = 200 * time.Millisecond
 	idRoom        = maxIDs * priceStranger
+
+	// priceLogLine of a line in the log about refusals for one reason: one at a time.
+	priceLogLine = 10 * time.Second
 )
 
 // meter bounds the work of one client, without a timer: when all that it had done would be paid for, had it come
@@ -44,8 +47,8 @@ func (m *meter) debt(now int64, room time.Duration) time.Duration {
 	return time.Duration(max(int64(*m), now)-now) - room
 }
 
-// limiter has a meter for each address, for what is to be paid before there is a session. An address costs 60 bytes
-// until its work is paid for.
+// limiter has a meter for each address, for what is paid before there is a session: bad tokens. An address costs 60
+// bytes until its work is paid for.
 type limiter struct {
 	room time.Duration
 

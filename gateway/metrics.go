@@ -98,7 +98,7 @@ func (in *instruments) closed(code int) {
 // watch has the gauges tell what the gateway's own parts know.
 func (in *instruments) watch(g *Gateway, set *metrics.Set) {
 	set.GetOrCreateGauge(`whisper_gateway_connections_limit`, func() float64 { return float64(g.limit.Load()) })
-	set.GetOrCreateGauge(`whisper_gateway_admission_waiting`, func() float64 { return g.admission.waiting(g.cfg.Now()) })
+	set.GetOrCreateGauge(`whisper_gateway_admission_waiting`, func() float64 { return g.admission.waiting(g.now()) })
 	set.GetOrCreateGauge(`whisper_gateway_write_blocked_sessions`, func() float64 { return float64(g.blocked.Load()) })
 	set.GetOrCreateGauge(`whisper_gateway_unsettled_records`, func() float64 { return float64(g.lanes.unsettled()) })
 	set.GetOrCreateGauge(`whisper_gateway_receipts_held`, func() float64 { return float64(g.receipts.waiting()) })

@@ -39,7 +39,7 @@ func TestWhoComesAfterTheEndIsFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.open(s, []byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"), nil)
-	if n.connections.Load() != 0 || !s.freed {
+	if n.connections.Load() != 0 || s.phase != freed {
 		t.Errorf("%d connections are left", n.connections.Load())
 	}
 	_ = client.SetReadDeadline(time.Now().Add(3 * time.Minute))

@@ -121,7 +121,7 @@ func TestReadingFrames(t *testing.T) {
 		"a 16-bit length":          {frame(fin|opText, long), []string{`1 "` + long + `"`}, ""},
 		"fragments":                {slices.Concat(frame(opText, "a"), frame(0, ""), frame(fin, "b")), []string{`1 "ab"`}, ""},
 		"a ping in between":        {slices.Concat(frame(opText, "a"), frame(fin|opPing, "p"), frame(fin, "b")), []string{`9 "p"`, `1 "ab"`}, ""},
-		"a pong, a close":          {slices.Concat(frame(fin|opPong, ""), closing(1000, "bye")), []string{`10 ""`, `8 "\x03\xe8bye"`}, ""},
+		"a pong, a close":          {slices.Concat(frame(fin|opPong, ""), closeBytes(1000, "bye")), []string{`10 ""`, `8 "\x03\xe8bye"`}, ""},
 		"as large as may be":       {frame(fin|opText, long+long[:100]), []string{`1 "` + long + long[:100] + `"`}, ""},
 		"a byte more":              {frame(fin|opText, long+long[:101]), nil, codeTooBig},
 		"a byte more by its head":  {frame(fin|opText, long+long[:101])[:4], nil, codeTooBig},
@@ -140,8 +140,8 @@ func TestReadingFrames(t *testing.T) {
 		"a length of 64 bits":      {[]byte{0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0}, nil, "1002"},
 		"a length of 63 bits":      {[]byte{0x81, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255}, nil, codeTooBig},
 		"a close of one byte":      {frame(fin|opClose, "a"), nil, "1002"},
-		"a close of nobody's code": {closing(1005, ""), nil, "1002"},
-		"a close that is no text":  {closing(1000, "\xff"), nil, "1007"},
+		"a close of nobody's code": {closeBytes(1005, ""), nil, "1002"},
+		"a close that is no text":  {closeBytes(1000, "\xff"), nil, "1007"},
 		"a good one, then a bad":   {slices.Concat(frame(fin|opText, "a"), frame(fin|3, "")), []string{`1 "a"`}, "1002"},
 	} {
 		t.Run(name, func(t *testing.T) {

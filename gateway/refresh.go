@@ -58,7 +58,7 @@ func (s *session) adopt(g grant, err error) *protocolError {
 func (s *session) renew(g grant) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.phase != open {
 		return false
 	}
 	s.login, s.expires = g.login, lastOf(g.until, s.g.cfg.Now())

@@ -3,30 +3,26 @@ package gateway
 import (
 	"log/slog"
 	"sync"
-	"time"
 )
 
-// refusalEvery is the shortest time between two lines about refusals for the same reason.
-const refusalEvery = 10 * time.Second
-
 // refusals writes a line about clients that are not let in, for those who look for a wrong key or an attack:
-// the first at once, then at most one every refusalEvery for each reason, with how many were not told of. It
+// the first at once, then at most one a priceLogLine for each reason, with how many were not told of. It
 // gets no tokens and no user ids; reasons are a closed set.
 type refusals struct {
 	log  *slog.Logger
 	node string
-	now  func() time.Time
+	now  func() int64
 
 	mu   sync.Mutex
 	last map[string]*refusal
 }
 
 type refusal struct {
-	told  time.Time
+	lines meter
 	since int // not told of
 }
 
-func newRefusals(log *slog.Logger, node string, now func() time.Time) *refusals {
+func newRefusals(log *slog.Logger, node string, now func() int64) *refusals {
 	return &refusals{log: log, node: node, now: now, last: map[string]*refusal{}}
 }
 
@@ -47,10 +43,9 @@ func (r *refusals) due(reason string) (since int, ok bool) {
 		r.last[reason] = last
 	}
 	last.since++
-	now := r.now()
-	if passed := now.Sub(last.told); passed >= 0 && passed < refusalEvery {
+	if !last.lines.allow(r.now(), priceLogLine, 0) {
 		return 0, false
 	}
-	since, last.since, last.told = last.since, 0, now
+	since, last.since = last.since, 0
 	return since, true
 }

@@ -198,7 +198,7 @@ func (g *Gateway) admit(w http.ResponseWriter, welcome bool) bool {
 		return false
 	}
 	if welcome {
-		if wait := g.admission.take(g.cfg.Now()); wait > 0 {
+		if wait := g.admission.take(g.now()); wait > 0 {
 			g.connections.Add(-1)
 			g.metrics.paced.Inc()
 			refuse(w, http.StatusServiceUnavailable, wait, "too many connect at once")

@@ -24,16 +24,6 @@ const closeLinger = time.Second
 // longestSession bounds a session whose token never really expires.
 const longestSession = 365 * 24 * time.Hour
 
-// What the writing side of a session does.
-type writing uint8
-
-const (
-	idle    writing = iota
-	waiting         // it is the flusher's, or a goroutine is about to write
-	active          // somebody writes
-	blocked         // the socket takes nothing for now; the poller says when it does
-)
-
 // session is one socket. Frames are queued from any goroutine without blocking; what is queued is written
 // by the flusher, or by a goroutine where writes may wait. 448 bytes at rest.
 type session struct {
@@ -74,10 +64,8 @@ type session struct {
 	writer     writing
 	urgent     bool // waits among the urgent
 	auto       bool // taken by the socket counts as delivered, where the route lets it
-	closing    bool
-	parted     bool // goodbye is written, or can't be
+	phase      phase
 	readDone   bool // the reader has ended
-	freed      bool
 	deafened   bool // the peer has said goodbye
 }
 
@@ -133,7 +121,7 @@ func (s *session) join(first wireFrame) (displaced *session) {
 // send queues a delivery's frame. false: the session is closed or was too slow, and d was not queued.
 func (s *session) send(frame wireFrame, d *delivery) bool {
 	s.mu.Lock()
-	if s.closing {
+	if s.phase != open {
 		s.mu.Unlock()
 		return false
 	}
@@ -164,7 +152,7 @@ func (s *session) send(frame wireFrame, d *delivery) bool {
 // control queues a frame of our own, before all lanes.
 func (s *session) control(frame wireFrame) {
 	s.mu.Lock()
-	if s.closing {
+	if s.phase != open {
 		s.mu.Unlock()
 		return
 	}
@@ -226,7 +214,7 @@ func (s *session) startWriter(urgent bool) {
 // rearm tells the timekeeper when to look at the session next; under the lock.
 func (s *session) rearm() {
 	due := s.deadline
-	if !s.closing {
+	if s.phase == open {
 		due = earliest(due, min(s.expires-s.g.drift(), s.pingDue))
 		if s.restsUntil != 0 {
 			due = min(due, s.restsUntil)

@@ -195,8 +195,8 @@ func TestGhostsMakeRoomForWhoComes(t *testing.T) {
 		ghosts = append(ghosts, s)
 	}
 	for i, s := range ghosts {
-		if want := i < 7; s.closing != want || want && s.code != closeTooMany {
-			t.Errorf("ghost %d: closing %t with %d", i, s.closing, s.code)
+		if want := i < 7; (s.phase != open) != want || want && s.code != closeTooMany {
+			t.Errorf("ghost %d: closing %t with %d", i, s.phase != open, s.code)
 		}
 	}
 	n.presence.publish()

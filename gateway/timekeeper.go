@@ -135,7 +135,7 @@ func (s *session) ring(now, drift int64) {
 	var act func()
 	s.mu.Lock()
 	switch {
-	case s.freed:
+	case s.phase == freed:
 	case s.deadline != 0 && s.deadline <= now:
 		if s.writer == blocked && !s.link.attentive(s.deadline) {
 			s.deadline = now + int64(s.g.cfg.WriteTimeout) // it may take more; it is us who did not look
@@ -143,7 +143,7 @@ func (s *session) ring(now, drift int64) {
 		}
 		s.deadline = 0
 		act = s.overdue
-	case s.closing:
+	case s.phase != open:
 	case s.expires-drift <= now:
 		act = func() { s.fail(refused(errTokenExpired)) }
 	case s.restsUntil != 0 && s.restsUntil <= now:
@@ -177,9 +177,9 @@ func (s *session) silent() {
 // overdue: the socket took nothing for WriteTimeout, or the peer of a closed session does not hang up.
 func (s *session) overdue() {
 	s.mu.Lock()
-	lost := s.giveUp()
+	first, lost := s.giveUp(closeTooSlow)
 	s.mu.Unlock()
+	s.left(first, closeTooSlow, lost)
 	s.part(closeTooSlow, nil, false)
-	lose(lost)
 	s.cut()
 }

@@ -115,8 +115,9 @@ func (s *session) fill(box *outbox, nowMS int64) {
 			break // full; a later lane must not overtake
 		}
 	}
-	if len(box.bytes) == 0 && s.goodbye != nil && !s.parted {
-		box.bytes, box.last, s.parted = s.goodbye, true, true
+	if len(box.bytes) == 0 && s.phase == closing {
+		box.bytes, box.last = s.goodbye, true
+		s.move(goodbyeTaken)
 	}
 }
 
@@ -162,13 +163,14 @@ func (s *session) block(box *outbox, n int) {
 	s.writer = blocked
 	s.g.blocked.Add(1)
 	if s.readDone || s.late(box) { // nobody is there who will take it, or not in time
-		lost, gone := s.giveUp(), s.readDone
+		code := tooSlowOrGone(s.readDone)
+		first, lost := s.giveUp(code)
 		free := s.canFree()
 		s.mu.Unlock()
-		s.abandoned(lost, gone, free)
+		s.abandoned(first, code, lost, free)
 		return
 	}
-	if !s.closing || s.deadline == 0 {
+	if s.phase == open || s.deadline == 0 {
 		s.deadline = s.from(s.g.cfg.WriteTimeout)
 		s.rearm()
 	}
@@ -186,7 +188,7 @@ func (s *session) resume(box *outbox) {
 	if k.last {
 		s.queued += k.whole - len(k.bytes) // a goodbye was never counted
 	}
-	if !s.closing {
+	if s.phase == open {
 		s.deadline = 0
 		s.rearm()
 	}
@@ -225,21 +227,25 @@ func (s *session) wrote(box *outbox) {
 // nothing can be said any more. What was in the write counts as not taken; it may come twice.
 func (s *session) writeFailed(box *outbox) {
 	s.mu.Lock()
-	s.writer, s.parted = idle, true
+	s.writer = idle
 	lost := append(slices.Clone(box.taken), s.dropQueue()...)
-	gone := s.readDone || s.link.direct() // a direct write never waits: it fails because the peer is gone
+	code := tooSlowOrGone(s.readDone || s.link.direct()) // a direct write never waits: it fails because the peer is gone
+	first, _ := s.leave(gaveUp, code, nil, false)
 	free := s.canFree()
 	s.mu.Unlock()
-	s.abandoned(lost, gone, free)
+	s.abandoned(first, code, lost, free)
 }
 
-// abandoned ends a session that takes nothing more.
-func (s *session) abandoned(lost []*delivery, gone, free bool) {
-	code := closeTooSlow
+func tooSlowOrGone(gone bool) int {
 	if gone {
-		code = closeGone
+		return closeGone
 	}
-	s.part(code, nil, false)
+	return closeTooSlow
+}
+
+// abandoned is what follows, without the lock, when a session's socket takes nothing more.
+func (s *session) abandoned(first bool, code int, lost []*delivery, free bool) {
+	s.left(first, code, nil)
 	s.cut()
 	lose(lost)
 	if free {
