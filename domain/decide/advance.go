@@ -83,7 +83,7 @@ func (s *State) exhausted(d *delivery) {
 	if d.attempt == 0 && !d.lacking && d.walk == nil { // a broadcast is for the users that there are
 		d.lacking, d.phase = true, whisperv1.Phase_PHASE_BACKOFF
 		d.step = d.pushStep()
-		s.schedule(d, s.now.Add(s.policy.EndpointWait))
+		s.deliveries.schedule(d, s.now.Add(s.policy.EndpointWait))
 		return
 	}
 	if d.legs.active(d) {
@@ -118,7 +118,7 @@ func (s *State) await(d *delivery) {
 	}
 	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: domain.ReasonAway}}})
-	s.schedule(d, d.expires())
+	s.deliveries.schedule(d, d.expires())
 	s.park(d)
 }
 
@@ -128,7 +128,7 @@ func (s *State) backoff(d *delivery, until time.Time, reason string) {
 	d.tries++
 	d.retry = false
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: reason, UntilMs: until.UnixMilli()}}})
-	s.schedule(d, until)
+	s.deliveries.schedule(d, until)
 	if d.parked || until.Sub(s.now) > s.policy.HoldBack/2 {
 		s.park(d)
 	}
@@ -188,7 +188,7 @@ func (s *State) sendSocket(d *delivery, to []place, session string) {
 	if at := s.now.Add(timeout); at.Before(last) {
 		last = at
 	}
-	s.schedule(d, last)
+	s.deliveries.schedule(d, last)
 }
 
 // sendFromSocket sends to all the user's sessions, whatever d waited for.
@@ -256,7 +256,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 	}
 	d.phase = whisperv1.Phase_PHASE_SENDING
 	d.retry = false
-	s.schedule(d, s.now.Add(s.policy.HoldBack))
+	s.deliveries.schedule(d, s.now.Add(s.policy.HoldBack))
 	return true, true
 }
 

@@ -194,7 +194,7 @@ func (s *State) awaitPushes(d *delivery) {
 	d.dropSockets()
 	d.phase = whisperv1.Phase_PHASE_SENDING
 	d.step = d.pushStep()
-	s.schedule(d, d.expires())
+	s.deliveries.schedule(d, d.expires())
 	s.park(d)
 }
 

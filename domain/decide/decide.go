@@ -85,7 +85,7 @@ func (s *State) arrive(in DeliveryArrived) {
 
 	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
 	first, ours := s.seen.lookup(id.Hash(), request, id.Time())
-	if held := s.deliveries[id.Hash()]; held != nil { // also for longer than the window
+	if held := s.deliveries.get(id.Hash()); held != nil { // also for longer than the window
 		first, ours = s.remembered(held), true
 	}
 	if ours {
@@ -108,8 +108,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.busy = busy{delivery: d}
 	d.recount = s.tally.before(d.user(), id.Hash())
 	s.seen.add(s.remembered(d))
-	s.deliveries[id.Hash()] = d
-	s.byUser[d.user()] = append(s.byUser[d.user()], d)
+	s.deliveries.add(d)
 
 	if s.aside.has(id, ev.GetNotificationId()) {
 		s.emit(d, internalFailure())
@@ -127,7 +126,7 @@ func (s *State) arrive(in DeliveryArrived) {
 		d.attempt, d.socketTook = r.attempt, r.socketSent
 		if !d.all && r.socketSent && !d.expired(s.now) && d.usesSocket() {
 			d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
-			s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
+			s.deliveries.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 			return
 		}
 	}
@@ -180,7 +179,7 @@ const DueSlice = 256
 // timePassed looks at what is due, a slice at a time.
 func (s *State) timePassed() {
 	for range DueSlice {
-		d, passed := s.due.passed(s.now)
+		d, passed := s.deliveries.due.passed(s.now)
 		if !passed {
 			break
 		}
@@ -207,11 +206,11 @@ func (s *State) timePassed() {
 				s.sendFromSocket(d)
 				continue
 			}
-			s.schedule(d, d.expires())
+			s.deliveries.schedule(d, d.expires())
 		case whisperv1.Phase_PHASE_UNSPECIFIED:
-			s.schedule(d, d.expires())
+			s.deliveries.schedule(d, d.expires())
 		default: // parked by a later version
-			s.schedule(d, d.expires())
+			s.deliveries.schedule(d, d.expires())
 		}
 	}
 	s.busy = busy{}
@@ -307,9 +306,9 @@ func (s *State) park(d *delivery) {
 	}
 	s.put(Park{ID: d.id, Parked: p})
 	if !d.parked {
-		s.nowParked(d)
+		s.deliveries.park(d)
 		for _, leg := range d.legs.others(d) {
-			s.nowParked(leg)
+			s.deliveries.park(leg)
 			leg.leaveSlice()
 		}
 		if d.walk != nil {
@@ -354,7 +353,7 @@ func (s *State) forget(d *delivery) {
 		s.parkAgain(d.legs.held[0])
 		return
 	}
-	s.drop(d, d.id.Hash())
+	s.deliveries.drop(d, d.id.Hash())
 	if d.walk != nil {
 		d.walk.open--
 		d.walk.dealtWith(d.user(), d.id.Hash())
@@ -372,25 +371,5 @@ func (s *State) forget(d *delivery) {
 		s.put(Settle{Source: d.source, Seen: &seen})
 	case late:
 		s.put(Remember{Seen: seen})
-	}
-}
-
-// drop takes d out of what is held, where it is under key.
-func (s *State) drop(d *delivery, key domain.DeliveryHash) {
-	s.due.remove(d)
-	delete(s.deliveries, key)
-	if d.parked {
-		s.parked--
-	}
-	rest := s.byUser[d.user()]
-	if i := slices.Index(rest, d); i >= 0 {
-		rest = slices.Delete(rest, i, i+1)
-	}
-	if len(rest) == 0 {
-		delete(s.byUser, d.user())
-		delete(s.resting, d.user())
-		delete(s.untexted, d.user())
-	} else {
-		s.byUser[d.user()] = rest
 	}
 }

@@ -27,7 +27,7 @@ const (
 func (s *State) gather(d *delivery) {
 	category := s.category(d.acc.GetCategory())
 	d.digest, d.until = "", time.Time{}
-	for _, o := range slices.Backward(s.byUser[d.user()]) { // the one that was opened last: those before it are full
+	for _, o := range slices.Backward(s.deliveries.of(d.user())) { // the one that was opened last: those before it are full
 		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) &&
 			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
 			d.digest, d.until = o.digest, o.until
@@ -42,11 +42,11 @@ func (s *State) gather(d *delivery) {
 
 // digestFull says whether the digest that d would join has as many parts as one may have.
 func (s *State) digestFull(d *delivery) bool {
-	if len(s.byUser[d.user()]) <= maxDigestMembers {
+	if len(s.deliveries.of(d.user())) <= maxDigestMembers {
 		return false
 	}
 	n := 0
-	for _, o := range s.byUser[d.user()] {
+	for _, o := range s.deliveries.of(d.user()) {
 		if o != d && o.digest == d.digest {
 			n++
 		}
@@ -60,11 +60,11 @@ const digestAgain = time.Minute
 // closeDigest makes the digest that d is gathered for, whose window is over.
 func (s *State) closeDigest(d *delivery) {
 	if s.replay != nil { // it may be in the log already
-		s.schedule(d, s.now.Add(templateWait))
+		s.deliveries.schedule(d, s.now.Add(templateWait))
 		return
 	}
 	var members []*delivery
-	for _, o := range slices.Clone(s.byUser[d.user()]) {
+	for _, o := range slices.Clone(s.deliveries.of(d.user())) {
 		s.busy = busy{delivery: o}
 		switch {
 		case o.phase != whisperv1.Phase_PHASE_DIGEST || o.digest != d.digest:
@@ -88,7 +88,7 @@ func (s *State) closeDigest(d *delivery) {
 	}
 	if rule == nil || len(members) < rule.Min && !d.closing {
 		for _, m := range members {
-			if m.gathered = true; s.holds(m) {
+			if m.gathered = true; s.deliveries.holds(m) {
 				s.advance(m)
 			}
 		}
@@ -104,7 +104,7 @@ func (s *State) closeDigest(d *delivery) {
 	s.put(Deliver{Event: s.digestOf(members, category, variables)})
 	for _, m := range members {
 		m.closing = true
-		s.schedule(m, s.now.Add(digestAgain))
+		s.deliveries.schedule(m, s.now.Add(digestAgain))
 	}
 }
 
@@ -119,19 +119,19 @@ func (s *State) splitDigest(members []*delivery) {
 		name := "digest/" + chunk[0].id.String()
 		for _, m := range chunk {
 			m.digest = name
-			s.schedule(m, s.now.Add(templateWait))
+			s.deliveries.schedule(m, s.now.Add(templateWait))
 			s.park(m)
 		}
 	}
 	for _, m := range members[:maxDigestMembers] {
-		s.schedule(m, s.now.Add(templateWait))
+		s.deliveries.schedule(m, s.now.Add(templateWait))
 	}
 }
 
 // takeOut takes d, whose broadcast is paused, out of its digest: it goes alone when that is resumed.
 func (s *State) takeOut(d *delivery) {
 	d.phase, d.digest, d.gathered = whisperv1.Phase_PHASE_SCHEDULED, "", true
-	s.schedule(d, s.now)
+	s.deliveries.schedule(d, s.now)
 	s.park(d)
 	s.stop(d)
 }
@@ -226,7 +226,7 @@ func (s *State) endDigested(digest *whisperv1.Event) {
 		if err != nil {
 			continue
 		}
-		if m := s.deliveries[id.Hash()]; m != nil && m.phase == whisperv1.Phase_PHASE_DIGEST {
+		if m := s.deliveries.get(id.Hash()); m != nil && m.phase == whisperv1.Phase_PHASE_DIGEST {
 			s.suppress(m, domain.ReasonDigested, digest.GetNotificationId(), nil)
 		}
 	}

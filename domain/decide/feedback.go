@@ -26,7 +26,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 		return
 	}
 	s.takeBack(ev)
-	d := s.deliveries[id.Hash()]
+	d := s.deliveries.get(id.Hash())
 	if d != nil && !d.about(id) {
 		d = nil // of an earlier delivery under the same notification id
 	}
@@ -155,7 +155,7 @@ func (s *State) presenceSeen(in PresenceSeen) {
 	case m.left:
 		s.left(in.User, m.over.node, m.over.incarnation)
 	case m.replaced:
-		s.unreachable(s.byUser[in.User], m.over.node, m.over.incarnation)
+		s.unreachable(s.deliveries.of(in.User), m.over.node, m.over.incarnation)
 	}
 	if m.opened {
 		s.wake(in.User, m.now)
@@ -166,10 +166,10 @@ func (s *State) presenceSeen(in PresenceSeen) {
 // wake sends what waits for the user, oldest first, and again what was not acknowledged.
 func (s *State) wake(user string, opened place) {
 	s.wakeWalks(user)
-	for _, d := range slices.Clone(s.byUser[user]) {
+	for _, d := range slices.Clone(s.deliveries.of(user)) {
 		s.busy = busy{delivery: d}
 		switch {
-		case !s.holds(d): // another one of them came in its place
+		case !s.deliveries.holds(d): // another one of them came in its place
 		case s.wakeable(d):
 			d.tries = 0
 			s.sendFromSocket(d)
@@ -203,7 +203,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 		return
 	}
 	if before != 0 {
-		s.unreachable(s.sorted(func(*delivery) bool { return true }), in.Node, before)
+		s.unreachable(s.deliveries.sorted(func(*delivery) bool { return true }), in.Node, before)
 	}
 	if in.Incarnation == 0 {
 		return
@@ -215,7 +215,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 		}
 	}
 	woken := map[string]bool{}
-	for _, d := range s.sorted(s.wakeable) {
+	for _, d := range s.deliveries.sorted(s.wakeable) {
 		user := d.user()
 		if woken[user] {
 			continue
@@ -230,7 +230,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 // left: the user closed the last session on a node. An acknowledgement may be on its way, since it goes
 // over another topic than presence; only when it does not come soon is the next channel tried.
 func (s *State) left(user, node string, incarnation uint64) {
-	for _, d := range s.byUser[user] {
+	for _, d := range s.deliveries.of(user) {
 		if d.phase != whisperv1.Phase_PHASE_SENDING || s.channelOf(d) != domain.ChannelSocket {
 			continue
 		}
@@ -238,7 +238,7 @@ func (s *State) left(user, node string, incarnation uint64) {
 			return !w.push() && (w.node != node || w.incarnation != incarnation)
 		})
 		if soon := s.now.Add(s.policy.AckGrace); !others && d.due.After(soon) {
-			s.schedule(d, soon)
+			s.deliveries.schedule(d, soon)
 		}
 	}
 }

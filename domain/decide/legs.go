@@ -109,12 +109,12 @@ func (s *State) split(d *delivery) []*delivery {
 		leg.socketTook = tookSocket && channel == domain.ChannelSocket
 		leg.gathered, leg.timed, leg.digest, leg.until = true, true, "", time.Time{}
 		if i > 0 {
-			s.holdLeg(leg)
+			s.deliveries.insert(leg, nil)
 			if d.parked {
-				s.nowParked(leg)
+				s.deliveries.park(leg)
 			}
 		}
-		s.schedule(leg, s.now)
+		s.deliveries.schedule(leg, s.now)
 	}
 	return slices.Clone(l.held)
 }
@@ -123,7 +123,7 @@ func (s *State) split(d *delivery) []*delivery {
 func (s *State) advanceLegs(all []*delivery) {
 	for _, push := range []bool{true, false} {
 		for _, leg := range all {
-			if push == (leg.own[0] != domain.ChannelSocket) && s.holds(leg) {
+			if push == (leg.own[0] != domain.ChannelSocket) && s.deliveries.holds(leg) {
 				s.advance(leg)
 			}
 		}
@@ -135,14 +135,6 @@ func (d *delivery) twin() *delivery {
 	return &delivery{id: d.id, request: d.request, ev: d.ev, acc: d.acc, trace: d.trace, source: d.source, walk: d.walk, all: true}
 }
 
-// holdLeg holds one that is not the first.
-func (s *State) holdLeg(leg *delivery) {
-	s.deliveries[legKey(leg)] = leg
-	of := append(s.byUser[leg.user()], leg)
-	slices.SortStableFunc(of, compareArrival)
-	s.byUser[leg.user()] = of
-}
-
 // takeUpLegs goes on with d, of which facts told before a restart.
 func (s *State) takeUpLegs(d *delivery, r replayed) {
 	var open []*delivery
@@ -152,7 +144,7 @@ func (s *State) takeUpLegs(d *delivery, r replayed) {
 			s.settle(leg)
 		case channel == domain.ChannelSocket && r.socketSent && !leg.expired(s.now):
 			leg.phase, leg.attempt = whisperv1.Phase_PHASE_SENDING, r.attempt
-			s.schedule(leg, time.UnixMicro(r.sentUS).Add(s.ackTimeout(leg)))
+			s.deliveries.schedule(leg, time.UnixMicro(r.sentUS).Add(s.ackTimeout(leg)))
 		default:
 			open = append(open, leg)
 		}
@@ -175,7 +167,7 @@ func (s *State) legOf(d *delivery, ev *whisperv1.Event) *delivery {
 		for _, leg := range s.split(d) {
 			leg.dropSockets()
 			if s.replay != nil { // a fact that is still to be read may be its end
-				s.schedule(leg, s.now.Add(templateWait))
+				s.deliveries.schedule(leg, s.now.Add(templateWait))
 			}
 		}
 	}
@@ -193,7 +185,7 @@ func (s *State) legOf(d *delivery, ev *whisperv1.Event) *delivery {
 // idle waits for an endpoint, as long as other legs are at work. They let the offset go, or end with it.
 func (s *State) idle(d *delivery) {
 	d.phase = whisperv1.Phase_PHASE_AWAY
-	s.schedule(d, d.expires())
+	s.deliveries.schedule(d, d.expires())
 	s.parkAgain(d)
 }
 
@@ -232,12 +224,11 @@ func (s *State) dropOthers(d *delivery) {
 // leaveLegs takes d out of what is held, while others are left.
 func (s *State) leaveLegs(d *delivery) {
 	l := d.legs
-	s.drop(d, d.key())
+	s.deliveries.drop(d, d.key())
 	l.took = l.took || d.handedOut()
 	i := slices.Index(l.held, d)
 	if i == 0 { // the next one is the first now
-		delete(s.deliveries, l.held[1].key())
-		s.deliveries[d.id.Hash()] = l.held[1]
+		s.deliveries.lead(l.held[1])
 	}
 	l.held = slices.Delete(l.held, i, i+1)
 	if first := l.held[0]; d.slice != nil { // of the walk's cursor
@@ -281,7 +272,7 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 			leg.own = []string{domain.ChannelSocket} // we never write such a record
 		}
 		if i > 0 {
-			s.holdLeg(leg)
+			s.deliveries.insert(leg, nil)
 		}
 		s.restoreOne(leg, form)
 		leg.remake = leg.phase == whisperv1.Phase_PHASE_BACKOFF && leg.openPushes()

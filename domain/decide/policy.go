@@ -76,7 +76,7 @@ func (s *State) permit(d *delivery) bool {
 	case waitFor:
 		d.phase = v.phase
 		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: v.until.UnixMilli()}}})
-		s.schedule(d, v.until)
+		s.deliveries.schedule(d, v.until)
 		s.park(d)
 	case hold:
 		s.replaceOlder(d)
@@ -121,15 +121,15 @@ func (s *State) settleChannels(d *delivery) {
 func (s *State) hold(d *delivery, v *verdict) {
 	d.place = 0
 	if d.parked && d.phase == v.phase && d.until.Equal(v.until) { // asked again, with the same answer
-		s.schedule(d, v.until)
+		s.deliveries.schedule(d, v.until)
 		return
 	}
 	if d.phase, d.until = v.phase, v.until; d.phase == whisperv1.Phase_PHASE_QUIET {
-		s.resting[d.user()] = true
+		s.deliveries.resting[d.user()] = true
 	}
 	d.dropSockets()
 	s.deferred(d, v)
-	s.schedule(d, v.until)
+	s.deliveries.schedule(d, v.until)
 	s.park(d)
 }
 
@@ -180,7 +180,7 @@ func (d *delivery) waits() bool {
 // replaceOlder ends what waits and is older than d, of its collapse key and declared category.
 func (s *State) replaceOlder(d *delivery) {
 	key := d.acc.GetCollapseKey()
-	if key == "" || len(s.byUser[d.user()]) < 2 {
+	if key == "" || len(s.deliveries.of(d.user())) < 2 {
 		return
 	}
 	category := s.category(d.acc.GetCategory())
@@ -188,13 +188,13 @@ func (s *State) replaceOlder(d *delivery) {
 		return
 	}
 	var older []*delivery
-	for _, o := range s.byUser[d.user()] {
+	for _, o := range s.deliveries.of(d.user()) {
 		if o != d && o.acc.GetCollapseKey() == key && o.waits() && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
 			older = append(older, o)
 		}
 	}
 	for _, o := range older {
-		if s.holds(o) {
+		if s.deliveries.holds(o) {
 			s.suppress(o, domain.ReasonCollapsed, d.ev.GetNotificationId(), nil)
 		}
 	}
@@ -215,29 +215,26 @@ func olderThan(a, b *delivery) bool {
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
 // lane is about to pass it: a user's lane stays in order. It says whether any went.
 func (s *State) releaseOlder(d *delivery) (any bool) {
-	if d.begun() || !s.resting[d.user()] {
+	if d.begun() || !s.deliveries.resting[d.user()] {
 		return false
 	}
 	var older []*delivery
-	for _, o := range s.byUser[d.user()] {
+	for _, o := range s.deliveries.of(d.user()) {
 		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET {
 			older = append(older, o)
 		}
 	}
 	if len(older) == 0 {
-		delete(s.resting, d.user())
+		delete(s.deliveries.resting, d.user())
 	}
 	for _, o := range older {
-		if s.holds(o) && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
+		if s.deliveries.holds(o) && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
 			s.advance(o)
 			any = any || o.phase != whisperv1.Phase_PHASE_QUIET
 		}
 	}
 	return any
 }
-
-// holds says whether d has not ended: what is done about one delivery may end another.
-func (s *State) holds(d *delivery) bool { return s.deliveries[d.key()] == d }
 
 // count counts d against its category's caps, once, just before its first attempt.
 func (s *State) count(d *delivery) {
@@ -338,8 +335,8 @@ func (s *State) readSeen(ev *whisperv1.Event) {
 // erase forgets a user: what waits or is on its way ends, and nothing of the user stays but the hashes of
 // what the user was sent, which tell duplicates until their window is over.
 func (s *State) erase(user string, changesOffset int64) {
-	for _, d := range slices.Clone(s.byUser[user]) {
-		if s.holds(d) {
+	for _, d := range slices.Clone(s.deliveries.of(user)) {
+		if s.deliveries.holds(d) {
 			s.suppress(d, domain.ReasonErased, "", nil)
 		}
 	}
@@ -372,7 +369,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	d.until = time.UnixMilli(p.GetDueMs())
 	d.readyMs = p.GetReadyMs()
 	if d.phase == whisperv1.Phase_PHASE_QUIET {
-		s.resting[d.user()] = true
+		s.deliveries.resting[d.user()] = true
 	}
 }
 

@@ -30,8 +30,8 @@ func gainsEndpoint(old, now *whisperv1.Profile) bool {
 // refused, a phone may be there. endpoint says that one may be new.
 func (s *State) reconsider(user string, endpoint bool) {
 	s.reconsiderWalks(user)
-	for _, d := range slices.Clone(s.byUser[user]) {
-		if !s.holds(d) {
+	for _, d := range slices.Clone(s.deliveries.of(user)) {
+		if !s.deliveries.holds(d) {
 			continue
 		}
 		s.busy = busy{delivery: d}
@@ -149,10 +149,10 @@ func (s *State) categorySeen(in CategorySeen) {
 	if old == nil && in.Category == nil || old != nil && in.Category != nil && reflect.DeepEqual(old, in.Category) {
 		return
 	}
-	for _, d := range s.deliveries { // the heap orders them
+	for _, d := range s.deliveries.byHash { // the heap orders them
 		if goesBy(d.acc.GetCategory(), in.Name) && heldReason(d.phase) != "" && !d.stopped && d.place == 0 && !d.closing {
 			d.rulesChanged = true
-			s.schedule(d, s.now)
+			s.deliveries.schedule(d, s.now)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (s *State) early(d *delivery) bool {
 	rests := d.phase == whisperv1.Phase_PHASE_QUIET && !rules.Mandatory && rules.Quiet == category.QuietHold
 	switch {
 	case gathers || rests:
-		s.schedule(d, d.until)
+		s.deliveries.schedule(d, d.until)
 		return true
 	case d.phase == whisperv1.Phase_PHASE_TIMED:
 		s.advance(d)

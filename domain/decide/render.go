@@ -54,29 +54,29 @@ const templateWait = 100 * time.Millisecond
 // awaitText has d wait for its template, or behind a delivery that does.
 func (s *State) awaitText(d *delivery) {
 	d.phase = whisperv1.Phase_PHASE_BACKOFF
-	s.schedule(d, s.now.Add(templateWait))
-	if of := s.untexted[d.user()]; d.walk == nil && !d.begun() && !slices.Contains(of, d) {
-		s.untexted[d.user()] = append(of, d)
+	s.deliveries.schedule(d, s.now.Add(templateWait))
+	if of := s.deliveries.untexted[d.user()]; d.walk == nil && !d.begun() && !slices.Contains(of, d) {
+		s.deliveries.untexted[d.user()] = append(of, d)
 	}
 }
 
 // awaitsText: d is in untexted for a reason, and not for what it was before.
 func (s *State) awaitsText(d *delivery) bool {
-	return s.holds(d) && d.phase == whisperv1.Phase_PHASE_BACKOFF && !d.begun() && !d.lacking
+	return s.deliveries.holds(d) && d.phase == whisperv1.Phase_PHASE_BACKOFF && !d.begun() && !d.lacking
 }
 
 // behind has d wait while an older delivery of its user and lane waits for its template: a user's deliveries of one lane
 // begin in the order of their requests. An older one whose template has arrived goes first.
 func (s *State) behind(d *delivery) bool {
-	of := s.untexted[d.user()]
+	of := s.deliveries.untexted[d.user()]
 	if len(of) == 0 || d.walk != nil || d.begun() {
 		return false
 	}
 	if of = slices.DeleteFunc(of, func(o *delivery) bool { return !s.awaitsText(o) }); len(of) == 0 {
-		delete(s.untexted, d.user())
+		delete(s.deliveries.untexted, d.user())
 		return false
 	}
-	s.untexted[d.user()] = of
+	s.deliveries.untexted[d.user()] = of
 	for _, o := range slices.Clone(of) {
 		if o.id == d.id || o.source.Lane != d.source.Lane || compareArrival(o, d) > 0 || !s.awaitsText(o) {
 			continue

@@ -79,7 +79,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 				after := NewState(0, DefaultPolicy())
 				// The category has no channels any more: what was settled stands.
 				after.RestoreParked(parked)
-				restored = after.deliveries[id.Hash()]
+				restored = after.deliveries.get(id.Hash())
 			}
 		}
 		if restored == nil {

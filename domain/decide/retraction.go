@@ -70,7 +70,7 @@ func (s *State) knownSince(r *retraction) {
 	if w := s.walks[r.note]; w != nil { // also for longer than the window
 		r.since(w.id.Time())
 	}
-	for _, d := range s.deliveries {
+	for _, d := range s.deliveries.byHash {
 		if d.ev.GetNotificationId() == r.note {
 			r.since(d.id.Time())
 		}

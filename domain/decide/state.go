@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -81,15 +80,10 @@ type State struct {
 	tally      tally
 	zones      localtime.Zones
 	noticed    map[Notice]bool
-	resting    map[string]bool        // users of whom something waits for the end of quiet hours, or did
-	untexted   map[string][]*delivery // by user: what waits for its template, or behind one that does, or did
-	question   asked                  // of the judge at work, and its answer
+	question   asked // of the judge at work, and its answer
 	answer     verdict
 
-	deliveries map[domain.DeliveryHash]*delivery
-	parked     int                    // how many of them are
-	byUser     map[string][]*delivery // in order of arrival
-	due        schedule[*delivery]
+	deliveries deliveries
 	// changesAt is the last offset of whisper.changes that is in the users.
 	changesAt   int64
 	changesFrom int64 // see RestoreChangesFrom
@@ -211,8 +205,7 @@ func NewState(partition int32, policy Policy) *State {
 		tokens:      newTokens(),
 		presence:    newPresence(),
 		templates:   newTemplates(),
-		deliveries:  map[domain.DeliveryHash]*delivery{},
-		byUser:      map[string][]*delivery{},
+		deliveries:  newDeliveries(),
 		walks:       map[string]*walk{},
 		retractions: map[string]*retraction{},
 		recalls:     map[domain.DeliveryHash]*recall{},
@@ -220,8 +213,6 @@ func NewState(partition int32, policy Policy) *State {
 		seen:        newWindow(policy.Window),
 		tally:       newTally(users),
 		noticed:     map[Notice]bool{},
-		resting:     map[string]bool{},
-		untexted:    map[string][]*delivery{},
 		replay:      map[domain.DeliveryHash]replayed{},
 	}
 }
@@ -295,9 +286,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		s.restoreAside(d)
 		return
 	}
-	s.deliveries[id.Hash()] = d
-	s.byUser[d.user()] = append(s.byUser[d.user()], d)
-	slices.SortFunc(s.byUser[d.user()], compareArrival)
+	s.deliveries.insert(d, nil)
 	s.restoreDelivery(d, p)
 	s.seen.add(s.remembered(d))
 }
@@ -315,14 +304,14 @@ func (s *State) restoreDelivery(d *delivery, p *whisperv1.Parked) {
 }
 
 func (s *State) restoreOne(d *delivery, p *whisperv1.Parked) {
-	s.nowParked(d)
+	s.deliveries.park(d)
 	d.phase = p.GetPhase()
 	d.attempt, d.step, d.tries = p.GetAttempt(), p.GetStep(), p.GetTries()
 	s.restoreAttempts(d, p)
 	s.restorePolicy(d, p)
-	s.schedule(d, time.UnixMilli(p.GetDueMs()))
+	s.deliveries.schedule(d, time.UnixMilli(p.GetDueMs()))
 	if p.GetDueMs() == 0 {
-		s.schedule(d, d.expires())
+		s.deliveries.schedule(d, d.expires())
 	}
 }
 
@@ -336,7 +325,7 @@ func (s *State) Resume(now time.Time) []Output {
 	s.seen.forget(now)
 	s.users.Sort() // or the first broadcast would, in all partitions at once, and alerts wait
 	s.endsAside()
-	for _, d := range s.sorted(func(d *delivery) bool { return d.parked }) {
+	for _, d := range s.deliveries.sorted(func(d *delivery) bool { return d.parked }) {
 		s.busy = busy{delivery: d}
 		if s.wakeable(d) && len(s.presence.live(d.user())) > 0 {
 			s.sendFromSocket(d)
@@ -381,34 +370,19 @@ type Sizes struct {
 
 // Sizes costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Sizes() Sizes {
-	sizes := Sizes{InFlight: len(s.deliveries) - s.parked, Parked: s.parked, Timers: s.due.len() + s.recallsDue.len()}
+	sizes := Sizes{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Timers: s.deliveries.due.len() + s.recallsDue.len()}
 	for _, w := range s.order {
 		sizes.Away += len(w.away) + len(w.later)
 	}
 	return sizes
 }
 
-// nowParked counts a delivery that is held among the parked ones; it stays so until it is settled.
-func (s *State) nowParked(d *delivery) {
-	if !d.parked {
-		d.parked = true
-		s.parked++
-	}
-}
-
-// Stats counts; it walks the deliveries.
+// Stats costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Stats() Stats {
-	st := Stats{Users: s.users.Known, Connected: len(s.presence.users), Seen: len(s.seen.seen)}
+	st := Stats{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Users: s.users.Known, Connected: len(s.presence.users), Seen: len(s.seen.seen)}
 	for _, w := range s.order {
 		st.Broadcasts++
 		st.Away += len(w.away) + len(w.later)
-	}
-	for _, d := range s.deliveries {
-		if d.parked {
-			st.Parked++
-		} else {
-			st.InFlight++
-		}
 	}
 	return st
 }
@@ -418,7 +392,7 @@ func (s *State) NextDue() (at time.Time, ok bool) {
 	if len(s.looks) > 0 {
 		return s.now, true
 	}
-	if d, any := s.due.first(); any {
+	if d, any := s.deliveries.due.first(); any {
 		at, ok = d.due, true
 	}
 	if c, any := s.recallsDue.first(); any && (!ok || c.due.Before(at)) {
@@ -439,32 +413,6 @@ func (s *State) profile(user string) *whisperv1.Profile {
 	}
 	return p
 }
-
-// sorted are the deliveries that match, in an order that does not depend on the map's.
-func (s *State) sorted(match func(*delivery) bool) []*delivery {
-	var all []*delivery
-	for _, d := range s.deliveries {
-		if match(d) {
-			all = append(all, d)
-		}
-	}
-	slices.SortFunc(all, compareArrival)
-	return all
-}
-
-// compareArrival orders a lane's deliveries as they came; lanes by their rank.
-func compareArrival(a, b *delivery) int {
-	if c := cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset)); c != 0 {
-		return c
-	}
-	if c := a.id.Compare(b.id); c != 0 || a == b { // of one broadcast
-		return c
-	}
-	return a.legs.compare(a, b)
-}
-
-// schedule has d looked at at a time, or when it expires.
-func (s *State) schedule(d *delivery, at time.Time) { s.due.set(d, earlier(at, d.expires())) }
 
 func (d *delivery) dueAt() time.Time        { return d.due }
 func (d *delivery) setDue(at time.Time)     { d.due = at }
@@ -490,7 +438,7 @@ func (d *delivery) channels() []string {
 }
 
 func (s *State) heldHash(h domain.DeliveryHash) bool {
-	return s.deliveries[h] != nil || slices.ContainsFunc(s.order, func(w *walk) bool { return w.id.Hash() == h })
+	return s.deliveries.get(h) != nil || slices.ContainsFunc(s.order, func(w *walk) bool { return w.id.Hash() == h })
 }
 
 // remembered is what the window knows of d, which is taken up now.

@@ -139,7 +139,7 @@ func (s *State) walkGone(w *walk) {
 	var open []string
 	for hash, r := range w.replay {
 		w.tally.matched++
-		if !r.settled && !w.waitsFor(r.user) && s.deliveries[hash] == nil {
+		if !r.settled && !w.waitsFor(r.user) && s.deliveries.get(hash) == nil {
 			open = append(open, r.user)
 		}
 	}

@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"slices"
 	"time"
 
 	"github.com/klivvr/whisper/domain"
@@ -51,7 +50,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	hash := domain.HashDelivery(w.note(), user)
-	if held := s.deliveries[hash]; w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
+	if held := s.deliveries.get(hash); w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
 		w.tally.matched++
 		return
 	}
@@ -148,7 +147,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 	}
 	push = push && q.profile.Reachable()
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
-	alone := !collapses && len(s.byUser[user]) == 0 // nothing older to be let out or replaced first
+	alone := !collapses && len(s.deliveries.of(user)) == 0 // nothing older to be let out or replaced first
 	switch {
 	case len(live) == 0 && !push && socket && !collapses:
 		s.goAway(w, user, id)
@@ -200,7 +199,8 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.Delivery
 		sl.open++
 		w.flying++
 	}
-	s.take(d, o.alone[:0])
+	w.open++
+	s.deliveries.insert(d, o.alone[:0])
 	return d
 }
 
@@ -212,21 +212,6 @@ type openRecords struct {
 	kind     whisperv1.Event_DeliveryAccepted
 	waiting  [1]waiting
 	alone    [1]*delivery
-}
-
-// take holds a walk's delivery; alone has room for it, if it is the user's only one.
-func (s *State) take(d *delivery, alone []*delivery) {
-	d.walk.open++
-	s.deliveries[d.id.Hash()] = d
-	of := s.byUser[d.user()]
-	if len(of) == 0 {
-		of = alone
-	}
-	of = append(of, d)
-	if len(of) > 1 {
-		slices.SortStableFunc(of, compareArrival)
-	}
-	s.byUser[d.user()] = of
 }
 
 // goAway parks what waits for the user to connect: a small record, and the user's id here.
@@ -345,7 +330,7 @@ func (s *State) group(d *delivery, live []place, text *sharedText) {
 		g := d.walk.groupOf(p, d.attempt, text)
 		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
 	}
-	s.schedule(d, s.now.Add(s.ackTimeout(d)))
+	s.deliveries.schedule(d, s.now.Add(s.ackTimeout(d)))
 }
 
 // groupOf finds the record; a slice has a handful (nodes × locales).

@@ -75,9 +75,9 @@ func (s *State) materialize(w *walk, user string) *delivery {
 	w.forget(user)
 	d := s.openDelivery(w, nil, user, w.idOf(user))
 	s.settleChannels(d)
-	s.nowParked(d)
+	s.deliveries.park(d)
 	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
-	s.schedule(d, w.expires())
+	s.deliveries.schedule(d, w.expires())
 	return d
 }
 
@@ -134,7 +134,7 @@ func (s *State) startLater(w *walk) bool {
 		s.busy = busy{walk: w, user: user}
 		w.forget(user)
 		d := s.openDelivery(w, nil, user, w.idOf(user))
-		s.nowParked(d)
+		s.deliveries.park(d)
 		d.readyMs = max(d.readyMs, due)
 		w.bucket.spend(1)
 		s.advance(d)
@@ -166,7 +166,7 @@ func (s *State) mayBegin(d *delivery) bool {
 		d.place = w.bucket.reserve(s.now).UnixMilli()
 	}
 	if at := time.UnixMilli(d.place); at.After(s.now) {
-		s.schedule(d, at)
+		s.deliveries.schedule(d, at)
 		return false
 	}
 	return true
@@ -175,20 +175,20 @@ func (s *State) mayBegin(d *delivery) bool {
 // stop keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
 func (s *State) stop(d *delivery) {
 	if !d.stopped && (!d.parked || d.due.After(s.now)) {
-		s.schedule(d, s.now)
+		s.deliveries.schedule(d, s.now)
 		s.park(d)
 	}
 	d.stopped = true
-	s.schedule(d, d.expires())
+	s.deliveries.schedule(d, d.expires())
 }
 
 // letGo goes on with what a pause stopped, a slice each time that time passes.
 func (s *State) letGo(w *walk) {
-	for _, d := range s.deliveries { // the heap orders them
+	for _, d := range s.deliveries.byHash { // the heap orders them
 		if d.walk == w && d.stopped {
 			d.stopped = false
 			s.readyNow(d)
-			s.schedule(d, s.now)
+			s.deliveries.schedule(d, s.now)
 		}
 	}
 }
@@ -252,7 +252,7 @@ func (s *State) replayedOf(w *walk, hash domain.DeliveryHash) (replayed, bool) {
 // walkReplayed takes up a user of whom facts told before the walk came here (again).
 func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.DeliveryHash, r replayed) {
 	open := !r.settled || !r.ended && !w.ending && s.goesToAll(w.acc)
-	if !open || w.waitsFor(user) || s.deliveries[hash] != nil {
+	if !open || w.waitsFor(user) || s.deliveries.get(hash) != nil {
 		return
 	}
 	id := domain.NewDeliveryID(w.id.Time(), hash)
@@ -273,7 +273,7 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.Delive
 	}
 	if r.socketSent && d.usesSocket() {
 		d.phase, d.step = whisperv1.Phase_PHASE_SENDING, d.socketStep()
-		s.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
+		s.deliveries.schedule(d, time.UnixMicro(r.sentUS).Add(s.ackTimeout(d)))
 		return
 	}
 	s.advance(d)
