@@ -28,7 +28,7 @@ build: ## bin/whisper, static: time zones are inside
 OUT ?= bin/whisper
 .PHONY: binary
 binary:
-	CGO_ENABLED=0 GOOS=$(GOOS) GOARCH=$(GOARCH) $(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT) ./cmd/whisper
+	CGO_ENABLED=0 GOOS=$(GOOS) GOARCH=$(GOARCH) $(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X github.com/klivvr/whisper/cmd/whisper/cli.version=$(VERSION)" -o $(OUT) ./cmd/whisper
 
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which

@@ -41,7 +41,7 @@ func TestCategoriesAreDeclaredFromAFile(t *testing.T) {
 	if got := b.whisper(t, "categories", "show", "security.login"); !strings.HasPrefix(got, "security.login is not declared; it goes by the rules of security:\n") {
 		t.Errorf("shown %q", got)
 	}
-	if got := decode[categoryDone](t, b.whisper(t, "categories", "show", "chat", "--json")); got.Category != "default" || got.Change != "undeclared" {
+	if got := decode[struct{ Category, Change string }](t, b.whisper(t, "categories", "show", "chat", "--json")); got.Category != "default" || got.Change != "undeclared" {
 		t.Errorf("shown %+v", got)
 	}
 	write("a: {caps: [{n: 0, per: day}]}\nB: {}\n")

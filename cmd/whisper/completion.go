@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
 )
 
 // completeCommand is what the scripts below call with the words so far; it prints one candidate a line,
@@ -45,8 +47,8 @@ if [ "$funcstack[1]" = "_whisper" ]; then _whisper "$@"; else compdef _whisper w
 `,
 }
 
-func (c *completionCmd) Run(_ context.Context, p *process) error {
-	_, err := io.WriteString(p.stdout, completionScripts[c.Shell])
+func (c *completionCmd) Run(_ context.Context, p *cli.Process) error {
+	_, err := io.WriteString(p.Stdout, completionScripts[c.Shell])
 	return err
 }
 

@@ -60,7 +60,7 @@ func TestAGatewayHasNoPage(t *testing.T) {
 	_, stderr, stop := background(t, []string{"WHISPER_AUTH_SECRET=" + testSecret}, "gateway", "--node=n-1", "--kafka="+b.addr,
 		"--partitions=3", "--listen="+sockets, "--ops-addr="+ops, "--max-connections=100", "--log-level=error")
 	eventually(t, "the gateway is ready", func() bool {
-		code, _, err := get(t.Context(), "http://"+ops+"/readyz")
+		code, _, err := get(t, "http://"+ops+"/readyz")
 		return err == nil && code == http.StatusOK
 	})
 	for path, body := range map[string]string{"/": "", "/app.js": "", "/dev/token": `{"user":"mona"}`, "/dev/send": `{"id":"p-1","user":"mona","lane":"high","title":"Hello"}`} {

@@ -103,7 +103,11 @@ func TestToolsWorkOnARunningSystem(t *testing.T) {
 		t.Fatalf("send: %s%s", got.stdout, got.stderr)
 	}
 	eventually(t, "mona hears it", func() bool { return strings.Contains(heard.String(), `"title":"Hello"`) })
-	n := decode[line](t, lines(heard.String())[1])
+	n := decode[struct {
+		Type, ID, Lane string
+		At             time.Time `json:"at"`
+		ReceivedAt     time.Time `json:"received_at"`
+	}](t, lines(heard.String())[1])
 	if n.Type != "notification" || n.ID != "n-1" || n.Lane != "high" || n.ReceivedAt.Before(n.At) {
 		t.Errorf("heard %s", heard)
 	}

@@ -30,3 +30,10 @@ func TestEveryGatewayFlagIsInTheOperatorsPage(t *testing.T) {
 		}
 	}
 }
+
+func TestAGatewayIsAdvertisedAtAHostAndPort(t *testing.T) {
+	t.Parallel()
+	if got := whisper(t, nil, "gateway", "--ops-advertise=:8081"); got.code != exitUsage || !strings.Contains(got.stderr, "ops-advertise") {
+		t.Errorf("exit code %d, %s", got.code, got.stderr)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -65,8 +67,8 @@ func (b *broker) write(t *testing.T, recs ...*kgo.Record) {
 func (b *broker) read(t *testing.T, topic string) []*kgo.Record {
 	t.Helper()
 	var recs []*kgo.Record
-	s := scan{client: b.client, topics: []string{topic}}
-	if err := s.run(t.Context(), func(rec *kgo.Record) error { recs = append(recs, rec); return nil }); err != nil {
+	s := cli.Scan{Client: b.client, Topics: []string{topic}}
+	if err := s.Run(t.Context(), func(rec *kgo.Record) error { recs = append(recs, rec); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return recs
@@ -130,7 +132,7 @@ func TestSendWritesWhatUpstreamWould(t *testing.T) {
 		t.Errorf("trace headers are %v", got)
 	}
 
-	out := decode[sent](t, b.whisper(t, "send", "--cancel=pay-1", "--json"))
+	out := decode[struct{ ID, Traceparent string }](t, b.whisper(t, "send", "--cancel=pay-1", "--json"))
 	recs = b.read(t, consumers.TopicRequests(domain.Normal))
 	if len(recs) != 1 || string(recs[0].Value) != `{"cancel":"pay-1"}` || out.ID != "pay-1" || len(out.Traceparent) != 55 {
 		t.Errorf("cancel printed %+v for %v", out, recs)
@@ -138,8 +140,7 @@ func TestSendWritesWhatUpstreamWould(t *testing.T) {
 }
 
 func topicPosition(rec *kgo.Record) string {
-	d := deadLetter{Topic: rec.Topic, Partition: rec.Partition, Position: rec.Offset}
-	return d.from()
+	return fmt.Sprintf("%s/%d/%d", rec.Topic, rec.Partition, rec.Offset)
 }
 
 // fact writes one event where a role would have.
@@ -175,6 +176,13 @@ func (b *broker) story(t *testing.T) {
 	})
 }
 
+// eventLine is part of what `whisper events --json` prints.
+type eventLine struct {
+	DeliveryID string `json:"delivery_id"`
+	Topic      string
+	Detail     map[string]any
+}
+
 func TestEventsTellAStoryInOrderOfTime(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
@@ -191,7 +199,7 @@ func TestEventsTellAStoryInOrderOfTime(t *testing.T) {
 	if !strings.Contains(got[0], " channels=socket ") {
 		t.Errorf("%s does not list its channels", got[0])
 	}
-	delivery := decode[factDoc](t, lines(b.whisper(t, "events", "--notification=n-1", "--json"))[0]).DeliveryID
+	delivery := decode[eventLine](t, lines(b.whisper(t, "events", "--notification=n-1", "--json"))[0]).DeliveryID
 	tests := map[string]struct {
 		args []string
 		want int
@@ -225,7 +233,7 @@ func TestEventsShowContentsOnlyWhenAsked(t *testing.T) {
 			t.Errorf("%v --contents shows none: %s", args, got)
 		}
 	}
-	doc := decode[factDoc](t, lines(b.whisper(t, "events", "--contents", "--json"))[0])
+	doc := decode[eventLine](t, lines(b.whisper(t, "events", "--contents", "--json"))[0])
 	inner, _ := doc.Detail["content"].(map[string]any)
 	if data, _ := inner["data"].(map[string]any); data["amount"] != 1.0 || doc.Topic != "whisper.deliveries.high" || doc.Detail["category"] != "cards" {
 		t.Errorf("%+v", doc)
@@ -256,7 +264,7 @@ func background(t *testing.T, env []string, args ...string) (stdout, stderr *wri
 	stdout, stderr = &written{}, &written{}
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
-	go func() { code <- run(ctx, args, env, stdout, stderr) }()
+	go func() { code <- program{args: args, environ: env, stdout: stdout, stderr: stderr}.Run(ctx) }()
 	stop = sync.OnceValue(func() int {
 		cancel()
 		return <-code
@@ -299,7 +307,7 @@ func TestToolsSayThatKafkaDoesNotAnswer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // as after the seconds that a tool tries
 	var stdout, stderr bytes.Buffer
-	code := run(ctx, []string{"events", "--kafka=127.0.0.1:1"}, nil, &stdout, &stderr)
+	code := program{args: []string{"events", "--kafka=127.0.0.1:1"}, environ: nil, stdout: &stdout, stderr: &stderr}.Run(ctx)
 	if code != exitError || !strings.Contains(stderr.String(), "kafka at [127.0.0.1:1] did not answer") {
 		t.Errorf("exit code %d, %s", code, stderr.String())
 	}
@@ -349,7 +357,7 @@ func TestIntegersOf64BitsAreTextsInEvents(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	b.story(t)
-	sent := decode[factDoc](t, lines(b.whisper(t, "events", "--user=mona", "--json"))[1])
+	sent := decode[eventLine](t, lines(b.whisper(t, "events", "--user=mona", "--json"))[1])
 	if sent.Detail["latency_us"] != "900" || sent.Detail["attempt"] != float64(1) {
 		t.Errorf("detail %v", sent.Detail)
 	}
@@ -363,39 +371,5 @@ func TestEventsReadAllWherePostgresIsAway(t *testing.T) {
 	got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "events", "--notification=n-1", "--postgres=postgres://u:p@"+freeAddr(t)+"/x")
 	if got.code != exitOK || len(lines(got.stdout)) != 2 || !strings.Contains(got.stderr, "so the whole log is read") {
 		t.Errorf("exit code %d, %s%s", got.code, got.stdout, got.stderr)
-	}
-}
-
-// TestAScanTellsHowFarItIs: at the end, all of what was there.
-func TestAScanTellsHowFarItIs(t *testing.T) {
-	t.Parallel()
-	b := startBroker(t)
-	b.story(t)
-	var told [][2]int64
-	s := scan{client: b.client, topics: factTopics(), progress: func(done, total int64) { told = append(told, [2]int64{done, total}) }}
-	if err := s.run(t.Context(), func(*kgo.Record) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if len(told) < 2 || told[0] != [2]int64{0, 3} || told[len(told)-1] != [2]int64{3, 3} {
-		t.Errorf("told %v", told)
-	}
-}
-
-// TestAShortReadingTellsNothing of how far it is; a long one does.
-func TestAShortReadingTellsNothing(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	at := time.UnixMilli(1_800_000_000_000)
-	line := progressLine{what: "events", of: "offsets", w: &out, now: func() time.Time { return at }, quiet: quietFor}
-	line.show(0, 10)
-	at = at.Add(quietFor / 2)
-	line.show(5, 10)
-	if out.Len() > 0 {
-		t.Errorf("said %s", out.String())
-	}
-	at = at.Add(quietFor)
-	line.show(8, 10)
-	if !strings.Contains(out.String(), "events: 8 of 10 offsets, 80.0%") {
-		t.Errorf("said %s", out.String())
 	}
 }

@@ -1,8 +1,18 @@
-// Command whisper is the one binary of Whisper: every role, `whisper dev` with all of them in one
-// process, and the tools that operators and developers use. This package owns flags, wiring, signals
-// and what people read on a terminal; what a role does lives in its package.
+// Command whisper is the one binary of Whisper: every role, `whisper dev` with all of them in one process, and the tools
+// that operators and developers use. It owns flags, wiring, signals and what people read on a terminal; what a role does
+// lives in its package.
 //
-// Exit codes: 0 a clean end, 1 something failed while running, 2 the settings are wrong.
+// The table of subcommands is commands.go. A subcommand is a type in one of
+//
+//	roles    what runs in production, and what is done before it: intake, dispatch, gateway, push, project, topics, migrate
+//	operate  what operators use: send, events, deliveries, broadcasts, categories, templates, health, nodes, sessions, …
+//	dev      what developers use: dev, listen, token, bench, apns-simulator
+//
+// and package cli is what they share: a process's outside, the flags of Kafka and Postgres, and printing. The arrows: cli
+// imports none of the others, roles and operate import cli only, dev imports all three.
+//
+// Exit codes: 0 a clean end, 1 something failed while running, 2 the settings are wrong. The second signal ends the process
+// with 128 and the signal's number.
 package main
 
 import (
@@ -22,7 +32,7 @@ import (
 func main() {
 	embedded.RunIfPostgresHost()
 	ctx, stop := untilSignal(context.Background())
-	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	code := program{args: os.Args[1:], environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr}.Run(ctx)
 	stop()
 	os.Exit(code)
 }

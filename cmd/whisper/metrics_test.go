@@ -21,7 +21,7 @@ func TestEveryMetricIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	operations := startDev(t, "--ephemeral", "--partitions=1").find(t, `operations +(\S+)`)
-	status, body, err := get(t.Context(), operations+"/metrics")
+	status, body, err := get(t, operations+"/metrics")
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("%d, %v", status, err)
 	}

@@ -28,6 +28,17 @@ func (b *broker) heartbeat(t *testing.T, node *whisperv1.Node, ago time.Duration
 	b.write(t, &kgo.Record{Topic: consumers.TopicNodes, Key: []byte(node.GetNode()), Value: value})
 }
 
+// listedNode is part of what `whisper nodes --json` prints.
+type listedNode struct {
+	Node         string
+	State        ops.NodeState
+	Utilization  float64
+	Incarnation  uint64
+	StartedAt    time.Time `json:"started_at"`
+	HeartbeatAt  time.Time `json:"heartbeat_at"`
+	HeartbeatAge float64   `json:"heartbeat_age_seconds"`
+}
+
 func TestNodesAreListedWithTheirStates(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
@@ -59,12 +70,12 @@ func TestNodesAreListedWithTheirStates(t *testing.T) {
 	if len(docs) != len(want)+1 {
 		t.Fatalf("got %q", docs)
 	}
-	n := decode[nodeLine](t, docs[2])
+	n := decode[listedNode](t, docs[2])
 	if n.Node != "live" || n.State != ops.NodeLive || n.Utilization != .8 || n.Incarnation != later || n.StartedAt.UnixMilli() != int64(later) ||
 		n.HeartbeatAge < 0 || n.HeartbeatAge > 60 || n.HeartbeatAt.IsZero() {
 		t.Errorf("got %+v", n)
 	}
-	if last := decode[nodeLine](t, docs[4]); last.Node != "long-gone" || last.State != ops.NodeGone {
+	if last := decode[listedNode](t, docs[4]); last.Node != "long-gone" || last.State != ops.NodeGone {
 		t.Errorf("got %+v", last)
 	}
 }
@@ -86,7 +97,7 @@ func TestNodesAreWatched(t *testing.T) {
 	var out, errs written
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, []string{"nodes", "--watch", "--json"}, []string{"WHISPER_KAFKA=" + b.addr}, &out, &errs)
+		ended <- program{args: []string{"nodes", "--watch", "--json"}, environ: []string{"WHISPER_KAFKA=" + b.addr}, stdout: &out, stderr: &errs}.Run(ctx)
 	}()
 	appears := func(node string) {
 		t.Helper()

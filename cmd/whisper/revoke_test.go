@@ -18,7 +18,11 @@ func TestRevokeWritesWhatGatewaysFollow(t *testing.T) {
 	if got := b.whisper(t, "revoke", "--user=mona"); !strings.HasPrefix(got, "revoked user mona: tokens issued before ") {
 		t.Errorf("printed %q", got)
 	}
-	out := decode[revocationDone](t, b.whisper(t, "revoke", "--user=mona", "--session=login-1", "--reason=stolen", "--json"))
+	out := decode[struct {
+		User, Session, Topic string
+		Offset               int64
+		Before               time.Time
+	}](t, b.whisper(t, "revoke", "--user=mona", "--session=login-1", "--reason=stolen", "--json"))
 	if out.User != "mona" || out.Session != "login-1" || out.Topic != consumers.TopicRevocations || out.Offset != 1 || out.Before.Before(began.Truncate(time.Microsecond)) {
 		t.Errorf("printed %+v", out)
 	}

@@ -66,7 +66,7 @@ func TestTheLifeOfARole(t *testing.T) {
 	kafka := freeAddr(t)
 	_, stderr, stop := background(t, nil, "intake", "--kafka="+kafka, "--partitions=3", "--ops-addr="+ops, "--log-format=json")
 	probe := func(path string) (int, string) {
-		status, body, err := get(t.Context(), "http://"+ops+path)
+		status, body, err := get(t, "http://"+ops+path)
 		if err != nil {
 			return 0, ""
 		}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
 )
 
 const envPrefix = "WHISPER_"
@@ -129,7 +131,7 @@ func parseConfig(path string, text []byte, known map[string]bool) (map[string]st
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("config: %s: %s", path, oneLine(err.Error()))
+		return nil, fmt.Errorf("config: %s: %s", path, cli.OneLine(err.Error()))
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -266,7 +268,7 @@ func orList(words []string) string {
 
 // explain is a complaint with where the value came from. Complaints begin with the setting's name.
 func (s *settings) explain(err error) string {
-	text := oneLine(err.Error())
+	text := cli.OneLine(err.Error())
 	name, rest, ok := strings.Cut(text, ":")
 	name = strings.TrimPrefix(name, "--")
 	if !ok || !s.known[name] {

@@ -22,7 +22,7 @@ func whisper(t *testing.T, env []string, args ...string) result {
 	var stdout, stderr written
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // a command that waits for ever fails its test
 	defer cancel()
-	code := run(ctx, args, env, &stdout, &stderr)
+	code := program{args: args, environ: env, stdout: &stdout, stderr: &stderr}.Run(ctx)
 	return result{code, stdout.String(), stderr.String()}
 }
 

@@ -31,6 +31,20 @@ locales:
   no: {body: "Hei"}
 `
 
+// templateLine is part of what `whisper templates list --json` prints.
+type templateLine struct {
+	ID       string
+	Version  int64
+	Versions []int64
+	Locales  []string
+}
+
+// previewed is part of what `whisper templates preview --json` prints.
+type previewed struct {
+	Template, Locale, Body string
+	PerUser                bool `json:"per_user"`
+}
+
 func TestTemplatesAreCheckedWithoutKafka(t *testing.T) {
 	t.Parallel()
 	got := whisper(t, nil, "templates", "check", file(t, "greeting.yaml", greetingYAML), file(t, "x.json", `{"id": "other", "default_locale": "en", "locales": {"en": {"body": "b"}}}`))
@@ -57,7 +71,10 @@ func TestTemplatesAreCheckedWithoutKafka(t *testing.T) {
 			t.Errorf("%s: exit code %d, printed %s", name, got.code, got.stdout)
 		}
 	}
-	out := decode[checkedTemplate](t, whisper(t, nil, "templates", "check", "--json", file(t, "a.yaml", "default_locale: en\nlocales: {en: {body: '{{ a; }}'}, ar: {title: '{% end %}'}}")).stdout)
+	out := decode[struct {
+		ID       string
+		Problems []string
+	}](t, whisper(t, nil, "templates", "check", "--json", file(t, "a.yaml", "default_locale: en\nlocales: {en: {body: '{{ a; }}'}, ar: {title: '{% end %}'}}")).stdout)
 	if out.ID != "a" || len(out.Problems) != 2 {
 		t.Errorf("printed %+v", out)
 	}
@@ -101,7 +118,7 @@ func TestApplyMakesVersionsThatNeverChange(t *testing.T) {
 	if got := strings.TrimSpace(b.whisper(t, "templates", "show", "greeting@1")); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	listed := decode[listedTemplate](t, b.whisper(t, "templates", "list", "--json"))
+	listed := decode[templateLine](t, b.whisper(t, "templates", "list", "--json"))
 	if listed.ID != "greeting" || listed.Version != 3 || len(listed.Versions) != 3 || len(listed.Locales) != 2 {
 		t.Errorf("listed %+v", listed)
 	}
@@ -132,7 +149,7 @@ func TestOldVersionsAreRemoved(t *testing.T) {
 	if got := b.whisper(t, "templates", "apply", file(t, "x.json", value)); got != "x: version 5; removed 1 old versions\n" { // 1 was replaced 100 days ago
 		t.Errorf("printed %s", got)
 	}
-	if got := decode[listedTemplate](t, b.whisper(t, "templates", "list", "--json")); fmt.Sprint(got.Versions) != "[2 3 4 5]" {
+	if got := decode[templateLine](t, b.whisper(t, "templates", "list", "--json")); fmt.Sprint(got.Versions) != "[2 3 4 5]" {
 		t.Errorf("left %v", got.Versions)
 	}
 	got := whisper(t, nil, "templates", "apply", file(t, "x.json", value), "--keep=24h", "--kafka="+b.addr)
@@ -150,7 +167,7 @@ func TestPreviewIsWhatAUserWouldGet(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.write(t, &kgo.Record{Topic: consumers.TopicUsers, Partition: consumers.PartitionOf("mona", 3), Key: []byte("mona"), Value: profile})
-	got := decode[preview](t, b.whisper(t, "templates", "preview", "greeting", "--user=mona", `--variables={"count": 3}`, "--json"))
+	got := decode[previewed](t, b.whisper(t, "templates", "preview", "greeting", "--user=mona", `--variables={"count": 3}`, "--json"))
 	if got.Template != "greeting@1" || got.Locale != "en" || !got.PerUser || got.Body != "Hello Mona, 3 of 2026-11-24" {
 		t.Errorf("previewed %+v", got)
 	}

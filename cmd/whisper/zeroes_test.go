@@ -39,10 +39,3 @@ func TestZeroIsNotTheDefault(t *testing.T) {
 		})
 	}
 }
-
-func TestZeroOfTheReceiptHoldIsNone(t *testing.T) {
-	t.Parallel()
-	if cfg := (gatewayFlags{}).config(); cfg.ReceiptHold >= 0 {
-		t.Errorf("0 became %s", cfg.ReceiptHold)
-	}
-}

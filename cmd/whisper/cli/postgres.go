@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/klivvr/whisper/projections"
+)
+
+// PostgresFlags say where the read models are.
+type PostgresFlags struct {
+	Postgres string `default:"postgres://whisper:whisper@127.0.0.1:5433/whisper" placeholder:"URL" help:"Where Postgres is (default: the one of whisper dev); better given in the environment if it has a password, since others can see a command line."`
+}
+
+// Check parses the URL without repeating it: it holds a password.
+func (f PostgresFlags) Check() error {
+	if _, err := pgx.ParseConfig(f.Postgres); err != nil {
+		return fmt.Errorf("postgres: is not a URL like postgres://user:password@host:5432/database")
+	}
+	return nil
+}
+
+// WithReader opens the tables, calls ask with a reader of them and closes it. All of it has 30 seconds: a person waits.
+func (f PostgresFlags) WithReader(ctx context.Context, ask func(context.Context, *projections.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	reader, err := projections.OpenReader(ctx, f.Postgres)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	return ask(ctx, reader)
+}

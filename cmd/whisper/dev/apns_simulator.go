@@ -1,0 +1,44 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+)
+
+// APNsSimulator is `whisper apns-simulator`: a simulated APNs.
+type APNsSimulator struct {
+	Addr    string        `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
+	CAFile  string        `name:"ca-file" placeholder:"FILE" help:"Write the certificate here that clients must trust (PEM); what push takes as --apns-ca-file."`
+	KeyFile string        `name:"key-file" placeholder:"FILE" help:"Make a signing key here, or use the one that is there (.p8); what push takes as --apns-key-file."`
+	Hosts   []string      `placeholder:"NAME" help:"More names that clients know it by, for its certificate."`
+	Latency time.Duration `placeholder:"DURATION" help:"How long every answer takes."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *APNsSimulator) Help() string {
+	return `An Apple push service for a machine without Apple: HTTP/2, its checks and its answers, and no devices behind it. Example:
+
+    whisper apns-simulator --ca-file ca.pem --key-file key.p8
+    whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file ca.pem --apns-key-file key.p8 --apns-key-id SIMULATOR1 --apns-team-id SIMULATOR2`
+}
+
+func (c *APNsSimulator) Check() error {
+	var errs []error
+	if _, port, err := net.SplitHostPort(c.Addr); err != nil || port == "" {
+		errs = append(errs, fmt.Errorf("addr: %q is not host:port", c.Addr))
+	}
+	if c.Latency < 0 {
+		errs = append(errs, fmt.Errorf("latency: %s is negative", c.Latency))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *APNsSimulator) Run(ctx context.Context, p *cli.Process) error {
+	return simulator.Run(ctx, simulator.Config{Addr: c.Addr, Hosts: c.Hosts, CAFile: c.CAFile, KeyFile: c.KeyFile, Latency: c.Latency, Logger: p.Log, Now: p.Now})
+}

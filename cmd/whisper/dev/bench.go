@@ -1,0 +1,85 @@
+package dev
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/klivvr/whisper/bench"
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+)
+
+// Bench is `whisper bench`: it measures Whisper on this machine.
+type Bench struct {
+	Spine benchSpineCmd `cmd:"" help:"Measure the way from a request to the socket, beside a bare chain of as many hops."`
+
+	Broadcast benchBroadcastCmd `cmd:"" help:"Measure one broadcast: when the connected have it, when its facts are in Postgres, what it does to alerts."`
+
+	Lists benchListsCmd `cmd:"" help:"Measure alerts beside requests that name thousands of users each, on a less urgent lane."`
+
+	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of connections at rest, connects, deliveries, each beside its floor."`
+	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
+	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`
+}
+
+type benchSpineCmd struct {
+	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Users      int           `default:"10000" placeholder:"N" help:"Users that are connected (default ${default})."`
+	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
+	Rates      []int         `default:"500,2000" placeholder:"N" help:"Requests a second at which latency is measured (default ${default})."`
+	Duration   time.Duration `default:"20s" placeholder:"DURATION" help:"How long each rate is measured; the first fifth warms up (default ${default})."`
+	Runs       int           `default:"3" placeholder:"N" help:"Runs of each rate; the medians are reported (default ${default})."`
+	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Rates to try to hold, ascending, up to the first that grows a backlog (default ${default})."`
+	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must hold (default ${default})."`
+	Profiles   string        `placeholder:"FOLDER" help:"Keep a CPU profile of each role from each rate that is held."`
+	JSON       bool          `help:"Print the report as JSON."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *benchSpineCmd) Help() string {
+	return `Starts intake, dispatch and a gateway as processes of their own, connects users to it and produces requests. Everything stays on this machine. Example:
+
+    whisper bench spine --users 10000 --rates 500,2000`
+}
+
+func (c *benchSpineCmd) config(out io.Writer) bench.SpineConfig {
+	return bench.SpineConfig{
+		Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rates: c.Rates, Duration: c.Duration, Runs: c.Runs,
+		Hold: c.Hold, HoldFor: c.HoldFor, Profiles: c.Profiles, Out: out,
+	}
+}
+
+func (c *benchSpineCmd) Check() error { return c.config(nil).Validate() }
+
+func (c *benchSpineCmd) Run(ctx context.Context, p *cli.Process) error {
+	report, err := bench.RunSpine(ctx, c.config(p.Stderr))
+	if err != nil {
+		return cli.UnlessStopped(ctx, err)
+	}
+	if c.JSON {
+		enc := json.NewEncoder(p.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(report)
+	}
+	return errors.Join(printSpine(p.Stdout, report))
+}
+
+func printSpine(out io.Writer, r *bench.SpineReport) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintf(w, "%s, %d users connected\t\n\n", r.Kafka, r.Users)
+	_, _ = fmt.Fprintln(w, "requests/s\tspine p50\tp99\tp99.9 ms\tchain p50\tp99\tp99.9 ms\tratio p50\tp99\tlost\t")
+	for _, l := range r.Latency {
+		_, _ = fmt.Fprintf(w, "%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%d\t\n", l.PerSecond,
+			l.Spine.P50, l.Spine.P99, l.Spine.P999, l.Chain.P50, l.Chain.P99, l.Chain.P999, l.RatioP50, l.RatioP99, l.Spine.Lost)
+	}
+	_, _ = fmt.Fprintln(w, "\t\nrequests/s\theld\tunder way\tp50\tp99 ms\tintake\tdispatch\tgateway\troles\tbroker\tload µs CPU a delivery\t")
+	for _, h := range r.Held {
+		_, _ = fmt.Fprintf(w, "%d\t%v\t%d\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t\n", h.PerSecond, h.Held, h.BacklogEnd,
+			h.Latency.P50, h.Latency.P99, h.CPU["intake"], h.CPU["dispatch"], h.CPU["gateway"], h.CPU["roles"], h.CPU["broker"], h.CPU["load"])
+	}
+	return w.Flush()
+}

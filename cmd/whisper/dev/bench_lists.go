@@ -1,0 +1,59 @@
+package dev
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/klivvr/whisper/bench"
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+)
+
+type benchListsCmd struct {
+	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Connected  int           `default:"500" placeholder:"N" help:"Users that are connected and get the alerts (default ${default})."`
+	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
+	Lists      int           `default:"6" placeholder:"N" help:"Requests on the low lane that are sent at once (default ${default})."`
+	Users      int           `default:"10000" placeholder:"N" help:"Users that each of them names (default ${default})."`
+	Bytes      int           `default:"8000" zero:"none" placeholder:"N" help:"Bytes of data in each of them, which each delivery carries (default ${default})."`
+	Quota      int           `placeholder:"BYTES" help:"Have the broker grant each client id so many bytes a second for producing (default: no quota)."`
+	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, before and beside (default ${default})."`
+	Quiet      time.Duration `default:"20s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured alone in each run (default ${default})."`
+	Runs       int           `default:"3" placeholder:"N" help:"Runs, each alone and beside; the medians are reported (default ${default})."`
+	JSON       bool          `name:"json" help:"Print the report as JSON."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *benchListsCmd) Help() string {
+	return `Starts Kafka, intake, dispatch and a gateway as processes of their own, and measures alerts alone and beside a few requests of the low lane that come to tens of thousands of deliveries: until dispatch can read them, and until the socket has them. Everything stays on this machine. Example:
+
+    whisper bench lists --lists 6 --users 10000`
+}
+
+func (c *benchListsCmd) config(out io.Writer) bench.ListsConfig {
+	return bench.ListsConfig{
+		Kafka: c.Kafka, Connected: c.Connected, Partitions: c.Partitions, Lists: c.Lists, Users: c.Users, Bytes: c.Bytes, Quota: c.Quota,
+		Alerts: c.Alerts, Quiet: c.Quiet, Runs: c.Runs, Out: out,
+	}
+}
+
+func (c *benchListsCmd) Check() error { return c.config(nil).Validate() }
+
+func (c *benchListsCmd) Run(ctx context.Context, p *cli.Process) error {
+	r, err := bench.RunLists(ctx, c.config(p.Stderr))
+	if err != nil {
+		return cli.UnlessStopped(ctx, err)
+	}
+	if c.JSON {
+		return cli.PrintJSON(p.Stdout, r)
+	}
+	_, err = fmt.Fprintf(p.Stdout, `%d deliveries of lists, written in     %.1f s
+alerts to dispatch p50 / p99, alone    %.1f / %.1f ms
+alerts to dispatch p50 / p99, beside   %.1f / %.1f ms (p99 %.2f times)
+alerts to sockets p50 / p99, alone     %.1f / %.1f ms
+alerts to sockets p50 / p99, beside    %.1f / %.1f ms (p99 %.2f times)
+`, r.Deliveries, r.Written, r.HandedQuiet.P50, r.HandedQuiet.P99, r.HandedBeside.P50, r.HandedBeside.P99, r.HandedRatio,
+		r.SocketQuiet.P50, r.SocketQuiet.P99, r.SocketBeside.P50, r.SocketBeside.P99, r.SocketRatio)
+	return err
+}

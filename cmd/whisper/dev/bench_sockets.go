@@ -1,0 +1,87 @@
+package dev
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/klivvr/whisper/bench"
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+)
+
+type benchSocketsCmd struct {
+	Kafka    []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Users    int           `default:"10000" placeholder:"N" help:"Connections (default ${default})."`
+	Beside   int           `placeholder:"N" help:"Other gateways on the machine, with as many connections each."`
+	Idle     time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long they rest before memory is read (default ${default})."`
+	Frames   int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
+	Runs     int           `default:"3" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
+	Flag     []string      `placeholder:"FLAG" help:"A flag for the gateway, as in --flag=--unpolled."`
+	Profiles string        `placeholder:"FOLDER" help:"Keep CPU profiles of the gateway."`
+	JSON     bool          `help:"Print the report as JSON."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *benchSocketsCmd) Help() string {
+	return `Starts a gateway, a load client and a bare server as processes of their own. Everything stays on this machine. Example:
+
+    whisper bench sockets --users 10000 --idle 140s`
+}
+
+func (c *benchSocketsCmd) config(out io.Writer) bench.SocketsConfig {
+	return bench.SocketsConfig{
+		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs, Flags: c.Flag, Profiles: c.Profiles, Out: out,
+	}
+}
+
+func (c *benchSocketsCmd) Check() error { return c.config(nil).Validate() }
+
+func (c *benchSocketsCmd) Run(ctx context.Context, p *cli.Process) error {
+	report, err := bench.RunSockets(ctx, c.config(p.Stderr))
+	if err != nil {
+		return cli.UnlessStopped(ctx, err)
+	}
+	if c.JSON {
+		return cli.PrintJSON(p.Stdout, report)
+	}
+	return printSockets(p.Stdout, report)
+}
+
+func printSockets(out io.Writer, r *bench.SocketsReport) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(name, measured, floor string) { _, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", name, measured, floor) }
+	_, _ = fmt.Fprintf(w, "%s, %d connections, %d on the machine; CPU of the gateway alone\n\n", r.Kafka, r.Users, r.Users*(1+r.Beside))
+	row("measure", "gateway", "floor of the same run")
+	row("memory a connection at rest", fmt.Sprintf("%.0f B", r.RSS), fmt.Sprintf("%.0f B", r.RSSFloor))
+	row("CPU at rest", fmt.Sprintf("%.2f%% of a core", r.IdleCPU), fmt.Sprintf("%.2f%% without connections", r.IdleCPUEmpty))
+	row("CPU of a connect", fmt.Sprintf("%.0f µs", r.ConnectCPU), fmt.Sprintf("%.0f µs", r.ConnectFloorCPU))
+	row("connects", fmt.Sprintf("%.0f/s", r.ConnectsPerSecond), "")
+	for _, d := range r.Deliveries {
+		row(d.Name, fmt.Sprintf("%.0f a CPU-second (%.0f/s, %.1f frames a write, %d lost)", d.PerCPUSecond, d.PerSecond, d.FramesAWrite, d.Lost),
+			fmt.Sprintf("%.2f of one frame a write", d.RatioToFloor))
+	}
+	row("one frame a write", "", fmt.Sprintf("%.0f a CPU-second", r.FloorOne))
+	row("eight frames a write", "", fmt.Sprintf("%.0f a CPU-second", r.FloorEight))
+	return w.Flush()
+}
+
+type socketsClientCmd struct {
+	Addr        string `required:"" help:"Where to connect."`
+	Users       int    `required:"" help:"Connections."`
+	Ack         string `default:"one" help:"auto, one or none."`
+	Concurrency int    `default:"32" help:"Connects at a time."`
+	Source      int    `default:"2" help:"The first address to connect from, 127.0.0.N."`
+}
+
+func (c *socketsClientCmd) Run(ctx context.Context, p *cli.Process) error {
+	return bench.RunSocketsClient(ctx, bench.SocketsClientConfig{Addr: c.Addr, Users: c.Users, Ack: c.Ack, Concurrency: c.Concurrency, Source: c.Source}, os.Stdin, p.Stdout)
+}
+
+type socketsFloorCmd struct{}
+
+func (c *socketsFloorCmd) Run(ctx context.Context, p *cli.Process) error {
+	return bench.RunSocketsFloor(ctx, os.Stdin, p.Stdout)
+}

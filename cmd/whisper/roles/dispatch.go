@@ -1,0 +1,63 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/dispatch"
+	"github.com/klivvr/whisper/domain/decide"
+)
+
+// Dispatch is `whisper dispatch`: it decides what is sent when, and over which channel.
+type Dispatch struct {
+	Policy      policyFlags `embed:"" group:"policy"`
+	WalkRecords int         `default:"40000" placeholder:"N" help:"How many records a second broadcasts may write and cause, in this process (a connected user counts as 16): less is gentler to what else Kafka does (default ${default})."`
+	Role        roleFlags   `embed:""`
+}
+
+// policyFlags are what an operator may set of the policy; they must be the same for all dispatch processes.
+type policyFlags struct {
+	AckTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"How long a client has to acknowledge before the next channel is tried (default ${default})."`
+	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Over how long what waited for the same hour (the end of quiet hours, a new day) is let out (default ${default})."`
+}
+
+func (f policyFlags) policy(window time.Duration) decide.Policy {
+	policy := decide.DefaultPolicy()
+	policy.AckTimeout, policy.Spread, policy.Window = f.AckTimeout, f.Spread, window
+	return policy
+}
+
+// Help implements kong.HelpProvider.
+func (c *Dispatch) Help() string {
+	return `Owns users' partitions and decides what is sent when over which channel. All processes of one cluster share the partitions. Example:
+
+    whisper dispatch --kafka kafka:9092`
+}
+
+func (c *Dispatch) config(client consumers.ClientConfig) dispatch.Config {
+	return dispatch.Config{Client: client, Partitions: c.Role.Topics.Partitions, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords}
+}
+
+func (c *Dispatch) Check() error {
+	return distinct(errors.Join(c.Role.Check(), c.config(c.Role.client("dispatch", nil)).Validate()))
+}
+
+func (c *Dispatch) Run(ctx context.Context, p *cli.Process) error {
+	return c.Role.run(ctx, p, "dispatch", func(_ context.Context, r Base) ([]Component, error) {
+		return BuildDispatch(r, c.config(r.Client))
+	})
+}
+
+// BuildDispatch makes the components of the role dispatch; the base fills in what cfg leaves to the process.
+func BuildDispatch(r Base, cfg dispatch.Config) ([]Component, error) {
+	cfg.Client, cfg.Partitions, cfg.Now, cfg.Logger = r.Client, r.Topology.Partitions, r.Now, r.Log
+	d, err := dispatch.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.Server.Partitions("dispatch", d)
+	return []Component{{"dispatch", d.Run, d.Ready}}, nil
+}

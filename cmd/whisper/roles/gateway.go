@@ -1,0 +1,220 @@
+package roles
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/gateway"
+)
+
+// Gateway is `whisper gateway`: it holds the sockets of clients.
+type Gateway struct {
+	Sockets   gatewayFlags `embed:"" group:"sockets"`
+	Auth      authFlags    `embed:"" group:"auth"`
+	TLS       tlsFlags     `embed:"" group:"sockets"`
+	Role      roleFlags    `embed:""`
+	Advertise string       `name:"ops-advertise" placeholder:"HOST:PORT" group:"ops" help:"Where others reach this gateway's operations port, as whisper.nodes tells it to 'whisper sessions' (default: --ops-addr; where that is every address of the machine, the one by which it reaches Kafka)."`
+	Node      string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
+}
+
+// gatewayFlags are shared with dev.
+type gatewayFlags struct {
+	Listen           string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
+	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
+	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
+	MaxPerUser       int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
+	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64, counted from accept on (default: no bound, since behind a proxy that is not trusted all come from one)."`
+	TrustedProxies   []string      `placeholder:"CIDR" help:"Addresses and networks of proxies to believe about where a client is: the rightmost address of X-Forwarded-For that is none of them."`
+	ProxyProtocol    bool          `help:"Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2."`
+	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections let in a second; more are told when to come again (default ${default})."`
+	MaxFrame         int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
+	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client, not counting acknowledgements of what it was sent (default ${default})."`
+	SendBuffer       int           `default:"1048576" placeholder:"BYTES" help:"What may wait to be written to one socket before it counts as too slow (default ${default})."`
+	MaxUnacked       int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
+	HandshakeTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"A client's request to connect must be whole by then (default ${default})."`
+	PingInterval     time.Duration `default:"25s" placeholder:"DURATION" help:"Between pings to one session (default ${default})."`
+	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
+	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
+	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
+	ReceiptHold      time.Duration `default:"50ms" zero:"not at all" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; 0: not at all)."`
+	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Bound of a clean stop; clients are asked to leave over half of it, one after the other (default ${default})."`
+	Unpolled         bool          `help:"Read each socket with a goroutine of its own, as where there is no epoll; to compare and to find faults."`
+}
+
+// config fills what these flags speak of.
+func (f gatewayFlags) config() gateway.Config {
+	return gateway.Config{
+		Addr: f.Listen, Origins: f.Origins, MaxConnections: f.MaxConnections, MaxPerUser: f.MaxPerUser,
+		MaxPerAddress: f.MaxPerAddress, AdmitRate: f.AdmitRate, MaxFrameRate: f.MaxFrameRate, HandshakeTimeout: f.HandshakeTimeout, Unpolled: f.Unpolled,
+		MaxFrame: f.MaxFrame, SendBuffer: f.SendBuffer, MaxUnacked: f.MaxUnacked,
+		PingInterval: f.PingInterval, PongTimeout: f.PongTimeout, WriteTimeout: f.WriteTimeout,
+		Heartbeat: f.Heartbeat, ReceiptHold: notAtAll(f.ReceiptHold), DrainTimeout: f.Drain,
+		TrustedProxies: f.TrustedProxies, ProxyProtocol: f.ProxyProtocol,
+	}
+}
+
+// notAtAll: 0 given means 0, which the gateway's own Config takes for its default.
+func notAtAll(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// Check finds what the gateway itself can't: it meets an address only when it listens.
+func (f gatewayFlags) Check() error {
+	if _, port, err := net.SplitHostPort(f.Listen); err != nil || port == "" {
+		return fmt.Errorf("listen: %q is not host:port", f.Listen)
+	}
+	return nil
+}
+
+// authFlags fix how tokens are checked.
+type authFlags struct {
+	AuthSecret         string        `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
+	AuthSecretPrevious string        `placeholder:"SECRET" help:"The secret before it, accepted beside it while tokens that it signed are about."`
+	AuthPublicSecret   bool          `help:"Start although the secret is one that everybody can read in Whisper's repository: for trying things out, where nobody else can connect."`
+	AuthPublicKeys     string        `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
+	AuthJWKS           string        `name:"auth-jwks" placeholder:"FILE|URL" help:"Public keys as a JSON Web Key Set; read again regularly, and when a token names a key that is not in it."`
+	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Between two readings of the key set (default ${default})."`
+	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept these only (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that the keys are for."`
+	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must name one of these."`
+	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
+	AuthLeeway         time.Duration `default:"10s" zero:"not at all" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; 0: not at all)."`
+}
+
+// checkSecrets refuses those that anybody can read.
+func (f authFlags) checkSecrets() error {
+	var errs []error
+	for name, secret := range map[string]string{"auth-secret": f.AuthSecret, "auth-secret-previous": f.AuthSecretPrevious} {
+		if isPublicSecret(secret) && !f.AuthPublicSecret {
+			errs = append(errs, fmt.Errorf("%s: is public, so anybody can make tokens for any user: `openssl rand -hex 32` makes one (or say --auth-public-secret)", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f authFlags) config() (gateway.AuthConfig, error) {
+	cfg := gateway.AuthConfig{
+		HMACSecret: []byte(f.AuthSecret), PreviousHMACSecret: []byte(f.AuthSecretPrevious),
+		JWKS: f.AuthJWKS, JWKSRefresh: f.AuthJWKSRefresh, Algorithms: f.AuthAlgorithms,
+		Audiences: f.AuthAudience, Issuer: f.AuthIssuer, Leeway: notAtAll(f.AuthLeeway),
+	}
+	if f.AuthPublicKeys == "" {
+		return cfg, nil
+	}
+	keys, err := os.ReadFile(f.AuthPublicKeys)
+	if err != nil {
+		return cfg, fmt.Errorf("auth-public-keys: %w", err)
+	}
+	cfg.PublicKeys = keys
+	return cfg, nil
+}
+
+// tlsFlags have the sockets speak TLS.
+type tlsFlags struct {
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate of the sockets' address (PEM, with its chain); read again when it changes. Without it the sockets speak plain HTTP, for a proxy before them."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key (PEM)."`
+}
+
+// Help implements kong.HelpProvider.
+func (c *Gateway) Help() string {
+	return `Holds clients' sockets. Each process needs a node name of its own. Example:
+
+    WHISPER_AUTH_SECRET=… whisper gateway --node eu-1 --listen :8080 --kafka kafka:9092`
+}
+
+func (c *Gateway) config() (gateway.Config, error) {
+	cfg := c.Sockets.config()
+	cfg.Node = c.Node
+	if cfg.Node == "" {
+		cfg.Node, _ = os.Hostname() // an empty one is a complaint of the gateway's own
+	}
+	cfg.Partitions, cfg.Replication, cfg.MinISR = c.Role.Topics.Partitions, int16(c.Role.Topics.Replication), c.Role.Topics.MinISR
+	cfg.Kafka = c.Role.client("gateway", nil)
+	cfg.TLSCert, cfg.TLSKey = c.TLS.TLSCert, c.TLS.TLSKey
+	var err error
+	cfg.Auth, err = c.Auth.config()
+	return cfg, err
+}
+
+func (c *Gateway) Check() error {
+	cfg, err := c.config()
+	if err != nil {
+		// Without the keys there is nothing to check them by.
+		cfg.Auth.HMACSecret = make([]byte, 32)
+	}
+	return distinct(errors.Join(c.Role.Check(), c.Sockets.Check(), c.Auth.checkSecrets(), checkAdvertised(c.Advertise), err, cfg.Validate()))
+}
+
+func (c *Gateway) Run(ctx context.Context, p *cli.Process) error {
+	return c.Role.run(ctx, p, "gateway", func(ctx context.Context, r Base) ([]Component, error) {
+		cfg, err := c.config()
+		if err != nil {
+			return nil, err
+		}
+		if isPublicSecret(c.Auth.AuthSecret) || isPublicSecret(c.Auth.AuthSecretPrevious) {
+			r.Log.Warn("the secret of tokens is public: whoever can connect can be any user")
+		}
+		cfg.OpsAddr = cmp.Or(c.Advertise, Advertised(ctx, r.Server.Addr(), c.Role.Kafka.Kafka))
+		return buildGateway(r, cfg)
+	}, func() (io.Closer, error) { return TakePort(ctx, "sockets", c.Sockets.Listen, "--listen") })
+}
+
+func checkAdvertised(addr string) error {
+	if host, port, err := net.SplitHostPort(addr); addr != "" && (err != nil || host == "" || port == "") {
+		return fmt.Errorf("ops-advertise: %q is not host:port", addr)
+	}
+	return nil
+}
+
+// Advertised is where others may reach what listens at an address: the machine's own address on the way to Kafka,
+// where it listens at all of them.
+func Advertised(ctx context.Context, listening string, brokers []string) string {
+	host, port, err := net.SplitHostPort(listening)
+	if ip := net.ParseIP(host); err != nil || ip != nil && !ip.IsUnspecified() {
+		return listening
+	}
+	for _, broker := range brokers {
+		conn, err := new(net.Dialer).DialContext(ctx, "udp", broker) // chooses a way; nothing is sent
+		if err != nil {
+			continue
+		}
+		own := conn.LocalAddr().(*net.UDPAddr)
+		_ = conn.Close()
+		return net.JoinHostPort(own.IP.String(), port)
+	}
+	name, _ := os.Hostname() // an empty one is no worse than none
+	return net.JoinHostPort(name, port)
+}
+
+// buildGateway builds a gateway over a process's own parts.
+func buildGateway(r Base, cfg gateway.Config) ([]Component, error) {
+	cfg.Kafka, cfg.Now, cfg.Logger = r.Client, r.Now, r.Log
+	g, err := gateway.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.Server.Handle("GET "+gateway.SessionsPath, g.Sessions())
+	return []Component{{"gateway", g.Run, g.Ready}}, nil
+}
+
+// distinct drops complaints that two parties made in the same words.
+func distinct(err error) error {
+	seen := map[string]bool{}
+	var errs []error
+	for _, e := range cli.Flatten(err) {
+		if !seen[e.Error()] {
+			seen[e.Error()] = true
+			errs = append(errs, e)
+		}
+	}
+	return errors.Join(errs...)
+}

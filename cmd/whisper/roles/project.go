@@ -1,0 +1,158 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/consumers/push"
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/ops"
+	"github.com/klivvr/whisper/projections"
+)
+
+// Project is `whisper project`: it folds facts into Postgres and answers /v1/health.
+type Project struct {
+	Rebuild            bool              `group:"project" help:"Fill the tables anew from Kafka beside the served ones, swap them, and end; projectors may go on meanwhile."`
+	AllowTruncated     bool              `group:"project" help:"With --rebuild: build the tables from Kafka alone; days of which it no longer has everything are dropped instead of kept as they are."`
+	DryRun             bool              `group:"project" help:"With --rebuild: say which days would be rebuilt and which would stay as they are, and end."`
+	KeepOld            bool              `group:"project" help:"With --rebuild: keep the daily tables that were served before in the schema whisper_old."`
+	RetentionDays      int               `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
+	MaxDropDays        int               `default:"3" placeholder:"N" group:"project" help:"How many days that are too old may be dropped at once; when there are more, none is (default ${default})."`
+	TransactionTimeout time.Duration     `default:"1m" placeholder:"DURATION" group:"project" help:"How long Postgres may take for a transaction before it is tried again, with twice as long each time (default ${default})."`
+	Writers            int               `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
+	BatchFacts         int               `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
+	BatchWait          time.Duration     `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered, and so how far the tables are behind: at rest this, four times as long while much comes (default ${default})."`
+	Health             healthFlags       `embed:"" group:"health"`
+	Postgres           cli.PostgresFlags `embed:"" group:"postgres"`
+	Role               roleFlags         `embed:""`
+}
+
+// healthFlags are when /v1/health says degraded.
+type healthFlags struct {
+	MaxWaitHigh      time.Duration `default:"5s" placeholder:"DURATION" help:"How old the oldest waiting record of the lane high may be (default ${default})."`
+	MaxWaitNormal    time.Duration `default:"30s" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
+	MaxWaitLow       time.Duration `default:"5m" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
+	MaxProjectionLag time.Duration `default:"1m" placeholder:"DURATION" help:"How old the oldest record may be that the tables lack (default ${default})."`
+	MaxErrorRate     float64       `default:"0.05" placeholder:"RATIO" help:"Part of the last 5 minutes' attempts that may fail (default ${default})."`
+	MaxUtilization   float64       `default:"0.8" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
+}
+
+func (f healthFlags) config() ops.HealthConfig {
+	return ops.HealthConfig{
+		MaxWait:          map[domain.Lane]time.Duration{domain.High: f.MaxWaitHigh, domain.Normal: f.MaxWaitNormal, domain.Low: f.MaxWaitLow},
+		MaxProjectionLag: f.MaxProjectionLag, MaxErrorRate: f.MaxErrorRate, MaxUtilization: f.MaxUtilization,
+	}
+}
+
+// Help implements kong.HelpProvider.
+func (c *Project) Help() string {
+	return `Folds facts into the tables that analysts read, and answers /v1/health. Examples:
+
+    whisper project --kafka kafka:9092 --postgres postgres://whisper@db/whisper
+    whisper project --rebuild`
+}
+
+func (c *Project) config() projections.Config {
+	return projections.Config{
+		Kafka: c.Role.client("project", nil), PostgresURL: c.Postgres.Postgres,
+		RetentionDays: c.RetentionDays, MaxDropDays: c.MaxDropDays, TransactionTimeout: c.TransactionTimeout, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
+	}
+}
+
+func (c *Project) Check() error {
+	errs := []error{c.Role.Check(), c.Postgres.Check()}
+	cfg, health := c.config(), c.Health.config()
+	if errs[1] != nil {
+		cfg.PostgresURL = "postgres://" // told above, in our words
+	}
+	health.Client = cfg.Kafka
+	errs = append(errs, cfg.Validate(), health.Validate())
+	if c.Health.MaxProjectionLag <= 0 {
+		errs = append(errs, fmt.Errorf("max-projection-lag: %s is not a positive duration", c.Health.MaxProjectionLag))
+	}
+	if !c.Rebuild && (c.AllowTruncated || c.KeepOld || c.DryRun) {
+		errs = append(errs, errors.New("rebuild: allow-truncated, keep-old and dry-run are for a rebuild"))
+	}
+	return distinct(errors.Join(errs...))
+}
+
+func (c *Project) Run(ctx context.Context, p *cli.Process) error {
+	if c.Rebuild {
+		return c.rebuild(ctx, p)
+	}
+	return c.Role.run(ctx, p, "project", func(ctx context.Context, r Base) ([]Component, error) {
+		return BuildProject(ctx, r, c.config(), c.Health.config())
+	})
+}
+
+// BuildProject builds the projector and the health document, which stand on the same tables.
+func BuildProject(ctx context.Context, r Base, cfg projections.Config, health ops.HealthConfig) ([]Component, error) {
+	cfg.Kafka, cfg.Now, cfg.Logger = r.Client, r.Now, r.Log
+	reader, err := projections.OpenReader(ctx, cfg.PostgresURL)
+	if err != nil {
+		return nil, err
+	}
+	health.Client, health.Now, health.Logger = r.Client, r.Now, r.Log
+	health.Attempts = func(ctx context.Context, window time.Duration) (ops.AttemptCounts, error) {
+		h, err := reader.Health(ctx, window)
+		return ops.AttemptCounts{OK: h.OK, Failed: h.Failed, Window: h.Window}, err
+	}
+	health.Projected, health.PushGroup = reader.Checkpoints, push.Group
+	monitor, err := ops.NewHealthMonitor(health)
+	if err != nil {
+		reader.Close()
+		return nil, err
+	}
+	projector, err := projections.New(cfg)
+	if err != nil {
+		reader.Close()
+		return nil, err
+	}
+	r.Server.Handle("GET /v1/health", monitor)
+	r.Server.Partitions("project", projector)
+	watch := func(ctx context.Context) error {
+		defer reader.Close()
+		return monitor.Run(ctx)
+	}
+	return []Component{{"project", projector.Run, projector.Ready}, {"health", watch, monitor.Ready}}, nil
+}
+
+// rebuild waits for Kafka like a role does, since it is a role's work.
+func (c *Project) rebuild(ctx context.Context, p *cli.Process) error {
+	cfg := c.config()
+	cfg.Logger = p.Log
+	cfg.Kafka = c.Role.client("rebuild", p.Log)
+	if err := cfg.Kafka.Await(ctx); err != nil {
+		return err
+	}
+	if c.DryRun {
+		return c.plan(ctx, p, cfg)
+	}
+	line := cli.ProgressLine{What: "rebuild", Of: "offsets", W: cli.Raw(p.Stdout), Live: ops.IsTerminal(cli.Raw(p.Stdout)), Now: p.Now}
+	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.Show})
+	line.End()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(p.Stdout, "the tables are rebuilt and served")
+	return err
+}
+
+func (c *Project) plan(ctx context.Context, p *cli.Process, cfg projections.Config) error {
+	plan, err := projections.PlanRebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld})
+	if err != nil {
+		return err
+	}
+	days := func(days []string) string {
+		if len(days) == 0 {
+			return "none"
+		}
+		return fmt.Sprintf("%d, %s to %s", len(days), days[0], days[len(days)-1])
+	}
+	_, err = fmt.Fprintf(p.Stdout, "offsets to read: %d\noffsets that kafka no longer has: %d (facts, and markers of transactions)\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
+		plan.Offsets, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
+	return err
+}

@@ -1,0 +1,147 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/push"
+	"github.com/klivvr/whisper/consumers/push/apns"
+	"github.com/klivvr/whisper/domain"
+)
+
+// Push is `whisper push`: it hands notifications to APNs.
+type Push struct {
+	Lanes       []string  `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
+	MaxInFlight int       `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane under way at once (default ${default})."`
+	APNs        apnsFlags `embed:"" group:"apns"`
+	Role        roleFlags `embed:""`
+}
+
+type apnsFlags struct {
+	KeyFile        string        `name:"apns-key-file" placeholder:"FILE" help:"Apple's .p8 file."`
+	KeyID          string        `name:"apns-key-id" placeholder:"ID" help:"Ten characters, beside the key in Apple's developer account."`
+	TeamID         string        `name:"apns-team-id" placeholder:"ID" help:"Ten characters, in Apple's developer account under Membership."`
+	Topic          string        `name:"apns-topic" placeholder:"ID" help:"The app's bundle id, where an endpoint names no app."`
+	Environment    string        `name:"apns-environment" default:"production" placeholder:"NAME" help:"production or sandbox (default ${default})."`
+	URL            string        `name:"apns-url" placeholder:"URL" help:"Another server than Apple's: a simulator."`
+	CAFile         string        `name:"apns-ca-file" placeholder:"FILE" help:"Certificates to trust instead of the system's (PEM), for a simulator."`
+	Connections    int           `name:"apns-connections" default:"2" placeholder:"N" help:"Connections of each lane at most (default ${default})."`
+	Streams        int           `name:"apns-streams" default:"500" placeholder:"N" help:"Requests at once on one connection (default ${default})."`
+	RequestTimeout time.Duration `name:"apns-request-timeout" default:"12s" placeholder:"DURATION" help:"Bound of one try (default ${default})."`
+	Sound          string        `name:"apns-sound" default:"default" placeholder:"NAME" help:"What alerts of the lanes high and normal sound like; none for silence (default ${default})."`
+}
+
+func (f apnsFlags) config() apns.Config {
+	return apns.Config{
+		KeyFile: f.KeyFile, KeyID: f.KeyID, TeamID: f.TeamID, Topic: f.Topic, Environment: f.Environment,
+		BaseURL: f.URL, RootCAFile: f.CAFile, Connections: f.Connections, Streams: f.Streams,
+		RequestTimeout: f.RequestTimeout, Sound: f.Sound,
+	}
+}
+
+// Help implements kong.HelpProvider.
+func (c *Push) Help() string {
+	return `Hands attempts to Apple's push service. Example:
+
+    whisper push --apns-key-file key.p8 --apns-key-id ABC123DEFG --apns-team-id DEF123GHIJ --apns-topic com.example.app`
+}
+
+func (c *Push) lanes() ([]domain.Lane, error) {
+	var lanes []domain.Lane
+	var errs []error
+	for _, name := range c.Lanes {
+		lane, err := domain.ParseLane(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("push-lanes: %w", err))
+			continue
+		}
+		lanes = append(lanes, lane)
+	}
+	return lanes, errors.Join(errs...)
+}
+
+func (c *Push) Check() error {
+	_, err := c.lanes()
+	if c.MaxInFlight < 1 {
+		err = errors.Join(err, fmt.Errorf("push-max-in-flight: %d is not a positive number", c.MaxInFlight))
+	}
+	return errors.Join(c.Role.Check(), err, c.APNs.config().Validate())
+}
+
+func (c *Push) Run(ctx context.Context, p *cli.Process) error {
+	return c.Role.run(ctx, p, "push", func(_ context.Context, r Base) ([]Component, error) {
+		lanes, err := c.lanes()
+		if err != nil {
+			return nil, err
+		}
+		return BuildPush(r, c.APNs.config(), push.Config{Lanes: lanes, MaxInFlight: c.MaxInFlight})
+	})
+}
+
+// BuildPush builds the push role of APNs: the provider, the role and the publisher of its facts are one
+// component, since they must stop in this order: the role, what it published, the provider.
+func BuildPush(r Base, provider apns.Config, cfg push.Config) ([]Component, error) {
+	provider.Now, provider.Logger = r.Now, r.Log
+	apple, err := apns.New(provider)
+	if err != nil {
+		return nil, err
+	}
+	publisher, err := consumers.NewPublisher(r.Client, consumers.LingerBulk)
+	if err != nil {
+		apple.Close()
+		return nil, err
+	}
+	urgent, err := consumers.NewPublisher(r.Client.ForLane(domain.High), consumers.LingerBulk)
+	if err != nil {
+		publisher.Close()
+		apple.Close()
+		return nil, err
+	}
+	cfg.Client, cfg.Provider, cfg.Now, cfg.Logger = r.Client, apple, r.Now, r.Log
+	cfg.Facts = consumers.FactsByLane{
+		High: consumers.NewFacts(urgent, r.Topology.Partitions), Others: consumers.NewFacts(publisher, r.Topology.Partitions),
+	}
+	cfg.DeadLetters = consumers.NewDeadLetters(publisher, "push")
+	senders, err := push.New(cfg)
+	if err != nil {
+		urgent.Close()
+		publisher.Close()
+		apple.Close()
+		return nil, err
+	}
+	r.Server.Partitions("push", senders)
+	run := func(ctx context.Context) error {
+		defer apple.Close()
+		return publishing(ctx, publisher, func(ctx context.Context) error { return publishing(ctx, urgent, senders.Run) })
+	}
+	ready := func() error { return errors.Join(senders.Ready(), urgent.Ready(), publisher.Ready()) }
+	return []Component{{"push", run, ready}}, nil
+}
+
+// flushTimeout bounds how long a stop waits for Kafka to take what was published; what it did not take is
+// made again from the source, which is not committed then.
+const flushTimeout = 10 * time.Second
+
+// publishing runs work beside the publisher that it writes through: what no publisher of the process can mend ends
+// the work, and the publisher is flushed and closed when the work is done.
+func publishing(ctx context.Context, publisher *consumers.Publisher, work func(context.Context) error) error {
+	defer publisher.Close()
+	g, working := errgroup.WithContext(ctx)
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g.Go(func() error { return publisher.Run(writing) })
+	g.Go(func() error {
+		defer stop()
+		err := work(working)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+		defer cancel()
+		return errors.Join(err, publisher.Flush(bounded))
+	})
+	return g.Wait()
+}
