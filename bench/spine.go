@@ -74,6 +74,10 @@ type LatencyReport struct {
 	Chain     Quantiles `json:"chain"`
 	RatioP50  float64   `json:"ratio_p50"`
 	RatioP99  float64   `json:"ratio_p99"`
+	// Requests to Kafka a delivery, by role and kind: produce, fetch, commit.
+	Requests map[string]map[string]float64 `json:"kafka_requests_per_delivery"`
+	// CPU a delivery in microseconds, by process.
+	CPU map[string]float64 `json:"cpu_us_per_delivery"`
 }
 
 // HoldReport is one try to hold a rate.
@@ -210,16 +214,26 @@ func (s *spine) close() {
 func (s *spine) latency(ctx context.Context, rate int) (LatencyReport, error) {
 	n := int(float64(rate) * s.cfg.Duration.Seconds())
 	var chains, spines []Quantiles
+	var costs []cost
 	for run := range s.cfg.Runs {
 		s.say("%d/s, run %d of %d", rate, run+1, s.cfg.Runs)
 		c, err := runChain(ctx, s.client, s.cfg.Partitions, n, rate)
 		if err != nil {
 			return LatencyReport{}, fmt.Errorf("chain at %d/s: %w", rate, err)
 		}
+		before, err := s.used(ctx)
+		if err != nil {
+			return LatencyReport{}, err
+		}
 		lat, err := s.measure(ctx, rate, s.cfg.Duration, nil)
 		if err != nil {
 			return LatencyReport{}, fmt.Errorf("spine at %d/s: %w", rate, err)
 		}
+		after, err := s.used(ctx)
+		if err != nil {
+			return LatencyReport{}, err
+		}
+		costs = append(costs, after.since(before).each(lat.total()))
 		q := lat.quantiles(n / 5)
 		s.say("  chain p50 %.1f p99 %.1f p99.9 %.1f ms; spine p50 %.1f p99 %.1f p99.9 %.1f ms", c.P50, c.P99, c.P999, q.P50, q.P99, q.P999)
 		chains, spines = append(chains, c), append(spines, q)
@@ -231,6 +245,7 @@ func (s *spine) latency(ctx context.Context, rate int) (LatencyReport, error) {
 		p99 = append(p99, spines[i].P99/chains[i].P99)
 	}
 	r.RatioP50, r.RatioP99 = median(p50), median(p99)
+	r.CPU, r.Requests = medianCosts(costs)
 	return r, nil
 }
 

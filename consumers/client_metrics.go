@@ -6,6 +6,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // clientMetrics are of all clients of this process together.
@@ -13,6 +14,8 @@ type clientMetrics struct {
 	connections       *metrics.Gauge
 	connected, failed *metrics.Counter
 	requests, errors  *metrics.Counter
+	produce, fetch    *metrics.Counter
+	commit, other     *metrics.Counter
 	seconds           *metrics.PrometheusHistogram
 	written, read     *metrics.Counter
 	throttled         *metrics.FloatCounter
@@ -28,6 +31,10 @@ func newClientMetrics() *clientMetrics {
 		failed:      metrics.GetOrCreateCounter(`whisper_kafka_connects_total{outcome="failed"}`),
 		requests:    metrics.GetOrCreateCounter(`whisper_kafka_requests_total{outcome="answered"}`),
 		errors:      metrics.GetOrCreateCounter(`whisper_kafka_requests_total{outcome="failed"}`),
+		produce:     metrics.GetOrCreateCounter(`whisper_kafka_requests_by_kind_total{kind="produce"}`),
+		fetch:       metrics.GetOrCreateCounter(`whisper_kafka_requests_by_kind_total{kind="fetch"}`),
+		commit:      metrics.GetOrCreateCounter(`whisper_kafka_requests_by_kind_total{kind="commit"}`),
+		other:       metrics.GetOrCreateCounter(`whisper_kafka_requests_by_kind_total{kind="other"}`),
 		seconds:     metrics.GetOrCreatePrometheusHistogramExt(`whisper_kafka_request_seconds`, requestBounds),
 		written:     metrics.GetOrCreateCounter(`whisper_kafka_written_bytes_total`),
 		read:        metrics.GetOrCreateCounter(`whisper_kafka_read_bytes_total`),
@@ -49,9 +56,19 @@ func (m *clientMetrics) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _
 func (m *clientMetrics) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { m.connections.Dec() }
 
 // OnBrokerE2E implements kgo.HookBrokerE2E.
-func (m *clientMetrics) OnBrokerE2E(_ kgo.BrokerMetadata, _ int16, e2e kgo.BrokerE2E) {
+func (m *clientMetrics) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 	m.written.Add(e2e.BytesWritten)
 	m.read.Add(e2e.BytesRead)
+	switch kmsg.Key(key) {
+	case kmsg.Produce:
+		m.produce.Inc()
+	case kmsg.Fetch:
+		m.fetch.Inc()
+	case kmsg.OffsetCommit:
+		m.commit.Inc()
+	default:
+		m.other.Inc()
+	}
 	if e2e.Err() != nil {
 		m.errors.Inc()
 		return

@@ -74,6 +74,7 @@ var helps = map[string]string{
 	"whisper_partitions_owned":                              "Partitions of a group that this process has.",
 	"whisper_kafka_connections":                             "Open connections to brokers, of all clients of the process.",
 	"whisper_kafka_connects_total":                          "Connections to brokers that were tried, by outcome.",
+	"whisper_kafka_requests_by_kind_total":                  "Requests to brokers, answered or not: produce, fetch, commit, other.",
 	"whisper_kafka_requests_total":                          "Requests to brokers, by whether they were answered.",
 	"whisper_kafka_request_seconds":                         "From writing a request until its answer was read; a fetch waits for records.",
 	"whisper_kafka_written_bytes_total":                     "Bytes written to brokers.",

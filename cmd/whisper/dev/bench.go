@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -75,6 +77,13 @@ func printSpine(out io.Writer, r *bench.SpineReport) error {
 	for _, l := range r.Latency {
 		_, _ = fmt.Fprintf(w, "%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%d\t\n", l.PerSecond,
 			l.Spine.P50, l.Spine.P99, l.Spine.P999, l.Chain.P50, l.Chain.P99, l.Chain.P999, l.RatioP50, l.RatioP99, l.Spine.Lost)
+	}
+	_, _ = fmt.Fprintln(w, "\t\nrequests/s\tKafka requests a delivery: role\tproduce\tfetch\tcommit\tother\tµs CPU a delivery\t")
+	for _, l := range r.Latency {
+		for _, role := range slices.Sorted(maps.Keys(l.Requests)) {
+			kinds := l.Requests[role]
+			_, _ = fmt.Fprintf(w, "%d\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n", l.PerSecond, role, kinds["produce"], kinds["fetch"], kinds["commit"], kinds["other"], l.CPU[role])
+		}
 	}
 	_, _ = fmt.Fprintln(w, "\t\nrequests/s\theld\tunder way\tp50\tp99 ms\tintake\tdispatch\tgateway\troles\tbroker\tload µs CPU a delivery\t")
 	for _, h := range r.Held {
