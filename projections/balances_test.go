@@ -159,24 +159,33 @@ func TestARequestAndItsDeliveriesTogetherKeepNothing(t *testing.T) {
 // TestAGapExplainsWhatIsMissing where it may have held it, and nothing else.
 func TestAGapExplainsWhatIsMissing(t *testing.T) {
 	t.Parallel()
+	asked := time.Now().Add(-2 * time.Hour) // it expired an hour ago by the clock of Postgres, which the view looks at
+	const day = 24 * time.Hour
 	for name, tt := range map[string]struct {
-		since, until string
+		gap          bool
+		since, until time.Duration // from the request's time; a zero since is not known
 		explains     bool
 	}{
-		"of that time":                 {"'2026-11-23 11:59Z'", "'2026-11-23 12:10Z'", true},
-		"whose beginning nobody knows": {"NULL", "'2026-11-23 12:10Z'", true},
-		"of before":                    {"'2026-11-20 11:59Z'", "'2026-11-23 11:59Z'", false},
-		"of a week later":              {"'2026-11-30 11:59Z'", "'2026-12-01 11:59Z'", false},
-		"none":                         {"", "", false},
+		"of that time":                 {true, -time.Minute, 10 * time.Minute, true},
+		"whose beginning nobody knows": {true, 0, 10 * time.Minute, true},
+		"of before":                    {true, -3 * day, -time.Minute, false},
+		"of a week later":              {true, 7 * day, 8 * day, false},
+		"none":                         {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFolder(t)
-			s := tell("n", "mona", now, 1)
+			f.clock = asked
+			s := tell("n", "mona", asked, 1)
 			s.recipients = 2
 			f.writeAll(s.accepted())
-			if tt.since != "" {
-				f.exec("INSERT INTO whisper.gaps (topic, partition, from_offset, to_offset, since, until, at) VALUES ('whisper.events', 0, 5, 9, " + tt.since + ", " + tt.until + ", '2026-12-10')")
+			if tt.gap {
+				since := "NULL"
+				if tt.since != 0 {
+					since = "'" + asked.Add(tt.since).Format(time.RFC3339Nano) + "'"
+				}
+				f.exec(fmt.Sprintf("INSERT INTO whisper.gaps (topic, partition, from_offset, to_offset, since, until, at) VALUES ('whisper.events', 0, 5, 9, %s, '%s', '%s')",
+					since, asked.Add(tt.until).Format(time.RFC3339Nano), asked.Add(17*day).Format(time.RFC3339Nano)))
 			}
 			want := []string{fmt.Sprint(tt.explains)}
 			if got := f.texts("SELECT gap::text FROM whisper.conservation"); !slices.Equal(got, want) {

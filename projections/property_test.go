@@ -175,6 +175,8 @@ type folder struct {
 	db  string
 	st  *store
 	src *source
+
+	clock time.Time // facts are judged by it
 }
 
 func newFolder(t *testing.T) *folder {
@@ -187,7 +189,7 @@ func newFolder(t *testing.T) *folder {
 	if err := st.begin(t.Context(), "whisper.events", 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	return &folder{t: t, db: db, st: st, src: &source{topic: "whisper.events"}}
+	return &folder{t: t, db: db, st: st, src: &source{topic: "whisper.events"}, clock: now}
 }
 
 func (f *folder) empty(t *rapid.T) {
@@ -218,7 +220,7 @@ func (f *folder) try(events []*whisperv1.Event) error {
 		rec := record(ev)
 		rec.Offset, rec.Partition = c.next, 0
 		c.next++
-		fa, err := decode(rec, ages{now, now}, 24*time.Hour)
+		fa, err := decode(rec, ages{f.clock, f.clock}, 24*time.Hour)
 		if err != nil {
 			return err
 		}
