@@ -5,13 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -86,7 +83,7 @@ func (m *HealthMonitor) connections(doc *Health, now time.Time) {
 		}
 	}
 	doc.Utilization = ratio(doc.ActiveConnections, limit)
-	if m.nodes.ready() == nil && m.nodes.any() && !slices.ContainsFunc(doc.Nodes, func(n NodeHealth) bool { return n.State == NodeLive }) {
+	if m.nodes.ready() == nil && m.nodes.table.Any() && !slices.ContainsFunc(doc.Nodes, func(n NodeHealth) bool { return n.State == NodeLive }) {
 		doc.Reasons = append(doc.Reasons, "no gateway is live, though there were some: nobody can connect")
 	}
 }
@@ -98,15 +95,12 @@ func ratio(n, of int64) float64 {
 	return float64(n) / float64(of)
 }
 
-// nodeWatch folds whisper.nodes: the newest heartbeat of each node.
+// nodeWatch follows whisper.nodes into a NodeTable.
 type nodeWatch struct {
 	reader *consumers.Reader
+	table  NodeTable
 
 	read chan struct{} // closed when everything that was there has been read
-
-	mu    sync.Mutex
-	nodes map[string]*whisperv1.Node
-	seen  bool // a record of any node, also of one that took its leave
 }
 
 func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
@@ -114,7 +108,7 @@ func newNodeWatch(c consumers.ClientConfig) (*nodeWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nodeWatch{reader: reader, nodes: map[string]*whisperv1.Node{}, read: make(chan struct{})}, nil
+	return &nodeWatch{reader: reader, read: make(chan struct{})}, nil
 }
 
 func (w *nodeWatch) run(ctx context.Context) error {
@@ -145,48 +139,23 @@ func (w *nodeWatch) ready() error {
 	}
 }
 
-// any says whether whisper.nodes knows of a gateway. That it took its leave is known for a day at least: what a
-// compacted topic deletes it keeps for so long (delete.retention.ms).
-func (w *nodeWatch) any() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.seen
-}
-
-// fold keeps the newest start of a node: a late heartbeat of an earlier one is history.
+// fold passes over what is no heartbeat: the gateway and dispatch complain of it.
 func (w *nodeWatch) fold(records []*kgo.Record) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, rec := range records {
-		w.seen = true
-		name := string(rec.Key)
-		if rec.Value == nil {
-			delete(w.nodes, name)
-			continue
-		}
-		node := &whisperv1.Node{}
-		if err := proto.Unmarshal(rec.Value, node); err != nil {
-			continue // the gateway's and dispatch's to complain about; this is only a view
-		}
-		if old := w.nodes[name]; old.GetIncarnation() <= node.GetIncarnation() {
-			w.nodes[name] = node
-		}
+		_ = w.table.Fold(rec)
 	}
 }
 
 // list is sorted by name; nodes that are gone are left out.
 func (w *nodeWatch) list(now time.Time) []NodeHealth {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	nodes := []NodeHealth{}
-	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
-		n := w.nodes[name]
+	for _, n := range w.table.Nodes() {
 		state := StateOfNode(n, now)
 		if state == NodeGone {
 			continue
 		}
 		nodes = append(nodes, NodeHealth{
-			Node: name, Incarnation: n.GetIncarnation(), State: state,
+			Node: n.GetNode(), Incarnation: n.GetIncarnation(), State: state,
 			Connections: n.GetConnections(), Limit: n.GetLimit(), Utilization: ratio(n.GetConnections(), n.GetLimit()),
 			HeartbeatAt: time.UnixMicro(n.GetAtUs()).UTC(),
 		})

@@ -7,18 +7,13 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain/whisperv1"
 	"github.com/klivvr/whisper/ops"
 )
 
@@ -69,25 +64,25 @@ func (c *Nodes) Run(ctx context.Context, p *cli.Process) error {
 	if err != nil {
 		return err
 	}
-	var nodes nodeTable
+	var nodes ops.NodeTable
 	s := cli.Scan{Client: client, Topics: []string{consumers.TopicNodes}, Follow: c.Watch}
 	if !c.Watch {
-		if err := s.Run(ctx, nodes.fold); err != nil {
+		if err := s.Run(ctx, nodes.Fold); err != nil {
 			return err
 		}
-		return c.print(p.Stdout, nodes.list(p.Now()))
+		return c.print(p.Stdout, nodeLines(&nodes, p.Now()))
 	}
 	// Following begins at the end, unless it is told since when: a heartbeat is never older than Kafka.
 	s.Since = time.Unix(1, 0)
 	caughtUp := make(chan struct{})
 	s.CaughtUp = func() error { close(caughtUp); return nil }
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.Run(ctx, nodes.fold) })
+	group.Go(func() error { return s.Run(ctx, nodes.Fold) })
 	group.Go(func() error { return c.watch(ctx, p, &nodes, caughtUp) })
 	return group.Wait()
 }
 
-func (c *Nodes) watch(ctx context.Context, p *cli.Process, nodes *nodeTable, caughtUp <-chan struct{}) error {
+func (c *Nodes) watch(ctx context.Context, p *cli.Process, nodes *ops.NodeTable, caughtUp <-chan struct{}) error {
 	tick := time.NewTicker(nodesEvery)
 	defer tick.Stop()
 	select {
@@ -96,7 +91,7 @@ func (c *Nodes) watch(ctx context.Context, p *cli.Process, nodes *nodeTable, cau
 	case <-caughtUp:
 	}
 	for {
-		if err := c.print(p.Stdout, nodes.list(p.Now())); err != nil {
+		if err := c.print(p.Stdout, nodeLines(nodes, p.Now())); err != nil {
 			return err
 		}
 		select {
@@ -110,43 +105,13 @@ func (c *Nodes) watch(ctx context.Context, p *cli.Process, nodes *nodeTable, cau
 	}
 }
 
-// nodeTable is the latest word of each node.
-type nodeTable struct {
-	mu    sync.Mutex
-	nodes map[string]*whisperv1.Node
-}
-
-// fold takes a record of whisper.nodes; a late heartbeat of an earlier start is history.
-func (t *nodeTable) fold(rec *kgo.Record) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	name := string(rec.Key)
-	if len(rec.Value) == 0 {
-		delete(t.nodes, name)
-		return nil
-	}
-	node := &whisperv1.Node{}
-	if err := proto.Unmarshal(rec.Value, node); err != nil {
-		return fmt.Errorf("%s/%d, offset %d: not a heartbeat: %w", rec.Topic, rec.Partition, rec.Offset, err)
-	}
-	if t.nodes == nil {
-		t.nodes = map[string]*whisperv1.Node{}
-	}
-	if old := t.nodes[name]; old.GetIncarnation() <= node.GetIncarnation() {
-		t.nodes[name] = node
-	}
-	return nil
-}
-
-// list is sorted: who is there first, then by name.
-func (t *nodeTable) list(now time.Time) []nodeLine {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// nodeLines are the nodes as they are printed: who is there first, then by name.
+func nodeLines(t *ops.NodeTable, now time.Time) []nodeLine {
 	lines := []nodeLine{}
-	for name, n := range t.nodes {
+	for _, n := range t.Nodes() {
 		at := time.UnixMicro(n.GetAtUs()).UTC()
 		l := nodeLine{
-			Node: name, Connections: n.GetConnections(), Limit: n.GetLimit(), Incarnation: n.GetIncarnation(),
+			Node: n.GetNode(), Connections: n.GetConnections(), Limit: n.GetLimit(), Incarnation: n.GetIncarnation(),
 			StartedAt: time.UnixMilli(int64(n.GetIncarnation())).UTC(), HeartbeatAt: at, HeartbeatAge: max(0, now.Sub(at).Seconds()), OpsAddr: n.GetOpsAddr(),
 		}
 		if l.Limit > 0 {
@@ -158,9 +123,7 @@ func (t *nodeTable) list(now time.Time) []nodeLine {
 		}
 		lines = append(lines, l)
 	}
-	slices.SortFunc(lines, func(a, b nodeLine) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.Node, b.Node))
-	})
+	slices.SortStableFunc(lines, func(a, b nodeLine) int { return cmp.Compare(rank(a), rank(b)) })
 	return lines
 }
 

@@ -130,12 +130,12 @@ func (c *Sessions) doors(ctx context.Context, p *cli.Process) ([]opsDoor, error)
 	if err != nil {
 		return nil, err
 	}
-	var nodes nodeTable
-	if err := (cli.Scan{Client: client, Topics: []string{consumers.TopicNodes}}).Run(ctx, nodes.fold); err != nil {
+	var nodes ops.NodeTable
+	if err := (cli.Scan{Client: client, Topics: []string{consumers.TopicNodes}}).Run(ctx, nodes.Fold); err != nil {
 		return nil, err
 	}
 	known := map[string]bool{}
-	for _, l := range nodes.list(p.Now()) {
+	for _, l := range nodeLines(&nodes, p.Now()) {
 		known[l.Node] = true
 		if l.State == ops.NodeGone && !slices.Contains(c.Node, l.Node) || len(c.Node) > 0 && !slices.Contains(c.Node, l.Node) {
 			continue
