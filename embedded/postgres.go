@@ -30,6 +30,8 @@ type PostgresConfig struct {
 	NoSync bool
 	// User, Password and Database are created with the data; "whisper" when empty.
 	User, Password, Database string
+	// Settings of the server, such as max_connections (200). They stand over the package's own.
+	Settings map[string]string
 	// Env is added to the environment of the server.
 	Env []string
 	// Logger takes what Postgres and its host say; slog.Default() when nil.
@@ -61,6 +63,7 @@ type hostConfig struct {
 	StateDir, CacheDir       string
 	Ephemeral, NoSync        bool
 	User, Password, Database string
+	Settings                 map[string]string
 	UID, GID                 int // to become; -1 to stay
 }
 

@@ -15,7 +15,7 @@ import (
 func (cfg *PostgresConfig) prepare() (hostConfig, error) {
 	hc := hostConfig{
 		Port: cfg.Port, User: cfg.User, Password: cfg.Password, Database: cfg.Database,
-		UID: -1, GID: -1,
+		Settings: cfg.Settings, UID: -1, GID: -1,
 	}
 	if os.Geteuid() == 0 {
 		hc.UID, hc.GID = postgresUser(cfg.DataDir)

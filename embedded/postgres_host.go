@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -207,6 +208,7 @@ func (h *host) start() error {
 		// Not synchronous_commit: without it Postgres alone can crash and lose what it had confirmed.
 		parameters["fsync"], parameters["full_page_writes"] = "off", "off"
 	}
+	maps.Copy(parameters, h.Settings)
 	h.pg = embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(h.bin.version).
 		Port(uint32(h.Port)).

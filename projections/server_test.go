@@ -21,9 +21,9 @@ import (
 )
 
 // ownServer is a Postgres of the test's own, which it may hurt.
-func ownServer(t *testing.T) *embedded.Postgres {
+func ownServer(t *testing.T, cfg embedded.PostgresConfig) *embedded.Postgres {
 	t.Helper()
-	own, err := embedded.StartPostgres(t.Context(), embedded.PostgresConfig{})
+	own, err := embedded.StartPostgres(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func backends(t *testing.T, own *embedded.Postgres) []int {
 // TestAPostgresThatWasStoppedCountsAsAway: its connections are open, and nothing ever comes back on them.
 func TestAPostgresThatWasStoppedCountsAsAway(t *testing.T) {
 	t.Parallel()
-	own, l := ownServer(t), startLog(t)
+	own, l := ownServer(t, embedded.PostgresConfig{}), startLog(t)
 	r := start(t, config(l, own.URL()))
 	l.put(record(tell("n", "mona", now, 1).accepted()))
 	caughtUp(t, l, own.URL())
@@ -159,7 +159,7 @@ func TestNothingCommittedThoughRecordsWaitIsNotReady(t *testing.T) {
 // TestADemotedPostgresIsLeft: sessions that were open stay read-only, new ones take writes.
 func TestADemotedPostgresIsLeft(t *testing.T) {
 	t.Parallel()
-	own, l := ownServer(t), startLog(t)
+	own, l := ownServer(t, embedded.PostgresConfig{}), startLog(t)
 	start(t, config(l, own.URL()))
 	l.put(record(tell("n", "mona", now, 1).accepted()))
 	caughtUp(t, l, own.URL())

@@ -1,0 +1,66 @@
+package projections
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/klivvr/whisper/embedded"
+	"github.com/klivvr/whisper/migrations"
+)
+
+const (
+	// manyDays is more days than Postgres has locks for in one transaction. Each has six tables, with their indexes and TOAST tables.
+	manyDays = 240
+	// rebuiltDays of them have facts; the others are taken away by a rebuild.
+	rebuiltDays = 40
+)
+
+// TestARebuildOfManyDaysNeedsFewLocks: neither the swap nor the last drop takes the locks of all days in one transaction. The server
+// has some 3,500 locks for all sessions together; 240 days have 1,440 tables with some 7,000 indexes.
+func TestARebuildOfManyDaysNeedsFewLocks(t *testing.T) {
+	t.Parallel()
+	own := ownServer(t, embedded.PostgresConfig{Settings: map[string]string{"max_connections": "30", "max_locks_per_transaction": "64"}})
+	db, l := own.URL(), startLog(t)
+	st, err := openStore(db, migrations.Schema, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.close)
+	today := dayOfUS(now.UnixMicro())
+	for i := range manyDays {
+		if err := st.ensureDays(t.Context(), []int32{today - int32(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := config(l, db)
+	cfg.RetentionDays = manyDays + 1
+	var records []*kgo.Record
+	for i := range rebuiltDays {
+		s := tell(fmt.Sprintf("n-%d", i), "mona", now.AddDate(0, 0, -i*manyDays/rebuiltDays), int64(i))
+		records = append(records, record(s.accepted()), record(s.sent(time.Second, 1, "apns")))
+	}
+	l.put(records...)
+	r := start(t, cfg)
+	caughtUp(t, l, db)
+	r.stop()
+	rows := func() (all []string) { // table by table: one query over all days of all tables takes too many locks
+		for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "delivery_stat_shards"} {
+			all = append(all, dump(t, db, migrations.Schema, table)...)
+		}
+		return all
+	}
+	before := rows()
+	if err := Rebuild(t.Context(), RebuildConfig{Config: cfg}); err != nil {
+		t.Fatal(err)
+	}
+	if after := rows(); len(after) < 4*rebuiltDays || !slices.Equal(before, after) {
+		t.Fatalf("a rebuild changes rows, of which there were %d:%s", len(before), differences(after, before))
+	}
+	if got := queryTexts(t, db, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'whisper%'"); len(got) != 1 {
+		t.Errorf("schemas %v, want only whisper", got)
+	}
+}
