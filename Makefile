@@ -37,7 +37,7 @@ test: ## Every test; integration on the most real cluster this machine can run, 
 	@$(SDK)/scripts/check.sh
 
 .PHONY: bench-questions
-bench-questions: ## Each question of docs/contract.md on 5 million deliveries, with its time; WHISPER_QUESTION_ROWS for fewer
+bench-questions: ## Each question of docs/contract.md on 5 million deliveries, with its time; WHISPER_QUESTION_ROWS and WHISPER_QUESTION_DAYS for others
 	$(GO) test ./projections -run '^$$' -bench Questions -benchtime 1x -timeout 60m
 
 .PHONY: chaos

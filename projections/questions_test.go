@@ -18,12 +18,12 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// fillDays are the days that fill spreads its rows over, up to today.
+// fillDays are the days of most tests, up to today.
 const fillDays = 10
 
-// fill makes rows as ten days of deliveries leave them: one recipient a notification, three of a hundred failed, some
+// fill makes rows as so many days of deliveries leave them: one recipient a notification, three of a hundred failed, some
 // pending, and a broadcast. Postgres makes them itself, from numbers.
-func fill(t testing.TB, db string, deliveries int) {
+func fill(t testing.TB, db string, deliveries, days int) {
 	t.Helper()
 	st, err := openStore(db, "whisper", 2)
 	if err != nil {
@@ -31,7 +31,7 @@ func fill(t testing.TB, db string, deliveries int) {
 	}
 	defer st.close()
 	today := int32(time.Now().Unix() / 86_400)
-	for day := today - fillDays; day <= today; day++ {
+	for day := today - int32(days); day <= today; day++ {
 		if err := st.ensureDays(t.Context(), []int32{day}); err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func fill(t testing.TB, db string, deliveries int) {
 		SELECT i, 'n-' || i AS n, 'user-' || (i::bigint * 7919 %% (%[1]d / 10 + 10)) AS u, at, (at AT TIME ZONE 'UTC')::date AS day,
 			(substr(whisper.first_delivery_id(at)::text, 1, 14) || substr(md5(i::text)::uuid::text, 15))::uuid AS id,
 			(CASE WHEN i %% 100 < 3 THEN 'failed' WHEN i %% 1000 = 5 AND i > 0.9 * %[1]d OR i %% 100000 = 5 THEN 'deferred' WHEN i %% 2 = 0 THEN 'sent' ELSE 'delivered' END)::whisper.delivery_status AS status
-		FROM (SELECT i, date_trunc('milliseconds', now() - (%[1]d - i) * (interval '%[2]d days' / %[1]d)) AS at FROM generate_series(1, %[1]d) AS i) AS g`, deliveries, fillDays)
+		FROM (SELECT i, date_trunc('milliseconds', now() - (%[1]d - i) * (interval '%[2]d days' / %[1]d)) AS at FROM generate_series(1, %[1]d) AS i) AS g`, deliveries, days)
 	for _, sql := range []string{
 		rows,
 		`INSERT INTO whisper.deliveries (delivery_id, day, notification_id, user_id, lane, category, status, channel, attempts, accepted_at, sent_at, settled_at, ended_at, noted_status, noted_at, template, expires_at, broadcast)
@@ -168,7 +168,7 @@ var dayOfTable = regexp.MustCompile(`^(deliveries|attempts|timeline|notification
 func TestQuestionsHaveIndexesAndPruneDays(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	fill(t, db, 2000)
+	fill(t, db, 2000, fillDays)
 	conn, err := pgx.Connect(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +185,9 @@ func TestQuestionsHaveIndexesAndPruneDays(t *testing.T) {
 		planned := q.plan(t, conn)
 		days := map[string]bool{}
 		planned.walk(func(p plan) {
+			if index := p.definition(t, conn); index != "" && !q.leads(index) {
+				t.Errorf("%s\nlooks in %s", q.sql, index)
+			}
 			part := dayOfTable.FindStringSubmatch(p.Relation)
 			if part == nil {
 				return
@@ -200,12 +203,40 @@ func TestQuestionsHaveIndexesAndPruneDays(t *testing.T) {
 	}
 }
 
+// definition is that of the daily table's index that a node of the plan reads; empty where it reads none.
+func (p plan) definition(t testing.TB, conn *pgx.Conn) (def string) {
+	t.Helper()
+	if p.Index == "" {
+		return ""
+	}
+	const sql = "SELECT CASE WHEN indrelid::regclass::text ~ '_[0-9]{8}$' THEN pg_get_indexdef(indexrelid) ELSE '' END FROM pg_index WHERE indexrelid = to_regclass('whisper.' || quote_ident($1))"
+	if err := conn.QueryRow(t.Context(), sql, p.Index).Scan(&def); err != nil {
+		t.Fatalf("the index %q: %v", p.Index, err)
+	}
+	return def
+}
+
+// leads says whether an index begins with a column of which the question gives the value. Of questions that give none, any index will do.
+func (q question) leads(index string) bool {
+	gives := false
+	for _, column := range []string{"delivery_id", "notification_id", "user_id", "noted_status"} {
+		if !strings.Contains(q.sql, column+" = ") {
+			continue
+		}
+		gives = true
+		if strings.Contains(index, "("+column+",") || strings.Contains(index, "("+column+")") {
+			return true
+		}
+	}
+	return !gives
+}
+
 // TestOverdueReadsOnlyWhatIsPending: one scan of a small index a day. The planner chooses it by its
 // statistics alone: no setting of the test favours it.
 func TestOverdueReadsOnlyWhatIsPending(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	fill(t, db, 20_000)
+	fill(t, db, 20_000, fillDays)
 	conn, err := pgx.Connect(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
@@ -217,12 +248,7 @@ func TestOverdueReadsOnlyWhatIsPending(t *testing.T) {
 			return
 		}
 		scans++
-		var key string
-		const keySQL = "SELECT pg_get_indexdef(to_regclass('whisper.' || quote_ident($1)))"
-		if err := conn.QueryRow(t.Context(), keySQL, p.Index).Scan(&key); err != nil {
-			t.Fatalf("%s of %s by the index %q: %v", p.Type, p.Relation, p.Index, err)
-		}
-		if !strings.Contains(key, "(expires_at) WHERE ((sent_at IS NULL) AND (ended_at IS NULL))") {
+		if key := p.definition(t, conn); !strings.Contains(key, "(expires_at) WHERE ((sent_at IS NULL) AND (ended_at IS NULL))") {
 			t.Errorf("%s of %s by %s", p.Type, p.Relation, key)
 		}
 	})
@@ -270,7 +296,7 @@ func (p plan) String() string {
 func TestDeliveriesAreListed(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	fill(t, db, 2000)
+	fill(t, db, 2000, fillDays)
 	r := openReader(t, db)
 	for _, tt := range []struct {
 		filter Filter
@@ -383,21 +409,27 @@ func TestADeliveryTellsSinceWhenItWasDue(t *testing.T) {
 	says("socket", "read again", "00:01:00 00:00:01")
 }
 
-// BenchmarkQuestions asks each question on so many rows, five million unless WHISPER_QUESTION_ROWS says otherwise, and
-// fails where in its best run of three a listing, or one notification, takes more than 50 ms or a sum of a week more than a second. It
+// BenchmarkQuestions asks each question on so many rows of so many days, five million of ten days unless WHISPER_QUESTION_ROWS
+// and WHISPER_QUESTION_DAYS say otherwise. It fails where the best of three runs takes too long: more than 50 ms for a listing or one
+// notification, more than a second for a sum of a week. It
 // prints a table: question, time, plan.
 //
 //	make bench-questions
 func BenchmarkQuestions(b *testing.B) {
-	rows := 5_000_000
-	if text := os.Getenv("WHISPER_QUESTION_ROWS"); text != "" {
-		var err error
-		if rows, err = strconv.Atoi(text); err != nil {
+	number := func(name string, otherwise int) int {
+		text := os.Getenv(name)
+		if text == "" {
+			return otherwise
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
 			b.Fatal(err)
 		}
+		return n
 	}
+	rows, days := number("WHISPER_QUESTION_ROWS", 5_000_000), number("WHISPER_QUESTION_DAYS", fillDays)
 	db := database(b)
-	fill(b, db, rows)
+	fill(b, db, rows, days)
 	conn, err := pgx.Connect(b.Context(), db)
 	if err != nil {
 		b.Fatal(err)
@@ -408,7 +440,7 @@ func BenchmarkQuestions(b *testing.B) {
 	}
 	// Not by b.Log, which cuts after ten lines.
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) }
-	say("%d deliveries in %d days, %s; best of three\n\n| question | time | plan |\n|---|---|---|", rows, fillDays, queryTexts(b, db, "SELECT version()")[0])
+	say("%d deliveries in %d days, %s; best of three\n\n| question | time | plan |\n|---|---|---|", rows, days, queryTexts(b, db, "SELECT version()")[0])
 	for _, q := range append(questions(b), question{sql: "SELECT * FROM whisper.conservation_full"}) {
 		best := time.Duration(0)
 		for range 3 {
