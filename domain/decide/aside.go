@@ -87,7 +87,7 @@ type asideParked struct {
 
 func (s *State) restoreAside(d *delivery) {
 	d.parked = true
-	s.seen.add(s.remembered(d))
+	s.dedupe.add(s.remembered(d))
 	s.endAside = append(s.endAside, asideParked{delivery: d})
 }
 
@@ -96,7 +96,7 @@ func (s *State) endsAside() {
 	for _, a := range s.endAside {
 		if d := a.delivery; d != nil {
 			s.emit(d, internalFailure())
-			seen, _ := s.seen.end(s.remembered(d), s.now)
+			seen, _ := s.dedupe.end(s.remembered(d), s.now)
 			s.put(Remember{Seen: seen})
 			s.put(Unpark{ID: d.id})
 			continue

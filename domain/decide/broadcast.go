@@ -1,8 +1,6 @@
 package decide
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -64,7 +62,7 @@ type walk struct {
 	away   map[users.IDRef]struct{}
 	later  map[users.IDRef]int64 // waits for its local time: Unix milliseconds
 	times  map[int64][]users.IDRef
-	replay map[domain.DeliveryHash]replayed
+	replay replay
 	told   string // the last user, in the walk's order, of whom replay tells
 
 	texts   map[string]*sharedText
@@ -145,8 +143,8 @@ const (
 // broadcast takes the partition's share of a broadcast. It is parked at once, so that its offset is let go.
 func (s *State) broadcast(in BroadcastArrived) {
 	w := newWalk(s.users, in.Event, in.Trace, in.Source)
-	first, ours := s.seen.lookup(w.id.Hash(), w.request, w.id.Time())
-	if held := s.walks[w.note()]; held != nil { // also for longer than the window
+	first, ours := s.dedupe.lookup(w.id.Hash(), w.request, w.id.Time())
+	if held := s.broadcasts.get(w.note()); held != nil { // also for longer than the window
 		first, ours = s.rememberedWalk(held), true
 	}
 	if ours {
@@ -161,26 +159,18 @@ func (s *State) broadcast(in BroadcastArrived) {
 		return
 	}
 	seen := s.rememberedWalk(w)
-	s.seen.add(seen)
+	s.dedupe.add(seen)
 	w.paused = s.aside.has(w.id, w.note())
 	if r, told := s.replay[w.id.Hash()]; told {
 		w.again = r.at.Equal(w.id.Time())
 	}
-	s.addWalk(w)
+	s.broadcasts.add(w)
 	s.parkWalk(w)
 	s.announce(w)
 	if s.wasCancelled(w.note(), w.id.Time()) {
 		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)
 	}
 	s.put(Settle{Source: in.Source, Seen: &seen})
-}
-
-func (s *State) addWalk(w *walk) {
-	s.walks[w.note()] = w
-	s.order = append(s.order, w)
-	slices.SortFunc(s.order, func(a, b *walk) int {
-		return cmp.Or(cmp.Compare(a.source.Lane, b.source.Lane), cmp.Compare(a.source.Offset, b.source.Offset), a.id.Compare(b.id))
-	})
 }
 
 // parkWalk writes the walk as it was asked for and steered; how far it is has a record of its own.
@@ -252,13 +242,12 @@ func (s *State) announce(w *walk) {
 
 // Progress is how far a broadcast is now, for people: nil where it came to its end, of which a fact tells.
 func (s *State) Progress(broadcast domain.DeliveryID) *whisperv1.Event {
-	for _, w := range s.order {
-		if w.id == broadcast {
-			s.cause = w.acc.GetRequest()
-			return s.progressed(w, false)
-		}
+	w := s.broadcasts.byID(broadcast)
+	if w == nil {
+		return nil
 	}
-	return nil
+	s.cause = w.acc.GetRequest()
+	return s.progressed(w, false)
 }
 
 func (s *State) progress(w *walk) { s.put(Emit{Event: s.progressed(w, false), Trace: w.trace}) }
@@ -275,8 +264,8 @@ func (s *State) emitWalk(w *walk, ev *whisperv1.Event) {
 
 // tidyWalks lets go of slices that nothing depends on any more, and of walks. It ends every decision.
 func (s *State) tidyWalks() {
-	for i := 0; i < len(s.order); i++ {
-		w := s.order[i]
+	for i := 0; i < len(s.broadcasts.order); i++ {
+		w := s.broadcasts.order[i]
 		for len(w.slices) > 0 && w.slices[0].open == 0 {
 			w.cursor, w.advance = *w.slices[0], true
 			w.slices = w.slices[1:]
@@ -293,11 +282,10 @@ func (s *State) tidyWalks() {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
 			s.keepMeant(w)
 			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
-			if seen, late := s.seen.end(s.rememberedWalk(w), s.now); late {
+			if seen, late := s.dedupe.end(s.rememberedWalk(w), s.now); late {
 				s.put(Remember{Seen: seen})
 			}
-			delete(s.walks, w.note())
-			s.order = slices.Delete(s.order, i, i+1)
+			s.broadcasts.remove(w)
 			i--
 		}
 	}

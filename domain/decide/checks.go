@@ -163,13 +163,13 @@ func (s *State) askCaps(q *asked, v *verdict) {
 	if len(q.category.Caps) == 0 || q.counted || q.gathers() {
 		return
 	}
-	sent := s.tally.of(q.user)
+	sent := s.counts.of(q.user)
 	if sent == "" {
 		return
 	}
 	zone := s.zone(q.profile)
 	for _, limit := range q.category.Caps {
-		counted, until, over := s.tally.over(sent, limit, q.category.Name, q.own, q.now, zone)
+		counted, until, over := s.counts.over(sent, limit, q.category.Name, q.own, q.now, zone)
 		if !over || v.action != send && !until.After(v.until) {
 			continue
 		}

@@ -29,10 +29,10 @@ func (s stamps) len() int { return len(s) / 8 }
 
 func (s stamps) at(i int) stamp { return stamp(binary.LittleEndian.Uint64([]byte(s[8*i : 8*i+8]))) }
 
-// tally is what each user was sent in categories that have caps. It costs a user 8 bytes a delivery that
+// counts are what each user was sent in categories that have caps. It costs a user 8 bytes a delivery that
 // was counted in the last week or so, never more deliveries than the caps allow, and 5 more; users to whom nothing of the
 // kind was sent cost nothing.
-type tally struct {
+type counts struct {
 	names   []string
 	numbers map[string]uint16
 	users   *users.Table
@@ -51,15 +51,15 @@ type countedBefore struct {
 	erased uint32
 }
 
-func newTally(table *users.Table) tally {
-	return tally{
+func newCounts(table *users.Table) counts {
+	return counts{
 		numbers: map[string]uint16{}, users: table,
 		restoring: true, counted: map[domain.DeliveryHash]countedBefore{}, erased: map[users.IDRef]uint32{},
 	}
 }
 
 // replayed keeps of the log what was counted from a time on; of what is counted from now on, nothing.
-func (t *tally) replayed(from time.Time) {
+func (t *counts) replayed(from time.Time) {
 	kept, oldest := map[domain.DeliveryHash]countedBefore{}, newStamp(from, 0)
 	for hash, b := range t.counted {
 		if b.stamp >= oldest {
@@ -70,10 +70,10 @@ func (t *tally) replayed(from time.Time) {
 }
 
 // forgetCounted ends that.
-func (t *tally) forgetCounted() { t.restoring, t.counted, t.erased = false, nil, nil }
+func (t *counts) forgetCounted() { t.restoring, t.counted, t.erased = false, nil, nil }
 
 // before is how a user's delivery was counted before a restart; 0: it was not, or the user was forgotten since.
-func (t *tally) before(user string, hash domain.DeliveryHash) stamp {
+func (t *counts) before(user string, hash domain.DeliveryHash) stamp {
 	if len(t.counted) == 0 {
 		return 0
 	}
@@ -84,7 +84,7 @@ func (t *tally) before(user string, hash domain.DeliveryHash) stamp {
 	return b.stamp
 }
 
-func (t *tally) erasedTimes(user string) uint32 {
+func (t *counts) erasedTimes(user string) uint32 {
 	if len(t.erased) == 0 {
 		return 0
 	}
@@ -93,7 +93,7 @@ func (t *tally) erasedTimes(user string) uint32 {
 }
 
 // of are a user's.
-func (t *tally) of(user string) stamps {
+func (t *counts) of(user string) stamps {
 	if len(t.names) == 0 {
 		return "" // nothing has caps
 	}
@@ -102,7 +102,7 @@ func (t *tally) of(user string) stamps {
 }
 
 // forget drops a user's, and says whether there were any.
-func (t *tally) forget(user string) bool {
+func (t *counts) forget(user string) bool {
 	if t.counted != nil {
 		t.erased[t.users.Intern(user)]++
 	}
@@ -111,7 +111,7 @@ func (t *tally) forget(user string) bool {
 
 // number is a category's. There are as many as were declared with caps since the start; past 65,535 they
 // share one, which counts too many rather than too few.
-func (t *tally) number(category string) uint16 {
+func (t *counts) number(category string) uint16 {
 	if n, ok := t.numbers[category]; ok {
 		return n
 	}
@@ -126,7 +126,7 @@ func (t *tally) number(category string) uint16 {
 
 // add counts one delivery. Where it was counted before (a restart came between the count and what it
 // counted), it counts from now on instead, but never from earlier than before. It returns from when it counts.
-func (t *tally) add(user, name string, hash domain.DeliveryHash, at time.Time, before stamp) time.Time {
+func (t *counts) add(user, name string, hash domain.DeliveryHash, at time.Time, before stamp) time.Time {
 	if before == 0 {
 		before = t.before(user, hash)
 	}
@@ -158,7 +158,7 @@ func (t *tally) add(user, name string, hash domain.DeliveryHash, at time.Time, b
 
 // over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own
 // count from before a restart; 0: none), and until when.
-func (t *tally) over(sent stamps, limit category.Cap, name string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+func (t *counts) over(sent stamps, limit category.Cap, name string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
 	if sent.len() < limit.N {
 		return 0, time.Time{}, false
 	}

@@ -69,7 +69,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 // begin begins a decision, or what a restore does at a time.
 func (s *State) begin(now time.Time, cause *whisperv1.Position) {
 	s.decision.begin(now, cause)
-	if s.restoring != nil {
+	if s.broadcasts.restoring != nil {
 		s.users.Sort()
 		s.restoreWalks()
 		s.busy = busy{}
@@ -84,7 +84,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.endDigested(in.Event) // also of a digest that comes twice
 
 	// 1. Is it ours already? Redelivered by Kafka or by intake: nothing. Asked for again: say so.
-	first, ours := s.seen.lookup(id.Hash(), request, id.Time())
+	first, ours := s.dedupe.lookup(id.Hash(), request, id.Time())
 	if held := s.deliveries.get(id.Hash()); held != nil { // also for longer than the window
 		first, ours = s.remembered(held), true
 	}
@@ -99,15 +99,15 @@ func (s *State) arrive(in DeliveryArrived) {
 	}
 	// Is the id a broadcast's? One that was asked for later can only be known here already because we are being
 	// restored, and then this delivery was in flight.
-	if all, taken := s.seen.lookup(domain.HashDelivery(ev.GetNotificationId(), ""), request, id.Time()); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
+	if all, taken := s.dedupe.lookup(domain.HashDelivery(ev.GetNotificationId(), ""), request, id.Time()); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
 		s.duplicate(in, domain.NewDeliveryID(time.UnixMilli(all.AcceptedMs), id.Hash()))
 		s.put(Settle{Source: in.Source})
 		return
 	}
 	d := &delivery{id: id, request: request, ev: ev, acc: acc, trace: in.Trace, source: in.Source}
 	s.busy = busy{delivery: d}
-	d.recount = s.tally.before(d.user(), id.Hash())
-	s.seen.add(s.remembered(d))
+	d.recount = s.counts.before(d.user(), id.Hash())
+	s.dedupe.add(s.remembered(d))
 	s.deliveries.add(d)
 
 	if s.aside.has(id, ev.GetNotificationId()) {
@@ -218,9 +218,9 @@ func (s *State) timePassed() {
 	s.forgetRetractions()
 	s.forgetCounts()
 	s.forgetReleases()
-	s.seen.forget(s.now)
+	s.dedupe.forget(s.now)
 	s.forgetMeant()
-	for _, seen := range s.seen.rewrite(s.now) {
+	for _, seen := range s.dedupe.rewrite(s.now) {
 		if !s.heldHash(seen.Hash) { // what is held is known by its own record, and written again at its end
 			s.put(Remember{Seen: seen})
 		}
@@ -365,7 +365,7 @@ func (s *State) forget(d *delivery) {
 	if d.walk != nil { // the window knows its broadcast
 		return
 	}
-	seen, late := s.seen.end(s.remembered(d), s.now)
+	seen, late := s.dedupe.end(s.remembered(d), s.now)
 	switch {
 	case !d.parked:
 		s.put(Settle{Source: d.source, Seen: &seen})

@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/domain"
-	"github.com/klivvr/whisper/domain/profile"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -38,7 +37,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 	}
 	if d == nil {
 		if !s.walkFact(id, ev) {
-			s.remember(id.Hash(), ev)
+			s.replay.keep(id.Hash(), ev)
 		}
 		return
 	}
@@ -68,57 +67,6 @@ func (s *State) fact(ev *whisperv1.Event) {
 		*whisperv1.Event_UserErased:
 	default: // a later version's
 	}
-}
-
-// remember keeps, during a restore, what events tell of a delivery that will be handed out again.
-func (s *State) remember(hash domain.DeliveryHash, ev *whisperv1.Event) {
-	if s.replay != nil {
-		keepReplayed(s.replay, hash, ev)
-	}
-}
-
-func keepReplayed(in map[domain.DeliveryHash]replayed, hash domain.DeliveryHash, ev *whisperv1.Event) {
-	id := domain.DeliveryID(ev.GetDeliveryId())
-	r, known := in[hash]
-	if ev.GetDeliveryRead() != nil && !domain.ProvenRead(ev) {
-		if known && (r.socketSent || r.pushed != 0) && (id.Timeless() || r.at.Equal(id.Time())) {
-			r.settled, r.ended = true, true
-			in[hash] = r
-		}
-		return
-	}
-	if known && !r.at.Equal(id.Time()) {
-		if id.Time().Before(r.at) {
-			return
-		}
-		r = replayed{} // the id was used again; what is in flight is the later one
-	}
-	r.note, r.user, r.at = ev.GetNotificationId(), ev.GetUserId(), id.Time()
-	switch k := ev.GetKind().(type) {
-	case *whisperv1.Event_DeliverySent:
-		r.attempt = max(r.attempt, k.DeliverySent.GetAttempt())
-		if k.DeliverySent.GetChannel() == domain.ChannelSocket {
-			r.socketSent, r.sentUS = true, max(r.sentUS, ev.GetAtUs())
-		} else {
-			r.settled = true
-			r.pushed |= profile.ChannelBit(k.DeliverySent.GetChannel())
-		}
-	case *whisperv1.Event_AttemptFailed:
-		r.attempt = max(r.attempt, k.AttemptFailed.GetAttempt())
-	case *whisperv1.Event_DeliveryDelivered:
-		r.settled, r.acked = true, true
-	case *whisperv1.Event_DeliveryRead, *whisperv1.Event_DeliveryFailed,
-		*whisperv1.Event_DeliverySuppressed, *whisperv1.Event_DeliveryExpired, *whisperv1.Event_DeliveryCancelled:
-		r.settled, r.ended = true, true
-	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred: // it was begun with
-	case *whisperv1.Event_BroadcastProgressed:
-		if k.BroadcastProgressed.GetStartedMs() == 0 {
-			return
-		}
-	default: // duplicates change nothing
-		return
-	}
-	in[hash] = r
 }
 
 // prune removes a dead endpoint, unless it was registered again since.
@@ -209,7 +157,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 		return
 	}
 	// Presence may have been read before the heartbeat that makes it count.
-	for _, w := range s.order {
+	for _, w := range s.broadcasts.order {
 		if !w.paused && !w.ending {
 			w.addToWake(s.findAwake(w))
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/profile"
 	"github.com/klivvr/whisper/domain/segment"
+	"github.com/klivvr/whisper/domain/users"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -27,6 +28,28 @@ type meant struct {
 	compiled bool
 }
 
+// audiences are whom broadcasts were for that have ended, for as long as those may be retracted. Each is there once, in the order
+// of the ends: what ends once more after a restart takes its own place.
+type audiences struct{ ended []*meant }
+
+func (a *audiences) add(m *meant) {
+	a.ended = slices.DeleteFunc(a.ended, func(known *meant) bool { return known.id == m.id })
+	a.ended = append(a.ended, m)
+	slices.SortFunc(a.ended, func(a, b *meant) int {
+		return cmp.Or(cmp.Compare(a.endedMs, b.endedMs), a.id.Compare(b.id))
+	})
+}
+
+// of are those of a notification; several broadcasts may have had one id.
+func (a *audiences) of(note string) (of []*meant) {
+	for _, m := range a.ended {
+		if m.note == note {
+			of = append(of, m)
+		}
+	}
+	return of
+}
+
 const meantMark = "\x01meant"
 
 func newMeant(note, source string, changes int64, asked time.Time, endedMs int64) *meant {
@@ -38,8 +61,8 @@ func newMeant(note, source string, changes int64, asked time.Time, endedMs int64
 
 // has says whether the user may have been meant. Who was made after the walk began was not; nor is who has no profile: a
 // user who is erased is left alone.
-func (m *meant) has(s *State, user string) bool {
-	view, known := s.users.Profile(user)
+func (m *meant) has(users *users.Table, user string) bool {
+	view, known := users.Profile(user)
 	if !known {
 		return false
 	}
@@ -77,7 +100,7 @@ func (s *State) keepMeant(w *walk) {
 	if m == nil || s.othersUse(w) {
 		return
 	}
-	s.addMeant(m)
+	s.audiences.add(m)
 	s.put(Park{ID: m.id, Parked: &whisperv1.Parked{Meant: &whisperv1.Meant{
 		NotificationId: m.note, Segment: m.source, ChangesOffset: m.changes, AskedMs: m.asked.UnixMilli(), EndedMs: m.endedMs,
 	}}})
@@ -85,36 +108,25 @@ func (s *State) keepMeant(w *walk) {
 
 // othersUse: an earlier broadcast had the id, was for everyone, and may still be taken back with this one.
 func (s *State) othersUse(w *walk) bool {
-	e, ended := s.seen.ended[w.id.Hash()]
-	return ended && e.acceptedMs != w.id.Time().UnixMilli() && !slices.ContainsFunc(s.meant, func(m *meant) bool {
-		return m.note == w.note()
-	})
-}
-
-// addMeant keeps them in the order of their ends. What ends once more after a restart takes its own place.
-func (s *State) addMeant(m *meant) {
-	s.meant = slices.DeleteFunc(s.meant, func(known *meant) bool { return known.id == m.id })
-	s.meant = append(s.meant, m)
-	slices.SortFunc(s.meant, func(a, b *meant) int {
-		return cmp.Or(cmp.Compare(a.endedMs, b.endedMs), a.id.Compare(b.id))
-	})
+	e, ended := s.dedupe.ended[w.id.Hash()]
+	return ended && e.acceptedMs != w.id.Time().UnixMilli() && len(s.audiences.of(w.note())) == 0
 }
 
 // forgetMeant drops what the window has forgotten.
 func (s *State) forgetMeant() {
-	for len(s.meant) > 0 {
-		m := s.meant[0]
-		if _, known := s.seen.since(m.hash); known || s.walks[m.note] != nil {
+	for len(s.audiences.ended) > 0 {
+		m := s.audiences.ended[0]
+		if _, known := s.dedupe.since(m.hash); known || s.broadcasts.get(m.note) != nil {
 			return
 		}
-		s.meant = s.meant[1:]
+		s.audiences.ended = s.audiences.ended[1:]
 		s.put(Unpark{ID: m.id})
 	}
 }
 
 func (s *State) restoreMeant(p *whisperv1.Parked) {
 	k := p.GetMeant()
-	s.addMeant(newMeant(k.GetNotificationId(), k.GetSegment(), k.GetChangesOffset(), time.UnixMilli(k.GetAskedMs()), k.GetEndedMs()))
+	s.audiences.add(newMeant(k.GetNotificationId(), k.GetSegment(), k.GetChangesOffset(), time.UnixMilli(k.GetAskedMs()), k.GetEndedMs()))
 }
 
 // audience is whom the broadcasts of a notification were for.
@@ -125,15 +137,11 @@ type audience struct {
 
 // audienceOf is asked once for all the users of whom somebody wants to know.
 func (s *State) audienceOf(note string) (a audience) {
-	w := s.walks[note] // also for longer than the window
-	if _, known := s.seen.since(domain.HashDelivery(note, "")); !known && w == nil {
+	w := s.broadcasts.get(note) // also for longer than the window
+	if _, known := s.dedupe.since(domain.HashDelivery(note, "")); !known && w == nil {
 		return audience{}
 	}
-	for _, m := range s.meant {
-		if m.note == note {
-			a.of = append(a.of, m)
-		}
-	}
+	a.of = s.audiences.of(note)
 	if w != nil {
 		m := w.meantBy(0)
 		if m == nil || s.othersUse(w) {
@@ -145,6 +153,6 @@ func (s *State) audienceOf(note string) (a audience) {
 	return a
 }
 
-func (a audience) has(s *State, user string) bool {
-	return a.everyone || slices.ContainsFunc(a.of, func(m *meant) bool { return m.has(s, user) })
+func (a audience) has(users *users.Table, user string) bool {
+	return a.everyone || slices.ContainsFunc(a.of, func(m *meant) bool { return m.has(users, user) })
 }

@@ -256,28 +256,28 @@ func (s *State) countSent(c *category.Category, user string, hash domain.Deliver
 	if len(c.Caps) == 0 {
 		return
 	}
-	at := s.tally.add(user, c.Name, hash, s.now, before)
+	at := s.counts.add(user, c.Name, hash, s.now, before)
 	s.put(Count{User: user, Category: c.Name, Hash: hash, At: at})
 }
 
 // RestoreCounted puts back what was counted, in the order of the log.
 func (s *State) RestoreCounted(counts ...Count) {
 	for _, c := range counts {
-		s.tally.add(c.User, c.Category, c.Hash, c.At, 0)
+		s.counts.add(c.User, c.Category, c.Hash, c.At, 0)
 	}
 }
 
 // RestoreUncounted forgets what the log told of a user so far.
-func (s *State) RestoreUncounted(user string) { s.tally.forget(user) }
+func (s *State) RestoreUncounted(user string) { s.counts.forget(user) }
 
 // keepCounts lets go of what was counted before the restart, but for what broadcasts may come to again: they are
 // walked on only after the replay. A minute, since the broadcast's time is of another clock.
 func (s *State) keepCounts() {
-	if !s.tally.restoring {
+	if !s.counts.restoring {
 		return
 	}
 	from := time.Time{}
-	for _, w := range s.order {
+	for _, w := range s.broadcasts.order {
 		if w.done || len(s.category(w.acc.GetCategory()).Caps) == 0 {
 			continue
 		}
@@ -287,16 +287,16 @@ func (s *State) keepCounts() {
 		}
 	}
 	if from.IsZero() {
-		s.tally.forgetCounted()
+		s.counts.forgetCounted()
 		return
 	}
-	s.tally.replayed(from)
+	s.counts.replayed(from)
 }
 
 // forgetCounts lets go of the rest when those broadcasts are walked.
 func (s *State) forgetCounts() {
-	if !s.tally.restoring && s.tally.counted != nil && !slices.ContainsFunc(s.order, func(w *walk) bool { return w.recounts && !w.done }) {
-		s.tally.forgetCounted()
+	if !s.counts.restoring && s.counts.counted != nil && !slices.ContainsFunc(s.broadcasts.order, func(w *walk) bool { return w.recounts && !w.done }) {
+		s.counts.forgetCounted()
 	}
 }
 
@@ -349,7 +349,7 @@ func (s *State) erase(user string, changesOffset int64) {
 			s.putReleasing(user, nil, released)
 		}
 	}
-	if s.tally.forget(user) {
+	if s.counts.forget(user) {
 		s.put(Uncount{User: user})
 	}
 	s.put(Emit{Event: &whisperv1.Event{
@@ -363,7 +363,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 		d.own = d.acc.GetChannels()
 	}
 	if d.counted = p.GetCounted(); !d.counted && d.attempt == 0 {
-		d.recount = s.tally.before(d.user(), d.id.Hash())
+		d.recount = s.counts.before(d.user(), d.id.Hash())
 	}
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())

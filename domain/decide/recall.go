@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -53,16 +52,16 @@ const LookSlice = 1024
 // look asks the window about the next users: a direct notification's deliveries are known by their users only, and only
 // who has a profile can have been pushed to. Requests may share an id, so all are looked at.
 func (s *State) look() {
-	r := s.looks[0]
-	if s.retractions[r.note] != r {
-		s.looks = s.looks[1:]
+	r := s.retractions.scans[0]
+	if s.retractions.get(r.note) != r {
+		s.retractions.scans = s.retractions.scans[1:]
 		return
 	}
 	i := s.users.After(r.lookedAt)
 	end := min(i+LookSlice, s.users.Len())
 	for ; i < end; i++ {
 		user := s.users.At(i)
-		if at, ok := s.seen.since(domain.HashDelivery(r.note, user)); ok {
+		if at, ok := s.dedupe.since(domain.HashDelivery(r.note, user)); ok {
 			r.since(at)
 		}
 		r.lookedAt = user
@@ -70,7 +69,7 @@ func (s *State) look() {
 	if end < s.users.Len() {
 		return
 	}
-	s.looks = s.looks[1:]
+	s.retractions.scans = s.retractions.scans[1:]
 	r.recalled = r.from.IsZero() // nobody here was sent it
 	s.put(Park{ID: r.id, Parked: r.parked()})
 	if !r.recalled {
@@ -87,7 +86,7 @@ func (r *retraction) since(at time.Time) {
 
 // resumeRecalls goes on where a restart came between a retraction and the end of what it caused.
 func (s *State) resumeRecalls() {
-	for _, r := range s.sortedRetractions() {
+	for _, r := range s.retractions.sorted() {
 		if !r.recalled && s.now.Before(r.until) {
 			s.knownSince(r)
 			s.lookFor(r)
@@ -97,22 +96,13 @@ func (s *State) resumeRecalls() {
 
 func (s *State) lookFor(r *retraction) {
 	s.users.Sort()
-	s.looks = append(s.looks, r)
-}
-
-func (s *State) sortedRetractions() []*retraction {
-	all := make([]*retraction, 0, len(s.retractions))
-	for _, r := range s.retractions {
-		all = append(all, r)
-	}
-	slices.SortFunc(all, func(a, b *retraction) int { return cmp.Compare(a.note, b.note) })
-	return all
+	s.retractions.scans = append(s.retractions.scans, r)
 }
 
 // recalled: the log was read back up to where feedback began to come by itself. The mark is written when
 // Kafka has all that came of it; until then a restart reads again, which sends again under the same provider ids.
 func (s *State) recalled(note string) {
-	if r := s.retractions[note]; r != nil && !r.recalled {
+	if r := s.retractions.get(note); r != nil && !r.recalled {
 		r.recalled = true
 		s.put(ParkAfter{ID: r.id, Parked: r.parked()})
 	}
@@ -121,12 +111,12 @@ func (s *State) recalled(note string) {
 // takeBack asks the endpoint of a push that was taken to take it back, if its notification was retracted: also of one
 // whose answer never came, since it may have been shown.
 func (s *State) takeBack(ev *whisperv1.Event) {
-	if len(s.retractions) == 0 {
+	r := s.retractions.valid(ev.GetNotificationId(), s.now)
+	if r == nil {
 		return
 	}
-	r := s.retractions[ev.GetNotificationId()]
 	channel, endpoint, attempt := shownBy(ev)
-	if r == nil || endpoint == "" || !s.now.Before(r.until) {
+	if endpoint == "" {
 		return
 	}
 	id := domain.DeliveryID(ev.GetDeliveryId())
@@ -134,7 +124,7 @@ func (s *State) takeBack(ev *whisperv1.Event) {
 	if r.asked[key].shown >= attempt {
 		return
 	}
-	c := s.recalls[key]
+	c := s.retractions.push(key)
 	switch {
 	case c == nil:
 		c = &recall{
@@ -210,19 +200,18 @@ func (s *State) tookBack(ev *whisperv1.Event, k *whisperv1.DeliveryRetracted) {
 
 // settleBack: nothing more is to be done about a silent push.
 func (s *State) settleBack(note string, key domain.DeliveryHash) {
-	if r := s.retractions[note]; r != nil {
+	if r := s.retractions.get(note); r != nil {
 		if a, asked := r.asked[key]; asked {
 			r.asked[key] = askedBack{attempt: settledBack, shown: a.shown}
 		}
 	}
-	if c := s.recalls[key]; c != nil {
+	if c := s.retractions.push(key); c != nil {
 		s.dropRecall(c)
 	}
 }
 
 func (s *State) dropRecall(c *recall) {
-	delete(s.recalls, c.id.Hash())
-	s.recallsDue.remove(c)
+	s.retractions.drop(c)
 	s.put(Unpark{ID: c.id})
 }
 
@@ -233,7 +222,7 @@ func (s *State) retractFailed(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	}
 	id := domain.DeliveryID(ev.GetDeliveryId())
 	key := recallHash(id.Hash(), k.GetChannel(), k.GetEndpoint())
-	r, c := s.retractions[ev.GetNotificationId()], s.recalls[key]
+	r, c := s.retractions.get(ev.GetNotificationId()), s.retractions.push(key)
 	if r == nil || r.asked[key].attempt > k.GetAttempt() || c != nil && (c.attempt > k.GetAttempt() || !c.open) {
 		return // of an earlier attempt, or told again
 	}
@@ -247,10 +236,9 @@ func (s *State) retractFailed(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: k.GetChannel(), endpoint: k.GetEndpoint(),
 			lane: ev.GetLane(), shown: r.asked[key].shown,
 		}
-		s.recalls[key] = c
 	}
 	c.attempt, c.open = k.GetAttempt(), false
-	s.recallsDue.set(c, due)
+	s.retractions.hold(c, due)
 	s.put(Park{ID: c.id, Parked: &whisperv1.Parked{DueMs: due.UnixMilli(), Recall: &whisperv1.Recall{
 		NotificationId: c.note, DeliveryId: c.delivery[:], UserId: c.user, Channel: c.channel, Endpoint: c.endpoint,
 		Lane: c.lane, Attempt: c.attempt, Shown: c.shown,
@@ -265,18 +253,18 @@ func (c *recall) scheduleSlot() *slot   { return &c.slot }
 // recallsPassed tries again what is due. Its record stays until the answer: a restart before that tries again.
 func (s *State) recallsPassed() {
 	for range DueSlice {
-		c, passed := s.recallsDue.passed(s.now)
+		c, passed := s.retractions.due.passed(s.now)
 		if !passed {
 			break
 		}
-		r := s.retractions[c.note]
-		if r == nil || !s.now.Before(r.until) || !s.pushBack(r, c) {
+		r := s.retractions.valid(c.note, s.now)
+		if r == nil || !s.pushBack(r, c) {
 			s.dropRecall(c)
 			continue
 		}
-		s.recallsDue.set(c, r.until)
+		s.retractions.hold(c, r.until)
 	}
-	if len(s.looks) > 0 {
+	if len(s.retractions.scans) > 0 {
 		s.look()
 	}
 }
@@ -292,20 +280,12 @@ func (s *State) restoreRecall(p *whisperv1.Parked) {
 		id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: m.GetNotificationId(), user: m.GetUserId(), channel: m.GetChannel(), endpoint: m.GetEndpoint(),
 		lane: m.GetLane(), attempt: m.GetAttempt(), shown: m.GetShown(),
 	}
-	s.recalls[key] = c
-	s.recallsDue.set(c, time.UnixMilli(p.GetDueMs()))
+	s.retractions.hold(c, time.UnixMilli(p.GetDueMs()))
 }
 
 // eraseRecalls: the user's endpoints are gone.
 func (s *State) eraseRecalls(user string) {
-	var gone []*recall
-	for _, c := range s.recalls {
-		if c.user == user {
-			gone = append(gone, c)
-		}
-	}
-	slices.SortFunc(gone, func(a, b *recall) int { return a.id.Compare(b.id) })
-	for _, c := range gone {
+	for _, c := range s.retractions.to(user) {
 		s.dropRecall(c)
 	}
 }

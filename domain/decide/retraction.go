@@ -44,19 +44,19 @@ func (s *State) retract(in SteeringArrived) {
 	r := newRetraction(note, lane, time.UnixMicro(in.Event.GetAtUs()), s.now.Add(s.policy.Window))
 	s.knownSince(r)
 	s.put(Steered{Command: "retract", Notification: note, Known: s.cancelHeld(note, in.Event.GetRetractRequested().GetRequest(), in.Event.GetAtUs(), in.Source)})
-	if known := s.retractions[note]; known != nil {
+	if known := s.retractions.get(note); known != nil {
 		if known.restored && s.now.Before(known.until) { // the crash may have come before they were told
 			known.restored = false
 			s.tellConnected(known)
 		}
 		return
 	}
-	s.retractions[note] = r
+	s.retractions.byNotification[note] = r
 	s.lookFor(r)
-	if len(s.looks) == 1 {
+	if len(s.retractions.scans) == 1 {
 		s.look() // most partitions are done with it
 	}
-	if slices.Contains(s.looks, r) {
+	if slices.Contains(s.retractions.scans, r) {
 		s.put(Park{ID: r.id, Parked: r.parked()})
 	}
 	s.tellConnected(r)
@@ -64,10 +64,10 @@ func (s *State) retract(in SteeringArrived) {
 
 // knownSince looks at what is known without a user. It comes before what is held is cancelled.
 func (s *State) knownSince(r *retraction) {
-	if at, ok := s.seen.since(domain.HashDelivery(r.note, "")); ok {
+	if at, ok := s.dedupe.since(domain.HashDelivery(r.note, "")); ok {
 		r.since(at)
 	}
-	if w := s.walks[r.note]; w != nil { // also for longer than the window
+	if w := s.broadcasts.get(r.note); w != nil { // also for longer than the window
 		r.since(w.id.Time())
 	}
 	for _, d := range s.deliveries.byHash {
@@ -135,31 +135,31 @@ func (s *State) retractRoute(r *retraction, at place, session string, users []st
 
 // tellOpened tells a new session of what was taken back.
 func (s *State) tellOpened(user string, opened place) {
-	notes := make([]string, 0, len(s.retractions))
-	for note, r := range s.retractions {
+	notes := make([]string, 0, len(s.retractions.byNotification))
+	for note, r := range s.retractions.byNotification {
 		if s.now.Before(r.until) && s.wasFor(note, user, s.audienceOf(note)) {
 			notes = append(notes, note)
 		}
 	}
 	slices.Sort(notes)
 	for _, note := range notes {
-		s.put(RouteTo{Node: opened.node, User: user, Route: s.retractRoute(s.retractions[note], opened, opened.latest, []string{user})})
+		s.put(RouteTo{Node: opened.node, User: user, Route: s.retractRoute(s.retractions.get(note), opened, opened.latest, []string{user})})
 	}
 }
 
 // wasFor: the user was a recipient, or may have been one of a broadcast.
 func (s *State) wasFor(note, user string, to audience) bool {
-	if _, ok := s.seen.since(domain.HashDelivery(note, user)); ok {
+	if _, ok := s.dedupe.since(domain.HashDelivery(note, user)); ok {
 		return true
 	}
-	return to.has(s, user)
+	return to.has(s.users, user)
 }
 
 // forgetRetractions drops those whose notification nobody remembers.
 func (s *State) forgetRetractions() {
-	for note, r := range s.retractions {
+	for note, r := range s.retractions.byNotification {
 		if !s.now.Before(r.until) {
-			delete(s.retractions, note)
+			delete(s.retractions.byNotification, note)
 			s.put(Unpark{ID: r.id})
 		}
 	}
@@ -172,5 +172,5 @@ func (s *State) restoreRetraction(p *whisperv1.Parked) {
 	if ms := m.GetFromMs(); ms > 0 {
 		r.from = time.UnixMilli(ms)
 	}
-	s.retractions[r.note] = r
+	s.retractions.byNotification[r.note] = r
 }

@@ -14,7 +14,7 @@ func cancelHash(notification string) domain.DeliveryHash {
 
 // wasCancelled: a cancel came before what it is about, or on another lane, within the window.
 func (s *State) wasCancelled(notification string, asked time.Time) bool {
-	_, ok := s.seen.lookup(cancelHash(notification), 0, asked)
+	_, ok := s.dedupe.lookup(cancelHash(notification), 0, asked)
 	return ok
 }
 
@@ -28,7 +28,7 @@ func (s *State) cancel(in CancelArrived) {
 
 // cancelHeld cancels what is held of a notification, and says whether anything was.
 func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64, source LaneOffset) (known bool) {
-	w := s.walks[note]
+	w := s.broadcasts.get(note)
 	if w != nil { // first, since it counts what is held
 		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)
 		s.progress(w)
@@ -40,7 +40,7 @@ func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64,
 		}
 	}
 	seen := SeenDelivery{Hash: cancelHash(note), Request: FingerprintRequest(request), AcceptedMs: atUS / 1000, TakenMs: s.now.UnixMilli()}
-	s.seen.add(seen)
+	s.dedupe.add(seen)
 	s.put(Settle{Source: source, Seen: &seen})
 	return len(held) > 0 || w != nil
 }
@@ -48,7 +48,7 @@ func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64,
 // steer pauses, resumes or retracts.
 func (s *State) steer(in SteeringArrived) {
 	note := in.Event.GetNotificationId()
-	w := s.walks[note]
+	w := s.broadcasts.get(note)
 	switch in.Event.GetKind().(type) {
 	case *whisperv1.Event_RetractRequested:
 		s.retract(in)

@@ -112,31 +112,14 @@ func (s *State) WalkDue(lane domain.Lane) (at time.Time, ok bool) {
 	if s.replay != nil {
 		return time.Time{}, false
 	}
-	for _, w := range s.order {
-		if w.lane() != lane {
-			continue
-		}
-		if due, has := w.dueAt(); has && (!ok || due.Before(at)) {
-			at, ok = due, true
-		}
-	}
-	return at, ok
+	return s.broadcasts.due(lane)
 }
 
 // walkOn does one slice of the lane's broadcast whose turn it is.
 func (s *State) walkOn(lane domain.Lane) {
-	n := len(s.order)
-	for i := range n {
-		w := s.order[(s.turn+i)%n]
-		if w.lane() != lane {
-			continue
-		}
-		if due, has := w.dueAt(); has && !due.After(s.now) {
-			s.turn = (s.turn + i + 1) % n
-			s.cause, s.busy = w.acc.GetRequest(), busy{walk: w}
-			s.step(w)
-			return
-		}
+	if w := s.broadcasts.next(lane, s.now); w != nil {
+		s.cause, s.busy = w.acc.GetRequest(), busy{walk: w}
+		s.step(w)
 	}
 }
 

@@ -15,16 +15,16 @@ func (s *State) restoreWalks() {
 	cursors := map[domain.DeliveryID]*whisperv1.Cursor{}
 	first := map[domain.DeliveryID][]*whisperv1.WalkFirst{}
 	walks := map[domain.DeliveryID]*walk{}
-	for _, p := range s.restoring {
+	for _, p := range s.broadcasts.restoring {
 		switch {
 		case p.GetWalk() != nil:
 			w := s.restoreWalk(p)
 			if w == nil {
 				continue
 			}
-			s.seen.add(s.rememberedWalk(w))
+			s.dedupe.add(s.rememberedWalk(w))
 			walks[w.id] = w
-			s.addWalk(w)
+			s.broadcasts.add(w)
 		case p.GetCursor() != nil:
 			if id, err := domain.DeliveryIDFromBytes(p.GetCursor().GetBroadcast()); err == nil {
 				cursors[id] = p.GetCursor()
@@ -50,18 +50,18 @@ func (s *State) restoreWalks() {
 			s.dropFirst(id, first[id])
 		}
 	}
-	for _, p := range s.restoring {
+	for _, p := range s.broadcasts.restoring {
 		id, err := domain.DeliveryIDFromBytes(p.GetBroadcast())
 		if w := walks[id]; err == nil && w != nil {
 			s.restoreWaiting(w, p)
 		}
 	}
-	for _, w := range s.order {
+	for _, w := range s.broadcasts.order {
 		if w.ended != whisperv1.BroadcastState_BROADCAST_STATE_UNSPECIFIED {
 			w.ending, w.toEnd = true, w.waiters()
 		}
 	}
-	s.restoring = nil
+	s.broadcasts.restoring = nil
 }
 
 func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
@@ -121,12 +121,12 @@ func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 // keepForWalks hands what facts told during the replay to the walks that will come to it.
 func (s *State) keepForWalks() {
 	for hash, r := range s.replay {
-		w := s.walks[r.note]
+		w := s.broadcasts.get(r.note)
 		if w == nil || r.user == "" || !r.at.Equal(w.id.Time()) || w.passed(r.user) {
 			continue
 		}
 		if w.replay == nil {
-			w.replay = map[domain.DeliveryHash]replayed{}
+			w.replay = replay{}
 		}
 		w.replay[hash] = r
 		w.tell(r.user)

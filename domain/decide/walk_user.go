@@ -63,7 +63,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	id := domain.NewDeliveryID(w.id.Time(), hash)
-	if first, dup := s.seen.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
+	if first, dup := s.dedupe.lookup(hash, w.request, w.id.Time()); dup { // a request for single users had the same id
 		s.emitFor(w, user, first.ID(), &whisperv1.Event{Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
 			Request: w.acc.GetRequest(), Recipients: 1, RequestedAtMs: w.id.Time().UnixMilli(),
 		}}})
@@ -117,7 +117,7 @@ func (s *State) askFor(w *walk, user string, id domain.DeliveryID, profile profi
 	q := &s.question
 	*q = asked{
 		category: s.category(named), named: named, user: user, profile: profile, channels: w.acc.GetChannels(),
-		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.tally.before(user, id.Hash()),
+		hash: id.Hash(), expires: w.acc.GetExpiresAtMs(), now: s.now, own: s.counts.before(user, id.Hash()),
 	}
 	if w.acc.GetChannelsDefault() && len(q.category.EffectiveChannels()) > 0 {
 		q.channels = q.category.EffectiveChannels()
@@ -185,7 +185,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.DeliveryID) *delivery {
 	o := &openRecords{delivery: delivery{
-		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.tally.before(user, id.Hash()), walk: w, slice: sl,
+		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.counts.before(user, id.Hash()), walk: w, slice: sl,
 	}}
 	d := &o.delivery
 	o.kind.DeliveryAccepted, o.ev.Kind = w.acc, &o.kind

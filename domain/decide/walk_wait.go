@@ -63,7 +63,7 @@ func (w *walk) waiters() []string {
 
 // wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
 func (s *State) wakeWalks(user string) {
-	for _, w := range s.order {
+	for _, w := range s.broadcasts.order {
 		if w.isAway(user) && !w.paused && !w.ending && !w.over(s.now) {
 			s.materialize(w, user)
 		}
@@ -196,7 +196,7 @@ func (s *State) letGo(w *walk) {
 // walkFact takes a fact about a delivery of a broadcast that is not held; false: it is not one. What waits
 // compactly may have been dealt with before a restart.
 func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
-	w := s.walks[ev.GetNotificationId()]
+	w := s.broadcasts.get(ev.GetNotificationId())
 	if w == nil || ev.GetUserId() == "" || !id.Time().Equal(w.id.Time()) {
 		return false
 	}
@@ -218,9 +218,9 @@ func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
 	}
 	if !w.passed(ev.GetUserId()) {
 		if w.replay == nil {
-			w.replay = map[domain.DeliveryHash]replayed{}
+			w.replay = replay{}
 		}
-		keepReplayed(w.replay, id.Hash(), ev)
+		w.replay.keep(id.Hash(), ev)
 		if _, kept := w.replay[id.Hash()]; kept {
 			w.tell(ev.GetUserId())
 		}
@@ -235,7 +235,7 @@ func (w *walk) dealtWith(user string, hash domain.DeliveryHash) {
 		return
 	}
 	if w.replay == nil {
-		w.replay = map[domain.DeliveryHash]replayed{}
+		w.replay = replay{}
 	}
 	w.replay[hash] = replayed{settled: true, ended: true, note: w.note(), user: user, at: w.id.Time()}
 	w.tell(user)
@@ -281,7 +281,7 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.Delive
 
 // eraseWaiting ends what a user who is forgotten waits for in broadcasts.
 func (s *State) eraseWaiting(user string) {
-	for _, w := range s.order {
+	for _, w := range s.broadcasts.order {
 		if !w.waitsFor(user) {
 			continue
 		}

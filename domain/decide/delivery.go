@@ -1,0 +1,109 @@
+package decide
+
+import (
+	"slices"
+	"time"
+
+	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/whisperv1"
+)
+
+// delivery is one in flight or parked.
+type delivery struct {
+	id      domain.DeliveryID
+	request uint64 // fingerprint of the request's position
+	ev      *whisperv1.Event
+	acc     *whisperv1.DeliveryAccepted
+	trace   Trace
+	source  LaneOffset
+	walk    *walk  // of a broadcast
+	legs    *legs  // of one that goes out over several channels at once: they share it
+	slice   *slice // holds the walk's cursor back; nil once parked
+	parked  bool   // it is in whisper.timers, its offset is let go
+
+	phase   whisperv1.Phase
+	attempt int32
+	step    int32
+	tries   int32
+	waiting []waiting
+	// A socket took an attempt, which nobody acknowledged: that never ends it. A provider took a push.
+	socketTook, pushTook bool
+	doubtful             bool // an attempt's outcome is unknown; lost at a restart, after which a read may not end the retries
+	// Of the pushes of this step: is one worth another try, and what did the last failure say.
+	retry      bool
+	lastReason string
+	pushFailed bool      // no endpoint will take it
+	lacking    bool      // it waits, or has waited, for an endpoint
+	remake     bool      // restored with pushes that may never have been made: its next try makes them again
+	pushAgain  bool      // an endpoint was registered after those that are open
+	pushAfter  time.Time // a provider wants no further attempt before
+	// When the attempts over the socket began that follow one another since.
+	sending time.Time
+	bounces int
+
+	// What the policy said; see [asked].
+	own      []string // the channels to try; nil until they are settled
+	all      bool     // all of them, each by itself
+	denied   profile.ChannelMask
+	counted  bool
+	recount  stamp // counted before a restart, and not known to be sent
+	gathered bool
+	timed    bool
+	digest   string    // the notification that it is gathered for
+	until    time.Time // held by the policy; of a digest, its window's end
+	// It is due before its time, since its category has other rules.
+	rulesChanged bool
+	closing      bool // the digest is written, and ends this one when it comes
+	// Of a broadcast: it would have begun, but for a pause; and its place in the rate, in Unix milliseconds.
+	stopped bool
+	place   int64
+	// See due.go; Unix milliseconds, 0: nothing held it but its send_at.
+	readyMs int64
+
+	content *whisperv1.Content // rendered once for the channels that share it
+	variant string             // the last channel that it serves
+	due     time.Time          // what it waits for comes to an end: State.due
+	slot    slot
+}
+
+type waiting struct {
+	attempt     int32
+	node        string
+	incarnation uint64
+	endpoint    string
+}
+
+func (d *delivery) dueAt() time.Time        { return d.due }
+func (d *delivery) setDue(at time.Time)     { d.due = at }
+func (d *delivery) compare(o *delivery) int { return compareArrival(d, o) }
+func (d *delivery) scheduleSlot() *slot     { return &d.slot }
+
+func (d *delivery) user() string               { return d.ev.GetUserId() }
+func (d *delivery) lane() domain.Lane          { return domain.LaneOf(d.ev.GetLane()) }
+func (d *delivery) expires() time.Time         { return time.UnixMilli(d.acc.GetExpiresAtMs()) }
+func (d *delivery) expired(now time.Time) bool { return !now.Before(d.expires()) }
+
+// usesSocket says whether the request allows a socket at all.
+func (d *delivery) usesSocket() bool {
+	return !d.denied.Has(domain.ChannelSocket) && slices.Contains(d.channels(), domain.ChannelSocket)
+}
+
+// channels are those to try, in order.
+func (d *delivery) channels() []string {
+	if d.own != nil {
+		return d.own
+	}
+	return d.acc.GetChannels()
+}
+
+// remembered is what the window knows of d, which is taken up now.
+func (s *State) remembered(d *delivery) SeenDelivery {
+	return SeenDelivery{
+		Hash:       d.id.Hash(),
+		Request:    d.request,
+		AcceptedMs: d.id.Time().UnixMilli(),
+		TakenMs:    s.now.UnixMilli(),
+		KeepMs:     d.acc.GetExpiresAtMs(),
+	}
+}
