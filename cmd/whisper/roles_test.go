@@ -2,9 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +62,48 @@ func TestWrongCredentialsStopARoleWithASentence(t *testing.T) {
 	if got.code != exitError || !strings.Contains(got.stderr, "check kafka-sasl-user, kafka-sasl-password") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
+}
+
+// Before it waits for anything, a role logs what it is: who reads a log of a rolling update sees which version wrote it.
+func TestEveryRoleLogsItsVersionWhenItStarts(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key.p8")
+	if err := os.WriteFile(key, signingKey(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for role, args := range map[string][]string{
+		"intake":   nil,
+		"dispatch": nil,
+		"gateway":  {"--node=n-1", "--listen=127.0.0.1:0", "--auth-secret=" + testSecret},
+		"push":     {"--apns-key-file=" + key, "--apns-key-id=ABC123DEFG", "--apns-team-id=DEF123GHIJ", "--apns-topic=com.example.app"},
+		"project":  nil,
+	} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{role, "--kafka=127.0.0.1:1", "--ops-addr=127.0.0.1:0", "--log-format=json"}, args...)
+			_, stderr, stop := background(t, nil, args...)
+			eventually(t, "it says what starts", func() bool {
+				return strings.Contains(stderr.String(), `"msg":"starting","role":"`+role+`","version":"`)
+			})
+			if code := stop(); code != exitOK {
+				t.Errorf("exit code %d: %s", code, stderr)
+			}
+		})
+	}
+}
+
+// signingKey is a key as Apple gives it.
+func signingKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // A role lives from the first moment, is ready when it is, and ends cleanly.

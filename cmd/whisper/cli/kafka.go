@@ -16,16 +16,16 @@ import (
 
 // KafkaFlags say how to reach Kafka.
 type KafkaFlags struct {
-	Kafka              []string `default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Brokers to start from (default 127.0.0.1:9092)."`
+	Kafka              []string `default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Brokers to connect to first (default 127.0.0.1:9092)."`
 	KafkaSASLMechanism string   `name:"kafka-sasl-mechanism" placeholder:"NAME" help:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; none by default."`
 	KafkaSASLUser      string   `name:"kafka-sasl-user" placeholder:"USER" help:"User for SASL."`
-	KafkaSASLPassword  string   `name:"kafka-sasl-password" placeholder:"PASSWORD" help:"Password for SASL; better given in the environment, since others can see a command line."`
-	KafkaTLS           bool     `name:"kafka-tls" help:"Use TLS; implied by the settings below."`
+	KafkaSASLPassword  string   `name:"kafka-sasl-password" placeholder:"PASSWORD" help:"Password for SASL; better set in the environment, because others can see a command line."`
+	KafkaTLS           bool     `name:"kafka-tls" help:"Use TLS; implied by the flags below."`
 	KafkaTLSCA         string   `name:"kafka-tls-ca" placeholder:"FILE" help:"Certificates to trust instead of the system's (PEM)."`
 	KafkaTLSCert       string   `name:"kafka-tls-cert" placeholder:"FILE" help:"Client certificate (PEM), together with --kafka-tls-key."`
 	KafkaTLSKey        string   `name:"kafka-tls-key" placeholder:"FILE" help:"Key of the client certificate (PEM)."`
-	KafkaTLSServerName string   `name:"kafka-tls-server-name" placeholder:"NAME" help:"Name to expect in the brokers' certificates, where it differs from their addresses."`
-	KafkaAcceptLoss    bool     `name:"kafka-accept-loss" help:"Go on where retention has removed records before they were read, which is an error otherwise."`
+	KafkaTLSServerName string   `name:"kafka-tls-server-name" placeholder:"NAME" help:"Name to expect in the brokers' certificates, if it differs from their addresses."`
+	KafkaAcceptLoss    bool     `name:"kafka-accept-loss" help:"Continue where retention has removed records before they were read; otherwise that is an error."`
 }
 
 // Check names every problem of these settings.

@@ -12,7 +12,7 @@ import (
 
 // PostgresFlags say where the read models are.
 type PostgresFlags struct {
-	Postgres string `default:"postgres://whisper:whisper@127.0.0.1:5433/whisper" placeholder:"URL" help:"Where Postgres is (default: the one of whisper dev); better given in the environment if it has a password, since others can see a command line."`
+	Postgres string `default:"postgres://whisper:whisper@127.0.0.1:5433/whisper" placeholder:"URL" help:"URL of Postgres (default: the one of whisper dev). If it has a password, better set it in the environment, because others can see a command line."`
 }
 
 // Check parses the URL without repeating it: it holds a password.

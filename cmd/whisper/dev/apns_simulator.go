@@ -14,15 +14,15 @@ import (
 // APNsSimulator is `whisper apns-simulator`: a simulated APNs.
 type APNsSimulator struct {
 	Addr    string        `default:"127.0.0.1:8443" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
-	CAFile  string        `name:"ca-file" placeholder:"FILE" help:"Write the certificate here that clients must trust (PEM); what push takes as --apns-ca-file."`
-	KeyFile string        `name:"key-file" placeholder:"FILE" help:"Make a signing key here, or use the one that is there (.p8); what push takes as --apns-key-file."`
-	Hosts   []string      `placeholder:"NAME" help:"More names that clients know it by, for its certificate."`
-	Latency time.Duration `placeholder:"DURATION" help:"How long every answer takes."`
+	CAFile  string        `name:"ca-file" placeholder:"FILE" help:"Write the certificate here that clients must trust (PEM); push takes it as --apns-ca-file."`
+	KeyFile string        `name:"key-file" placeholder:"FILE" help:"Signing key (.p8), made here if there is none; push takes it as --apns-key-file."`
+	Hosts   []string      `placeholder:"NAME" help:"More host names for its certificate."`
+	Latency time.Duration `placeholder:"DURATION" help:"How long every answer takes (default: no delay)."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *APNsSimulator) Help() string {
-	return `An Apple push service for a machine without Apple: HTTP/2, its checks and its answers, and no devices behind it. Example:
+	return `Speaks HTTP/2 like APNs, with its checks and answers; no devices are behind it. Example:
 
     whisper apns-simulator --ca-file ca.pem --key-file key.p8
     whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file ca.pem --apns-key-file key.p8 --apns-key-id SIMULATOR1 --apns-team-id SIMULATOR2`

@@ -17,26 +17,26 @@ import (
 
 // Bench is `whisper bench`: it measures Whisper on this machine.
 type Bench struct {
-	Spine benchSpineCmd `cmd:"" help:"Measure the way from a request to the socket, beside a bare chain of as many hops."`
+	Spine benchSpineCmd `cmd:"" help:"Measure the path from a request to the socket, next to a bare chain of as many hops."`
 
-	Broadcast benchBroadcastCmd `cmd:"" help:"Measure one broadcast: when the connected have it, when its facts are in Postgres, what it does to alerts."`
+	Broadcast benchBroadcastCmd `cmd:"" help:"Measure one broadcast: when connected users have it, when its facts are in Postgres, and how it affects alerts."`
 
-	Lists benchListsCmd `cmd:"" help:"Measure alerts beside requests that name thousands of users each, on a less urgent lane."`
+	Lists benchListsCmd `cmd:"" help:"Measure alerts while requests that name thousands of users each are processed on a less urgent lane."`
 
-	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of connections at rest, connects, deliveries, each beside its floor."`
+	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of idle connections, connects and deliveries, each next to a lower bound (floor)."`
 	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
 	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`
 }
 
 type benchSpineCmd struct {
-	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
 	Users      int           `default:"10000" placeholder:"N" help:"Users that are connected (default ${default})."`
 	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
 	Rates      []int         `default:"500,2000" placeholder:"N" help:"Requests a second at which latency is measured (default ${default})."`
 	Duration   time.Duration `default:"20s" placeholder:"DURATION" help:"How long each rate is measured; the first fifth warms up (default ${default})."`
 	Runs       int           `default:"3" placeholder:"N" help:"Runs of each rate; the medians are reported (default ${default})."`
-	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Rates to try to hold, ascending, up to the first that grows a backlog (default ${default})."`
-	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must hold (default ${default})."`
+	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Ascending rates to try, up to the first whose backlog grows (default ${default})."`
+	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must be held (default ${default})."`
 	Profiles   string        `placeholder:"FOLDER" help:"Keep a CPU profile of each role from each rate that is held."`
 	JSON       bool          `help:"Print the report as JSON."`
 }

@@ -11,19 +11,19 @@ import (
 )
 
 type benchBroadcastCmd struct {
-	Kafka      []string      `placeholder:"HOST:PORT" help:"An empty Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Kafka      []string      `placeholder:"HOST:PORT" help:"An empty Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
 	Users      int           `default:"1000000" placeholder:"N" help:"Users with a profile (default ${default})."`
 	Connected  int           `default:"10000" placeholder:"N" help:"How many of them hold a socket (default ${default})."`
 	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
-	Segment    string        `placeholder:"CEL" help:"Who is meant (default: everyone)."`
-	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, before and during (default ${default})."`
-	Quiet      time.Duration `default:"60s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured before it; then until its facts are in Postgres (default ${default})."`
+	Segment    string        `placeholder:"CEL" help:"The audience (default: everyone)."`
+	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, before and during the broadcast (default ${default})."`
+	Quiet      time.Duration `default:"60s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured before the broadcast; then they are measured until its facts are in Postgres (default ${default})."`
 	JSON       bool          `name:"json" help:"Print the report as JSON."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *benchBroadcastCmd) Help() string {
-	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends a broadcast to warm up, and then one of which it measures when it is where, and what it does to alerts. Everything stays on this machine. Example:
+	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends a broadcast to warm up, and measures the next: when it is where, and how it affects alerts. Everything stays on this machine. Example:
 
     whisper bench broadcast --users 100000 --connected 1000`
 }

@@ -11,22 +11,22 @@ import (
 )
 
 type benchListsCmd struct {
-	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
 	Connected  int           `default:"500" placeholder:"N" help:"Users that are connected and get the alerts (default ${default})."`
 	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
 	Lists      int           `default:"6" placeholder:"N" help:"Requests on the low lane that are sent at once (default ${default})."`
 	Users      int           `default:"10000" placeholder:"N" help:"Users that each of them names (default ${default})."`
 	Bytes      int           `default:"8000" zero:"none" placeholder:"N" help:"Bytes of data in each of them, which each delivery carries (default ${default})."`
-	Quota      int           `placeholder:"BYTES" help:"Have the broker grant each client id so many bytes a second for producing (default: no quota)."`
-	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, before and beside (default ${default})."`
+	Quota      int           `placeholder:"BYTES" help:"Bytes a second that the broker lets each client id produce (default: no quota)."`
+	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, alone and beside the lists (default ${default})."`
 	Quiet      time.Duration `default:"20s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured alone in each run (default ${default})."`
-	Runs       int           `default:"3" placeholder:"N" help:"Runs, each alone and beside; the medians are reported (default ${default})."`
+	Runs       int           `default:"3" placeholder:"N" help:"Runs, each alone and beside the lists; the medians are reported (default ${default})."`
 	JSON       bool          `name:"json" help:"Print the report as JSON."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *benchListsCmd) Help() string {
-	return `Starts Kafka, intake, dispatch and a gateway as processes of their own, and measures alerts alone and beside a few requests of the low lane that come to tens of thousands of deliveries: until dispatch can read them, and until the socket has them. Everything stays on this machine. Example:
+	return `Starts Kafka, intake, dispatch and a gateway as processes of their own, and measures alerts alone and beside a few requests on the low lane that make tens of thousands of deliveries: the time until dispatch can read an alert, and until the socket has it. Everything stays on this machine. Example:
 
     whisper bench lists --lists 6 --users 10000`
 }

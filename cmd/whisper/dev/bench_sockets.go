@@ -13,10 +13,10 @@ import (
 )
 
 type benchSocketsCmd struct {
-	Kafka    []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Kafka    []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
 	Users    int           `default:"10000" placeholder:"N" help:"Connections (default ${default})."`
-	Beside   int           `placeholder:"N" help:"Other gateways on the machine, with as many connections each."`
-	Idle     time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long they rest before memory is read (default ${default})."`
+	Beside   int           `placeholder:"N" help:"Further gateways on the machine, each with as many connections."`
+	Idle     time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long connections are idle before memory is read (default ${default})."`
 	Frames   int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
 	Runs     int           `default:"3" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
 	Flag     []string      `placeholder:"FLAG" help:"A flag for the gateway, as in --flag=--unpolled."`

@@ -40,21 +40,21 @@ import (
 
 // Dev is `whisper dev`: everything in one process, with nothing installed.
 type Dev struct {
-	Demo           bool           `group:"dev" help:"Play a short scene: two users connect, notifications arrive, a phone gets a push, Postgres tells the story."`
-	State          string         `default:".whisper" placeholder:"DIR" group:"dev" help:"Folder that keeps topics, offsets and tables from one start to the next (default ${default})."`
-	Ephemeral      bool           `group:"dev" help:"Keep nothing."`
+	Demo           bool           `group:"dev" help:"Play a short scene: two users connect, notifications arrive, a phone gets a push, and Postgres shows what happened."`
+	State          string         `default:".whisper" placeholder:"DIR" group:"dev" help:"Folder that keeps topics, offsets and tables between starts (default ${default})."`
+	Ephemeral      bool           `group:"dev" help:"Keep nothing after the end."`
 	KafkaListen    string         `default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"dev" help:"Where the embedded Kafka listens (default ${default})."`
 	PostgresListen string         `default:"127.0.0.1:5433" placeholder:"HOST:PORT" group:"dev" help:"Where the embedded Postgres listens; the host is 127.0.0.1 (default ${default})."`
 	Listen         string         `default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"dev" help:"Where clients connect (default ${default})."`
-	Origins        []string       `placeholder:"URL" group:"dev" help:"Origins that browsers may connect from, like http://localhost:3000; * allows all; by default only the page of whisper dev."`
-	AuthSecret     string         `placeholder:"SECRET" group:"dev" help:"Secret of tokens, at least 32 bytes (default: one of your own, made by the first start and kept in your configuration folder)."`
-	Partitions     int32          `default:"4" placeholder:"N" group:"dev" help:"Partitions of every topic keyed by user id; fixed by the first start of a state folder (default ${default})."`
+	Origins        []string       `placeholder:"URL" group:"dev" help:"Origins that browsers may connect from, like http://localhost:3000; * allows all (default: only the page of whisper dev)."`
+	AuthSecret     string         `placeholder:"SECRET" group:"dev" help:"Secret that signs tokens, at least 32 bytes (default: your own, made at the first start and kept in your configuration folder)."`
+	Partitions     int32          `default:"4" placeholder:"N" group:"dev" help:"Partitions of every topic that is keyed by user id; fixed by the first start of a state folder (default ${default})."`
 	Ops            roles.OpsFlags `embed:"" group:"ops"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Dev) Help() string {
-	return `Embedded Kafka and Postgres, all roles, and a simulated APNs. Nothing needs to be installed; the first start downloads Postgres once where the machine has none. Example:
+	return `Embedded Kafka and Postgres, all roles, and a simulated APNs in one process. Nothing needs to be installed; if the machine has no Postgres, the first start downloads it once. Example:
 
     whisper dev --demo`
 }

@@ -16,18 +16,18 @@ import (
 
 // Listen is `whisper listen`: it connects as a user and prints what arrives.
 type Listen struct {
-	User       string `placeholder:"ID" help:"Whose notifications; makes a token with the secret."`
-	Token      string `placeholder:"JWT" help:"A token instead of a user."`
+	User       string `placeholder:"ID" help:"User to connect as; the secret makes a token for them."`
+	Token      string `placeholder:"JWT" help:"Token to connect with, instead of a user."`
 	AuthSecret string `placeholder:"SECRET" help:"The gateways' secret (default: that of your whisper dev)."`
 	URL        string `name:"url" default:"ws://127.0.0.1:8080/v1/socket" placeholder:"URL" help:"The gateway's socket (default ${default})."`
-	Read       bool   `help:"Tell that each notification was read, too."`
+	Read       bool   `help:"Also report that each notification was read."`
 	Count      int    `placeholder:"N" help:"End after this many notifications."`
-	JSON       bool   `name:"json" help:"One JSON object a line, as in the frames."`
+	JSON       bool   `name:"json" help:"Print one JSON object a line, as in the frames."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Listen) Help() string {
-	return `Connects like an app would, prints what arrives with its latency since the request, and acknowledges it. Reconnects until it is told to stop. Examples:
+	return `Connects as an app would, prints what arrives with its latency since the request, and acknowledges it. Reconnects until it is stopped. Examples:
 
     whisper listen --user mona
     whisper listen --token "$TOKEN" --url wss://push.example.com/v1/socket --json`

@@ -11,14 +11,14 @@ import (
 
 // Token is `whisper token`: it prints a token for a client's socket.
 type Token struct {
-	User       string        `required:"" placeholder:"ID" help:"Whose token."`
-	TTL        time.Duration `name:"ttl" default:"1h" placeholder:"DURATION" help:"How long it is good for (default ${default})."`
+	User       string        `required:"" placeholder:"ID" help:"User that the token is for."`
+	TTL        time.Duration `name:"ttl" default:"1h" placeholder:"DURATION" help:"How long it is valid (default ${default})."`
 	AuthSecret string        `placeholder:"SECRET" help:"The gateways' secret (default: that of your whisper dev)."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Token) Help() string {
-	return `Prints a token (JWT, HS256) for a client's socket, for trying things out; in production your own login signs them. Example:
+	return `Prints a token (JWT, HS256) for a client's socket, for trying things out. In production your own login signs tokens. Example:
 
     whisper token --user mona --ttl 8h`
 }

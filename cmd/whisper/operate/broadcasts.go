@@ -19,18 +19,18 @@ import (
 
 // Broadcasts is `whisper broadcasts`: it lists, shows, watches and steers broadcasts.
 type Broadcasts struct {
-	List    broadcastsListCmd  `cmd:"" help:"The latest broadcasts, one line each."`
-	Show    broadcastsShowCmd  `cmd:"" help:"One broadcast: how far it is, and why it skipped whom."`
-	Watch   broadcastsWatchCmd `cmd:"" help:"Follow a broadcast to its end: a progress bar on a terminal, else a line each time that something moved."`
-	Pause   pauseCmd           `cmd:"" help:"Send to nobody else until resumed."`
-	Resume  resumeCmd          `cmd:"" help:"Go on where it was paused."`
-	Cancel  cancelCmd          `cmd:"" help:"Send to nobody else, ever."`
-	Retract retractCmd         `cmd:"" help:"Cancel, and have apps take back what arrived."`
+	List    broadcastsListCmd  `cmd:"" help:"List the latest broadcasts, one line each."`
+	Show    broadcastsShowCmd  `cmd:"" help:"Show one broadcast: how far it is, and how many it skipped for which reason."`
+	Watch   broadcastsWatchCmd `cmd:"" help:"Follow a broadcast to its end: a progress bar on a terminal, otherwise a line for each change."`
+	Pause   pauseCmd           `cmd:"" help:"Pause a broadcast: no new delivery starts until it is resumed."`
+	Resume  resumeCmd          `cmd:"" help:"Resume a paused broadcast where it stopped."`
+	Cancel  cancelCmd          `cmd:"" help:"Cancel a broadcast: no new delivery starts, ever."`
+	Retract retractCmd         `cmd:"" help:"Cancel a broadcast, and have apps remove what has arrived."`
 }
 
 type broadcastsListCmd struct {
 	Limit    int               `default:"20" placeholder:"N" help:"At most this many (default ${default})."`
-	JSON     bool              `name:"json" help:"One JSON object a line."`
+	JSON     bool              `name:"json" help:"Print one JSON object a line."`
 	Postgres cli.PostgresFlags `embed:"" group:"postgres"`
 }
 
@@ -153,7 +153,7 @@ func count(n int64) string {
 
 type broadcastsWatchCmd struct {
 	ID       string            `arg:"" name:"broadcast" help:"The notification's id."`
-	Walked   bool              `help:"Stop when everyone was looked at, though deliveries may wait for their users."`
+	Walked   bool              `help:"Stop when the scan of the audience is finished, though deliveries may still wait for their users."`
 	Postgres cli.PostgresFlags `embed:"" group:"postgres"`
 }
 
@@ -237,7 +237,7 @@ func progressBar(b projections.Broadcast) string {
 // steerCmd is what the four commands have in common.
 type steerCmd struct {
 	ID       string            `arg:"" name:"broadcast" help:"The notification's id."`
-	Lane     string            `placeholder:"LANE" help:"The broadcast's lane (default: as Postgres knows it)."`
+	Lane     string            `placeholder:"LANE" help:"The broadcast's lane (default: Postgres is asked)."`
 	Kafka    cli.KafkaFlags    `embed:"" group:"kafka"`
 	Postgres cli.PostgresFlags `embed:"" group:"postgres"`
 }

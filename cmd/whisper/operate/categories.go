@@ -23,8 +23,8 @@ import (
 type Categories struct {
 	Apply  categoriesApplyCmd  `cmd:"" help:"Declare categories, or change their rules; safe to repeat."`
 	List   categoriesListCmd   `cmd:"" help:"Print the declared categories."`
-	Show   categoriesShowCmd   `cmd:"" help:"Print the rules that a request's category goes by."`
-	Delete categoriesDeleteCmd `cmd:"" help:"Take a declaration back."`
+	Show   categoriesShowCmd   `cmd:"" help:"Print the rules that apply to a request's category."`
+	Delete categoriesDeleteCmd `cmd:"" help:"Delete a declaration."`
 }
 
 type categoriesFlags struct {
@@ -49,13 +49,13 @@ type categoriesApplyCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *categoriesApplyCmd) Help() string {
-	return `The file names each category with its rules; what it does not name stays as it is. docs/preferences.md says what the rules can be. An example:
+	return `The file has categories with their rules; those that it does not name stay as they are. docs/preferences.md describes the rules. An example:
 
     security: {mandatory: true, channels: [push, socket]}
     marketing:
       caps: [{n: 3, per: day}, {n: 10, per: week, by: user}]
       quiet_hours: drop
-    payments: {auto_ack: false}   # as in a mandatory one, no socket settles it without its client's word`
+    payments: {auto_ack: false}   # as in a mandatory one, only the client itself acknowledges it`
 }
 
 func (c *categoriesApplyCmd) Run(ctx context.Context, p *cli.Process) error {
@@ -82,7 +82,7 @@ func (c *categoriesApplyCmd) Run(ctx context.Context, p *cli.Process) error {
 
 type categoriesDeleteCmd struct {
 	categoriesFlags
-	Name []string `arg:"" help:"Which."`
+	Name []string `arg:"" help:"Categories whose declarations are deleted."`
 }
 
 func (c *categoriesDeleteCmd) Run(ctx context.Context, p *cli.Process) error {
@@ -173,7 +173,7 @@ func (c *categoriesListCmd) Run(ctx context.Context, p *cli.Process) error {
 
 type categoriesShowCmd struct {
 	categoriesFlags
-	Name string `arg:"" help:"As a request calls it; the rules may be those of a part of its name, or of default."`
+	Name string `arg:"" help:"The category as a request names it. Its rules may be those of a part of its name, or of default."`
 }
 
 func (c *categoriesShowCmd) Run(ctx context.Context, p *cli.Process) error {

@@ -20,9 +20,9 @@ import (
 
 // DeadLetters is `whisper deadletters`: it lists, shows and redrives the records that a role could not use.
 type DeadLetters struct {
-	List    deadlettersListCmd    `cmd:"" help:"One line each: when, who gave it up, where it came from, why."`
-	Show    deadlettersShowCmd    `cmd:"" help:"Everything of one, its value as it came."`
-	Redrive deadlettersRedriveCmd `cmd:"" help:"Put records back on the topics that they came from."`
+	List    deadlettersListCmd    `cmd:"" help:"List dead letters, one line each: when, which role, from where, why."`
+	Show    deadlettersShowCmd    `cmd:"" help:"Show one dead letter, with its value as it came."`
+	Redrive deadlettersRedriveCmd `cmd:"" help:"Put records back on the topics they came from."`
 }
 
 // deadLetter is one record of whisper.deadletters, read.
@@ -121,16 +121,16 @@ func (d deadLetter) line(w io.Writer) error {
 }
 
 type deadlettersListCmd struct {
-	Role  string         `placeholder:"NAME" help:"Only those that this role gave up."`
-	Topic string         `placeholder:"NAME" help:"Only those that came from this topic."`
-	Since time.Duration  `placeholder:"DURATION" help:"Only the last this long, as in 24h."`
-	JSON  bool           `name:"json" help:"One JSON object a line."`
+	Role  string         `placeholder:"NAME" help:"Only dead letters of this role."`
+	Topic string         `placeholder:"NAME" help:"Only dead letters that came from this topic."`
+	Since time.Duration  `placeholder:"DURATION" help:"Only dead letters of this last time, as in 24h."`
+	JSON  bool           `name:"json" help:"Print one JSON object a line."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *deadlettersListCmd) Help() string {
-	return "The number at the start of a line is what show and redrive take; a star marks what redrive has passed."
+	return "Each line begins with the number that show and redrive take; a star marks the dead letters that redrive --all has passed."
 }
 
 func (c *deadlettersListCmd) Check() error { return c.Kafka.Check() }

@@ -17,17 +17,17 @@ import (
 
 // Deliveries is `whisper deliveries`: it lists and shows deliveries as Postgres has them.
 type Deliveries struct {
-	List deliveriesListCmd `cmd:"" help:"The latest deliveries, one line each."`
-	Show deliveriesShowCmd `cmd:"" help:"One delivery: where it stands, its attempts and its timeline."`
+	List deliveriesListCmd `cmd:"" help:"List the latest deliveries, one line each."`
+	Show deliveriesShowCmd `cmd:"" help:"Show one delivery: its status, attempts and timeline."`
 }
 
 type deliveriesListCmd struct {
-	User         string            `placeholder:"ID" help:"Only this user's."`
-	Notification string            `placeholder:"ID" help:"Only this notification's."`
-	Status       string            `placeholder:"NAME" help:"Only those that stand at this status."`
-	Since        time.Duration     `placeholder:"DURATION" help:"Only those accepted within the last this long, as in 1h."`
+	User         string            `placeholder:"ID" help:"Only deliveries to this user."`
+	Notification string            `placeholder:"ID" help:"Only deliveries of this notification."`
+	Status       string            `placeholder:"NAME" help:"Only deliveries with this status."`
+	Since        time.Duration     `placeholder:"DURATION" help:"Only deliveries that were accepted within this last time, as in 1h."`
 	Limit        int               `default:"20" placeholder:"N" help:"At most this many (default ${default})."`
-	JSON         bool              `name:"json" help:"One JSON object a line."`
+	JSON         bool              `name:"json" help:"Print one JSON object a line."`
 	Postgres     cli.PostgresFlags `embed:"" group:"postgres"`
 }
 

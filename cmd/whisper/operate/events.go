@@ -18,22 +18,22 @@ import (
 
 // Events is `whisper events`: it prints the facts about deliveries from Kafka.
 type Events struct {
-	User         string         `placeholder:"ID" help:"Only this user's; reads one partition instead of all."`
-	Notification string         `placeholder:"ID" help:"Only this notification's; reads everything, unless --postgres, --since or --user says less."`
-	Delivery     string         `placeholder:"ID" help:"Only this delivery's; reads from its request's time on."`
-	Since        time.Duration  `placeholder:"DURATION" help:"Only the last this long, as in 1h."`
-	Follow       bool           `short:"f" help:"Go on with what happens from now on; with --since, what happened before it first."`
-	Contents     bool           `help:"Show titles, bodies and variables too; they are left out by default, since they are people's."`
-	JSON         bool           `name:"json" help:"One JSON object a line."`
-	Postgres     string         `placeholder:"URL" group:"postgres" help:"Tables that say when a notification was accepted: --notification then reads from two hours before it on."`
+	User         string         `placeholder:"ID" help:"Only facts about this user; reads one partition instead of all."`
+	Notification string         `placeholder:"ID" help:"Only facts about this notification; reads the whole log, unless --postgres, --since or --user narrow it."`
+	Delivery     string         `placeholder:"ID" help:"Only facts about this delivery; reads from the time of its request on."`
+	Since        time.Duration  `placeholder:"DURATION" help:"Only facts of this last time, as in 1h."`
+	Follow       bool           `short:"f" help:"Continue with new facts as they come; with --since, print the older ones first."`
+	Contents     bool           `help:"Also print titles, bodies and variables, which are left out by default because they are personal."`
+	JSON         bool           `name:"json" help:"Print one JSON object a line."`
+	Postgres     string         `placeholder:"URL" group:"postgres" help:"Tables that say when a notification was accepted: --notification then reads from two hours before that."`
 	Kafka        cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Events) Help() string {
-	return `Reads whisper.events, and from whisper.deliveries.* the facts that begin a story. What is there is printed in order of time; what is followed, as it comes. What takes long tells on standard error how far it is.
+	return `Reads whisper.events, and the first fact of each delivery from whisper.deliveries.*. Facts that are there are printed in order of time, new ones as they come. A long reading prints its progress on standard error.
 
---notification alone reads the whole log. Say less with --user (one partition), --since, or --postgres (from two hours before it was accepted; all of the log where the tables don't know it or don't answer). Examples:
+--notification alone reads the whole log. Narrow it with --user (one partition), --since, or --postgres (from two hours before the request was accepted; the whole log if the tables don't know it or don't answer). Examples:
 
     whisper events --user mona --since 1h
     whisper events --notification pay-8812 --json

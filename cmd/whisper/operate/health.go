@@ -18,13 +18,13 @@ import (
 // Health is `whisper health`: it asks a running Whisper for its health document.
 type Health struct {
 	URL    string `default:"http://127.0.0.1:8081/v1/health" placeholder:"URL" help:"Where the projector's operations port answers (default ${default})."`
-	NoFail bool   `help:"Exit with 0 also when the document says degraded."`
-	Probe  string `placeholder:"URL" help:"Only say whether this URL answers 200, for a container's health check: exit code 1 when it does not."`
+	NoFail bool   `help:"Exit with 0 even if the document says degraded."`
+	Probe  string `placeholder:"URL" help:"Only check that this URL answers 200, for a container's health check; exit with 1 if it does not."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Health) Help() string {
-	return `Exit code 1 when the system is degraded or does not answer. Examples:
+	return `Prints the health document of project or dev. The exit code is 0 if it says healthy, 1 if it says degraded or nothing answers, 2 if a flag is wrong. Examples:
 
     whisper health
     whisper health --no-fail | jq .queue_depths

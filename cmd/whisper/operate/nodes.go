@@ -20,19 +20,19 @@ import (
 // Nodes is `whisper nodes`: it lists the gateways with their load and state.
 type Nodes struct {
 	Watch bool           `short:"w" help:"Print the table again every two seconds."`
-	All   bool           `help:"Show also nodes that were gone for more than an hour."`
-	JSON  bool           `name:"json" help:"One JSON object a line."`
+	All   bool           `help:"Also show nodes that have been gone for more than an hour."`
+	JSON  bool           `name:"json" help:"Print one JSON object a line."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Nodes) Help() string {
-	return `Reads whisper.nodes, where every gateway tells of itself. A node is
+	return `Reads the heartbeats of the gateways in whisper.nodes. A node is
 
-    live      and takes connections
-    draining  it asks its clients to go elsewhere, and ends
-    silent    it missed three heartbeats: it died, or Kafka does not hear it; its users are sent to elsewhere
-    gone      it ended after a drain, or has been silent for an hour
+    live      accepting connections
+    draining  asking its clients to connect elsewhere, before it ends
+    silent    without three heartbeats: it has died, or can't reach Kafka; its users are reached another way
+    gone      ended after a drain, or silent for an hour
 
 Examples:
 

@@ -16,11 +16,11 @@ import (
 // Profile is `whisper profile`: it changes a user's profile, or erases the user.
 type Profile struct {
 	Patch profilePatchCmd `cmd:"" help:"Change a user's profile, as upstream does."`
-	Erase profileEraseCmd `cmd:"" help:"Forget a user: an empty profile."`
+	Erase profileEraseCmd `cmd:"" help:"Erase a user: delete the profile and what is known of them."`
 }
 
 type profilePatchCmd struct {
-	User  string         `required:"" placeholder:"ID" help:"Whose."`
+	User  string         `required:"" placeholder:"ID" help:"User whose profile is changed."`
 	Patch string         `arg:"" placeholder:"JSON" help:"A JSON merge patch (RFC 7396)."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
@@ -47,13 +47,13 @@ func (c *profilePatchCmd) Run(ctx context.Context, p *cli.Process) error {
 }
 
 type profileEraseCmd struct {
-	User  string         `required:"" placeholder:"ID" help:"Who is to be forgotten."`
+	User  string         `required:"" placeholder:"ID" help:"User to erase."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *profileEraseCmd) Help() string {
-	return `Ends what waits for the user, forgets profile, endpoints and counters, and has the tables tell the user's deliveries under an alias. docs/erasure.md says what stays in Kafka for how long. It can't be taken back.`
+	return `Ends the deliveries that wait for the user, deletes their profile, endpoints and counters, and replaces their id in the tables by an alias. docs/erasure.md says what stays in Kafka for how long. It can't be undone.`
 }
 
 // Check names every problem of these settings.

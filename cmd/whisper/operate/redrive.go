@@ -14,17 +14,17 @@ import (
 )
 
 type deadlettersRedriveCmd struct {
-	Offsets []int64        `arg:"" optional:"" help:"The numbers that list prints."`
-	All     bool           `help:"Everything that no redrive has passed yet."`
-	Role    string         `placeholder:"NAME" help:"With --all: only those that this role gave up."`
-	Topic   string         `placeholder:"NAME" help:"With --all: only those that came from this topic."`
+	Offsets []int64        `arg:"" optional:"" help:"Numbers of dead letters, as list prints them."`
+	All     bool           `help:"All dead letters that no redrive --all has passed yet."`
+	Role    string         `placeholder:"NAME" help:"With --all: only dead letters of this role."`
+	Topic   string         `placeholder:"NAME" help:"With --all: only dead letters that came from this topic."`
 	DryRun  bool           `help:"Only print what would be put back."`
 	Kafka   cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *deadlettersRedriveCmd) Help() string {
-	return `A record goes back to its topic and partition with its own key, value and headers. What stands behind the mark is not taken again by --all; the mark moves only when --all has put back everything, without --role and --topic. A record that was put back twice is harmless: its ids tell duplicates. --all leaves out what was refused of a profile's patch, since the user may have changed it meanwhile; by its number it is put back, and then is the newest patch of those fields. Examples:
+	return `A record goes back to its topic and partition with its own key, value and headers. --all notes how far it has come, and the next --all continues from there; with --role or --topic nothing is noted. Putting a record back twice is harmless: duplicates are dropped by their ids. --all leaves out refused parts of profile patches, because the user may have changed those fields since. Given by its number, such a part is put back, and is then the newest patch of its fields. Examples:
 
     whisper deadletters redrive 17 18
     whisper deadletters redrive --all --dry-run`

@@ -15,16 +15,16 @@ import (
 
 // Revoke is `whisper revoke`: it closes a user's sockets and refuses the tokens that opened them.
 type Revoke struct {
-	User    string         `required:"" placeholder:"ID" help:"Whose tokens."`
-	Session string         `placeholder:"ID" help:"Only one session: that of a welcome frame, or the claim sid of the tokens of one login."`
-	Reason  string         `placeholder:"TEXT" help:"Why, for who reads the topic; clients are not told."`
+	User    string         `required:"" placeholder:"ID" help:"User whose tokens are revoked."`
+	Session string         `placeholder:"ID" help:"Only one session: the one that a welcome frame named, or the claim sid in the tokens of one login."`
+	Reason  string         `placeholder:"TEXT" help:"Why, for readers of the topic; clients are not told."`
 	Kafka   cli.KafkaFlags `embed:"" group:"kafka"`
 	JSON    bool           `name:"json" help:"Print JSON."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Revoke) Help() string {
-	return `Closes a user's sockets with 4001, on every gateway, and has tokens that were issued before now refused, also by a login whose clock is ahead by the gateways' --auth-leeway: who logs in anew is let in that much later (10 s). Examples:
+	return `Closes a user's sockets with 4001 on every gateway, and refuses their tokens that were issued before now. Because a login's clock may be ahead, tokens of the next seconds (the gateways' --auth-leeway, 10 s by default) are refused, too: a user who logs in again is let in after that. Examples:
 
     whisper revoke --user mona --reason "phone stolen"
     whisper revoke --user mona --session 3fb1c2`

@@ -23,27 +23,27 @@ import (
 type Send struct {
 	User        []string          `placeholder:"ID" help:"Who gets it; may be repeated."`
 	All         bool              `help:"Everyone who has a profile: a broadcast."`
-	Segment     string            `placeholder:"CEL" help:"Everyone of whom this is true: a broadcast."`
-	Rate        float64           `placeholder:"N" help:"Of a broadcast: at most this many deliveries a second."`
-	SendAtLocal string            `placeholder:"HH:MM" help:"Of a broadcast: at this time of day in each user's time zone."`
+	Segment     string            `placeholder:"CEL" help:"Everyone for whom this is true: a broadcast."`
+	Rate        float64           `placeholder:"N" help:"Broadcasts only: at most this many deliveries a second."`
+	SendAtLocal string            `placeholder:"HH:MM" help:"Broadcasts only: at this time of day in each user's time zone."`
 	Title       string            `placeholder:"TEXT" help:"Title of the content."`
 	Body        string            `placeholder:"TEXT" help:"Body of the content, at most 4 KiB."`
-	URL         string            `name:"url" placeholder:"URL" help:"Where a tap leads."`
-	Image       string            `placeholder:"URL" help:"Picture beside the text."`
-	Data        string            `placeholder:"JSON" help:"A JSON object for the client, handed on as it is."`
-	Template    string            `placeholder:"ID" help:"A template instead of a content."`
+	URL         string            `name:"url" placeholder:"URL" help:"What a tap opens."`
+	Image       string            `placeholder:"URL" help:"URL of a picture beside the text."`
+	Data        string            `placeholder:"JSON" help:"A JSON object for the client, passed on unchanged."`
+	Template    string            `placeholder:"ID" help:"Id of a template, instead of a title and body."`
 	Var         map[string]string `placeholder:"NAME=VALUE" mapsep:"none" help:"A variable of the template; may be repeated."`
 	Variables   string            `placeholder:"JSON" help:"The template's variables, a JSON object, or @FILE: for numbers and lists."`
 	Lane        string            `default:"normal" placeholder:"LANE" help:"high, normal or low (default ${default})."`
-	Category    string            `placeholder:"NAME" help:"What preferences speak of (default: default)."`
+	Category    string            `placeholder:"NAME" help:"What preferences and caps go by (default: default)."`
 	ID          string            `name:"id" placeholder:"ID" help:"Idempotency key: the same id again sends nothing (default: the record's position)."`
-	TTL         string            `name:"ttl" placeholder:"DURATION" help:"Never sent later than this (default 24h)."`
-	SendAt      string            `placeholder:"TIME" help:"Not before this time, as in 2026-11-23T09:00:00Z."`
+	TTL         string            `name:"ttl" placeholder:"DURATION" help:"Time to live: it is never sent later than this (default 24h)."`
+	SendAt      string            `placeholder:"TIME" help:"Earliest time to send it, as in 2026-11-23T09:00:00Z."`
 	Channels    []string          `placeholder:"NAME" help:"Channels in the order to try (default socket,push)."`
-	CollapseKey string            `placeholder:"KEY" help:"A later notification of this key takes this one's place on the device."`
+	CollapseKey string            `placeholder:"KEY" help:"A later notification with the same key replaces this one on the device."`
 	Cancel      string            `placeholder:"ID" help:"Cancel this notification instead of sending one."`
 	Traceparent string            `placeholder:"VALUE" help:"W3C trace context to carry; a new trace by default."`
-	DryRun      bool              `help:"Print the record instead of producing it; of a broadcast, count its audience and show three renderings."`
+	DryRun      bool              `help:"Print the record instead of writing it; for a broadcast, count its audience and show three renderings."`
 	JSON        bool              `name:"json" help:"Print where the record went as JSON."`
 	Kafka       cli.KafkaFlags    `embed:"" group:"kafka"`
 }

@@ -27,17 +27,17 @@ import (
 
 // Sessions is `whisper sessions`: it lists the open sockets of the gateways.
 type Sessions struct {
-	User  string         `placeholder:"ID" help:"Only this user's."`
-	Node  []string       `placeholder:"NAME" help:"Only of these gateways."`
-	Limit int            `default:"1000" zero:"all" placeholder:"N" help:"List at most so many (default ${default}; 0: all)."`
-	At    []string       `placeholder:"URL" help:"Ask these operations ports, not those that whisper.nodes names: http://127.0.0.1:8081 through a tunnel, for example."`
-	JSON  bool           `name:"json" help:"One JSON object a line."`
+	User  string         `placeholder:"ID" help:"Only sessions of this user."`
+	Node  []string       `placeholder:"NAME" help:"Only sessions on these gateways."`
+	Limit int            `default:"1000" zero:"all" placeholder:"N" help:"List at most this many (default ${default}; 0: all)."`
+	At    []string       `placeholder:"URL" help:"Ask these operations ports instead of those in whisper.nodes: http://127.0.0.1:8081 through a tunnel, for example."`
+	JSON  bool           `name:"json" help:"Print one JSON object a line."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Sessions) Help() string {
-	return `Asks the operations port of every gateway for its open sockets. Each gateway tells the address of that port in whisper.nodes (--ops-advertise). Exit code 1 when one of them did not answer: then the list lacks its sessions, and the last lines say why. Examples:
+	return `Asks the operations port of every gateway for its open sockets. Each gateway publishes the address of that port in whisper.nodes (--ops-advertise). The exit code is 1 if a gateway did not answer: its sessions are missing from the list, and the last lines say why. Examples:
 
     whisper sessions --user mona
     whisper sessions --node eu-1 --limit 0 --json | jq -r .client | sort | uniq -c

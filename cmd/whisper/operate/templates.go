@@ -15,15 +15,15 @@ import (
 
 // Templates is `whisper templates`: it checks, applies, previews, lists and shows templates.
 type Templates struct {
-	Check   templatesCheckCmd   `cmd:"" help:"Say what is wrong with templates in files, without Kafka."`
-	Apply   templatesApplyCmd   `cmd:"" help:"Make a new version of each template that changed."`
-	Preview templatesPreviewCmd `cmd:"" help:"Show what a template comes to for a user."`
-	List    templatesListCmd    `cmd:"" help:"The templates, one line each."`
-	Show    templatesShowCmd    `cmd:"" help:"One template, or one version of it."`
+	Check   templatesCheckCmd   `cmd:"" help:"Check templates in files, without Kafka."`
+	Apply   templatesApplyCmd   `cmd:"" help:"Make a new version of each template that has changed."`
+	Preview templatesPreviewCmd `cmd:"" help:"Show a template as a user would get it."`
+	List    templatesListCmd    `cmd:"" help:"List the templates, one line each."`
+	Show    templatesShowCmd    `cmd:"" help:"Show a template, or one version of it."`
 }
 
 type templatesCheckCmd struct {
-	Files []string `arg:"" name:"file" help:"YAML or JSON, one template each. Its id is the field id, or the file's name."`
+	Files []string `arg:"" name:"file" help:"YAML or JSON files, one template each. A template's id is its field id, or the file's name."`
 	JSON  bool     `name:"json" help:"One JSON object a file."`
 }
 
@@ -78,15 +78,15 @@ func (t checkedTemplate) print(w io.Writer, asJSON bool) error {
 }
 
 type templatesApplyCmd struct {
-	Files []string       `arg:"" name:"file" help:"YAML or JSON, one template each. Its id is the field id, or the file's name."`
-	Keep  time.Duration  `default:"2160h" zero:"keep all" placeholder:"DURATION" help:"Remove versions that were replaced longer ago than this (default ${default}); 0 keeps all. Deliveries wait for 60 days at most."`
+	Files []string       `arg:"" name:"file" help:"YAML or JSON files, one template each. A template's id is its field id, or the file's name."`
+	Keep  time.Duration  `default:"2160h" zero:"keep all" placeholder:"DURATION" help:"Remove versions that were replaced longer ago than this (default ${default}); 0 keeps all. A delivery waits for at most 60 days."`
 	JSON  bool           `name:"json" help:"One JSON object a template."`
 	Kafka cli.KafkaFlags `embed:"" group:"kafka"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *templatesApplyCmd) Help() string {
-	return `A version is never changed once it is made, and each delivery is rendered from the version that its request was accepted with. Nothing is applied where one of the files can't be used. One that is as it was stays the version that it is.
+	return `A version never changes once it is made, and each delivery is rendered from the version that its request was accepted with. If one of the files can't be used, nothing is applied. A template that has not changed keeps its version. Example:
 
     whisper templates apply templates/*.yaml`
 }

@@ -25,14 +25,14 @@ import (
 
 type templatesPreviewCmd struct {
 	ID        string            `arg:"" optional:"" name:"template" help:"The template's id, or ID@VERSION."`
-	File      string            `placeholder:"FILE" help:"Instead of an id: a template that is not applied yet."`
+	File      string            `placeholder:"FILE" help:"A file with a template that is not applied yet, instead of an id."`
 	Variables string            `placeholder:"JSON" help:"The request's variables, a JSON object, or @FILE."`
 	Var       map[string]string `placeholder:"NAME=VALUE" mapsep:"none" help:"A variable that is a text; may be repeated."`
-	User      string            `placeholder:"ID" help:"As this user gets it, by the profile in Kafka."`
-	Profile   string            `placeholder:"JSON" help:"As a user with this profile gets it, or @FILE: {\"locale\": …, \"timezone\": …, \"attributes\": {…}}."`
-	Locale    string            `placeholder:"TAG" help:"In this locale, whatever the profile says."`
-	Timezone  string            `placeholder:"NAME" help:"In this time zone, whatever the profile says."`
-	Channel   string            `placeholder:"NAME" help:"As this channel gets it (default: what all get that have no texts of their own)."`
+	User      string            `placeholder:"ID" help:"Render it for this user, with the profile in Kafka."`
+	Profile   string            `placeholder:"JSON" help:"Render it for a user with this profile, or @FILE: {\"locale\": …, \"timezone\": …, \"attributes\": {…}}."`
+	Locale    string            `placeholder:"TAG" help:"Render it in this locale, whatever the profile says."`
+	Timezone  string            `placeholder:"NAME" help:"Render it in this time zone, whatever the profile says."`
+	Channel   string            `placeholder:"NAME" help:"Render it for this channel (default: what all channels get that have no texts of their own)."`
 	JSON      bool              `name:"json" help:"Print JSON."`
 	Kafka     cli.KafkaFlags    `embed:"" group:"kafka"`
 }

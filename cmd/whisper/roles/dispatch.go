@@ -14,14 +14,14 @@ import (
 // Dispatch is `whisper dispatch`: it decides what is sent when, and over which channel.
 type Dispatch struct {
 	Policy      policyFlags `embed:"" group:"policy"`
-	WalkRecords int         `default:"40000" placeholder:"N" help:"How many records a second broadcasts may write and cause, in this process (a connected user counts as 16): less is gentler to what else Kafka does (default ${default})."`
+	WalkRecords int         `default:"40000" placeholder:"N" help:"Records a second that broadcasts may write or cause in this process; a connected user counts as 16. Fewer leave more of Kafka to others (default ${default})."`
 	Role        roleFlags   `embed:""`
 }
 
 // policyFlags are what an operator may set of the policy; they must be the same for all dispatch processes.
 type policyFlags struct {
 	AckTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"How long a client has to acknowledge before the next channel is tried (default ${default})."`
-	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Over how long what waited for the same hour (the end of quiet hours, a new day) is let out (default ${default})."`
+	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Time over which deliveries are spread that waited for the same moment: the end of quiet hours, a new day (default ${default})."`
 }
 
 func (f policyFlags) policy(window time.Duration) decide.Policy {
@@ -32,7 +32,7 @@ func (f policyFlags) policy(window time.Duration) decide.Policy {
 
 // Help implements kong.HelpProvider.
 func (c *Dispatch) Help() string {
-	return `Owns users' partitions and decides what is sent when over which channel. All processes of one cluster share the partitions. Example:
+	return `Decides what is sent when, and over which channel, for the users of the partitions that it owns. All dispatch processes of a cluster share the partitions. Example:
 
     whisper dispatch --kafka kafka:9092`
 }

@@ -20,32 +20,32 @@ type Gateway struct {
 	Auth      authFlags    `embed:"" group:"auth"`
 	TLS       tlsFlags     `embed:"" group:"sockets"`
 	Role      roleFlags    `embed:""`
-	Advertise string       `name:"ops-advertise" placeholder:"HOST:PORT" group:"ops" help:"Where others reach this gateway's operations port, as whisper.nodes tells it to 'whisper sessions' (default: --ops-addr; where that is every address of the machine, the one by which it reaches Kafka)."`
-	Node      string       `placeholder:"NAME" group:"sockets" help:"This gateway's name, the same on every start and no other's at the same time: it is part of a topic's name (default: the host's name)."`
+	Advertise string       `name:"ops-advertise" placeholder:"HOST:PORT" group:"ops" help:"Address of this gateway's operations port for others, published in whisper.nodes for 'whisper sessions' (default: --ops-addr; if that is every address of the machine, the one from which it reaches Kafka)."`
+	Node      string       `placeholder:"NAME" group:"sockets" help:"Name of this gateway, the same on every start, and never of two gateways at the same time: it is part of a topic's name (default: the host's name)."`
 }
 
 // gatewayFlags are shared with dev.
 type gatewayFlags struct {
 	Listen           string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
-	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all; by default only pages of the same host."`
-	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; more are sent elsewhere (default ${default})."`
+	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all (default: only pages of the same host)."`
+	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; further clients are sent elsewhere (default ${default})."`
 	MaxPerUser       int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
-	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64, counted from accept on (default: no bound, since behind a proxy that is not trusted all come from one)."`
-	TrustedProxies   []string      `placeholder:"CIDR" help:"Addresses and networks of proxies to believe about where a client is: the rightmost address of X-Forwarded-For that is none of them."`
-	ProxyProtocol    bool          `help:"Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2."`
-	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections let in a second; more are told when to come again (default ${default})."`
+	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64, counted from accept on (default: no limit, because behind an untrusted proxy all clients have one address)."`
+	TrustedProxies   []string      `placeholder:"CIDR" help:"Addresses and networks of proxies whose X-Forwarded-For is believed: the client is its rightmost address that is not one of them."`
+	ProxyProtocol    bool          `help:"Trusted proxies begin each connection with a PROXY protocol header, version 1 or 2."`
+	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections accepted a second; further clients are told when to try again (default ${default})."`
 	MaxFrame         int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
-	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client, not counting acknowledgements of what it was sent (default ${default})."`
-	SendBuffer       int           `default:"1048576" placeholder:"BYTES" help:"What may wait to be written to one socket before it counts as too slow (default ${default})."`
+	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client; acknowledgements of its deliveries are not counted (default ${default})."`
+	SendBuffer       int           `default:"1048576" placeholder:"BYTES" help:"Bytes that may wait to be written to one socket before it counts as too slow (default ${default})."`
 	MaxUnacked       int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
-	HandshakeTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"A client's request to connect must be whole by then (default ${default})."`
-	PingInterval     time.Duration `default:"25s" placeholder:"DURATION" help:"Between pings to one session (default ${default})."`
-	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session this long silent after a ping is cut off (default ${default})."`
-	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Bound of one write to a socket (default ${default})."`
-	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Between this node's signs of life (default ${default})."`
-	ReceiptHold      time.Duration `default:"50ms" zero:"not at all" placeholder:"DURATION" help:"How long the fact of a sending waits to be one with its acknowledgement (default ${default}; 0: not at all)."`
-	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Bound of a clean stop; clients are asked to leave over half of it, one after the other (default ${default})."`
-	Unpolled         bool          `help:"Read each socket with a goroutine of its own, as where there is no epoll; to compare and to find faults."`
+	HandshakeTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"Time limit for a client to send its whole request to connect (default ${default})."`
+	PingInterval     time.Duration `default:"25s" placeholder:"DURATION" help:"Time between two pings to one session (default ${default})."`
+	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session that stays silent this long after a ping is closed (default ${default})."`
+	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Time limit of one write to a socket (default ${default})."`
+	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Time between two heartbeats of this node (default ${default})."`
+	ReceiptHold      time.Duration `default:"50ms" zero:"not at all" placeholder:"DURATION" help:"How long the fact that something was sent waits, to be written as one with its acknowledgement (default ${default}; 0: not at all)."`
+	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Time limit of a clean stop; clients are asked to leave one after the other, over half of it (default ${default})."`
+	Unpolled         bool          `help:"Read each socket with its own goroutine, as on systems without epoll; for comparison and debugging."`
 }
 
 // config fills what these flags speak of.
@@ -78,14 +78,14 @@ func (f gatewayFlags) Check() error {
 
 // authFlags fix how tokens are checked.
 type authFlags struct {
-	AuthSecret         string        `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better given in the environment, since others can see a command line."`
-	AuthSecretPrevious string        `placeholder:"SECRET" help:"The secret before it, accepted beside it while tokens that it signed are about."`
-	AuthPublicSecret   bool          `help:"Start although the secret is one that everybody can read in Whisper's repository: for trying things out, where nobody else can connect."`
+	AuthSecret         string        `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; better set in the environment, because others can see a command line."`
+	AuthSecretPrevious string        `placeholder:"SECRET" help:"The previous secret, accepted as well while tokens that it signed are in use."`
+	AuthPublicSecret   bool          `help:"Start even if the secret is one that everybody can read in Whisper's repository; only for trying things out where nobody else can connect."`
 	AuthPublicKeys     string        `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
 	AuthJWKS           string        `name:"auth-jwks" placeholder:"FILE|URL" help:"Public keys as a JSON Web Key Set; read again regularly, and when a token names a key that is not in it."`
-	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Between two readings of the key set (default ${default})."`
-	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept these only (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that the keys are for."`
-	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must name one of these."`
+	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Time between two readings of the key set (default ${default})."`
+	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept only these (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that fit the keys."`
+	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must contain one of these."`
 	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
 	AuthLeeway         time.Duration `default:"10s" zero:"not at all" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; 0: not at all)."`
 }
@@ -120,13 +120,13 @@ func (f authFlags) config() (gateway.AuthConfig, error) {
 
 // tlsFlags have the sockets speak TLS.
 type tlsFlags struct {
-	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate of the sockets' address (PEM, with its chain); read again when it changes. Without it the sockets speak plain HTTP, for a proxy before them."`
-	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its key (PEM)."`
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate for the sockets' address (PEM, with its chain); read again when it changes. Without it the sockets speak plain HTTP, for a proxy in front of them."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Key of that certificate (PEM)."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Gateway) Help() string {
-	return `Holds clients' sockets. Each process needs a node name of its own. Example:
+	return `Each gateway process needs its own node name. Example:
 
     WHISPER_AUTH_SECRET=… whisper gateway --node eu-1 --listen :8080 --kafka kafka:9092`
 }

@@ -10,13 +10,13 @@ import (
 
 // Migrate is `whisper migrate`: it brings the Postgres schema up to date.
 type Migrate struct {
-	Dry      bool              `name:"check" help:"Change nothing; exit code 1 when something is to be done."`
+	Dry      bool              `name:"check" help:"Change nothing; exit with 1 if there is something to do."`
 	Postgres cli.PostgresFlags `embed:"" group:"postgres"`
 }
 
 // Help implements kong.HelpProvider.
 func (c *Migrate) Help() string {
-	return "Forward only, and safe when several processes do it at once: one does, the others wait for it."
+	return "Migrations only go forward. Several processes may start it at once: one migrates, the others wait for it."
 }
 
 func (c *Migrate) Check() error { return c.Postgres.Check() }

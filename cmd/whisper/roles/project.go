@@ -15,16 +15,16 @@ import (
 
 // Project is `whisper project`: it folds facts into Postgres and answers /v1/health.
 type Project struct {
-	Rebuild            bool              `group:"project" help:"Fill the tables anew from Kafka beside the served ones, swap them, and end; projectors may go on meanwhile."`
-	AllowTruncated     bool              `group:"project" help:"With --rebuild: build the tables from Kafka alone; days of which it no longer has everything are dropped instead of kept as they are."`
-	DryRun             bool              `group:"project" help:"With --rebuild: say which days would be rebuilt and which would stay as they are, and end."`
-	KeepOld            bool              `group:"project" help:"With --rebuild: keep the daily tables that were served before in the schema whisper_old."`
+	Rebuild            bool              `group:"project" help:"Fill new tables from Kafka beside the served ones, swap them, and end; running projectors may go on."`
+	AllowTruncated     bool              `group:"project" help:"With --rebuild: build the tables from Kafka alone. Days that Kafka no longer has in full are dropped; by default they are kept as they are."`
+	DryRun             bool              `group:"project" help:"With --rebuild: print which days would be rebuilt and which would stay as they are, and end."`
+	KeepOld            bool              `group:"project" help:"With --rebuild: keep the replaced daily tables in the schema whisper_old."`
 	RetentionDays      int               `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
-	MaxDropDays        int               `default:"3" placeholder:"N" group:"project" help:"How many days that are too old may be dropped at once; when there are more, none is (default ${default})."`
-	TransactionTimeout time.Duration     `default:"1m" placeholder:"DURATION" group:"project" help:"How long Postgres may take for a transaction before it is tried again, with twice as long each time (default ${default})."`
-	Writers            int               `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up, otherwise they take turns (default ${default})."`
-	BatchFacts         int               `default:"20000" placeholder:"N" group:"project" help:"Facts of one transaction at most (default ${default})."`
-	BatchWait          time.Duration     `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered, and so how far the tables are behind: at rest this, four times as long while much comes (default ${default})."`
+	MaxDropDays        int               `default:"3" placeholder:"N" group:"project" help:"Most days past their retention that may be dropped at once; if there are more, none is dropped (default ${default})."`
+	TransactionTimeout time.Duration     `default:"1m" placeholder:"DURATION" group:"project" help:"Time limit of a transaction; each retry has twice as long (default ${default})."`
+	Writers            int               `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up; otherwise one at a time (default ${default})."`
+	BatchFacts         int               `default:"20000" placeholder:"N" group:"project" help:"Most facts in one transaction (default ${default})."`
+	BatchWait          time.Duration     `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered before they are written, and so how far the tables are behind; four times as long under load (default ${default})."`
 	Health             healthFlags       `embed:"" group:"health"`
 	Postgres           cli.PostgresFlags `embed:"" group:"postgres"`
 	Role               roleFlags         `embed:""`
@@ -32,11 +32,11 @@ type Project struct {
 
 // healthFlags are when /v1/health says degraded.
 type healthFlags struct {
-	MaxWaitHigh      time.Duration `default:"5s" placeholder:"DURATION" help:"How old the oldest waiting record of the lane high may be (default ${default})."`
+	MaxWaitHigh      time.Duration `default:"5s" placeholder:"DURATION" help:"Age of the oldest waiting record on the lane high (default ${default})."`
 	MaxWaitNormal    time.Duration `default:"30s" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
 	MaxWaitLow       time.Duration `default:"5m" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
-	MaxProjectionLag time.Duration `default:"1m" placeholder:"DURATION" help:"How old the oldest record may be that the tables lack (default ${default})."`
-	MaxErrorRate     float64       `default:"0.05" placeholder:"RATIO" help:"Part of the last 5 minutes' attempts that may fail (default ${default})."`
+	MaxProjectionLag time.Duration `default:"1m" placeholder:"DURATION" help:"Age of the oldest record that the tables lack (default ${default})."`
+	MaxErrorRate     float64       `default:"0.05" placeholder:"RATIO" help:"Share of the attempts of the last 5 minutes that may fail (default ${default})."`
 	MaxUtilization   float64       `default:"0.8" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
 }
 

@@ -18,23 +18,23 @@ import (
 // Push is `whisper push`: it hands notifications to APNs.
 type Push struct {
 	Lanes       []string  `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
-	MaxInFlight int       `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane under way at once (default ${default})."`
+	MaxInFlight int       `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
 	APNs        apnsFlags `embed:"" group:"apns"`
 	Role        roleFlags `embed:""`
 }
 
 type apnsFlags struct {
-	KeyFile        string        `name:"apns-key-file" placeholder:"FILE" help:"Apple's .p8 file."`
-	KeyID          string        `name:"apns-key-id" placeholder:"ID" help:"Ten characters, beside the key in Apple's developer account."`
-	TeamID         string        `name:"apns-team-id" placeholder:"ID" help:"Ten characters, in Apple's developer account under Membership."`
-	Topic          string        `name:"apns-topic" placeholder:"ID" help:"The app's bundle id, where an endpoint names no app."`
+	KeyFile        string        `name:"apns-key-file" placeholder:"FILE" help:"Apple's .p8 key file."`
+	KeyID          string        `name:"apns-key-id" placeholder:"ID" help:"Id of the key, ten characters, as Apple's developer account shows it."`
+	TeamID         string        `name:"apns-team-id" placeholder:"ID" help:"Id of the team, ten characters, in Apple's developer account under Membership."`
+	Topic          string        `name:"apns-topic" placeholder:"ID" help:"The app's bundle id, for endpoints that name no app."`
 	Environment    string        `name:"apns-environment" default:"production" placeholder:"NAME" help:"production or sandbox (default ${default})."`
-	URL            string        `name:"apns-url" placeholder:"URL" help:"Another server than Apple's: a simulator."`
+	URL            string        `name:"apns-url" placeholder:"URL" help:"Another server instead of Apple's, such as a simulator."`
 	CAFile         string        `name:"apns-ca-file" placeholder:"FILE" help:"Certificates to trust instead of the system's (PEM), for a simulator."`
-	Connections    int           `name:"apns-connections" default:"2" placeholder:"N" help:"Connections of each lane at most (default ${default})."`
-	Streams        int           `name:"apns-streams" default:"500" placeholder:"N" help:"Requests at once on one connection (default ${default})."`
-	RequestTimeout time.Duration `name:"apns-request-timeout" default:"12s" placeholder:"DURATION" help:"Bound of one try (default ${default})."`
-	Sound          string        `name:"apns-sound" default:"default" placeholder:"NAME" help:"What alerts of the lanes high and normal sound like; none for silence (default ${default})."`
+	Connections    int           `name:"apns-connections" default:"2" placeholder:"N" help:"Most connections for each lane (default ${default})."`
+	Streams        int           `name:"apns-streams" default:"500" placeholder:"N" help:"Requests in progress at once on one connection (default ${default})."`
+	RequestTimeout time.Duration `name:"apns-request-timeout" default:"12s" placeholder:"DURATION" help:"Time limit of one request (default ${default})."`
+	Sound          string        `name:"apns-sound" default:"default" placeholder:"NAME" help:"Sound of alerts on the lanes high and normal; none is silent (default ${default})."`
 }
 
 func (f apnsFlags) config() apns.Config {
@@ -47,7 +47,7 @@ func (f apnsFlags) config() apns.Config {
 
 // Help implements kong.HelpProvider.
 func (c *Push) Help() string {
-	return `Hands attempts to Apple's push service. Example:
+	return `Hands attempts to Apple's push service (APNs). Example:
 
     whisper push --apns-key-file key.p8 --apns-key-id ABC123DEFG --apns-team-id DEF123GHIJ --apns-topic com.example.app`
 }

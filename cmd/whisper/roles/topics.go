@@ -15,7 +15,7 @@ import (
 // Topics is `whisper topics`: it shows or makes the Kafka topics that Whisper needs.
 type Topics struct {
 	Plan  topicsPlanCmd  `cmd:"" help:"Show what apply would do."`
-	Apply topicsApplyCmd `cmd:"" help:"Make missing topics and mend their settings; safe to repeat."`
+	Apply topicsApplyCmd `cmd:"" help:"Create missing topics and correct their settings; safe to repeat."`
 }
 
 type topicsFlags struct {
