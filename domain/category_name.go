@@ -9,8 +9,8 @@ const (
 	DefaultCategory = "default"
 )
 
-// CategoryProblem says what is wrong with a category, or "". Parts separated by dots let a preference
-// speak of a group later.
+// CategoryProblem returns what is wrong with a category, or "". Dots separate parts, so that a preference can be about
+// a group of categories.
 func CategoryProblem(category string) string {
 	const allowed = "lower-case letters, digits, _ and -, in parts separated by dots, such as transactions.card"
 	if len(category) > MaxCategoryBytes {

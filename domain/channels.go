@@ -8,13 +8,13 @@ const (
 )
 
 var (
-	// The vocabulary of the contract, and what of it this version can do.
+	// All channels that the contract names, and those that this version can send over.
 	ChannelNames     = AllChannels[:]
 	AllChannels      = [...]string{ChannelSocket, ChannelPush, ChannelAPNs, "fcm", "webpush", "email", "sms", "webhook"}
 	ChannelsThatWork = []string{ChannelSocket, ChannelPush, ChannelAPNs}
 	DefaultChannels  = []string{ChannelSocket, ChannelPush}
 )
 
-// PushChannels are the channels that have a push role. A profile may name endpoints of others, which
-// wait for a version that can reach them.
+// PushChannels are the channels that have a push role. A profile may name endpoints of other channels; they are kept
+// for a version that can reach them.
 var PushChannels = []string{ChannelAPNs}

@@ -1,6 +1,6 @@
 package domain
 
-// The limits of a content, whether a request holds it or a template renders it.
+// The limits of a content, both in a request and when a template has rendered it.
 const (
 	MaxBodyBytes  = 4 << 10
 	MaxTitleBytes = 1 << 10

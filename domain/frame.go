@@ -22,15 +22,16 @@ type Frame struct {
 	Data      json.RawMessage `json:"data,omitempty"`
 	At        time.Time       `json:"at"`
 	ExpiresAt time.Time       `json:"expires_at"`
-	// Receipt goes back with what is acknowledged or read; see [Receipt].
+	// Receipt is handed back beside the id when the notification is acknowledged or read; see [Receipt].
 	Receipt string `json:"receipt,omitempty"`
 }
 
-// NotificationFrame encodes what a client is to see of a delivery. It names no user, so everyone who
-// shares the content shares the bytes.
+// NotificationFrame encodes what a client is to see of a delivery. The bytes name no user, so all users who get the
+// same content share them.
 func NotificationFrame(notificationID string, lane Lane, acc *whisperv1.DeliveryAccepted, content *whisperv1.Content) ([]byte, error) {
-	// By hand, since a broadcast whose text is the user's own encodes one for each of millions: a fifth of what
-	// encoding/json takes for the same bytes.
+	// It is written by hand because a broadcast whose text differs from user to user encodes millions of frames. It
+	// takes a quarter of encoding/json's time for the same bytes, and half of it with data
+	// (BenchmarkNotificationFrame).
 	b := make([]byte, 0, frameOverhead+len(notificationID)+len(acc.GetCategory())+
 		len(content.GetTitle())+len(content.GetBody())+len(content.GetUrl())+len(content.GetImage())+len(content.GetData()))
 	b = append(b, `{"type":"notification","id":`...)
@@ -56,7 +57,7 @@ func NotificationFrame(notificationID string, lane Lane, acc *whisperv1.Delivery
 	return append(b, '}'), nil
 }
 
-// frameOverhead is what a frame has beside its texts.
+// frameOverhead is the length of a frame without its texts.
 const frameOverhead = 216
 
 // appendMember adds a field unless it is empty.
@@ -67,10 +68,11 @@ func appendMember(b []byte, name, text string) []byte {
 	return appendJSONString(append(b, name...), text)
 }
 
-// appendJSONString writes a JSON string as encoding/json does, which escapes what HTML and JavaScript trip over, too.
+// appendJSONString writes a JSON string as encoding/json does, which also escapes characters that are special in HTML
+// and JavaScript.
 func appendJSONString(b []byte, s string) []byte {
 	for i := range len(s) {
-		// 0xe2 begins the two line separators that are escaped.
+		// 0xe2 is the first byte of the two line separators that are escaped.
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c == 0xe2 {
 			return appendJSONEscaped(b, s)
 		}

@@ -17,9 +17,9 @@ import (
 // request, and byte order is the order of time.
 type DeliveryID [16]byte
 
-// DeliveryHash is the part of a [DeliveryID] that upstream's asking again does not change, so
-// duplicates are told by it. 80 bits: by the birthday bound two of 10^9 deliveries in one window
-// share a hash with probability 4·10^-7; over one partition (where it is looked up) far less.
+// DeliveryHash is the part of a [DeliveryID] that stays the same when upstream asks again, so duplicates are found by
+// it. It has 80 bits: by the birthday bound, two of 10^9 deliveries in one window share a hash with probability
+// 4·10^-7. Hashes are looked up within one partition, where it is far less.
 type DeliveryHash [10]byte
 
 // HashDelivery is SHA-256(notification id, 0x00, user id), cut to 80 bits. The separator can't be in
@@ -43,10 +43,10 @@ func NewDeliveryID(requested time.Time, hash DeliveryHash) DeliveryID {
 	return id
 }
 
-// Hash is the part that tells duplicates.
+// Hash is the part by which duplicates are found.
 func (id DeliveryID) Hash() DeliveryHash { return DeliveryHash(id[6:]) }
 
-// Time is when the request was made, to the millisecond; the Unix epoch where it is not known.
+// Time is the time of the request, to the millisecond, or the Unix epoch if it is not known.
 func (id DeliveryID) Time() time.Time {
 	var ms [8]byte
 	copy(ms[2:], id[:6])
@@ -91,9 +91,9 @@ func ParseDeliveryID(s string) (DeliveryID, error) {
 // MaxIDBytes bounds notification ids and user ids.
 const MaxIDBytes = 128
 
-// CheckID says what is wrong with the id of a new notification, user, category or whatever else Whisper is to
-// know by a name, or nil. An id must be something that a person can see and tell from others: no control
-// characters (C0, DEL, C1), none that change the direction of text, and not only white space.
+// CheckID returns what is wrong with the id of a new notification, user, category or anything else that Whisper is to
+// know by a name, or nil. A person must be able to see an id and tell it from others: it has no control characters (C0,
+// DEL, C1), none that change the direction of text, and not only white space.
 func CheckID(id string) error {
 	if err := CheckKnownID(id); err != nil {
 		return err
@@ -109,8 +109,8 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckKnownID is CheckID for ids that may be known already, in records of the internal topics and in what asks
-// for an end (cancel, erase, revoke): before, C1 controls, marks of direction and white space alone were taken.
+// CheckKnownID is [CheckID] for ids that may exist already: in records of the internal topics, and in requests to
+// cancel, erase or revoke. Earlier versions accepted C1 controls, marks of direction and white space alone.
 func CheckKnownID(id string) error {
 	switch {
 	case id == "":

@@ -46,8 +46,8 @@ func ParseLane(s string) (Lane, error) {
 	return 0, fmt.Errorf("unknown lane %q: high, normal or low", s)
 }
 
-// LaneOf reads the lane of an event. One from a later version that this one does not know counts as
-// normal, so that its delivery is not lost.
+// LaneOf reads the lane of an event. A lane that only a newer version knows counts as normal, so that its delivery is
+// not lost.
 func LaneOf(l whisperv1.Lane) Lane {
 	switch l {
 	case whisperv1.Lane_LANE_HIGH:

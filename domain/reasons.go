@@ -12,7 +12,7 @@ const (
 	ReasonCancelled      = "cancelled"
 	ReasonSegment        = "segment" // a broadcast had begun with the user, whom its segment does not mean any more
 
-	// Of the policy, in the order of the checks.
+	// Reasons of the policy, in the order of the checks.
 	ReasonPreference   = "preference"   // the user allows none of the channels
 	ReasonUnsubscribed = "unsubscribed" // from the category as a whole
 	ReasonQuietHours   = "quiet_hours"
@@ -25,7 +25,7 @@ const (
 	ReasonInternal     = "internal_error" // a decision about it met a bug of Whisper's; the dead letters have it
 )
 
-// PolicyReasons are those for which the policy puts a delivery off or suppresses it.
+// PolicyReasons are the reasons for which the policy defers or suppresses a delivery.
 var PolicyReasons = []string{
 	ReasonPreference, ReasonUnsubscribed, ReasonQuietHours, ReasonCap, ReasonCollapsed, ReasonDigest, ReasonDigested,
 	ReasonSmartTiming, ReasonErased,

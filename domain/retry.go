@@ -10,12 +10,12 @@ import (
 type Backoff struct {
 	Base time.Duration
 	Cap  time.Duration
-	// Tries bounds the retries; 0: only the delivery's expiry does.
+	// Tries bounds the retries. 0 means that only the expiry of the delivery bounds them.
 	Tries int32
 }
 
-// Delay before retry number try (from 0). The jitter comes from the delivery's id, so that a decision
-// made again is the same decision.
+// Delay is the pause before retry number try (from 0). Its jitter is derived from the delivery's id, so that a decision
+// that is made again is the same.
 func (b Backoff) Delay(id DeliveryID, try int32) time.Duration {
 	delay := b.Cap
 	if shift := uint(max(try, 0)); shift < 32 {
@@ -32,5 +32,5 @@ func (b Backoff) Delay(id DeliveryID, try int32) time.Duration {
 	return delay - half + time.Duration(seed%uint64(half+1))
 }
 
-// Exhausted says that retry number try is one too many.
+// Exhausted reports whether retry number try is one too many.
 func (b Backoff) Exhausted(try int32) bool { return b.Tries > 0 && try >= b.Tries }

@@ -6,10 +6,10 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// AttemptFacts encodes what a gateway tells most often, that a socket took an attempt and that its client
-// acknowledged it. They are most of what a gateway does beside writing to sockets, so what the deliveries
-// of one route share is encoded once and the rest is put together by hand: a fifth of the time and
-// of the allocations of encoding an event (BenchmarkAttemptFact).
+// AttemptFacts encodes a gateway's most frequent facts: a socket took an attempt, and its client acknowledged it. What
+// the deliveries of one route share is encoded once, and the rest is added by hand. This takes a seventh of the time of
+// encoding an event, and 1 allocation instead of 5 (BenchmarkAttemptFact). Beside writing to sockets, these facts are
+// most of a gateway's work.
 type AttemptFacts struct {
 	Notification string
 	Lane         Lane
@@ -21,8 +21,8 @@ type AttemptFacts struct {
 	name, origin, attempt []byte // encoded: the notification's id; lane and cause; attempt and channel
 }
 
-// AttemptFact is one fact about an attempt over a socket: it was sent, or, with Delivered, acknowledged. Then
-// the times of the sending are given where no fact of its own told of it.
+// AttemptFact is one fact about an attempt over a socket: it was sent, or, with Delivered, acknowledged. An
+// acknowledgement includes the times of the sending if no fact of its own told of it.
 type AttemptFact struct {
 	ID        DeliveryID
 	User      string
@@ -57,7 +57,7 @@ func (a *AttemptFacts) Event(f AttemptFact) *whisperv1.Event {
 	return ev
 }
 
-// Field numbers that Encode writes itself, beside those of request_deliveries.go.
+// Numbers of the fields that Encode writes itself, beside those in package request.
 const (
 	eventNotificationID = 2
 	eventAtUS           = 4
@@ -79,8 +79,8 @@ const (
 	attemptDue       = 45
 )
 
-// Prepare encodes what is shared. It comes before the first Encode; afterwards the fields don't change, and
-// any goroutine may encode.
+// Prepare encodes what is shared. Call it before the first Encode. The fields must not change after that, and any
+// goroutine may encode.
 func (a *AttemptFacts) Prepare() {
 	const tagsAndNumbers = 64
 	b := make([]byte, 0, tagsAndNumbers+len(a.Notification)+len(a.Cause.GetTopic())+len(ChannelSocket)+len(a.Node))
@@ -115,7 +115,8 @@ func sizeText(field protowire.Number, s string) int {
 	return protowire.SizeTag(field) + protowire.SizeBytes(len(s))
 }
 
-// Encode is [AttemptFacts.Event] on the wire, byte for byte. The user's id within it is the record's key.
+// Encode returns [AttemptFacts.Event] on the wire, byte for byte. key is the part of it that holds the user's id, which
+// is the record's key.
 func (a *AttemptFacts) Encode(f AttemptFact) (value, key []byte) {
 	const ownBytes = 64 // tags, lengths, the id, three times
 	b := make([]byte, 0, ownBytes+len(f.User)+len(a.name)+len(a.origin)+len(a.attempt))

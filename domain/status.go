@@ -6,24 +6,24 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// Status is where a delivery stands. The values are ordered by how much they tell, and a later fact
-// never takes a status back: of two facts, in whatever order they arrive, the greater status stands.
-// So any replay or reordering of one delivery's facts folds to the same status.
+// Status is the state of a delivery. The values are ordered by how much they tell. A fact never takes a status back: of
+// two facts, in whatever order they arrive, the greater status stands. So any replay or reordering of the facts of a
+// delivery folds to the same status.
 //
 //	accepted → scheduled → deferred → unknown → cancelled | suppressed | expired | failed → sent → delivered → read
 //
-// An end like `expired` gives way to `sent` and what follows it: a provider that took an attempt is a
-// fact even if its answer came late. The reverse is not: what was sent stays sent.
+// An end such as `expired` gives way to `sent` and what follows it: if a provider took an attempt, that is a fact even
+// if its answer came late. Not the other way round: what was sent stays sent.
 type Status int8
 
-// The statuses, ascending. Append only at the end of the contract's next version: their order is
-// stored nowhere, their names are.
+// The statuses, ascending. Add one only with the next version of the contract. Their order is stored nowhere; their
+// names are.
 const (
 	// Accepted: a valid request named this user.
 	Accepted Status = iota
 	// Scheduled: it waits for its send_at.
 	Scheduled
-	// Deferred: it waits, for the user to connect or for a provider.
+	// Deferred: it waits for the user to connect, for a check or for a provider.
 	Deferred
 	// Unknown: a provider's answer never came, so it may have been sent.
 	Unknown
@@ -33,7 +33,7 @@ const (
 	Suppressed
 	// Expired before anything took it.
 	Expired
-	// Failed: every channel was tried to its end.
+	// Failed: every channel was tried, and none took it.
 	Failed
 	// Sent: a socket or a provider took it.
 	Sent
@@ -86,15 +86,15 @@ func ParseStatus(name string) (Status, error) {
 	return 0, fmt.Errorf("unknown status %q", name)
 }
 
-// Pending says whether something is still going to happen: the conservation sum counts accepted,
-// scheduled, deferred and unknown as pending.
+// Pending reports whether something is still to happen: the conservation sum counts accepted, scheduled, deferred and
+// unknown as pending.
 func (s Status) Pending() bool { return s < Cancelled }
 
-// Then is the status after a fact that says next: the greater of both.
+// Then is the status after a fact that claims next: the greater of both.
 func (s Status) Then(next Status) Status { return max(s, next) }
 
-// StatusOf is the status that a fact claims for its delivery; ok is false for facts that claim none
-// (a failed attempt, a dropped duplicate, a pruned endpoint, a cancel on its way).
+// StatusOf returns the status that a fact claims for its delivery. ok is false for facts that claim none (a failed
+// attempt, a dropped duplicate, a pruned endpoint, a requested cancel).
 func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:
@@ -129,8 +129,8 @@ func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 	}
 }
 
-// KindOf is the stable name of an event's kind: the header `event`, the column `timeline.kind`.
-// It is empty for a kind from a later version.
+// KindOf returns the stable name of an event's kind, as in the header `event` and the column `timeline.kind`. It is
+// empty for a kind of a newer version.
 func KindOf(ev *whisperv1.Event) string {
 	switch ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:

@@ -7,7 +7,7 @@ import (
 	"github.com/klivvr/whisper/domain/localtime"
 )
 
-// Cap allows N notifications of a window to one user.
+// Cap allows a user N notifications in a window.
 type Cap struct {
 	N   int
 	Per CapWindow
@@ -17,9 +17,8 @@ type Cap struct {
 // CapWindow is the time over which a cap counts.
 type CapWindow int8
 
-// Minutes and hours slide: any 60 seconds, any 60 minutes. Days and weeks are the user's own calendar's: the
-// same date, or the same week from Monday on, by the clock of the user's zone. So a day that a daylight
-// saving change makes 23 or 25 hours long is one day.
+// Minutes and hours slide: any 60 seconds, any 60 minutes. Days and weeks follow the calendar in the user's zone: the
+// same date, or the same week from Monday on. So a day that daylight saving makes 23 or 25 hours long is one day.
 const (
 	PerMinute CapWindow = iota
 	PerHour
@@ -30,9 +29,8 @@ const (
 // CapScope is what a cap counts.
 type CapScope int8
 
-// ByUserCategory counts what the user was sent in the declared category, its undeclared children
-// included. ByUser counts over all categories that have caps: one that has none (a security alert) neither
-// takes of the allowance nor is held by it.
+// ByUserCategory counts what the user was sent in the declared category, including its undeclared children. ByUser
+// counts over all categories that have caps: a category without caps (a security alert) is neither counted nor held.
 const (
 	ByUserCategory CapScope = iota
 	ByUser
@@ -49,7 +47,7 @@ func (w CapWindow) String() string { return capWindows[w] }
 // String is the scope as records spell it.
 func (s CapScope) String() string { return capScopes[s] }
 
-// String is the cap in facts: "3 per day by user_category".
+// String is the cap as facts have it: "3 per day by user_category".
 func (c Cap) String() string { return fmt.Sprintf("%d per %s by %s", c.N, c.Per, c.By) }
 
 // Span is a cap's window at one moment.
@@ -61,7 +59,7 @@ type Span struct {
 	from, end int // the days (since 1970, of the user's own calendar) that count; to the day after
 }
 
-// Open is the window at one moment, by the clock of the user's zone.
+// Open is the window that holds at a moment, in the user's zone.
 func (w CapWindow) Open(now time.Time, zone *time.Location) Span {
 	switch w {
 	case PerMinute:
@@ -79,10 +77,10 @@ func (w CapWindow) Open(now time.Time, zone *time.Location) Span {
 	}
 }
 
-// Slides says whether the window moves with the clock; days and weeks stand still until they end.
+// Slides reports whether the window moves with time. Days and weeks stay the same until they end.
 func (w *Span) Slides() bool { return w.Length > 0 }
 
-// Has says whether what was sent at this time counts.
+// Has reports whether what was sent at this time counts.
 func (w *Span) Has(at time.Time) bool {
 	if w.Slides() {
 		return at.After(w.after)
@@ -91,7 +89,7 @@ func (w *Span) Has(at time.Time) bool {
 	return day >= w.from && day < w.end
 }
 
-// End is when the calendar's window ends: the first moment of another day, or of a Monday.
+// End is when the window of the calendar ends: the first moment of the next day, or of the next Monday.
 func (w CapWindow) End(now time.Time, zone *time.Location) time.Time {
 	last := localtime.Day(now, zone)
 	if w == PerWeek {
@@ -103,5 +101,5 @@ func (w CapWindow) End(now time.Time, zone *time.Location) time.Time {
 	return now
 }
 
-// CountsKept is how long a counted delivery may matter: the longest window, wherever on earth, and a day.
+// CountsKept is how long a counted delivery may matter: the longest window, in any time zone, and a day.
 const CountsKept = 9 * 24 * time.Hour

@@ -20,53 +20,52 @@ const (
 	maxAckTimeout   = 10 * time.Minute
 )
 
-// Category is a valid record of whisper.categories: the rules for what is sent in it. It is never changed
-// once made.
+// Category is a valid record of whisper.categories: the rules for what is sent in it. It is never changed once made.
 type Category struct {
-	// Name is the declared one, whose rules these are: a request's category may be a child of it.
+	// Name is the declared name. The category of a request may be a child of it.
 	Name string
-	// Channels to try, in order, where the request names none; the later ones are the fallback.
+	// Channels are tried in this order if the request names none. Each is the fallback of the one before.
 	Channels []string
-	// AllChannels all get it, at once and each by itself, where the request names none. What one of them comes to stops no
-	// other; only that the person has read it does.
+	// AllChannels get it all at once, each by itself, if the request names none. The end of one stops no other, except
+	// that the person has read it.
 	AllChannels []string
-	// Mandatory: no preference and no quiet hours stop it, and it has no caps.
+	// Mandatory means that no preference and no quiet hours stop it. It has no caps.
 	Mandatory bool
 	Caps      []Cap
-	// OverCap says what becomes of one too many.
+	// OverCap is what happens to a delivery over a cap.
 	OverCap OverCap
 	Quiet   QuietRule
-	// Collapse: a newer one of the same collapse key replaces an older one that was not delivered yet. Where the record
-	// does not say, it is true, but of a mandatory category.
+	// Collapse means that a newer one with the same collapse key replaces an older one that was not delivered yet. If
+	// the record does not say, it is true, except for a mandatory category.
 	Collapse bool
 	Digest   *Digest
-	// SmartDelay is how long one may wait for the hour at which its user usually reads; 0: it does not.
+	// SmartDelay is how long a delivery may wait for the hour at which its user usually reads. 0: it does not wait.
 	SmartDelay time.Duration
-	// AckTimeout is how long a client has to acknowledge before the next channel is tried; 0: the policy's.
+	// AckTimeout is how long a client has to acknowledge before the next channel is tried. 0: the policy's value.
 	AckTimeout time.Duration
-	// AutoAck: where a session asked for ack=auto, that its socket took a delivery counts as the client's
-	// acknowledgement. Where the record does not say, it is true, but of a mandatory category: what must arrive is not
-	// settled by a socket whose client says nothing.
+	// AutoAck means that for a session with ack=auto, a delivery that its socket took counts as acknowledged. If the
+	// record does not say, it is true, except for a mandatory category: what must arrive is not settled by a socket
+	// whose client is silent.
 	AutoAck bool
 
-	// undeclared: nobody wrote a record for it, so it has the rules that everything has by default.
+	// undeclared means that there is no record for it, so it has the default rules.
 	undeclared bool
 }
 
 // QuietRule is what a category does in its user's quiet hours.
 type QuietRule int8
 
-// Hold is the zero value: who does not say must not wake people up.
+// Hold is the zero value: a category that does not say must not wake people up.
 const (
 	QuietHold QuietRule = iota
 	QuietDrop
 	QuietPass
 )
 
-// OverCap is what a category does with one too many.
+// OverCap is what a category does with a delivery over a cap.
 type OverCap int8
 
-// What comes too often is dropped unless the category says otherwise.
+// A delivery over a cap is dropped unless the category says otherwise.
 const (
 	OverCapDrop OverCap = iota
 	OverCapDefer
@@ -76,7 +75,7 @@ const (
 type Digest struct {
 	Window   time.Duration
 	Template string
-	// Min is how many make a digest; fewer go out each on its own.
+	// Min is how many make a digest. Fewer are sent one by one.
 	Min int
 }
 
@@ -93,12 +92,11 @@ var (
 	overCapRules = []string{"drop", "defer"}
 )
 
-// newDefault is what a category is where its record says nothing, and what an undeclared one is.
+// newDefault has the rules that a record does not set, which are also those of an undeclared category.
 func newDefault(name string) *Category { return &Category{Name: name, Collapse: true, AutoAck: true} }
 
-// ParseCategory reads a record of whisper.categories: its key, and its value. The empty value, which
-// removes a category, is not one: callers look for it first. The error is an [*record.Invalid] that tells all
-// problems at once.
+// Parse reads a record of whisper.categories: its key and its value. The empty value, which removes a category, is not
+// a category: callers check for it first. The error is an [*record.Invalid] with all problems.
 func Parse(name string, value []byte) (*Category, error) {
 	var p record.Problems
 	if problem := domain.CategoryProblem(name); problem != "" {
@@ -163,7 +161,7 @@ func (c *Category) readField(at int, name, raw string, p *record.Problems) {
 	}
 }
 
-// EffectiveChannels are what a request goes to that names none; empty: what everything goes to by default.
+// EffectiveChannels are the channels for a request that names none. Empty means the default channels of requests.
 func (c *Category) EffectiveChannels() []string {
 	if len(c.AllChannels) > 0 {
 		return c.AllChannels
@@ -189,7 +187,7 @@ func (c *Category) readAllChannels(name, raw string, p *record.Problems) {
 	}
 }
 
-// check is about fields that do not go together.
+// check finds fields that contradict each other.
 func (c *Category) check(p *record.Problems) {
 	if len(c.AllChannels) > 0 && len(c.Channels) > 0 {
 		p.Add(record.WordChannel, "channels are tried one after the other, all_channels at once: leave out one of the two")
@@ -298,7 +296,7 @@ func (c *Category) readSmartTiming(name, raw string, p *record.Problems) {
 	}
 }
 
-// Categories are the declared ones, and how a request finds its own. The zero value has none.
+// Categories are the declared categories. It finds the rules for the category of a request. The zero value has none.
 type Categories struct {
 	Declared map[string]*Category
 	fallback *Category
@@ -316,9 +314,8 @@ func (c *Categories) Put(name string, category *Category) {
 	c.Declared[name] = category
 }
 
-// Find is the category whose rules apply: the declared one of this name, or of the longest part of it
-// (transactions.card → transactions), or `default`; where that is not declared either, the rules that
-// everything has by default. It does not allocate.
+// Find returns the category whose rules apply to a name: the declared one of this name, else of the longest part of it
+// (transactions.card → transactions), else `default`, else one with the default rules. It does not allocate.
 func (c *Categories) Find(name string) *Category {
 	for at := len(name); at > 0; at = strings.LastIndexByte(name[:at], '.') {
 		if found := c.Declared[name[:at]]; found != nil {
@@ -335,14 +332,14 @@ func (c *Categories) Find(name string) *Category {
 	return c.fallback
 }
 
-// Declares says whether Find had a record to go by, of the name or a part of it; what has none is mostly
-// a slip of the pen. The name `default` needs none.
+// Declares reports whether Find has a record for the name or a part of it. A name without one is mostly a typing error.
+// The name `default` needs no record.
 func (c *Categories) Declares(name string) bool {
 	found := c.Find(name)
 	return name == domain.DefaultCategory || !found.undeclared && (found.Name != domain.DefaultCategory)
 }
 
-// Any says whether a declared category matches.
+// Any reports whether a declared category matches.
 func (c *Categories) Any(match func(*Category) bool) bool {
 	for _, category := range c.Declared {
 		if match(category) {

@@ -1,4 +1,4 @@
-// Package category is the rules for what is sent in a category: its channels, quiet hours, caps, digests and timing, as
-// records of whisper.categories declare them. [Categories] finds the rules that hold for a category's name.
-// What follows from the rules for one delivery is decided in package decide.
+// Package category has the rules for what is sent in a category: channels, quiet hours, caps, digests and timing, as
+// records of whisper.categories declare them. [Categories] finds the rules for the name of a category. Package decide
+// applies them to a delivery.
 package category

@@ -7,10 +7,10 @@ import (
 )
 
 // A character is what a person sees as one: an extended grapheme cluster of Unicode. A family of emoji, a letter with
-// its accents and a Thai syllable with its vowel are one each, so no filter takes one apart. uniseg has Unicode 15.0, which
-// counts the letters of a Devanagari conjunct one by one.
+// its accents and a Thai syllable with its vowel are one each, so no filter cuts one apart. github.com/rivo/uniseg
+// finds them. It has Unicode 15.0, which counts the letters of a Devanagari conjunct one by one.
 
-// countingSteps is what it costs to go over the characters of a text: some 0.2 µs for each code point beyond ASCII.
+// countingSteps is the cost of counting the characters of a text: some 0.2 µs for each code point beyond ASCII.
 func countingSteps(s string) int {
 	beyond := 0
 	for i := range len(s) {
@@ -21,7 +21,7 @@ func countingSteps(s string) int {
 	return len(s)/bytesPerStep + beyond/countedBytes
 }
 
-// characters counts them.
+// characters is the number of characters in a text.
 func characters(s string) int {
 	n := 0
 	for s != "" {
@@ -48,7 +48,8 @@ func charactersEnd(s string, n int) int {
 	return end
 }
 
-// plain: the first byte is a character by itself, which is far the cheapest to tell of two bytes.
+// plain reports whether the first byte is a character by itself. Two bytes tell that for most text, at a fraction of
+// the cost of uniseg.
 func plain(s string) bool {
 	return s[0] < utf8.RuneSelf && s[0] != '\r' && (len(s) == 1 || s[1] < utf8.RuneSelf)
 }

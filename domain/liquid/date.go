@@ -9,7 +9,7 @@ import (
 	"github.com/klivvr/whisper/domain/rfc3339"
 )
 
-// dating is what is known of a date call while parsing.
+// dating is what is known of a call of date while parsing.
 type dating struct {
 	format *numberFormat
 	style  string // "": it is a variable
@@ -18,7 +18,7 @@ type dating struct {
 
 var dateStyles = []string{"short", "medium", "long", "full", "time", "iso"}
 
-// dateVerbs are those of strftime that say the same in every language.
+// dateVerbs are the verbs of strftime that print the same in every language.
 const dateVerbs = "YymdejHMSBbAaz%"
 
 func prepareDate(t *Text, c *call) (any, error) {

@@ -50,7 +50,7 @@ func (x *exec) problem(format string, args ...any) {
 	x.over = len(x.problems) >= maxProblems
 }
 
-// step takes from the budget; false: it is used up.
+// step takes n steps from the budget. It returns false if the budget is used up.
 func (x *exec) step(n int) bool {
 	if x.run.used += n; x.run.used > MaxSteps {
 		x.problem("%s", errSteps)
@@ -141,7 +141,7 @@ func (x *exec) capture(n *captureNode) jump {
 	return j
 }
 
-// branch is the body that is rendered; nil: none.
+// branch is the body that is rendered, or nil.
 func (x *exec) branch(n *branchNode) []node {
 	var subject value
 	if n.subject != nil {
@@ -278,7 +278,7 @@ func (x *exec) loop(n *loopNode) {
 	x.registers[n.variable], x.registers[n.loop] = outerVariable, outerLoop
 }
 
-// items are what a loop goes over: a list, or the numbers from first.
+// items are the values of a loop: those of a list, or the numbers from first.
 func (x *exec) items(n *loopNode) (items []value, first, count int, ok bool) {
 	if n.from != nil {
 		last := 0
@@ -339,7 +339,7 @@ func (x *exec) whole(o *operand) (int, bool) {
 	return int(n), true
 }
 
-// chain is the value of an operand behind its filters; false: a problem was told.
+// chain is the value of an operand after its filters. It returns false if there was a problem.
 func (x *exec) chain(c *chain) (value, bool) {
 	v := x.operand(&c.input)
 	if len(c.calls) == 0 {
@@ -390,7 +390,8 @@ func (x *exec) chain(c *chain) (value, bool) {
 	return v, true
 }
 
-// describing is a filter's error that is a sentence of its own; others go on behind the input's name.
+// describing is a filter's error that is a whole sentence. Other errors continue a sentence that begins with the name
+// of the input.
 type describing struct{ error }
 
 func describe(format string, args ...any) error { return describing{fmt.Errorf(format, args...)} }
@@ -407,7 +408,7 @@ type namedValue struct {
 	value value
 }
 
-// get is a named argument; missing where it was not given.
+// get is a named argument, or the missing value.
 func (a arguments) get(name string) value {
 	for _, n := range a.named {
 		if n.name == name {
@@ -448,7 +449,7 @@ func (x *exec) argument(o *operand) (value, bool) {
 	return v, x.step(1)
 }
 
-// operand is a literal's value, or what a path leads to; missing where it leads nowhere.
+// operand is the value of a literal, or of what a path leads to, or the missing value.
 func (x *exec) operand(o *operand) value {
 	steps := o.steps
 	var v value

@@ -59,7 +59,7 @@ type test struct {
 	op          string // "": the truth of left
 }
 
-// expressions reads expressions of one text: it knows the names that are local at this place.
+// expressions parses the expressions of one text. It knows the names that are local at this point.
 type expressions struct {
 	text   *Text
 	scope  []local
@@ -67,7 +67,7 @@ type expressions struct {
 	source string
 }
 
-// local is a name with the place of its value.
+// local is a name and the slot of its value.
 type local struct {
 	name string
 	slot int
@@ -256,7 +256,7 @@ func (e *expressions) path(name string) (operand, error) {
 	return o, e.resolve(&o)
 }
 
-// written is an operand as it stands in a text.
+// written is an operand as it is written in the text.
 func (o operand) written() string {
 	if o.root != noRoot {
 		return o.name
@@ -276,7 +276,7 @@ func (o operand) written() string {
 	return o.literal.text
 }
 
-// resolve finds out what a path speaks of.
+// resolve finds out what a path refers to.
 func (e *expressions) resolve(o *operand) error {
 	name := o.steps[0].literal.text
 	for i := len(e.scope) - 1; i >= 0; i-- {
@@ -380,7 +380,7 @@ func (e *expressions) test() (test, error) {
 	return t, err
 }
 
-// similar hints at what was meant: a name that begins alike, or is two letters off at most.
+// similar suggests what was meant: a name that begins alike, or differs in at most two letters.
 func similar(name string, known []string) string {
 	if len(name) > 2 && len(name) < 32 {
 		for _, k := range known {
@@ -392,7 +392,7 @@ func similar(name string, known []string) string {
 	return "; known are " + strings.Join(known, ", ")
 }
 
-// distance is how many letters are to be changed, put in or left out to make b of a.
+// distance is the number of letters to change, insert or remove to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// filter is one that exists.
+// filter is one filter of the language.
 type filter struct {
 	name        string
 	least, most int      // arguments without a name
 	named       []string // names that an argument may have
 	needs       NeedKind // what its input must be
 	optional    bool     // it takes an input that is missing
-	// prepare, where it is set, checks a call while the text is parsed and may keep what it made of literal arguments.
+	// prepare, if set, checks a call while the text is parsed, and may return what it computed from literal arguments.
 	prepare func(t *Text, c *call) (any, error)
 	apply   func(x *exec, in value, a arguments) (value, error)
 }
 
-// filters are all, by name: the closed set that docs/templates.md lists.
+// filters has all filters by name: the closed set that docs/templates.md lists.
 var filters = map[string]*filter{}
 
 func init() {
@@ -30,7 +30,7 @@ func init() {
 
 func filterNames() []string { return slices.Sorted(maps.Keys(filters)) }
 
-// onText makes a filter of a function on texts; numbers count as the text that they print.
+// onText makes a filter from a function on texts. A number is the text that it prints.
 func onText(f func(string) string) func(*exec, value, arguments) (value, error) {
 	return func(_ *exec, in value, _ arguments) (value, error) {
 		s, err := in.print()

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// They calculate exactly, as banks do: 0.1 | plus: 0.2 is 0.3.
+// The filters of numbers calculate exactly, as banks do: 0.1 | plus: 0.2 is 0.3.
 var numberFilters = []filter{
 	{name: "abs", needs: NeedNumber, apply: onNumber(func(n *big.Rat) *big.Rat { return n.Abs(n) })},
 	{name: "floor", needs: NeedNumber, apply: onNumber(func(n *big.Rat) *big.Rat { return n.SetInt(floor(n)) })},
@@ -61,10 +61,11 @@ func withNumber(f func(a, b *big.Rat) (*big.Rat, error)) func(*exec, value, argu
 	}
 }
 
-// floor is the greatest whole number that is not above.
+// floor is the greatest whole number that is not above n.
 func floor(n *big.Rat) *big.Int { return new(big.Int).Div(n.Num(), n.Denom()) }
 
-// divide gives a whole number where both are written as one, as in every Liquid: 7 by 2 is 3, by 2.0 it is 3.5.
+// divide returns a whole number if both numbers are written as whole ones, as in every Liquid: 7 by 2 is 3, by 2.0 it
+// is 3.5.
 func divide(x *exec, in value, a arguments) (value, error) {
 	whole := decimalsOf(in.text) == 0 && decimalsOf(a.all[0].text) == 0
 	return withNumber(func(a, b *big.Rat) (*big.Rat, error) {

@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// What they do is what Shopify's do, but by characters as people see them; blanks are Unicode's.
+// The filters of texts do what Shopify's do, but count characters as people see them, and take Unicode's blanks.
 var textFilters = []filter{
 	{name: "upcase", needs: NeedText, apply: onText(strings.ToUpper)},
 	{name: "downcase", needs: NeedText, apply: onText(strings.ToLower)},
@@ -31,7 +31,7 @@ var textFilters = []filter{
 	{name: "default", optional: true, least: 1, most: 1, apply: orDefault},
 }
 
-// searching is for filters that look through what they are given, and may make little of it.
+// searching is for filters that search a whole input, and whose output may be small.
 func searching(f func(*exec, value, arguments) (value, error)) func(*exec, value, arguments) (value, error) {
 	return func(x *exec, in value, a arguments) (value, error) {
 		if !x.step(countingSteps(in.text)) {
@@ -56,7 +56,7 @@ func escape(_ *exec, in value, _ arguments) (value, error) {
 	return made, err
 }
 
-// replace makes nothing that would be too long, not even for a moment.
+// replace never makes a text that is too long, not even for a moment.
 func replace(s, old, by string, n int) (string, error) {
 	if old == "" {
 		return "", describe("there is nothing to look for: the first argument is empty")
@@ -71,7 +71,7 @@ func replace(s, old, by string, n int) (string, error) {
 	return strings.Replace(s, old, by, n), nil
 }
 
-// truncate to a number of characters, those of the end (…) included.
+// truncate cuts a text to a number of characters, including those of the ending (…).
 func truncate(s string, a []string) (string, error) {
 	most, end := 50, "..."
 	if len(a) > 0 {
@@ -109,7 +109,7 @@ func truncateWords(s string, a []string) (string, error) {
 	return strings.Join(words[:most], " ") + end, nil
 }
 
-// slice takes characters from a place, which counts from the end where it is negative.
+// slice takes characters from an index. A negative index counts from the end.
 func slice(s string, a []string) (string, error) {
 	from, err := strconv.Atoi(a[0])
 	if err != nil {
@@ -181,7 +181,7 @@ var listFilters = []filter{
 	}},
 }
 
-// onList is for filters that an empty list leaves without a value.
+// onList is for filters that have no value for an empty list.
 func onList(f func([]value) value) func(*exec, value, arguments) (value, error) {
 	return func(_ *exec, in value, _ arguments) (value, error) {
 		if in.kind != listKind {

@@ -25,8 +25,8 @@ var formatFilters = []filter{
 	{name: "date", needs: NeedText, least: 0, most: 1, named: []string{"zone", "digits"}, prepare: prepareDate, apply: formatDate},
 }
 
-// numberFormat is how a language writes numbers. It is read off what x/text makes of a few, once: x/text formats
-// float64 only, which has no room for the digits of every amount, and takes twenty times as long.
+// numberFormat is how a language writes numbers. It is learnt once from what x/text prints for a few numbers. x/text
+// formats only float64, which does not hold the digits of every amount, and takes twenty times as long.
 type numberFormat struct {
 	digits                       [10]string
 	decimal, group, minus        string
@@ -37,11 +37,12 @@ type numberFormat struct {
 	symbolSpace                  string
 }
 
-// arabicWithLatin are the Arabic ones that CLDR gives Latin digits; all others have Arabic ones. x/text takes Latin
-// ones wherever there is a region.
+// arabicWithLatin are the Arabic locales that have Latin digits in CLDR; all others have Arabic ones. x/text uses Latin
+// digits for every locale with a region.
 var arabicWithLatin = []string{"ar-AE", "ar-DZ", "ar-EH", "ar-LY", "ar-MA", "ar-TN"}
 
-// newNumberFormat reads a language's; digits is a numbering system such as latn or arab, "" the language's own.
+// newNumberFormat returns the format of a language. digits is a numbering system such as latn or arab, or "" for that
+// of the language.
 func newNumberFormat(tag language.Tag, digits string) *numberFormat {
 	name := tag.String()
 	base, _ := tag.Base()
@@ -81,7 +82,7 @@ func between(s, before, behind string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(s, before), behind)
 }
 
-// grouping is read off 123456789.
+// grouping learns the groups from 123456789 as written.
 func (f *numberFormat) grouping(written string) {
 	var groups []int
 	n := 0
@@ -99,7 +100,7 @@ func (f *numberFormat) grouping(written string) {
 	}
 }
 
-// write formats a number as [isNumber] takes it, with so many decimals; -1: those that it has. Halves are rounded away
+// write formats a number that [isNumber] accepts, with so many decimals; -1: those that it has. Halves are rounded away
 // from zero.
 func (f *numberFormat) write(text string, decimals int) string {
 	if decimals >= 0 && decimalsOf(text) > decimals {
@@ -139,7 +140,7 @@ func (f *numberFormat) write(text string, decimals int) string {
 	return out.String()
 }
 
-// localize gives the digits of a text the language's shape.
+// localize writes a text with the digits of the language.
 func (f *numberFormat) localize(s string) string {
 	if f.digits[0] == "0" {
 		return s
@@ -155,7 +156,7 @@ func (f *numberFormat) localize(s string) string {
 	return out.String()
 }
 
-// literalOf is a named argument's text where it was given as one; an error where it is a variable.
+// literalOf is the text of a named argument that is a literal. It is an error if the argument is a variable.
 func (c *call) literalOf(name string) (text string, given bool, err error) {
 	for _, a := range c.named {
 		if a.name != name {
@@ -187,7 +188,7 @@ func formatOf(t *Text, c *call) (*numberFormat, error) {
 
 func prepareDigits(t *Text, c *call) (any, error) { return formatOf(t, c) }
 
-// decimals is the argument of that name; otherwise as many as otherwise says.
+// decimals is the value of that argument, or otherwise.
 func (a arguments) decimals(otherwise int) (int, error) {
 	v := a.get("decimals")
 	if v.kind == missingKind {
@@ -224,7 +225,7 @@ func formatPercent(_ *exec, in value, a arguments) (value, error) {
 	return textValue(f.percentBefore + f.write(hundred.text, decimals) + f.percentBehind), nil
 }
 
-// money is what is known of a currency call while parsing.
+// money is what is known of a call of currency while parsing.
 type money struct {
 	format *numberFormat
 	code   bool // its code instead of its symbol
@@ -270,7 +271,8 @@ func formatCurrency(x *exec, in value, a arguments) (value, error) {
 	return textValue(m.format.money(m.format.write(in.text, decimals), symbol)), nil
 }
 
-// money puts the symbol where the language has it; the sign comes first. Letters keep a space to the digits.
+// money puts the symbol on the side where the language writes it; the sign comes first. A symbol of letters is
+// separated by a space.
 func (f *numberFormat) money(amount, symbol string) string {
 	if !f.symbolBefore {
 		return amount + f.symbolSpace + symbol
@@ -286,7 +288,7 @@ func (f *numberFormat) money(amount, symbol string) string {
 	return sign + symbol + space + amount
 }
 
-// symbol of a currency in the language. There are 300 currencies, so the cache has a bound.
+// symbol is the symbol of a currency in the language. There are 300 currencies, so the cache has a bound.
 func (l *locale) symbol(unit currency.Unit) string {
 	if s, ok := l.symbols.Load(unit); ok {
 		return s.(string)

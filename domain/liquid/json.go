@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Variables and attributes stay the JSON text that upstream gave: most texts ask for a few of them, and to decode all
-// for every user would cost more than the rendering. What is not JSON reads as missing; it never panics.
+// Variables and attributes stay JSON texts, as upstream wrote them. Most texts read a few of them, and decoding all for
+// every user would cost more than rendering. A text that is not JSON reads as missing; it never panics.
 
 // cursor steps through one JSON object or list.
 type cursor struct {
@@ -76,7 +76,7 @@ func (c *cursor) value() string {
 	return c.s[start:c.i]
 }
 
-// text passes a string, from quote to quote.
+// text skips a string, from quote to quote.
 func (c *cursor) text() {
 	for from := c.i + 1; from < len(c.s); {
 		end := strings.IndexByte(c.s[from:], '"')
@@ -97,7 +97,7 @@ func (c *cursor) text() {
 	c.i = len(c.s)
 }
 
-// memberOf is the value of a name in an object; "" where there is none.
+// memberOf is the value of a name in an object, or "".
 func memberOf(object, name string) string {
 	c := cursor{s: object}
 	for key, raw, ok := c.member(); ok; key, raw, ok = c.member() {
@@ -108,7 +108,7 @@ func memberOf(object, name string) string {
 	return ""
 }
 
-// unquote reads a JSON string; without escapes it shares the memory of raw.
+// unquote reads a JSON string. Without escapes it shares the memory of raw.
 func unquote(raw string) string {
 	if len(raw) < 2 || raw[len(raw)-1] != '"' {
 		return ""

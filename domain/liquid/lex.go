@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// lexeme is a part of an expression; end of the expression has kind 0.
+// lexeme is a part of an expression. The end of the expression has kind 0.
 type lexeme struct {
 	kind byte // 'a' a name, '1' a number, '"' a string, else the mark's first byte
 	text string
@@ -17,7 +17,7 @@ func (l lexeme) is(mark string) bool {
 
 func (l lexeme) word(name string) bool { return l.kind == 'a' && l.text == name }
 
-// String is for complaints.
+// String is the lexeme as error texts have it.
 func (l lexeme) String() string {
 	switch l.kind {
 	case 0:
@@ -32,7 +32,7 @@ func (l lexeme) String() string {
 // marks, the longer ones first.
 var marks = []string{"..", "==", "!=", "<>", "<=", ">=", "<", ">", "=", "|", ":", ",", ".", "[", "]", "(", ")"}
 
-// lex cuts an expression.
+// lex divides an expression into lexemes.
 func lex(s string) ([]lexeme, error) {
 	var all []lexeme
 	for {

@@ -76,8 +76,8 @@ import (
 // calendar gives the names of months and days, and how dates are written.
 type calendar = locales.Translator
 
-// calendars are the languages whose dates are known; one of a region is there where it differs from its language's.
-// All are Gregorian. To add one is to add its line here: docs/templates.md lists them.
+// calendars are the languages whose dates are known. A region has an entry if it differs from its language. All are
+// Gregorian. To add one, add its line here: docs/templates.md lists them.
 var calendars = map[string]func() calendar{
 	"am":      am.New,
 	"ar":      ar.New,
@@ -143,8 +143,9 @@ var calendars = map[string]func() calendar{
 	"en-001":  en_001.New,
 }
 
-// symbolBefore are the languages that write the currency before the number, and whether there is a space between
-// (CLDR's patterns ¤# and ¤ #). All others write it behind, with a space, and so does pt-PT though it inherits from pt.
+// symbolBefore are the languages that write the currency before the number, and whether there is a space between (the
+// patterns ¤# and ¤ # of CLDR). All others write it after the number, with a space. So does pt-PT, though it inherits
+// from pt.
 var symbolBefore = map[string]string{
 	"am":      "",
 	"de-AT":   "\u00a0",
@@ -180,13 +181,13 @@ var symbolBefore = map[string]string{
 
 const symbolBehind = "behind"
 
-// groupsFrom is how many digits a whole number has at least before the languages group them (CLDR 48's
-// minimumGroupingDigits, added to the group): es writes 1234 and 12.345, es-419 1,234. All others group at once.
+// groupsFrom is the least number of digits for which a language groups a whole number (minimumGroupingDigits of CLDR
+// 48, added to the group): es writes 1234 and 12.345, es-419 1,234. All others group at once.
 var groupsFrom = map[string]int{
 	"be": 2, "bg": 2, "es": 2, "es-419": 1, "et": 2, "hu": 2, "hy": 2, "it": 2, "ka": 2, "lv": 2, "pl": 2, "pt-PT": 2, "sl": 2, "sq": 2,
 }
 
-// locale is how one language writes numbers and dates. It is immutable but for its caches.
+// locale is how one language writes numbers and dates. It is immutable except for its caches.
 type locale struct {
 	name    string
 	tag     language.Tag
@@ -196,7 +197,7 @@ type locale struct {
 	symbols sync.Map        // of currencies, by code
 }
 
-// known locales are shared by all texts; upstream chooses their names, so there is a bound.
+// known has the locales that all texts share. Upstream chooses their names, so there is a bound.
 var known = struct {
 	sync.Mutex
 	locales map[string]*locale
@@ -223,7 +224,7 @@ func localeOf(name string) *locale {
 	return l
 }
 
-// withoutMarks removes what steers the direction of writing: CLDR's data has it around signs and in symbols.
+// withoutMarks removes the marks of writing direction that CLDR has around signs and in symbols.
 func withoutMarks(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch r {
@@ -234,7 +235,7 @@ func withoutMarks(s string) string {
 	}, s)
 }
 
-// zone finds the time zone of a date: the filter's own, or the user's, or the template's.
+// zone returns the time zone of a date: that of the filter, else the user's, else the template's.
 func (r *Run) zone(named string) (*time.Location, error) {
 	for _, name := range []string{named, r.Timezone, r.DefaultTimezone} {
 		switch {

@@ -2,8 +2,9 @@ package liquid
 
 import "maps"
 
-// needs are by path. What is looked at only under a condition is not needed: upstream may leave it out when the
-// condition does not hold, and where it does hold all the same, rendering fails. What every branch needs is needed.
+// needs are the needed variables by path. A variable that is read only under a condition is not needed: upstream may
+// leave it out if the condition does not hold, and if it holds after all, rendering fails. What every branch needs is
+// needed.
 type needs map[string]Need
 
 func needsOf(body []node) needs {
@@ -26,7 +27,7 @@ func needsOf(body []node) needs {
 	return all
 }
 
-// add notes a path of the request that is written out in full; as the stricter of two kinds.
+// add adds the path of a variable of the request. Of two kinds, the stricter one stays.
 func (s needs) add(o operand, kind NeedKind) {
 	if o.root != variableRoot {
 		return
@@ -39,7 +40,7 @@ func (s needs) add(o operand, kind NeedKind) {
 			if i == 0 {
 				return
 			}
-			// What is behind an index depends on it; the list before it is needed.
+			// What follows an index depends on the index. The list before it is needed.
 			path, kind = path[:i], NeedAny
 			break
 		}
@@ -113,7 +114,7 @@ func (s needs) branches(n *branchNode) {
 	s.join(common)
 }
 
-// test: an order needs values; equality and truth do without.
+// test adds what a test needs: an order needs values, equality and truth need none.
 func (s needs) test(t test) {
 	switch t.op {
 	case "", "==", "!=":

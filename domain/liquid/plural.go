@@ -11,7 +11,7 @@ import (
 	"golang.org/x/text/language"
 )
 
-// pluralNames are CLDR's, in the order of plural.Form.
+// pluralNames are the names of CLDR, in the order of plural.Form, and then the option digits.
 var pluralNames = []string{"zero", "one", "two", "few", "many", "other", "digits"}
 
 // formName is the name of a form.
@@ -32,7 +32,7 @@ func formName(f plural.Form) string {
 	return "other"
 }
 
-// pluralForms are those that a language has, found by asking for numbers of every sort.
+// pluralForms are the forms that a language has. They are found by asking for numbers of every kind.
 func pluralForms(tag language.Tag) []string {
 	has := map[string]bool{"other": true}
 	for _, n := range []string{"1000000", "0.1", "1.0", "1.5", "2.5", "0.00"} {
@@ -44,7 +44,7 @@ func pluralForms(tag language.Tag) []string {
 	return slices.DeleteFunc(slices.Clone(pluralNames), func(name string) bool { return !has[name] })
 }
 
-// match says which form a number takes; its decimals count: 1.0 is not 1.
+// match is the form for a number. Its decimals count: 1.0 is not 1.
 func match(tag language.Tag, text string) plural.Form {
 	whole, fraction, _ := strings.Cut(strings.TrimPrefix(text, "-"), ".")
 	visible := len(fraction)
@@ -52,7 +52,8 @@ func match(tag language.Tag, text string) plural.Form {
 	return plural.Cardinal.MatchPlural(tag, tail(whole), visible, len(trimmed), tail(fraction), tail(trimmed))
 }
 
-// tail is a number by its last seven digits, which all rules go by; one that had more stays above ten millions.
+// tail is the value of the last seven digits of a number, which is all that the rules use. A longer number stays above
+// ten million.
 func tail(digits string) int {
 	more := len(digits) > 7
 	if more {
@@ -65,7 +66,7 @@ func tail(digits string) int {
 	return n
 }
 
-// preparePlural wants "other", and no form that the language does not have: it would never be shown.
+// preparePlural requires "other", and refuses forms that the language does not have: they would never be used.
 func preparePlural(t *Text, c *call) (any, error) {
 	has := t.locale.forms()
 	other := false
@@ -84,8 +85,8 @@ func preparePlural(t *Text, c *call) (any, error) {
 	return formatOf(t, c)
 }
 
-// formatPlural takes the form of the number, or other where that form was not given. In it, # is the number as the
-// language writes it, and ## is a #.
+// formatPlural uses the form of the number, or other if that form was not given. In it, # is the number as the language
+// writes it, and ## is a #.
 func formatPlural(x *exec, in value, a arguments) (value, error) {
 	if _, err := in.number(); err != nil {
 		return value{}, err

@@ -20,8 +20,8 @@ const (
 	tagToken
 )
 
-// scan cuts a source into tokens; a dash inside of brackets ({{- x -}}) takes the blanks of the literal on its
-// side away. Brackets inside of quotes are text.
+// scan divides a source into tokens. A dash inside brackets ({{- x -}}) removes the blanks of the literal on its side.
+// Brackets inside quotes are text.
 func scan(source string) ([]token, error) {
 	var tokens []token
 	trim := false // the next literal's beginning
@@ -98,7 +98,7 @@ func nextOpen(s string) int {
 	}
 }
 
-// bracket is what stands inside of the brackets at the beginning of s, and the length with them.
+// bracket returns what is inside the brackets at the beginning of s, and the length with the brackets.
 func bracket(s string) (inside string, length int, err error) {
 	end, name := "}}", "{{ without }}"
 	if s[1] == '%' {
@@ -125,7 +125,7 @@ func bracket(s string) (inside string, length int, err error) {
 	return "", 0, fmt.Errorf("a placeholder or tag is not closed: %s: %s", quoted(s), name)
 }
 
-// until finds the end of raw and comment: {% endraw %}.
+// until finds the end of raw or comment: {% endraw %}.
 func until(s, name string) (inside, rest string, err error) {
 	for from := 0; ; {
 		i := strings.Index(s[from:], "{%")
@@ -142,7 +142,7 @@ func until(s, name string) (inside, rest string, err error) {
 	}
 }
 
-// quoted cuts what a text's author wrote to fit into a sentence.
+// quoted shortens what the author of a text wrote, to fit into a sentence.
 func quoted(s string) string {
 	const most = 60
 	s = strings.Map(func(r rune) rune {

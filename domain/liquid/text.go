@@ -9,13 +9,13 @@ import (
 
 // Options say what a text is for.
 type Options struct {
-	// Locale is the BCP 47 tag of the language it is written in, whose formats it takes.
+	// Locale is the BCP 47 tag of the language of the text, whose formats it uses.
 	Locale string
-	// HTML escapes what placeholders bring.
+	// HTML means that what placeholders insert is escaped.
 	HTML bool
 	// MaxLiteral bounds the bytes that are printed whatever the variables are; 0: no bound.
 	MaxLiteral int
-	// KnownZone says whether a time zone of the IANA database exists.
+	// KnownZone reports whether a time zone of the IANA database exists.
 	KnownZone func(name string) bool
 }
 
@@ -36,7 +36,7 @@ func (t *Text) slot() int {
 	return t.slots - 1
 }
 
-// Parse reads a text. The error is one line, made for its author.
+// Parse parses a text. The error is one line for the author of the text.
 func Parse(source string, o Options) (*Text, error) {
 	if len(source) > MaxSourceBytes {
 		return nil, fmt.Errorf("is %d bytes long, at most %d are allowed", len(source), MaxSourceBytes)
@@ -65,22 +65,22 @@ func Parse(source string, o Options) (*Text, error) {
 	return t, nil
 }
 
-// PerUser says whether two users who are given the same variables may get different texts: it mentions user.…,
-// or shows a time in the user's own zone.
+// PerUser reports whether two users with the same variables may get different texts: the text mentions user.…, or shows
+// a time in the user's own zone.
 func (t *Text) PerUser() bool { return t.perUser }
 
 // Needs are the variables of the request without which the text can't be rendered, whatever the others are.
 func (t *Text) Needs() []Need { return t.needs }
 
-// Run is what texts are rendered with. It is for one goroutine; its steps are for all texts together.
+// Run has the values that texts are rendered with. It is for one goroutine. Its steps are for all its texts together.
 type Run struct {
 	// Variables and Attributes are JSON objects, or "".
 	Variables, Attributes string
-	// Locale and Timezone are the user's, as they are; "" where the user has none.
+	// Locale and Timezone are the user's, unchanged, or "".
 	Locale, Timezone string
-	// DefaultTimezone is for users who have none; "" is UTC.
+	// DefaultTimezone is for users without a time zone; "" is UTC.
 	DefaultTimezone string
-	// Zone loads a time zone's rules.
+	// Zone loads the rules of a time zone.
 	Zone func(name string) (*time.Location, error)
 	// Now is what {{ "now" | date }} shows.
 	Now time.Time
@@ -89,10 +89,10 @@ type Run struct {
 	exec exec
 }
 
-// Steps is how many were taken so far.
+// Steps is the number of steps that were taken so far.
 func (r *Run) Steps() int { return r.used }
 
-// Render renders a text of at most so many bytes. Where there are problems, there is no text.
+// Render renders a text of at most that many bytes. If there are problems, there is no text.
 func (r *Run) Render(t *Text, most int) (text string, problems []string) {
 	if len(t.nodes) == 0 {
 		return "", nil
@@ -122,16 +122,16 @@ func tooLong(most int) string {
 	return fmt.Sprintf("has more than %d bytes, which is all that is allowed", most)
 }
 
-// Need is a variable and what it must be.
+// Need is a variable and the kind of value that it must have.
 type Need struct {
 	Path []string
 	Kind NeedKind
 }
 
-// NeedKind is what a text does with a variable.
+// NeedKind is what a text uses a variable for.
 type NeedKind uint8
 
-// The kinds. Any value will do for NeedAny; the others have conditions.
+// The kinds. NeedAny accepts any value.
 const (
 	NeedAny    NeedKind = iota
 	NeedText            // a text, a number, true or false: it is printed
@@ -142,7 +142,7 @@ const (
 // Name is the path as it is written.
 func (n Need) Name() string { return strings.Join(n.Path, ".") }
 
-// Check says what is wrong with the need in a request's variables; nil: nothing.
+// Check returns what is wrong with the variable in the variables of a request, or nil.
 func (n Need) Check(variables string) error {
 	v := lookUp(variables, n.Path)
 	switch {

@@ -66,7 +66,7 @@ type parser struct {
 	loops  int
 }
 
-// nodes reads up to a tag that is one of ends, which it takes and returns; "" is the end of the text.
+// nodes parses up to a tag that is one of ends, and returns that tag. "" is the end of the text.
 func (p *parser) nodes(ends ...string) (body []node, end token, err error) {
 	if p.depth++; p.depth > MaxDepth {
 		return nil, token{}, fmt.Errorf("blocks are nested deeper than %d levels", MaxDepth)
@@ -171,7 +171,7 @@ func (p *parser) tag(t token, name, args string) (n node, err error) {
 	return n, err
 }
 
-// placed is an error that says already in which tag it is: the innermost.
+// placed is an error that already names its tag, the innermost one.
 type placed struct{ error }
 
 func (p placed) Unwrap() error { return p.error }
@@ -181,12 +181,12 @@ func isPlaced(err error) bool {
 	return errors.As(err, &p)
 }
 
-// noEnd is the tag that ends a block and is not there; the block's own tag is told with it.
+// noEnd is the missing end tag of a block. The error also names the block's own tag.
 type noEnd string
 
 func (n noEnd) Error() string { return "{% " + string(n) + " %} is missing" }
 
-// inside reads a block's body; what is wrong there tells its own place.
+// inside parses the body of a block. Problems in it name their own place.
 func (p *parser) inside(ends ...string) ([]node, token, error) {
 	body, end, err := p.nodes(ends...)
 	var open noEnd
@@ -384,7 +384,7 @@ func (p *parser) capture(t token) (node, error) {
 	return &captureNode{body: body, slot: slot}, err
 }
 
-// local is the slot of a name that is assigned: from here on, to the end of the text, it is not the request's.
+// local is the slot of a name that is assigned. From here to the end of the text, it does not refer to the request.
 func (p *parser) local(name string) (int, error) {
 	if err := freeName(name); err != nil {
 		return 0, err

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// value is one of a text's: the kind says which field counts.
+// value is a value in a text. The kind says which field is used.
 type value struct {
 	kind  kind
 	text  string // of a text or number what it prints; of objects and lists their JSON
@@ -59,7 +59,7 @@ func jsonValue(raw string) value {
 	}
 }
 
-// print is the value as it stands in a text.
+// print is the value as it is printed in a text.
 func (v value) print() (string, error) {
 	switch v.kind {
 	case textKind, numberKind, boolKind:
@@ -73,12 +73,12 @@ func (v value) print() (string, error) {
 	return "", errNoText
 }
 
-// truth: all but nil and false, as in every Liquid.
+// truth is true for all values except nil and false, as in every Liquid.
 func (v value) truth() bool {
 	return v.kind != missingKind && (v.kind != boolKind || v.text != "false")
 }
 
-// empty: "" and lists and objects without anything in them.
+// empty reports whether the value is "", or a list or object without members.
 func (v value) empty() bool {
 	switch v.kind {
 	case textKind:
@@ -100,7 +100,7 @@ func (v value) blank() bool {
 	return !v.truth() || v.empty() || v.kind == textKind && strings.TrimSpace(v.text) == ""
 }
 
-// size of a text in characters, of a list in items.
+// size is the number of characters in a text, or of items in a list.
 func (v value) size() (int, bool) {
 	switch {
 	case v.kind == textKind:
@@ -138,7 +138,7 @@ func (v value) list() []value {
 	return items
 }
 
-// at is the part of a value behind .name or [index].
+// at is the part of a value that .name or [index] refers to.
 func (v value) at(index value) value {
 	switch {
 	case index.kind == textKind && v.kind == objectKind:
@@ -176,12 +176,12 @@ func (v value) at(index value) value {
 	return value{}
 }
 
-// What arithmetic takes: more digits, or an exponent, would make work that no text needs.
+// maxDigits bounds the numbers of arithmetic. More digits, or an exponent, would make work that no text needs.
 const maxDigits = 40
 
 var errNoNumber = errors.New("is not a number such as 12 or 120.50")
 
-// number reads a number exactly; a text that looks like one counts.
+// number reads a number exactly. A text that looks like a number counts as one.
 func (v value) number() (*big.Rat, error) {
 	if v.kind == missingKind {
 		return nil, errMissing
@@ -196,7 +196,7 @@ func (v value) number() (*big.Rat, error) {
 	return n, nil
 }
 
-// isNumber: digits with at most one point between them, and a sign.
+// isNumber reports whether a text is digits with at most one point between them, and perhaps a sign.
 func isNumber(s string) bool {
 	s = strings.TrimPrefix(s, "-")
 	whole, fraction, point := strings.Cut(s, ".")
@@ -212,13 +212,13 @@ func digits(s string) bool {
 	return s != ""
 }
 
-// decimalsOf is how many digits stand behind the point.
+// decimalsOf is the number of digits after the point.
 func decimalsOf(s string) int {
 	_, fraction, _ := strings.Cut(s, ".")
 	return len(fraction)
 }
 
-// numberValue prints a result: without a point where it is whole, else what is exact, to 20 decimals at most.
+// numberValue is a result as a value: without a point if it is whole, else exact, to at most 20 decimals.
 func numberValue(n *big.Rat) (value, error) {
 	text := n.Num().String()
 	if !n.IsInt() {
@@ -230,7 +230,7 @@ func numberValue(n *big.Rat) (value, error) {
 	return value{kind: numberKind, text: text}, nil
 }
 
-// equal is ==: kinds that differ are not equal, but numbers are by what they are worth.
+// equal is ==. Values of different kinds differ. Numbers are compared by value.
 func equal(a, b value) bool {
 	switch {
 	case a.kind == emptyKind || b.kind == emptyKind:
@@ -249,7 +249,7 @@ func equal(a, b value) bool {
 	}
 }
 
-// compare orders two values; ok is false where they have no order.
+// compare orders two values. ok is false if they have no order.
 func compare(a, b value) (c int, ok bool) {
 	if a.kind == textKind && b.kind == textKind {
 		return strings.Compare(a.text, b.text), true

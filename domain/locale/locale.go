@@ -1,8 +1,9 @@
-// Package locale is how languages are named, and which stands in for which. It takes names as phones and servers write
-// them, gives each its usual spelling, and knows from what a locale inherits in CLDR. It is pure.
+// Package locale reads the names of languages, and decides which language can replace another. It accepts names as
+// phones and servers write them, gives each its usual spelling, and knows from which locale another inherits in CLDR.
+// It does no I/O.
 //
-// The parents are those of golang.org/x/text, never made by cutting a name: zh-TW inherits from zh-Hant, which has no
-// parent, so nobody who reads traditional characters is given simplified ones.
+// The parents are those of golang.org/x/text. They are never made by cutting a name: zh-TW inherits from zh-Hant, which
+// has no parent, so nobody who reads traditional characters gets simplified ones.
 package locale
 
 import (
@@ -19,28 +20,28 @@ import (
 type Locale struct {
 	// Name is the usual spelling, such as ar-EG.
 	Name string
-	// Line is the locale itself and what it inherits from, the nearest first: es-MX, es-419, es.
+	// Line is the locale itself and those it inherits from, the nearest first: es-MX, es-419, es.
 	Line []Step
-	// Reads is its language and script, such as zh-Hant; "" where the name says no language.
+	// Reads is its language and script, such as zh-Hant, or "" if the name has no language.
 	Reads string
 }
 
-// Step is one of a locale's line.
+// Step is one locale of a Line.
 type Step struct {
 	Name string
-	// Likely is the name with the script and region that it most likely means, which two names of one thing share:
-	// en and en-US are en-Latn-US, zh-Hant and zh-TW are zh-Hant-TW. "" where the name says more than that.
+	// Likely is the name with its most likely script and region, which two names of one locale share: en and en-US are
+	// en-Latn-US, zh-Hant and zh-TW are zh-Hant-TW. It is "" if the name has more parts than that.
 	Likely string
 }
 
-// ErrUnknown says that a name can't be read.
+// ErrUnknown means that a name can't be read.
 var ErrUnknown = errors.New(`is not a BCP 47 locale such as "ar-EG"`)
 
 // maxName bounds a name.
 const maxName = 64
 
-// parsed keeps what was seen: to parse a name takes a microsecond, and each rendering looks at its user's. Upstream
-// chooses names, so there is a bound; in practice there are some hundreds, of 1 kB each.
+// parsed caches locales: parsing a name takes a microsecond, and each rendering needs the locale of its user. Upstream
+// chooses names, so the cache has a bound. In practice there are some hundreds, of 1 kB each.
 var (
 	parsed      sync.Map // string → *Locale
 	parsedCount atomic.Int64
@@ -48,9 +49,9 @@ var (
 
 const maxParsed = 5_000
 
-// Parse reads a name: BCP 47 in any case, also with underscores (pt_BR), as Java writes one with a script
-// (zh_TW_#Hant), or with what Apple and POSIX put behind it (ar_EG@calendar=gregorian, en_US.UTF-8), which is left out.
-// Names that are out of use get today's: iw is he, no is nb, sh is sr-Latn. Equal ones come out equal.
+// Parse reads a name: BCP 47 in any case, also with underscores (pt_BR), as Java writes it with a script (zh_TW_#Hant),
+// or with the endings of Apple and POSIX (ar_EG@calendar=gregorian, en_US.UTF-8), which are left out. Old names become
+// the current ones: iw is he, no is nb, sh is sr-Latn. Names of one locale give the same result.
 func Parse(s string) (*Locale, error) {
 	if known, ok := parsed.Load(s); ok {
 		return known.(*Locale), nil
@@ -93,10 +94,10 @@ func parse(s string) (*Locale, error) {
 	return l, nil
 }
 
-// maxLine is more than any line has: a private name could have as many as it has parts.
+// maxLine is more than any line has. A private name could have as many steps as parts.
 const maxLine = 8
 
-// bcp47 rewrites what is no BCP 47 and is met all the same.
+// bcp47 rewrites common names that are not BCP 47.
 func bcp47(s string) string {
 	s, behind, _ := strings.Cut(s, "@")
 	s, _, _ = strings.Cut(s, ".")
@@ -129,7 +130,8 @@ func bcp47(s string) string {
 	return s
 }
 
-// bokmal: x/text takes no, which people mean Bokmål by, for the usual name of it; CLDR and phones say nb.
+// bokmal replaces no by nb: people mean Bokmål by no, and x/text takes it for the usual name, but CLDR and phones say
+// nb.
 func bokmal(tag language.Tag) language.Tag {
 	name := tag.String()
 	if name != "no" && !strings.HasPrefix(name, "no-") {
@@ -141,7 +143,7 @@ func bokmal(tag language.Tag) language.Tag {
 	return tag
 }
 
-// parent is CLDR's. That of nn, which x/text's version of CLDR does not have, is Bokmål.
+// parent is the parent in CLDR. That of nn is Bokmål, which the CLDR version of x/text does not have.
 func parent(tag language.Tag) language.Tag {
 	if tag.String() == "nn" {
 		return bokmal(language.Norwegian)
@@ -159,7 +161,7 @@ func likely(tag language.Tag) string {
 	return base.String() + "-" + script.String() + "-" + region.String()
 }
 
-// Inherited looks a locale up in a table, then what it inherits from. name is as [Parse] gives it.
+// Inherited looks a locale up in a table, then the locales that it inherits from. name is as [Parse] returns it.
 func Inherited[V any](name string, table map[string]V) (found V, ok bool) {
 	if found, ok = table[name]; ok {
 		return found, true
@@ -176,13 +178,13 @@ func Inherited[V any](name string, table map[string]V) (found V, ok bool) {
 	return found, false
 }
 
-// Set are the locales that there are texts in. The zero value has none.
+// Set is the set of locales that there are texts in. The zero value is empty.
 type Set struct {
 	names         map[string]bool
 	likely, reads map[string]string
 }
 
-// NewSet makes one of names as [Parse] gives them.
+// NewSet makes a set from names as [Parse] returns them.
 func NewSet(names []string) Set {
 	s := Set{names: map[string]bool{}, likely: map[string]string{}, reads: map[string]string{}}
 	names = slices.Clone(names)
@@ -208,9 +210,9 @@ func NewSet(names []string) Set {
 	return s
 }
 
-// Choose gives the one for a reader: of the reader's line the first that is there, by its name or by another name of
-// the same; else one of the same language in the same script (the shortest name, then the first in the alphabet).
-// false: there is none that the reader is known to read. It depends on nothing but the names.
+// Choose returns the locale for a reader: the first of the reader's line that is in the set, by its name or another
+// name of the same locale; else one of the same language and script (the shortest name, then the first in the
+// alphabet). It returns false if there is none that the reader is known to read. The result depends only on the names.
 func (s Set) Choose(reader *Locale) (name string, ok bool) {
 	for _, step := range reader.Line {
 		if s.names[step.Name] {
@@ -224,8 +226,8 @@ func (s Set) Choose(reader *Locale) (name string, ok bool) {
 	return name, ok
 }
 
-// Canonical gives a locale's name its usual spelling (AR_eg → ar-EG, iw → he), so that equal ones compare equal: see
-// [Parse].
+// Canonical returns the usual spelling of a name (AR_eg → ar-EG, iw → he), so that names of one locale compare equal:
+// see [Parse].
 func Canonical(s string) (string, error) {
 	l, err := Parse(s)
 	if err != nil {

@@ -24,8 +24,8 @@ func ParseClock(s string) (Clock, error) {
 	return Clock{Set: true, hour: int(s[0]-'0')*10 + int(s[1]-'0'), minute: int(s[3]-'0')*10 + int(s[4]-'0')}, nil
 }
 
-// After is the first moment, not before from, when the clock on the wall shows the time of day. Where a change to
-// daylight-saving time leaves the time out, it is the moment of the change; where it comes twice, the first counts.
+// After is the first moment, not before from, at which the local time is c. If daylight saving time leaves that time
+// out, it is the moment of the change. If the time comes twice, the first counts.
 func (c Clock) After(from time.Time, zone *time.Location) time.Time {
 	at := from.In(zone)
 	for {
@@ -43,7 +43,7 @@ func (c Clock) After(from time.Time, zone *time.Location) time.Time {
 	}
 }
 
-// left is how long it takes until a clock that nobody changes shows the time of day.
+// left is the time until a clock that nobody changes shows c.
 func (c Clock) left(at time.Time) time.Duration {
 	const day = 24 * time.Hour
 	shows := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond())
@@ -51,7 +51,7 @@ func (c Clock) left(at time.Time) time.Duration {
 	return (wants - shows + day) % day
 }
 
-// IsClock: 00:00 to 23:59.
+// IsClock reports whether s is a time of day, 00:00 to 23:59.
 func IsClock(s string) bool {
 	if len(s) != 5 || s[2] != ':' {
 		return false
@@ -64,7 +64,7 @@ func IsClock(s string) bool {
 	return s[:2] <= "23" && s[3] <= '5'
 }
 
-// clock reads what IsClock has checked.
+// Minutes returns the minute of the day of a text that IsClock accepted.
 func Minutes(s string) int {
 	return (int(s[0]-'0')*10+int(s[1]-'0'))*60 + int(s[3]-'0')*10 + int(s[4]-'0')
 }

@@ -8,7 +8,7 @@ import (
 
 const maxTimezoneBytes = 64
 
-// badTimezone is why a name is refused.
+// badTimezone is the reason why a name is refused.
 const badTimezone = nameError(`is not a time zone of the IANA database such as "Africa/Cairo"`)
 
 type nameError string
@@ -32,7 +32,7 @@ var timezones = sync.OnceValue(func() map[string]struct{} {
 	return names
 })
 
-// CheckZone returns a zone's name as it came, or says why a record may not name it.
+// CheckZone returns the name of a zone unchanged, or the reason why a record may not name it.
 func CheckZone(s string) (string, error) {
 	if _, ok := timezones()[s]; !ok || len(s) > maxTimezoneBytes {
 		return "", badTimezone

@@ -7,11 +7,11 @@ import (
 	_ "time/tzdata" // the rules are part of the program, also where the machine has none
 )
 
-// zoneRules are the rules of all zones that were asked for, in this process. They come from the machine's database or
-// the one that is built in: like the names in timezones.txt they are a table, and the only thing that the domain reads.
+// zoneRules are the rules of all zones that this process asked for. They come from the machine's database or the one
+// that is built in. Like the names in timezones.txt they are a fixed table, and the only thing that the domain reads.
 var zoneRules sync.Map
 
-// RulesOf reads the rules of a zone, once.
+// RulesOf reads the rules of a zone, once in a process.
 func RulesOf(name string) (*time.Location, error) {
 	if zone, ok := zoneRules.Load(name); ok {
 		return zone.(*time.Location), nil
@@ -24,15 +24,15 @@ func RulesOf(name string) (*time.Location, error) {
 	return zone, nil
 }
 
-// Zones are a partition's time zones by name, at hand without a lock.
+// Zones are a partition's time zones by name, found without a lock.
 type Zones struct {
 	known map[string]*time.Location
-	// unknown are names without rules: a profile of a newer version whose list of zones is longer.
+	// unknown are names without rules: they come from profiles of a newer version with a longer list of zones.
 	unknown map[string]bool
 }
 
-// Load is the zone of that name; "" is UTC. Where its rules are unknown it is UTC, and known is false:
-// a wrong hour of rest is better than none, and better than not being told anything.
+// Load returns the zone of a name; "" is UTC. If the rules are unknown it returns UTC and known is false: quiet hours
+// at a wrong time are better than none, and better than getting no notifications.
 func (z *Zones) Load(name string) (zone *time.Location, known bool) {
 	if name == "" {
 		return time.UTC, true
@@ -58,13 +58,13 @@ func (z *Zones) Load(name string) (zone *time.Location, known bool) {
 
 const daySeconds = 24 * 60 * 60
 
-// localSeconds is what the user's clock and calendar show, as seconds since 1970.
+// localSeconds is the local date and time as seconds since 1970.
 func localSeconds(at time.Time, zone *time.Location) int64 {
 	_, offset := at.In(zone).Zone()
 	return at.Unix() + int64(offset)
 }
 
-// Day is the date there, as days since 1970.
+// Day is the local date, as days since 1970.
 func Day(at time.Time, zone *time.Location) int {
 	s := localSeconds(at, zone)
 	if s < 0 {
@@ -73,7 +73,7 @@ func Day(at time.Time, zone *time.Location) int {
 	return int(s / daySeconds)
 }
 
-// MinuteOfDay is what the clock on the wall shows there.
+// MinuteOfDay is the local time, as minutes since midnight.
 func MinuteOfDay(at time.Time, zone *time.Location) int {
 	return int(((localSeconds(at, zone)%daySeconds)+daySeconds)%daySeconds) / 60
 }
@@ -83,7 +83,7 @@ func MondayOf(day int) int {
 	return day - ((day+3)%7+7)%7
 }
 
-// NextDay is the first moment of another date there.
+// NextDay is the first moment of the next local date.
 func NextDay(at time.Time, zone *time.Location) time.Time {
 	day := Day(at, zone)
 	return WallReaches(at, zone, func(at time.Time) time.Duration {
@@ -92,9 +92,9 @@ func NextDay(at time.Time, zone *time.Location) time.Time {
 	})
 }
 
-// WallReaches is the first moment after at when the clock on the wall has gone as far as left says, which
-// is 0 or less once it is there. The clock is followed from one change of its offset to the next: where it
-// is put forward over the time looked for, the moment of the change is that time.
+// WallReaches is the first moment after at when left returns 0 or less; left says how far the local clock still has to
+// go. It follows the clock from one change of its offset to the next. If the clock is put forward over the time, the
+// moment of the change is the result.
 func WallReaches(at time.Time, zone *time.Location, left func(time.Time) time.Duration) time.Time {
 	at = at.Truncate(time.Second)
 	for {

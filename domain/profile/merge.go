@@ -14,16 +14,17 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// ApplyProfilePatch merges a patch, whose record has the time at and the offset in whisper.changes,
-// into a user's profile; old may be nil. It is pure: old is never changed, and shares what stayed.
+// Apply merges a patch into a user's profile and returns the result. at and offset are the time and offset of the
+// patch's record in whisper.changes. old may be nil. It is pure: old is never changed, and the result shares what
+// stayed.
 //
-// A patch that is in there already (its offset says so) changes nothing: old is returned. An endpoint
-// that a patch names counts as registered at its time, also with the token that it had: an app
-// that registers again is alive, whatever a provider said of the token before.
+// A patch that was merged before (by its offset) changes nothing, and old is returned. An endpoint that a patch names
+// counts as registered at its time, also with the token that it had: an app that registers again is alive, whatever a
+// provider said of the token before.
 //
-// The merge may not exceed [MaxBytes], or no record could hold it. Then the error says what is not applied: the
-// patch's attributes, or all of it but its endpoints, locale and time zone, or all of it. The profile that is returned
-// has the rest and the offset: it is to be kept, so that the patch is not tried again.
+// The result has at most [MaxBytes], or no record could hold it. If it would have more, the error says what is left
+// out: the patch's attributes, or all of it except endpoints, locale and time zone, or all of it. The profile that is
+// returned then has the rest and the offset. Keep it, so that the patch is not tried again.
 func Apply(old *whisperv1.Profile, patch Patch, at time.Time, offset int64) (*whisperv1.Profile, error) {
 	if old != nil && offset <= old.GetChangesOffset() {
 		return old, nil
@@ -58,7 +59,7 @@ func tooLargeMerged(size int, what string) error {
 	return fmt.Errorf("the merged profile has %d bytes, at most %d are allowed: %s not applied", size, MaxBytes, what)
 }
 
-// named is how many of its fields the patch names.
+// named is the number of fields that the patch names.
 func (patch *Patch) named() (n int) {
 	for _, is := range []bool{
 		patch.locale != nil, patch.timezone != nil, patch.attributes != "", patch.preferences != "", patch.quietHours != "",
@@ -97,7 +98,7 @@ func (patch *Patch) merge(old *whisperv1.Profile, at time.Time, offset int64) (*
 	return merged, nil
 }
 
-// Copy is a profile's shallow copy that says it holds the changes up to offset. A nil one is a new profile.
+// Copy returns a shallow copy of a profile that holds the changes up to offset. A nil profile becomes a new one.
 func Copy(old *whisperv1.Profile, offset int64) *whisperv1.Profile {
 	return &whisperv1.Profile{
 		Locale:        old.GetLocale(),
@@ -120,7 +121,7 @@ func created(old *whisperv1.Profile, offset int64) int64 {
 	return old.GetCreatedOffset()
 }
 
-// mergeEndpoints returns a list of its own, sorted by name.
+// mergeEndpoints returns a new list, sorted by name.
 func (patch *Patch) mergeEndpoints(old []*whisperv1.Endpoint, at time.Time) []*whisperv1.Endpoint {
 	if patch.noEndpoints {
 		return nil
@@ -162,8 +163,8 @@ func (e *endpointPatch) merge(into []*whisperv1.Endpoint, at time.Time) []*whisp
 	return append(into, next)
 }
 
-// mergeJSON applies an RFC 7396 patch to the text of a JSON value. Numbers keep their digits, members
-// are sorted: the same patches give the same bytes. Nothing is left of an empty object.
+// mergeJSON applies an RFC 7396 patch to the text of a JSON value. Numbers keep their digits and members are sorted, so
+// the same patches give the same bytes. An empty object becomes nothing.
 func mergeJSON(old []byte, patch string) ([]byte, error) {
 	switch patch {
 	case "":
@@ -192,8 +193,8 @@ func mergeJSON(old []byte, patch string) ([]byte, error) {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
-// mergePreferences is mergeJSON, but that an unsubscribe sticks: only a patch that names it takes it back, not one that
-// removes its category or all preferences, as an app does that sets itself back.
+// mergePreferences is mergeJSON, except that an unsubscribe stays. Only a patch that names it takes it back. A patch
+// that removes its category or all preferences does not, because apps send such patches to reset themselves.
 func mergePreferences(old []byte, patch string) ([]byte, error) {
 	merged, err := mergeJSON(old, patch)
 	if err != nil || patch == "" || !bytes.Contains(old, []byte(`"`+PreferAll+`":false`)) { // as mergeJSON writes it
@@ -232,7 +233,7 @@ func decodeJSON(text []byte) (any, error) {
 	return v, nil
 }
 
-// mergePatch is the function of RFC 7396, section 2. It takes over both arguments.
+// mergePatch is the function of RFC 7396, section 2. It may change both arguments.
 func mergePatch(target, patch any) any {
 	change, ok := patch.(map[string]any)
 	if !ok {

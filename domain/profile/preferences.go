@@ -7,15 +7,14 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// PreferAll stands for all channels of a category, those included that a version to come will have: false
-// is an unsubscribe. It is a name of its own, so that a patch about single channels, as apps send them,
-// leaves it as it is.
+// PreferAll is the name that stands for all channels of a category, including those of versions to come: false is an
+// unsubscribe. It is a name of its own, so that a patch about single channels, as apps send them, does not change it.
 const PreferAll = "all"
 
-// ChannelMask is a set of channels, by their place in ChannelNames.
+// ChannelMask is a set of channels: a bit for each index in domain.ChannelNames.
 type ChannelMask uint16
 
-// ChannelBit is the channel's own; an unknown one has none and is never denied.
+// ChannelBit is the bit of a channel. An unknown channel has none, and is never denied.
 func ChannelBit(channel string) ChannelMask {
 	for i, name := range domain.ChannelNames {
 		if name == channel {
@@ -25,17 +24,17 @@ func ChannelBit(channel string) ChannelMask {
 	return 0
 }
 
-// Has says whether the channel is in the set; an unknown one never is.
+// Has reports whether the channel is in the set. An unknown channel never is.
 func (m ChannelMask) Has(channel string) bool { return m&ChannelBit(channel) != 0 }
 
-// ReadDenied is which channels a user does not want for a category, and whether the user unsubscribed from
-// it as a whole. What is said of transactions.card goes before what is said of transactions; within one of
-// them, what is said of a channel goes before what is said of push. An unsubscribe of either stands.
+// ReadDenied returns which channels a user refuses for a category, and whether the user unsubscribed from the whole
+// category. A preference for transactions.card goes before one for transactions. Within one of them, a preference for a
+// channel goes before one for push. An unsubscribe from either counts.
 func ReadDenied(preferences, category string) (denied ChannelMask, unsubscribed bool) {
 	if preferences == "" {
 		return 0, false
 	}
-	// How precisely something is said of each channel, and of push as a whole, and what.
+	// How precisely the preferences name each channel, and push as a whole, and what they say.
 	var depths [len(domain.AllChannels)]int8
 	var says ChannelMask
 	c := record.NewCursor(preferences)
@@ -67,7 +66,7 @@ func ReadDenied(preferences, category string) (denied ChannelMask, unsubscribed 
 	return says.spread(depths), false
 }
 
-// spread gives what is said of push to the channels that it stands for.
+// spread gives what is said of push to the channels that push stands for.
 func (says ChannelMask) spread(depths [len(domain.AllChannels)]int8) ChannelMask {
 	denied := says
 	const push, last = 1, 4 // places in ChannelNames: push, then apns, fcm and webpush
@@ -78,7 +77,7 @@ func (says ChannelMask) spread(depths [len(domain.AllChannels)]int8) ChannelMask
 			}
 		}
 	}
-	// Push as a whole is denied where each of its channels is.
+	// Push as a whole is denied if each of its channels is.
 	denied |= 1 << push
 	for _, channel := range domain.PushChannels {
 		if !denied.Has(channel) {
@@ -88,8 +87,8 @@ func (says ChannelMask) spread(depths [len(domain.AllChannels)]int8) ChannelMask
 	return denied
 }
 
-// speaksOf is how precisely a preference's name, as written, speaks of a category: 0 not at all, then the
-// number of its parts.
+// speaksOf says how precisely the name of a preference, as written, names a category: 0 if it does not, else the number
+// of its parts.
 func speaksOf(key, category string) int8 {
 	name := key[1 : len(key)-1]
 	if len(name) > len(category) || category[:len(name)] != name || len(name) < len(category) && category[len(name)] != '.' {

@@ -19,9 +19,9 @@ const (
 	MaxAppBytes   = 256
 )
 
-// ProfilePatch is a valid value of whisper.profiles: an RFC 7396 merge patch of a user's profile. What
-// it does not name stays as it is, a null removes. An endpoint is named with its channel and token, so
-// that a half of one can never come out of a merge.
+// Patch is a valid value of whisper.profiles: an RFC 7396 merge patch of a user's profile. What it does not name stays
+// as it is; a null removes. An endpoint is named whole, with its channel and token, so that a merge never results in
+// half of one.
 type Patch struct {
 	locale, timezone *string // nil: not named; "": removed
 	respelt          bool    // the locale is not as it was written
@@ -42,14 +42,14 @@ var (
 	profileFields    = []string{"locale", "timezone", "attributes", "endpoints", "preferences", "quiet_hours"}
 	endpointFields   = []string{"channel", "token", "app"}
 	quietHoursFields = []string{"from", "to"}
-	// What an endpoint can be. A profile may know endpoints of channels that are still to come.
+	// Channels that an endpoint may have, including those that no role serves yet.
 	endpointChannels = slices.DeleteFunc(slices.Clone(domain.ChannelNames), func(c string) bool { return c == domain.ChannelSocket || c == domain.ChannelPush })
-	// What a preference can speak of.
+	// Channels that a preference may name.
 	preferenceChannels = append(slices.Clone(domain.ChannelNames), PreferAll)
 )
 
-// ParseProfilePatch reads a patch. The empty value, which forgets the user, is not one: callers look
-// for it first. The error is an [*record.Invalid] that tells all problems at once.
+// ParsePatch reads a patch. The empty value, which forgets the user, is not a patch: callers check for it first. The
+// error is an [*record.Invalid] with all problems.
 func ParsePatch(value []byte) (Patch, error) {
 	var p record.Problems
 	if len(value) > MaxBytes {
@@ -165,7 +165,8 @@ func readEndpoint(path, name, raw string, p *record.Problems) endpointPatch {
 	return e
 }
 
-// citedWord cites what may be a misspelt word, and nothing that may be a token in the wrong place: reasons are logged.
+// citedWord cites a word that may be misspelt, but nothing that may be a token in the wrong place, because reasons are
+// logged.
 func citedWord(s string) string {
 	if len(s) > 16 {
 		return ""

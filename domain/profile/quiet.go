@@ -7,11 +7,11 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// QuietHours are a user's, in minutes of the day by the user's own clock. from == to is none at all.
+// QuietHours are a user's quiet hours, in minutes of their local day. If from equals to, there are none.
 type QuietHours struct{ from, to int }
 
-// ReadQuiet reads what a profile holds. `{"from":"22:00","to":"07:00"}` is how merging writes it; anything
-// else is looked through. Hours of which one end is missing are none.
+// ReadQuiet reads the quiet hours of a profile. Merging writes `{"from":"22:00","to":"07:00"}`; any other JSON is
+// searched. With one end missing, there are none.
 func ReadQuiet(text string) (q QuietHours, ok bool) {
 	const shape = `{"from":"22:00","to":"07:00"}`
 	if text == "" {
@@ -41,7 +41,7 @@ func ReadQuiet(text string) (q QuietHours, ok bool) {
 	return q, seen == 3 && q.from != q.to
 }
 
-// Has says whether a minute of the day is quiet; from 22:00 to 07:00 goes over midnight.
+// Has reports whether a minute of the day is quiet. Quiet hours may go over midnight.
 func (q QuietHours) Has(minute int) bool {
 	if q.from < q.to {
 		return q.from <= minute && minute < q.to
@@ -49,9 +49,8 @@ func (q QuietHours) Has(minute int) bool {
 	return minute >= q.from || minute < q.to
 }
 
-// End is the first moment after now, which is quiet, that is not. It is what the clock on the wall shows
-// that counts: where the clock is put forward over the end, it is quiet until it is put forward; where it is
-// put back behind the end, it is quiet again until it has passed it once more.
+// End is the first moment after now that is not quiet; now is quiet. It follows local time. If the clock is put forward
+// over the end, it is quiet until then. If it is put back behind the end, it is quiet until the end has come again.
 func (q QuietHours) End(now time.Time, zone *time.Location) time.Time {
 	return localtime.WallReaches(now, zone, func(at time.Time) time.Duration {
 		minute := localtime.MinuteOfDay(at, zone)

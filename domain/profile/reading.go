@@ -7,19 +7,18 @@ import (
 	"github.com/klivvr/whisper/domain/localtime"
 )
 
-// A user's reading is 24 weights, one an hour of the user's own clock, and the day they were last decayed:
-// 26 bytes in the profile. Each read adds readWeight to its hour; each day that passes takes an eighth off
-// all, so that two weeks ago counts a sixth. The weights are approximate: a restart may count a read twice
-// or forget those of a day.
+// A user's reading is 24 weights, one for each hour of their local day, and the day of the last decay: 26 bytes in the
+// profile. A read adds readWeight to its hour. Each day takes an eighth off all weights, so a read of two weeks ago
+// counts a sixth. The weights are approximate: a restart may count a read twice, or forget those of a day.
 const (
 	readingBytes = 24 + 2
 	readWeight   = 16
-	// About three reads of late: less is no habit.
+	// About three recent reads: less is no habit.
 	readEnough = 40
 )
 
-// AddRead returns the reading with one more read at a time, and whether a day has begun since the last
-// one, which is when it is written down.
+// AddRead returns the reading with one more read at a time, and whether a day has begun since the last one. The reading
+// is persisted then.
 func AddRead(reading string, at time.Time, zone *time.Location) (after string, newDay bool) {
 	var r [readingBytes]byte
 	if len(reading) == readingBytes {
@@ -67,7 +66,7 @@ func UsualHour(reading string, now time.Time) (hour int, known bool) {
 	return hour, total >= readEnough
 }
 
-// NextHour is now, within that hour of the user's clock, or else the next time that it begins.
+// NextHour is now if the local time is within that hour, else the next time that the hour begins.
 func NextHour(now time.Time, zone *time.Location, hour int) time.Time {
 	return localtime.WallReaches(now, zone, func(at time.Time) time.Duration {
 		minute := localtime.MinuteOfDay(at, zone)

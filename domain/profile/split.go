@@ -9,32 +9,32 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// SplitPatch is a profile patch taken apart into what is right and what is not.
+// SplitPatch is a profile patch that is divided into a valid part and a refused part.
 type SplitPatch struct {
-	// Taken is a patch that [ParsePatch] takes, also that of an earlier version: what is right, with its
-	// locale in the usual spelling. nil: nothing is.
+	// Taken is the valid part: a patch that [ParsePatch] accepts, also that of an earlier version, with its locale in
+	// the usual spelling. It is nil if nothing is valid.
 	Taken []byte
-	// Refused is a patch of the parts that are not right, as they came; nil: there are none. It holds nothing that
-	// was taken, so that putting it back later can't undo what changed meanwhile in those fields.
+	// Refused is a patch of the invalid parts, as they came, or nil. It holds nothing that was taken. So putting it
+	// back does not undo what changed in those fields meanwhile.
 	Refused []byte
-	// Fields are the names of the refused parts, in the order of the patch; of many the first [MaxRefusedFields].
+	// Fields are the names of the refused parts, in the order of the patch; at most [MaxRefusedFields].
 	Fields []string
-	// Problem says what is wrong with them, and has no token in it; nil where Refused is.
+	// Problem says what is wrong with them, and contains no token. It is nil if Refused is.
 	Problem *record.Invalid
 }
 
-// MaxRefusedFields bounds the names of refused parts, which stand in a header.
+// MaxRefusedFields bounds the names of refused parts, because a header holds them.
 const MaxRefusedFields = 32
 
-// SplitProfilePatch takes what is right of a patch and says what is not, so that a misspelt time zone does not take the
-// push token beside it along. The parts that are taken or refused by themselves are: locale, timezone, each attribute,
-// each endpoint, each channel of a preference, and quiet_hours as a whole, since one end of them with the other end of
-// earlier ones would be a time that nobody asked for. A name that nothing is known of (also inside an endpoint or
-// quiet_hours) is refused alone. What is there twice is refused in both forms, since nobody can say which was meant.
-// More endpoints than [MaxEndpoints] are refused together.
+// SplitProfilePatch divides a patch into what is right and what is not, so that a misspelt time zone does not lose the
+// push token beside it. Each of these is taken or refused by itself: locale, timezone, each attribute, each endpoint,
+// each channel of a preference, and quiet_hours as a whole, since one end with an earlier other end would be a time
+// that nobody asked for. An unknown name (also inside an endpoint or quiet_hours) is refused alone. A repeated member
+// is refused in both forms, since nobody can say which was meant. More endpoints than [MaxEndpoints] are refused
+// together.
 //
-// The error is an [*record.Invalid], and the patch refused as a whole: it is too large, not a JSON object, or nothing of it is
-// right.
+// The error is an [*record.Invalid] for a patch that is refused as a whole: it is too large, not a JSON object, or
+// nothing in it is right.
 func SplitProfilePatch(value []byte) (SplitPatch, error) {
 	patch, err := ParsePatch(value)
 	if err == nil && !patch.respelt {
@@ -65,15 +65,15 @@ func isObject(value []byte) bool {
 	return ok
 }
 
-// part is one member of a patch that is taken or refused by itself: where it is, as names in JSON, and its value.
+// part is one member of a patch that is taken or refused by itself: its path, as names in JSON, and its value.
 type part struct {
 	path  []string
 	raw   string
 	twice bool // its name is there more than once
 }
 
-// splitter judges the parts of a patch one by one. Each is judged by parsing a patch of it alone, so there is one set of
-// rules; this is done only for patches that have something wrong, and costs some microseconds a part.
+// splitter judges the parts of a patch one by one. It judges a part by parsing a patch of that part alone, so there is
+// one set of rules. This happens only for patches with a problem, and costs some microseconds a part.
 type splitter struct {
 	record.Problems
 	taken, refused tree
@@ -101,8 +101,7 @@ func (s *splitter) divide(text string) {
 	}
 }
 
-// judge takes a part, or refuses it. Of an endpoint and of quiet_hours it takes what is left without the names that
-// nothing is known of.
+// judge takes a part or refuses it. From an endpoint and from quiet_hours it removes unknown names and takes the rest.
 func (s *splitter) judge(p part) {
 	patch, err := ParsePatch(p.json())
 	if err == nil {
@@ -122,7 +121,7 @@ func (s *splitter) judge(p part) {
 	s.refuseFor(p, err, "")
 }
 
-// refuseFor refuses a part for those of the problems of a patch of it alone that begin like this.
+// refuseFor refuses a part for those problems of a patch of it alone that begin with a text.
 func (s *splitter) refuseFor(p part, why error, beginning string) {
 	var invalid *record.Invalid
 	if !errors.As(why, &invalid) {
@@ -158,10 +157,10 @@ func (s *splitter) note(p part) {
 // partsOf lists the parts of a patch in their order.
 func partsOf(text string) []part { return appendParts(nil, nil, text) }
 
-// levels is how deep below a field its parts are.
+// levels is how many objects below a field its parts are.
 var levels = map[string]int{"attributes": 1, "endpoints": 1, "preferences": 2}
 
-// appendParts goes into an object until it finds parts. What has no members, and what is there twice, is one part.
+// appendParts descends into an object until it finds parts. A value without members, and a repeated one, is one part.
 func appendParts(parts []part, above []string, object string) []part {
 	times := map[string]int{}
 	c := record.NewCursor(object)
@@ -182,7 +181,7 @@ func appendParts(parts []part, above []string, object string) []part {
 	return parts
 }
 
-// plainName is a member's name as it is meant.
+// plainName is a member's name without its escapes.
 func plainName(key string) string {
 	name, err := record.Text(key)
 	if err != nil {
@@ -191,7 +190,7 @@ func plainName(key string) string {
 	return name
 }
 
-// name is how a sentence names the part.
+// name is the name of the part in sentences.
 func (p part) name() string {
 	var names []string
 	for _, key := range p.path {
@@ -202,7 +201,7 @@ func (p part) name() string {
 
 func (p part) isEndpoint() bool { return len(p.path) == 2 && plainName(p.path[0]) == "endpoints" }
 
-// canonical is the part as an earlier version takes it, too.
+// canonical is the part in the form that earlier versions also accept.
 func (p part) canonical(patch Patch) part {
 	if patch.locale != nil && *patch.locale != "" {
 		p.raw = `"` + *patch.locale + `"`
@@ -210,7 +209,7 @@ func (p part) canonical(patch Patch) part {
 	return p
 }
 
-// withoutUnknown divides a part that is an object of known fields.
+// withoutUnknown separates the unknown fields from a part that is an object.
 func (p part) withoutUnknown() (rest part, unknown []part) {
 	var known []string
 	switch {
@@ -241,8 +240,8 @@ func (p part) json() []byte {
 	return t.json()
 }
 
-// tree puts parts together again to one object. Parts that share the beginning of their paths share its objects where
-// they follow each other, as those of a patch do unless a name is there twice; then the name is there twice again.
+// tree joins parts to one object again. Neighbouring parts whose paths begin alike share those objects. The parts of a
+// patch are neighbours unless a name is there twice; then the name is there twice again.
 type tree struct{ parts []part }
 
 func (t *tree) put(p part) { t.parts = append(t.parts, p) }

@@ -10,9 +10,9 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// View reads single fields of a user as [decide.State] holds it: an encoded whisperv1.Profile. A walk over
-// all users asks a few things of each, and must neither decode nor allocate for them. The strings share the
-// encoded one's memory. The zero value is a user without a profile.
+// View reads single fields of an encoded whisperv1.Profile, which is how [decide.State] holds a user. A walk reads a
+// few fields of every user, so a View neither decodes nor allocates. The strings share the memory of the profile. The
+// zero value is a user without a profile.
 type View string
 
 // Field numbers of whisper.v1.Profile, for [View.Field] and [View.Number].
@@ -44,13 +44,13 @@ func (v View) Preferences() string { return v.Field(fieldPreferences) }
 // QuietHours is a JSON object, or "": see [ReadQuiet].
 func (v View) QuietHours() string { return v.Field(fieldQuietHours) }
 
-// Reading is when the user reads: see [AddRead].
+// Reading is when the user reads, as [AddRead] writes it.
 func (v View) Reading() string { return v.Field(fieldReading) }
 
-// reachable: there is an endpoint at all.
+// Reachable reports whether the user has an endpoint.
 func (v View) Reachable() bool { return v.Field(fieldEndpoints) != "" }
 
-// Number is the value of a field that is a varint; 0 where there is none.
+// Number is the value of a varint field, or 0.
 func (v View) Number(number protowire.Number) int64 {
 	rest := string(v)
 	for rest != "" {
@@ -81,9 +81,8 @@ func (v View) Number(number protowire.Number) int64 {
 	return 0
 }
 
-// Field is the value of the first field with this number, which has the wire type of bytes; "" where there
-// is none, or where the profile can't be read: like the empty value, it is a user of whom nothing is known.
-// Fields are encoded in the order of their numbers.
+// Field is the value of the first field with this number and the wire type of bytes, or "". A profile that can't be
+// read is like an empty one: a user of whom nothing is known. Fields are encoded in the order of their numbers.
 func (v View) Field(number protowire.Number) string {
 	rest := string(v)
 	for rest != "" {
@@ -127,7 +126,7 @@ func Uvarint(s string) (value uint64, n int) {
 	return 0, 0
 }
 
-// Channels are those of the user's endpoints, each once.
+// Channels are the channels of the user's endpoints, each once.
 func (v View) Channels() []string {
 	p := &whisperv1.Profile{}
 	if v == "" || proto.Unmarshal([]byte(v), p) != nil {

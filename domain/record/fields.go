@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Readers of single fields that records of upstream have in common; each complains by itself.
+// Readers of single fields that several kinds of record have. Each adds its own problem.
 
 // Truth reads true or false.
 func (p *Problems) Truth(path, raw string) bool {
@@ -19,7 +19,7 @@ func (p *Problems) Truth(path, raw string) bool {
 	return raw == "true"
 }
 
-// OneOf reads a word of a closed set: its index; 0 after a complaint.
+// OneOf reads a word of a closed set and returns its index, or 0 and a problem.
 func (p *Problems) OneOf(path, raw string, words []string) int {
 	before := p.Count()
 	s := p.Text(path, raw)
@@ -71,7 +71,7 @@ func (p *Problems) Duration(path, raw string, most time.Duration) time.Duration 
 	return 0
 }
 
-// OrNull reads a string that check makes canonical; a null is "".
+// OrNull reads a string, which check makes canonical. A null is "".
 func (p *Problems) OrNull(path, raw string, check func(string) (string, error)) *string {
 	if raw == "null" {
 		return new(string)

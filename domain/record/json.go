@@ -11,27 +11,27 @@ import (
 	"unicode/utf8"
 )
 
-// Cursor steps through the members of an object or the items of a list, without decoding them.
+// Cursor steps through the members of an object or the items of a list, without decoding them. It needs text that
+// json.Valid accepted; on any other text it stops early.
 //
-// encoding/json tells whether bytes are JSON and reads what is escaped; stepping through the members
-// is ours, because its decoder says neither which field came twice nor all that is wrong at once, and
-// takes "ID" for "id". The cursor works on text that json.Valid accepted; on any other it stops early.
+// encoding/json still decides whether bytes are JSON, and reads strings with escapes. The package comment says why
+// stepping is not left to it.
 type Cursor struct {
 	s string
 	i int
 }
 
-// NewCursor stands at a value, as written.
+// NewCursor returns a cursor at a value, as it is written in the record.
 func NewCursor(raw string) Cursor { return Cursor{s: raw} }
 
-// EndOfText is the place behind the string that begins at start.
+// EndOfText is the position after the string that begins at start.
 func EndOfText(raw string, start int) int {
 	c := Cursor{s: raw, i: start}
 	c.text()
 	return c.i
 }
 
-// Member is the next member of the object that the cursor stands at; key and value are as written.
+// Member returns the next member of the object at the cursor, key and value as written.
 func (c *Cursor) Member() (key, value string, ok bool) {
 	if !c.step('}') {
 		return "", "", false
@@ -49,7 +49,7 @@ func (c *Cursor) Member() (key, value string, ok bool) {
 	return key, value, ok
 }
 
-// Item is the next item of the list that the cursor stands at.
+// Item returns the next item of the list at the cursor.
 func (c *Cursor) Item() (value string, ok bool) {
 	if !c.step(']') {
 		return "", false
@@ -57,7 +57,7 @@ func (c *Cursor) Item() (value string, ok bool) {
 	return c.value()
 }
 
-// step passes the bracket or comma before the next value; false at the end.
+// step skips the bracket or comma before the next value. It returns false at the end.
 func (c *Cursor) step(end byte) bool {
 	c.space()
 	if c.i >= len(c.s) || c.s[c.i] == end {
@@ -140,14 +140,14 @@ func Text(raw string) (string, error) {
 	if err := json.Unmarshal([]byte(raw), &s); err != nil {
 		return "", errors.New("is not a JSON string")
 	}
-	// The decoder puts U+FFFD for half of a pair; two different ids must not become one.
+	// The decoder puts U+FFFD for half of a pair. Two different ids must not become one.
 	if halfPair(raw) {
 		return "", errors.New("has half of a surrogate pair (\\ud800 to \\udfff)")
 	}
 	return s, nil
 }
 
-// halfPair says that one of the escapes in a JSON string as written is half of a surrogate pair.
+// halfPair reports whether one of the escapes in a JSON string as written is half of a surrogate pair.
 func halfPair(raw string) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
@@ -165,7 +165,7 @@ func halfPair(raw string) bool {
 	return false
 }
 
-// escaped is what \uXXXX at the start of s stands for; -1 where there is none.
+// escaped returns the rune of \uXXXX at the start of s, or -1.
 func escaped(s string) rune {
 	if len(s) < 6 || s[:2] != `\u` {
 		return -1
@@ -177,7 +177,7 @@ func escaped(s string) rune {
 	return rune(n)
 }
 
-// Kind names what a value is, for sentences.
+// Kind names the type of a value, for sentences.
 func Kind(raw string) string {
 	if raw == "" {
 		return "nothing"
@@ -198,7 +198,7 @@ func Kind(raw string) string {
 	}
 }
 
-// Open checks that value is one JSON object in UTF-8 and returns its text; what names the thing.
+// Open checks that value is one JSON object in UTF-8, and returns its text. what names the object in problems.
 func Open(value []byte, what string, p *Problems) (text string, ok bool) {
 	switch {
 	case !utf8.Valid(value):
@@ -246,10 +246,10 @@ func explainSyntax(value []byte, what string) string {
 	}
 }
 
-// maxJSONDepth bounds what upstream may nest, here and so in every reader after.
+// maxJSONDepth bounds how deep upstream may nest, here and so in every reader after this one.
 const maxJSONDepth = 32
 
-// CheckJSON looks through free JSON (variables, data, attributes) for members that came twice and for nesting.
+// CheckJSON checks free JSON (variables, data, attributes) for repeated members and for nesting.
 func CheckJSON(raw, path string, p *Problems) { checkNested(raw, path, 1, p) }
 
 func checkNested(raw, path string, depth int, p *Problems) {
@@ -292,7 +292,7 @@ func checkNested(raw, path string, depth int, p *Problems) {
 	}
 }
 
-// Cut makes a path that has upstream's own names in it fit for a sentence.
+// Cut shortens a path that contains names of upstream, so that it fits into a sentence.
 func Cut(path string) string {
 	const most = 128
 	path = strings.Map(func(r rune) rune {
@@ -321,7 +321,7 @@ func (p *Problems) Text(path, raw string) string {
 	return ""
 }
 
-// Object checks that a field is an object, and what is in it.
+// Object checks that a field is an object, and checks what is in it.
 func (p *Problems) Object(path, raw string) bool {
 	if raw[0] != '{' {
 		p.Add(WordWrongType, "%s must be an object, not %s", path, Kind(raw))
@@ -330,7 +330,7 @@ func (p *Problems) Object(path, raw string) bool {
 	return true
 }
 
-// Free reads a field that must be an object of anything, within a size.
+// Free reads a field that must be an object with any members, of at most so many bytes.
 func (p *Problems) Free(path, raw string, most int) []byte {
 	if !p.Object(path, raw) {
 		return nil
@@ -340,15 +340,15 @@ func (p *Problems) Free(path, raw string, most int) []byte {
 	return []byte(raw)
 }
 
-// Fields is what an object may have, for telling unknown and repeated members.
+// Fields are the members that an object may have. It finds unknown and repeated ones.
 type Fields struct {
 	Path  string // "" for the record itself
 	Known []string
 	seen  uint32
 }
 
-// Take is the index of a member among the known ones, or -1 with a complaint. A null counts as left
-// out for ok, unless the caller asks for it: encoders of other languages write their unset fields so.
+// Take returns the name of a member and its index among the known ones, or -1 after a problem: the member is unknown or
+// was taken before.
 func (f *Fields) Take(key string, p *Problems) (at int, name string) {
 	name, err := Text(key)
 	if err != nil {
@@ -374,7 +374,7 @@ func (f *Fields) Take(key string, p *Problems) (at int, name string) {
 	return -1, name
 }
 
-// Has says whether the member at this place of the known ones was taken.
+// Has reports whether the member at this index was taken.
 func (f *Fields) Has(at int) bool { return f.seen&(1<<at) != 0 }
 
 func (f *Fields) in() string {
@@ -384,7 +384,7 @@ func (f *Fields) in() string {
 	return " in " + f.Path
 }
 
-// Name is a member with the path before it, as complaints call it.
+// Name is a member with its path, as problems name it.
 func (f *Fields) Name(field string) string {
 	if f.Path == "" {
 		return field

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// The words that sort what is wrong with a record of upstream: a closed set, for metrics.
+// The words that classify problems of records. They are a closed set, for metrics.
 const (
 	WordEmpty          = "empty"
 	WordTooLarge       = "too_large"
@@ -28,18 +28,18 @@ const (
 	WordUnavailable    = "unavailable" // part of the contract, but not of this version
 )
 
-// Invalid is everything that is wrong with one record of upstream. Its text is one line, made to be
-// read by the people who wrote the record; it becomes the reason of the dead letter.
+// Invalid is the error that lists everything that is wrong with one record of upstream. Its text is one line for the
+// people who wrote the record; it becomes the reason of the dead letter.
 type Invalid struct {
-	// Word is the first problem's.
+	// Word classifies the first problem.
 	Word string
 	// Problems are sentences, in the order of the record; at most maxProblems.
 	Problems []string
-	// More is how many further ones were left out.
+	// More is the number of problems that Problems leaves out.
 	More int
 }
 
-// A record of 10,000 bad users must not make a reason that no dead letter can carry.
+// maxProblems keeps the reason short enough for a dead letter, even for a record of 10,000 bad users.
 const maxProblems = 10
 
 // Error joins the problems.
@@ -51,10 +51,10 @@ func (e *Invalid) Error() string {
 	return text
 }
 
-// Problems gathers; the zero value is empty and costs nothing.
+// Problems collects problems. The zero value is empty and costs nothing.
 type Problems struct{ found *Invalid }
 
-// Add notes one more problem. word is one of the closed set above; what upstream wrote goes through [Cited].
+// Add adds a problem. word is one of the closed set above. Put texts of upstream through [Cited].
 func (p *Problems) Add(word, format string, args ...any) {
 	if p.found == nil {
 		p.found = &Invalid{Word: word}
@@ -66,10 +66,10 @@ func (p *Problems) Add(word, format string, args ...any) {
 	p.found.Problems = append(p.found.Problems, fmt.Sprintf(format, args...))
 }
 
-// Any says whether something was found.
+// Any reports whether there is a problem.
 func (p *Problems) Any() bool { return p.found != nil }
 
-// Count is how many problems were found, those included that are not listed.
+// Count is the number of problems, including those that are not listed.
 func (p *Problems) Count() int {
 	if p.found == nil {
 		return 0
@@ -77,10 +77,10 @@ func (p *Problems) Count() int {
 	return len(p.found.Problems) + p.found.More
 }
 
-// Invalid is what err returns, with its type; nil where nothing was found.
+// Invalid is the error of Err with its type, or nil.
 func (p *Problems) Invalid() *Invalid { return p.found }
 
-// Err is an [*Invalid] with all that was found, or nil.
+// Err returns an [*Invalid] with all problems, or nil.
 func (p *Problems) Err() error {
 	if p.found == nil {
 		return nil
@@ -88,7 +88,7 @@ func (p *Problems) Err() error {
 	return p.found
 }
 
-// Cited puts what upstream wrote into a sentence: quoted, and cut where it is long.
+// Cited quotes what upstream wrote for a sentence, and cuts it if it is long.
 func Cited(s string) string {
 	const most = 64
 	if len(s) <= most {
@@ -101,7 +101,7 @@ func Cited(s string) string {
 	return fmt.Sprintf("%q…", s[:cut])
 }
 
-// Limit complains about more bytes than are allowed.
+// Limit adds a problem if there are more bytes than allowed.
 func (p *Problems) Limit(word, path string, bytes, most int) {
 	if bytes > most {
 		p.Add(word, "%s has %d bytes, at most %d are allowed", path, bytes, most)

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// StrictMembers are the members of the one JSON object that value is, each as it was written; what names
-// the object in complaints. Of what two readers could understand differently everything is an [Invalid]: a member
-// that is there twice, at any depth; one whose name is one of names in other letters ("SUB" beside "sub");
-// half of a surrogate pair; text that is not UTF-8; something behind the object; nesting of more than 32 levels.
-// encoding/json lets all of it pass: the last member wins, also one in other letters.
+// StrictMembers returns the members of the one JSON object that value is, each as it was written. what names the object
+// in problems. Everything that two readers could understand differently is an [Invalid]: a member that is there twice,
+// at any depth; a member whose name is one of names in other letters ("SUB" beside "sub"); half of a surrogate pair;
+// text that is not UTF-8; anything after the object; nesting of more than 32 levels. encoding/json accepts all of
+// these: the last member wins, also in other letters.
 func StrictMembers(value []byte, what string, names ...string) (map[string]json.RawMessage, error) {
 	var p Problems
 	text, ok := Open(value, what, &p)

@@ -16,7 +16,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// MaxRate bounds the rate of a broadcast, in deliveries a second: more is no bound at all.
+// MaxRate bounds the rate of a broadcast, in deliveries a second. A higher rate is no bound at all.
 const MaxRate = 1_000_000
 
 func (d *draft) readRate(raw string) {
@@ -29,7 +29,7 @@ func (d *draft) readRate(raw string) {
 	}
 }
 
-// checkBroadcast checks what only a broadcast has.
+// checkBroadcast checks the fields that only a broadcast has.
 func (d *draft) checkBroadcast() {
 	d.Broadcast, d.Segment = true, d.segment
 	if d.given(atRate) && d.sound(atRate) && !(d.Rate > 0 && d.Rate <= MaxRate) || math.IsNaN(d.Rate) {
@@ -52,15 +52,15 @@ func (d *draft) checkBroadcast() {
 	}
 }
 
-// Broadcast is what a request for a broadcast comes to: one record for each user partition. The times are checked as
-// [Request.Deliveries] does; everything but the writer's time follows from the record alone.
+// BroadcastEvent is the record for each user partition that a request for a broadcast becomes. The times are checked as
+// in [Request.Deliveries]. Everything except the writer's time follows from the record alone.
 func (r *Request) BroadcastEvent(src Source, templateVersion int64, partitions int32, now time.Time) (*whisperv1.Event, error) {
 	if err := r.checkTimes(src, now); err != nil {
 		return nil, err
 	}
 	accepted := r.accepted(src, templateVersion)
 	if r.SendAtLocal != "" {
-		// Everybody's time of day comes within a day of the start; the last to come has its time to live, too.
+		// Every local time of day comes within a day of the start, and the last users need the full time to live, too.
 		accepted.ExpiresAtMs += localSpread.Milliseconds()
 	}
 	note := r.NotificationID(src)
@@ -80,12 +80,12 @@ func (r *Request) BroadcastEvent(src Source, templateVersion int64, partitions i
 	return ev, nil
 }
 
-// localSpread is how long after its start the last zone reaches a time of day: a day, and an hour for a day on which
-// clocks are put back.
+// localSpread is the time after the start within which every zone reaches a time of day: a day, and an hour for a day
+// on which clocks are put back.
 const localSpread = 25 * time.Hour
 
-// CommandEvent asks a lane's partitions to cancel, pause, resume or retract what they hold of the notification that a
-// command names.
+// CommandEvent is the record for each partition of a lane that asks it to cancel, pause, resume or retract a
+// notification.
 func (r *Request) CommandEvent(src Source, now time.Time) *whisperv1.Event {
 	ev := &whisperv1.Event{NotificationId: r.Target, AtUs: now.UnixMicro(), Lane: src.Lane.Proto(), Cause: src.Position}
 	switch r.Command {
@@ -101,7 +101,7 @@ func (r *Request) CommandEvent(src Source, now time.Time) *whisperv1.Event {
 	return ev
 }
 
-// CheckBroadcast says why a BroadcastAccepted can't be walked, or nil.
+// CheckBroadcast returns the reason why a BroadcastAccepted can't be walked, or nil.
 func CheckBroadcast(ev *whisperv1.Event) error {
 	id, err := domain.DeliveryIDFromBytes(ev.GetDeliveryId())
 	switch {

@@ -20,7 +20,7 @@ type Source struct {
 	At time.Time
 }
 
-// NotificationID is the request's id, or the one made from its place: topic/partition/offset.
+// NotificationID is the request's id, or, if it has none, its place: topic/partition/offset.
 func (r *Request) NotificationID(src Source) string {
 	if r.ID != "" {
 		return r.ID
@@ -28,9 +28,9 @@ func (r *Request) NotificationID(src Source) string {
 	return fmt.Sprintf("%s/%d/%d", src.Position.GetTopic(), src.Position.GetPartition(), src.Position.GetOffset())
 }
 
-// Deliveries are what a request comes to: one DeliveryAccepted for each of its users. Everything but
-// the writer's time (at_us) follows from the record alone, so a replay gives the same again, ids
-// included. The users' events share one DeliveryAccepted, which nobody may change.
+// Deliveries are one DeliveryAccepted for each user of a request. Everything except the writer's time (at_us) follows
+// from the record alone, so a replay gives the same again, ids included. The events of the users share one
+// DeliveryAccepted, which must not be changed.
 type Deliveries struct {
 	notificationID string
 	users          []string
@@ -39,13 +39,13 @@ type Deliveries struct {
 	encoded        []byte           // shared on the wire
 }
 
-// Deliveries makes them, at the time now, with the version of the template that was seen (0: none).
+// Deliveries makes the deliveries at the time now, with the version of the template that was current (0: none).
 //
-// The record's time is the request's time, because that is the same on every replay. So it can't be put
-// right where it is wrong: a record without one, or from further ahead of now than [MaxClockSkew], is
-// refused with an [*record.Invalid]. So is one of which nothing can be delivered any more and that is older than
-// [MaxRequestAge], and a send_at further than [MaxSchedule] from the record's time, either way. Another old record is taken
-// as it is, and its deliveries expire by its time.
+// The record's time is the request's time, because it is the same on every replay. So a wrong time can't be corrected.
+// A record is refused with an [*record.Invalid] if it has no time, or one further ahead of now than [MaxClockSkew]; if
+// none of its deliveries can be delivered any more and it is older than [MaxRequestAge]; or if its send_at is further
+// than [MaxSchedule] from the record's time, either way. Any other old record is accepted, and its deliveries expire by
+// its time.
 func (r *Request) Deliveries(src Source, templateVersion int64, now time.Time) (*Deliveries, error) {
 	if err := r.checkTimes(src, now); err != nil {
 		return nil, err
@@ -98,10 +98,10 @@ func (r *Request) accepted(src Source, templateVersion int64) *whisperv1.Deliver
 // NotificationID is the id of all of them.
 func (d *Deliveries) NotificationID() string { return d.notificationID }
 
-// Users are the recipients, in the order in which they were named.
+// Users are the recipients, in the order of the request.
 func (d *Deliveries) Users() []string { return d.users }
 
-// Accepted is what they share.
+// Accepted is what the recipients share.
 func (d *Deliveries) Accepted() *whisperv1.DeliveryAccepted { return d.shared.GetDeliveryAccepted() }
 
 // ID is the delivery id of one user.
@@ -109,7 +109,7 @@ func (d *Deliveries) ID(user string) domain.DeliveryID {
 	return domain.NewDeliveryID(d.at, domain.HashDelivery(d.notificationID, user))
 }
 
-// Event is the fact of one user.
+// Event is the event of one user.
 func (d *Deliveries) Event(user string) *whisperv1.Event {
 	id := d.ID(user)
 	return &whisperv1.Event{
@@ -123,7 +123,7 @@ func (d *Deliveries) Event(user string) *whisperv1.Event {
 	}
 }
 
-// All are the facts of all users.
+// All are the events of all users.
 func (d *Deliveries) All() iter.Seq[*whisperv1.Event] {
 	return func(yield func(*whisperv1.Event) bool) {
 		for _, user := range d.users {
@@ -134,8 +134,8 @@ func (d *Deliveries) All() iter.Seq[*whisperv1.Event] {
 	}
 }
 
-// Encode is [Deliveries.Event] on the wire. What the users share is encoded once for all of them, and
-// their own two fields go before it: fields may come in any order.
+// Encode is [Deliveries.Event] on the wire. What the users share is encoded once for all of them. The two fields of a
+// user go before it, because fields may come in any order.
 func (d *Deliveries) Encode(user string) []byte {
 	id := d.ID(user)
 	b := make([]byte, 0, 2+len(id)+3+len(user)+len(d.encoded))

@@ -9,8 +9,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// readJSON takes the fields of the JSON form; false where there is nothing to go on with. Strings
-// without escapes share one copy of the record.
+// readJSON reads the fields of the JSON form, or returns false if it can't go on. Strings without escapes share one
+// copy of the record.
 func (d *draft) readJSON(value []byte) bool {
 	text, ok := record.Open(value, "the request", &d.Problems)
 	if !ok {

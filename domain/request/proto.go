@@ -10,12 +10,12 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// readProto takes the fields of the Protobuf form. There an empty string can't be told from one that
-// was left out, so it counts as left out; everything else is as in the JSON form.
+// readProto reads the fields of the Protobuf form. An empty string can't be told from a missing one there, so it counts
+// as left out. Everything else is as in the JSON form.
 func (d *draft) readProto(value []byte) bool {
 	var req whisperv1.Request
 	if err := proto.Unmarshal(value, &req); err != nil {
-		// The library varies the blanks of its texts on purpose, to keep people from comparing them.
+		// The library varies the blanks of its error texts on purpose, to keep people from comparing them.
 		why := strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto:"))
 		d.Add(record.WordMalformed, "the request is not a whisper.v1.Request in Protobuf: %s", why)
 		return false
@@ -63,7 +63,7 @@ func (d *draft) readProtoAudience(to *whisperv1.Audience) {
 	}
 }
 
-// readProtoContent makes it anew: what a later version put into it is not handed on unchecked.
+// readProtoContent builds the content again, so that fields of a newer version are not handed on unchecked.
 func (d *draft) readProtoContent(c *whisperv1.Content) {
 	d.Content = &whisperv1.Content{Title: c.GetTitle(), Body: c.GetBody(), Url: c.GetUrl(), Image: c.GetImage()}
 	if len(c.GetData()) > 0 {

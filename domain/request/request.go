@@ -10,8 +10,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// The limits of a request. Those of title, links, data and variables keep one request of 10,000 users
-// below 200 MB of deliveries.
+// The limits of a request. Those of title, links, data and variables keep the deliveries of a request to 10,000 users
+// below 200 MB.
 const (
 	MaxBytes            = 256 << 10
 	MaxUsers            = 10_000
@@ -22,11 +22,11 @@ const (
 	DefaultTTL          = 24 * time.Hour
 )
 
-// Request is a valid record of whisper.requests.{lane}: either a notification or a command about an
-// earlier one. What it leaves out has its default here, but for ID.
+// Request is a valid record of whisper.requests.{lane}: a notification, or a command about an earlier one. Fields that
+// the record leaves out have their default here, except ID.
 type Request struct {
-	// Command is what is asked about an earlier notification (cancel, pause, resume, retract), and Target which. Where
-	// they are set, all other fields are empty.
+	// Command is cancel, pause, resume or retract, and Target the notification that it is about. If they are set, all
+	// other fields are empty.
 	Command string
 	Target  string
 
@@ -35,18 +35,19 @@ type Request struct {
 	Category string
 	// Users are the recipients in the order given; a user named twice counts once.
 	Users []string
-	// Broadcast: to everyone with a profile, or to those whom Segment (CEL, as [segment.Compile] takes it) means, and
-	// Users is empty. Rate is deliveries a second (0: no bound), SendAtLocal a time of day in each user's zone.
+	// Broadcast means that the request is for everyone with a profile, or for those who match Segment (CEL, see
+	// [segment.Compile]); Users is empty then. Rate is deliveries a second (0: no bound), SendAtLocal a time of day in
+	// each user's zone.
 	Broadcast   bool
 	Segment     string
 	Rate        float64
 	SendAtLocal string
-	// Either Template with Variables (a JSON object or nil), or Content.
+	// Either Template with Variables (a JSON object or nil), or Content is set.
 	Template  string
 	Variables []byte
 	Content   *whisperv1.Content
 	Channels  []string
-	// ChannelsDefault: the request named none, so the category's go before them.
+	// ChannelsDefault means that the request named no channels, so the category's go before them.
 	ChannelsDefault bool
 	CollapseKey     string
 	// SendAt is zero for "now".
@@ -54,10 +55,9 @@ type Request struct {
 	TTL    time.Duration
 }
 
-// ParseRequest reads a request in the form that contentType names: JSON ("" and application/json) or
-// Protobuf (application/x-protobuf: whisper.v1.Request, whose fields from later versions are passed
-// over). The error is an [*record.Invalid] that tells all problems at once. What depends on the record's
-// place and time is checked by [Request.Deliveries].
+// Parse reads a request in the form that contentType names: JSON ("" and application/json) or Protobuf
+// (application/x-protobuf: whisper.v1.Request; fields of newer versions are ignored). The error is an [*record.Invalid]
+// with all problems. [Request.Deliveries] checks what depends on the place and time of the record.
 func Parse(value []byte, contentType string) (*Request, error) {
 	var d draft
 	switch {
@@ -87,7 +87,7 @@ func Parse(value []byte, contentType string) (*Request, error) {
 	return &d.Request, nil
 }
 
-// draft is a request while it is read and checked: the same for both forms.
+// draft is a request while it is read and checked. It is the same for both forms.
 type draft struct {
 	Request
 	record.Problems
@@ -128,7 +128,7 @@ var requestFields = []string{
 func (d *draft) given(at int) bool { return d.has&(1<<at) != 0 }
 func (d *draft) sound(at int) bool { return d.broken&(1<<at) == 0 }
 
-// read notes that a field was given, and whether reading it brought a complaint.
+// read records that a field was given, and whether reading it found a problem.
 func (d *draft) read(at int, how func()) {
 	d.has |= 1 << at
 	before := d.Count()
@@ -138,13 +138,13 @@ func (d *draft) read(at int, how func()) {
 	}
 }
 
-// verb notes a command.
+// verb records a command.
 func (d *draft) verb(at int, target string) {
 	d.verbs = append(d.verbs, requestFields[at])
 	d.target = target
 }
 
-// check is what both forms have in common.
+// check makes the checks that both forms have in common.
 func (d *draft) check() {
 	if len(d.verbs) > 0 {
 		d.checkCommand()
@@ -226,7 +226,7 @@ func (d *draft) checkAudience() {
 	d.Users = unique(d.users)
 }
 
-// unique keeps the first of each, in order; it may use the memory of users.
+// unique keeps the first of equal users, in order. It may reuse the memory of users.
 func unique(users []string) []string {
 	if len(users) <= 16 {
 		kept := users[:0]
@@ -248,7 +248,7 @@ func unique(users []string) []string {
 	return kept
 }
 
-// checkText: what is said, by template or content.
+// checkText checks the template or content.
 func (d *draft) checkText() {
 	switch {
 	case d.given(atTemplate) && d.given(atContent):

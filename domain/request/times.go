@@ -7,19 +7,19 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// MaxClockSkew is how far ahead of ours the clock behind a request's record may be. Kafka's own default
-// for what it takes from producers (message.timestamp.after.max.ms) is the same hour.
+// MaxClockSkew is how far ahead of this process's clock the time of a request may be. Kafka's default limit for
+// producers (message.timestamp.after.max.ms) is the same hour.
 const MaxClockSkew = time.Hour
 
-// MaxRequestAge is how old a request's record may be whose time to live is over. What an outage left waiting is younger,
-// and is told as expired, recipient by recipient; a record that is older has a time that is not the request's.
+// MaxRequestAge is the greatest age of a request whose time to live is over. Requests that an outage held up are
+// younger, and each of their recipients is recorded as expired. An older record has a wrong time.
 const MaxRequestAge = MaxTTL
 
-// checkTimes looks at the record's time, which is the request's, and at send_at.
+// checkTimes checks the record's time, which is the request's, and send_at.
 //
-// An old record is refused only where both hold: nothing of it can be delivered any more, and it is older than any time to
-// live that was not waited for. By age alone a request for the 30th day, with 30 days to live, would be refused when it is
-// read again; by its expiry alone, every outage would make dead letters of what it held up.
+// An old record is refused only if both hold: none of it can be delivered any more, and it is older than any time to
+// live. By age alone, a request for the 30th day with 30 days to live would be refused when it is replayed. By expiry
+// alone, every outage would turn the requests that it held up into dead letters.
 func (r *Request) checkTimes(src Source, now time.Time) error {
 	var p record.Problems
 	if src.At.UnixMilli() <= 0 {
@@ -53,7 +53,7 @@ func (r *Request) checkTimes(src Source, now time.Time) error {
 	return p.Err()
 }
 
-// expires is when the last of the request's deliveries does.
+// expires is when the last delivery of the request expires.
 func (r *Request) expires(src Source) time.Time {
 	from := src.At
 	if !r.SendAt.IsZero() {
@@ -65,7 +65,7 @@ func (r *Request) expires(src Source) time.Time {
 	return from.Add(r.TTL)
 }
 
-// otherUnit is the unit in which a time that was taken for milliseconds is one of our days; "": in none.
+// otherUnit names the unit in which a time that was read as milliseconds would be a time of our days, or "".
 func otherUnit(at time.Time) string {
 	const from, until = 1_262_304_000, 4_102_444_800 // the seconds of 2010 and of 2100
 	ms := at.UnixMilli()
@@ -84,8 +84,7 @@ func days(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
-// checkSendAt refuses a time from before times were counted, of which the first, the year 1, is also what an unset one
-// looks like: it would mean now.
+// checkSendAt refuses times before 1970. The year 1 is also what an unset time looks like, which would mean now.
 func (d *draft) checkSendAt() {
 	if d.SendAt.Unix() <= 0 {
 		d.Add(record.WordTime, "send_at is %s: leave it out for now", d.SendAt.UTC().Format(time.RFC3339))

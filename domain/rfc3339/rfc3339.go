@@ -1,4 +1,4 @@
-// Package rfc3339 reads times that people and programs write. It is the one place where input becomes a time.
+// Package rfc3339 reads times in RFC 3339, strictly. It is the only place where input becomes a time.
 package rfc3339
 
 import (
@@ -11,8 +11,9 @@ var (
 	errZone = errors.New("has no zone: end it with Z or an offset such as +02:00")
 )
 
-// Parse reads an RFC 3339 time and nothing else. [time.Parse] and [time.Time.UnmarshalText] take more: hours of one digit, a
-// comma for the point, offsets of 24 hours. The error ends a sentence that begins with what was read.
+// Parse reads an RFC 3339 time and nothing else. [time.Parse] and [time.Time.UnmarshalText] accept more: hours of one
+// digit, a comma for the point, offsets of 24 hours. The error continues a sentence that begins with the text that was
+// read.
 func Parse(s string) (time.Time, error) {
 	if len(s) > maxLength || len(s) < len(dateTime) || !shaped(s[:len(dateTime)], dateTime) {
 		return time.Time{}, errForm
@@ -46,11 +47,11 @@ func Parse(s string) (time.Time, error) {
 
 const (
 	dateTime = "0000-00-00T00:00:00"
-	// maxLength has room for more digits of a second than clocks have.
+	// maxLength allows more digits of a second than clocks have.
 	maxLength = 64
 )
 
-// shaped: s has a digit wherever the shape has a 0, and else what the shape has.
+// shaped reports whether s has a digit wherever the shape has a 0, and the same character as the shape everywhere else.
 func shaped(s, shape string) bool {
 	if len(s) != len(shape) {
 		return false

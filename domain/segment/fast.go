@@ -13,14 +13,14 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// Most segments are a few comparisons joined by && and ||. Those are compiled to closures that read the profile's
-// encoded text in place: a tenth of what CEL's evaluator takes on parsed JSON. CEL parses and checks the expression
-// all the same, and a test holds both to the same answers, errors included.
+// Most segments are a few comparisons joined by && and ||. They are compiled to closures that read the encoded profile
+// in place. CEL still parses and checks the expression, and a test holds both to the same answers, errors included.
 
 // predicate is one node of an expression.
 type predicate func(user string, profile profile.View) value
 
-// value is what a node comes to. The zero value is an error: CEL's && and || pass over one if the other side decides.
+// value is the result of a node. The zero value is an error: && and || of CEL ignore an error if the other side
+// decides.
 type value struct {
 	kind valueKind
 	yes  bool
@@ -43,7 +43,7 @@ const (
 
 func boolean(yes bool) value { return value{kind: isBool, yes: yes} }
 
-// compilePredicate is nil where something has no closure here.
+// compilePredicate returns nil if a part of the expression has no closure here.
 func compilePredicate(e ast.Expr) predicate {
 	switch e.Kind() { //nolint:exhaustive // everything else is CEL's own
 	case ast.LiteralKind:
@@ -109,8 +109,8 @@ func attribute(e ast.SelectExpr) predicate {
 	}
 }
 
-// attributeText is the member's JSON text, "" where there is none. What we merge is encoded without blanks, and the
-// last of several members of one name, which upstream can't write, would be CEL's.
+// attributeText is the JSON text of a member, or "". Merged attributes have no blanks. Upstream can't write a member
+// twice; CEL would take the last one.
 func attributeText(object, name string) string {
 	if len(object) < 2 || object[0] != '{' {
 		return ""
@@ -191,7 +191,7 @@ func call(e ast.CallExpr) predicate {
 	return nil
 }
 
-// logic is && and ||: the side that decides does, whatever the other one is.
+// logic is && and ||: the side that decides does, whatever the other side is.
 func logic(args []ast.Expr, decides bool) predicate {
 	all := make([]predicate, len(args))
 	for i, arg := range args {

@@ -17,24 +17,24 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// The limits of a segment. Cost is in CEL's own units, roughly a comparison each; what is measured is at worst some
-// 50 ns a unit, so a user can't cost more than half a millisecond, and only a segment that does something
-// with every character of every attribute comes near.
+// The limits of a segment. The cost is in CEL's own units, roughly one for each comparison. A unit takes at most some
+// 50 ns, so a user takes at most half a millisecond. Only a segment that uses every character of every attribute comes
+// near that.
 const (
 	MaxSegmentBytes = 4 << 10
 	maxSegmentCost  = 10_000
 )
 
-// Segment says who of the users is meant: a CEL expression over
+// Segment decides whether a user matches. It is a CEL expression over
 //
-//	user.id, user.locale, user.timezone   strings; "" where the profile does not say
-//	user.attributes                       what upstream put there; one that is missing is an error
+//	user.id, user.locale, user.timezone   strings; "" if the profile does not say
+//	user.attributes                       what upstream put there; a missing one is an error
 //	user.endpoints                        the channels of the user's endpoints, a list of strings
 //
-// A user about whom it can't be answered (a missing attribute, a number where a text is asked for) is not meant.
-// The nil Segment means everyone. It is never changed once made.
+// A user for whom the result is an error (a missing attribute, a number where a text is expected) does not match. The
+// nil Segment matches everyone. A Segment is never changed once made.
 type Segment struct {
-	// fast answers expressions of comparisons and logic without an allocation; nil where there is more to it.
+	// fast evaluates comparisons and logic without an allocation. It is nil for other expressions.
 	fast    predicate
 	program cel.Program
 }
@@ -53,7 +53,7 @@ var segmentEnv = sync.OnceValues(func() (*cel.Env, error) {
 	)
 })
 
-// CompileSegment compiles and checks an expression, and bounds what it may cost a user; the empty one is everyone.
+// Compile compiles and checks an expression, and bounds its cost for a user. The empty expression matches everyone.
 func Compile(expression string) (*Segment, error) {
 	if expression == "" {
 		return nil, nil
@@ -86,15 +86,15 @@ func Compile(expression string) (*Segment, error) {
 	return &Segment{fast: compilePredicate(ast.NativeRep().Expr()), program: program}, nil
 }
 
-// oneLine keeps what the compiler says of the first error; its drawings of the place take several lines.
+// oneLine is the text of the compiler's first error without the drawing of its place, which takes several lines.
 func oneLine(err error) string {
 	text := strings.TrimPrefix(err.Error(), "ERROR: ")
 	first, _, _ := strings.Cut(text, "\n")
 	return record.Cut(strings.TrimSpace(first))
 }
 
-// sizes are what the estimate takes a profile to be at most; what is larger runs into the cost limit and is an error
-// then.
+// sizes are the largest sizes of a profile that the cost estimate assumes. A larger profile may reach the cost limit,
+// which is an error.
 type sizes struct{}
 
 const (
@@ -123,7 +123,7 @@ func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return &cost.SizeEstimate{Max: likelyText}
 }
 
-// Match asks about one user; failed: it can't be answered, and the user is not meant.
+// Match evaluates the segment for one user. failed means that it could not be evaluated; the user does not match then.
 func (s *Segment) Match(user string, profile profile.View) (match, failed bool) {
 	if s == nil {
 		return true, false
@@ -135,7 +135,7 @@ func (s *Segment) Match(user string, profile profile.View) (match, failed bool) 
 	return s.evaluate(user, profile)
 }
 
-// evaluate asks CEL itself.
+// evaluate uses CEL's interpreter.
 func (s *Segment) evaluate(user string, profile profile.View) (match, failed bool) {
 	out, _, err := s.program.Eval(&celUser{user: user, profile: profile})
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *Segment) evaluate(user string, profile profile.View) (match, failed boo
 	return bool(yes), !ok
 }
 
-// celUser gives CEL what it asks of one user, and parses only that.
+// celUser gives CEL the fields of one user that the expression reads, and parses only those.
 type celUser struct {
 	user    string
 	profile profile.View
@@ -178,7 +178,7 @@ func (a *celUser) Parent() cel.Activation { return nil }
 
 var errNoAttributes = errors.New("the attributes are not a JSON object")
 
-// attributesOf gives whole numbers as such: they compare with both kinds of literals.
+// attributesOf decodes attributes. Whole numbers become integers, which compare with both kinds of literals.
 func attributesOf(text string) (map[string]any, error) {
 	if text == "" {
 		return map[string]any{}, nil

@@ -13,14 +13,14 @@ import (
 
 var (
 	templateFields = []string{"default_locale", "timezone", "locales"}
-	// A locale's fields are those of a content, and channels whose texts are others.
+	// A locale has the fields of a content, and channels with texts of their own.
 	localeFields = slices.Concat(domain.ContentFields, domain.ChannelNames)
 	smsFields    = []string{"body"}
 	emailFields  = []string{"subject", "html"}
 )
 
-// ParseTemplate reads a record's value. The empty value, which removes a template, is not one: callers
-// look for it first. The error is an [*record.Invalid] that tells all problems at once.
+// Parse reads the value of a record. The empty value, which removes a template, is not a template: callers check for it
+// first. The error is an [*record.Invalid] with all problems.
 func Parse(value []byte) (*Template, error) {
 	var p record.Problems
 	if len(value) > MaxBytes {
@@ -114,7 +114,8 @@ func (t *Template) readLocales(raw string, p *record.Problems) {
 			p.Add(record.WordDuplicateField, "%s is there twice", path)
 			continue
 		case twice && before == strings.ToLower(name):
-			// Records of before names out of use got today's may have both, iw and he: today's stands.
+			// A record from before old names were translated may have both, such as iw and he. Then the current name's
+			// texts stand.
 			continue
 		}
 		spelt[name] = written
@@ -154,7 +155,7 @@ func (r *localeReader) read(path, raw string) *localized {
 	return l
 }
 
-// variant reads the texts of a channel. What it leaves out is the base's.
+// variant reads the texts of a channel. Fields that it leaves out are the base's.
 func (r *localeReader) variant(channel, path, raw string) *texts {
 	v := &texts{email: channel == "email"}
 	if !r.Object(path, raw) {
@@ -208,7 +209,7 @@ func (t *texts) inherit(base *texts) {
 	}
 }
 
-// content reads a field by its place in ContentFields.
+// content reads a field by its index in ContentFields.
 func (r *localeReader) content(into *texts, at int, name, raw string) {
 	switch at {
 	case 0:
@@ -224,7 +225,7 @@ func (r *localeReader) content(into *texts, at int, name, raw string) {
 	}
 }
 
-// text parses a field; most bounds what is printed whatever the variables are.
+// text parses a field. most bounds the bytes that are printed whatever the variables are.
 func (r *localeReader) text(path, raw string, most int) *liquid.Text {
 	return r.parse(path, r.Text(path, raw), liquid.Options{MaxLiteral: most})
 }
@@ -246,7 +247,7 @@ func (r *localeReader) parse(path, source string, o liquid.Options) *liquid.Text
 	return text
 }
 
-// data cuts a JSON text at those of its strings that are to be rendered: each is a text of its own.
+// data divides a JSON text at the strings that have to be rendered: each is a text of its own.
 func (r *localeReader) data(path, raw string) []jsonPart {
 	if !r.Object(path, raw) {
 		return nil

@@ -14,10 +14,10 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// CheckVariables says which variables the template's texts need, in any locale and for any channel, and the request
-// does not give, or gives as something else (a text where a number is formatted). nil: nothing. What a text looks at
-// only under a condition may be left out: whether it is missed shows when the text is rendered. variables is a JSON
-// object or nil.
+// CheckVariables returns an error with the variables that the template's texts need, in any locale and for any channel,
+// and that the request leaves out or gives as something else (a text where a number is formatted). A variable that a
+// text reads only under a condition may be left out; rendering fails if it is missing then. variables is a JSON object
+// or nil.
 func (t *Template) CheckVariables(variables []byte) error {
 	var p record.Problems
 	object := string(variables)
@@ -29,18 +29,18 @@ func (t *Template) CheckVariables(variables []byte) error {
 	return p.Err()
 }
 
-// Rendering is whom a template is rendered for, over which channel and when.
+// Rendering says for which user, over which channel and when a template is rendered.
 type Rendering struct {
 	Variables []byte // the request's JSON object, or nil
-	// The user's, as the profile has them; Attributes is a JSON object, or "".
+	// The user's values, as in the profile. Attributes is a JSON object, or "".
 	Locale, Timezone, Attributes string
 	// Channel chooses the texts; "": the base.
 	Channel string
-	// Now is what "now" is in a text.
+	// Now is the time that "now" stands for in a text.
 	Now time.Time
 }
 
-// RenderingFor is for a user; the profile of one who has none is nil.
+// RenderingFor is the Rendering for a user. profile is nil for a user without one.
 func RenderingFor(variables []byte, profile *whisperv1.Profile, channel string, now time.Time) Rendering {
 	return Rendering{
 		Variables: variables, Locale: profile.GetLocale(), Timezone: profile.GetTimezone(), Attributes: string(profile.GetAttributes()),
@@ -48,9 +48,9 @@ func RenderingFor(variables []byte, profile *whisperv1.Profile, channel string, 
 	}
 }
 
-// Render fills in the texts for a user and says which locale they are in. A value that is missing, a text that gets
-// too long or takes too many steps is an error that names all problems: never a half-rendered text. It takes at
-// most [liquid.MaxSteps] steps for all texts together.
+// Render fills in the texts for a user, and returns them with their locale. If a value is missing, or a text gets too
+// long or takes too many steps, the error names all problems, and there is no text. All texts together take at most
+// [liquid.MaxSteps] steps.
 func (t *Template) Render(r Rendering) (*whisperv1.Content, string, error) {
 	used := t.Locale(r.Locale)
 	f := filling{run: liquid.Run{
@@ -125,7 +125,7 @@ func (f *filling) fillData(parts []jsonPart) []byte {
 	return out.Bytes()
 }
 
-// insideJSON is a text as it stands between the quotes of a JSON string.
+// insideJSON is a text as it is written between the quotes of a JSON string.
 func insideJSON(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r > 0x7e }) {
 		return s
@@ -140,7 +140,7 @@ func insideJSON(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// loadZone finds the rules of a zone that a text or a profile may name.
+// loadZone returns the rules of a zone that a text or a profile names.
 func loadZone(name string) (*time.Location, error) {
 	if _, err := localtime.CheckZone(name); err != nil {
 		return nil, err

@@ -11,16 +11,16 @@ import (
 	"github.com/klivvr/whisper/domain/locale"
 )
 
-// MaxTemplateBytes bounds a record of whisper.templates.
+// MaxBytes bounds a record of whisper.templates.
 const MaxBytes = 256 << 10
 
 // MaxHTMLBytes bounds the HTML of an email; its other limits are those of contents.
 const MaxHTMLBytes = 64 << 10
 
-// Template is a valid record of whisper.templates: the texts of a notification in some locales, in Liquid (package
-// liquid says which). Variables are the request's (amount, card.last4); of the user there are user.locale,
-// user.timezone and user.attributes.PATH. A locale may have other texts for some channels. It is never changed once
-// made, so any number of goroutines may render it. It costs about 17 times its record in memory.
+// Template is a valid record of whisper.templates: the texts of a notification in some locales, in Liquid (see package
+// liquid). Texts read the variables of the request (amount, card.last4), and user.locale, user.timezone and
+// user.attributes.PATH of the user. A locale may have other texts for some channels. A Template is never changed once
+// made, so any number of goroutines may render it. It takes about 17 times its record in memory.
 type Template struct {
 	defaultLocale string
 	timezone      string
@@ -29,26 +29,26 @@ type Template struct {
 	needs         []liquid.Need // what the texts need of the request, sorted
 }
 
-// localized are the texts of one locale: the base, and for channels those that differ.
+// localized has the texts of one locale: the base, and those of channels that differ.
 type localized struct {
 	base     *texts
 	variants map[string]*texts
 }
 
-// texts are what one channel gets. nil: nothing. Of an email the title is the subject and the body the HTML.
+// texts are the texts of one channel; nil means none. For an email, the title is the subject and the body the HTML.
 type texts struct {
 	title, body, url, image *liquid.Text
 	data                    []jsonPart
 	email                   bool
 }
 
-// jsonPart is a piece of a JSON text: as it was written, or a string whose inside is rendered.
+// jsonPart is a piece of a JSON text: either as it was written, or a string whose inside is rendered.
 type jsonPart struct {
 	literal string
 	text    *liquid.Text
 }
 
-// all are the texts that there are.
+// all iterates over the texts that are set.
 func (t *texts) all(yield func(*liquid.Text) bool) {
 	for _, text := range []*liquid.Text{t.title, t.body, t.url, t.image} {
 		if text != nil && !yield(text) {
@@ -62,10 +62,10 @@ func (t *texts) all(yield func(*liquid.Text) bool) {
 	}
 }
 
-// PinTemplate names a version of a template: card-payment@3. Such a record is written once and never changes.
+// Pin is the name of a version of a template: card-payment@3. Such a record is written once and never changes.
 func Pin(id string, version int64) string { return fmt.Sprintf("%s@%d", id, version) }
 
-// SplitTemplate takes a name apart that may be pinned; the version of one that is not is 0.
+// Split divides a name into id and version. The version is 0 if the name is not pinned.
 func Split(name string) (id string, version int64) {
 	at := strings.LastIndexByte(name, '@')
 	if at < 1 || at == len(name)-1 || name[at+1] < '1' || name[at+1] > '9' {
@@ -78,7 +78,7 @@ func Split(name string) (id string, version int64) {
 	return name[:at], version
 }
 
-// CheckTemplateID says why an id can't be one that has versions.
+// CheckID returns the reason why a template with this id can't have versions, or nil.
 func CheckID(id string) error {
 	if err := domain.CheckID(id); err != nil {
 		return err
@@ -95,7 +95,7 @@ func CheckID(id string) error {
 // maxTemplateID leaves room for @ and a version in a key.
 const maxTemplateID = 108
 
-// Locales are the ones that it has texts in, sorted.
+// Locales are the locales of its texts, sorted.
 func (t *Template) Locales() []string {
 	var all []string
 	for name := range t.locales {
@@ -105,11 +105,11 @@ func (t *Template) Locales() []string {
 	return all
 }
 
-// DefaultLocale is the one for everybody else.
+// DefaultLocale is the locale for users whose own locale has no text.
 func (t *Template) DefaultLocale() string { return t.defaultLocale }
 
-// Needs are the variables that a request must give, sorted: those that any text, of any locale and channel, can't be
-// rendered without.
+// Needs are the variables that a request must give, sorted: those without which a text of any locale and channel can't
+// be rendered.
 func (t *Template) Needs() []string {
 	var all []string
 	for _, n := range t.needs {
@@ -118,9 +118,9 @@ func (t *Template) Needs() []string {
 	return slices.Compact(all)
 }
 
-// Locale is the one whose texts a user with this locale gets: by what a locale inherits from in CLDR (es-MX → es-419 →
-// es; see [locale.Set.Choose]), else the default one. Numbers and dates in them are written as that locale does it, not
-// as the user's own: everyone with one text gets the same.
+// Locale returns the locale whose texts a user with this locale gets: along CLDR's inheritance (es-MX → es-419 → es;
+// see [locale.Set.Choose]), else the default. Numbers and dates are written as that locale does, not as the user's own,
+// so all users of one text get the same.
 func (t *Template) Locale(name string) string {
 	if t.locales[name] != nil {
 		return name
@@ -133,8 +133,8 @@ func (t *Template) Locale(name string) string {
 	return t.defaultLocale
 }
 
-// Variant is the key of the texts that a channel gets in a locale: the channel's own, or that of push for the channels
-// that push (apns, fcm, webpush), or "" for the base. What is rendered for one channel serves all of the same key.
+// Variant is the key of the texts that a channel gets in a locale: the channel's own, or that of push for apns, fcm and
+// webpush, or "" for the base. What is rendered for one channel serves all channels with the same key.
 func (t *Template) Variant(locale, channel string) string {
 	return t.locales[t.Locale(locale)].variant(channel)
 }
@@ -154,9 +154,9 @@ func (l *localized) variant(channel string) string {
 
 var pushLike = []string{domain.ChannelPush, domain.ChannelAPNs, "fcm", "webpush"}
 
-// PerUser says whether the texts that a user with this locale gets, over any channel, differ from user to user: they
-// mention user.…, or show a time in the user's zone. Where they do not, what is rendered once serves all who share
-// the text's locale (see [Template.Locale]).
+// PerUser reports whether the texts for users with this locale differ from user to user, over any channel: they mention
+// user.…, or show a time in the user's zone. If not, what is rendered once serves all users who share the text's locale
+// (see [Template.Locale]).
 func (t *Template) PerUser(locale string) bool {
 	l := t.locales[t.Locale(locale)]
 	if l.base.perUser() {

@@ -2,12 +2,11 @@ package users
 
 import "strings"
 
-// blocks keep many short texts one behind the other in a few large pieces. Each of its own would cost its rounding to a
-// size of the allocator, a header of 16 bytes wherever it is kept, and a look of the garbage collector at each: marking a
-// million users whose texts are their own takes both cores of a small machine for a tenth of a second, every few seconds
-// while a broadcast is walked. A block has no pointers, and is marked as one.
+// blocks store many short texts in a few large pieces, one text after the other. A text that is allocated by itself
+// costs its rounding to a size class, a header of 16 bytes wherever it is kept, and work in each garbage collection. A
+// block has no pointers, so the collector handles it as one object.
 //
-// A text never moves and is never overwritten, so a string that was handed out stays right, and keeps its block alive.
+// A text never moves and is never overwritten. So a string that was handed out stays valid, and keeps its block alive.
 type blocks struct {
 	texts []string         // "" where a block was given back
 	open  *strings.Builder // the block that is being filled
@@ -15,23 +14,24 @@ type blocks struct {
 	spare []int            // numbers that were given back
 }
 
-// textRef is where a text is: a block, and 14 bits of a place in it. Nothing is at 0.
+// textRef is the position of a text: the number of a block, and 14 bits of a position in it. 0 is never a position.
 type textRef uint32
 
-// blockSize is what is allocated at once: one of the allocator's own sizes. There can be 2^18 of them, 4 GiB.
+// blockSize is what is allocated at once; it is one of the size classes of the allocator. There can be 2^18 blocks, 4
+// GiB.
 const (
 	blockBits = 14
 	blockSize = 1 << blockBits
 	maxBlocks = 1 << (32 - blockBits)
 )
 
-// largeText has a block of its own: a quarter of the open one would be wasted at worst.
+// largeText is the size above which a text gets a block of its own. So at most a quarter of the open block is wasted.
 const largeText = blockSize / 4
 
 func (r textRef) block() int { return int(r >> blockBits) }
 func (r textRef) place() int { return int(r & (blockSize - 1)) }
 
-// put writes the two as one text.
+// put writes head and body as one text.
 func (b *blocks) put(head, body []byte) textRef {
 	n := len(head) + len(body)
 	if n > largeText {
@@ -55,7 +55,7 @@ func (b *blocks) write(into *strings.Builder, block int, head, body []byte) text
 	return ref
 }
 
-// number is that of a block to be written.
+// number returns the number of a block that is free to be written.
 func (b *blocks) number() int {
 	if len(b.texts) == 0 {
 		b.texts = append(b.texts, "") // so that nothing is at 0
@@ -72,10 +72,10 @@ func (b *blocks) number() int {
 	return len(b.texts) - 1
 }
 
-// from is the text and all that is behind it in its block.
+// from is the text and everything behind it in its block.
 func (b *blocks) from(ref textRef) string { return b.texts[ref.block()][ref.place():] }
 
-// giveBack lets go of a block that is not the open one.
+// giveBack releases a block that is not the open one.
 func (b *blocks) giveBack(block int) {
 	b.texts[block] = ""
 	b.spare = append(b.spare, block)

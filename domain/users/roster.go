@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// roster is the order in which users are walked. It has the ids themselves and costs a user 5 bytes beside the id: a
-// place in the order, and a length. Users who came since it was sorted wait at its end, as few at a time; those who are
-// gone stay in it, and are passed over.
+// roster is the order in which users are walked, with their ids. It costs 5 bytes a user beside the id: a place in the
+// order, and a length. Users who were added since the last Sort are at its end, unsorted. Users who were forgotten stay
+// in it; a walk finds no profile for them.
 type roster struct {
 	ids    idStore
 	sorted []IDRef
 	fresh  []IDRef
 }
 
-// add notes an id that is not there.
+// enter adds an id that is not there yet.
 func (r *roster) enter(user string) IDRef {
 	ref := r.ids.put(user)
 	r.fresh = append(r.fresh, ref)
 	return ref
 }
 
-// Len is how many users stand in the order; users who came since the last Sort do not.
+// Len is the number of users in the order. Users who were added since the last Sort are not in it.
 func (r *roster) Len() int { return len(r.sorted) }
 
-// At is the user at a place of the order, from 0 to Len()-1.
+// At is the user at index i of the order, from 0 to Len()-1.
 func (r *roster) At(i int) string { return r.ids.get(r.sorted[i]) }
 
-// Sort merges what came since. The first time costs n·log n, later n.
+// Sort merges the users who were added since the last Sort. The first time costs n·log n, each further time n.
 func (r *roster) Sort() {
 	if len(r.fresh) == 0 {
 		return
@@ -46,18 +46,18 @@ func (r *roster) Sort() {
 	r.sorted, r.fresh = append(merged, r.sorted[i:]...), nil
 }
 
-// After is the place of the first user behind this one.
+// After is the index of the first user behind this one.
 func (r *roster) After(user string) int {
 	return sort.Search(len(r.sorted), func(i int) bool { return r.At(i) > user })
 }
 
-// IDRef is where an id is in an idStore.
+// IDRef is the position of an id in an idStore.
 type IDRef textRef
 
-// idStore keeps ids, a byte of length before each. Nothing is ever taken out.
+// idStore stores ids, each with a byte of length before it. Nothing is ever removed.
 type idStore struct{ blocks }
 
-// put is for ids of [domain.MaxIDBytes] at most.
+// put stores an id of at most [domain.MaxIDBytes].
 func (s *idStore) put(id string) IDRef {
 	return IDRef(s.blocks.put([]byte{byte(len(id))}, []byte(id)))
 }
@@ -67,7 +67,7 @@ func (s *idStore) get(ref IDRef) string {
 	return rest[1 : 1+rest[0]]
 }
 
-// After is the place of the first of the sorted that is behind this one.
+// After is the index of the first of the sorted that is behind this one.
 func After(sorted []string, user string) int {
 	i, found := slices.BinarySearch(sorted, user)
 	if found {

@@ -7,12 +7,12 @@ import (
 	"github.com/klivvr/whisper/domain/profile"
 )
 
-// Table is what a [decide.State] keeps of its users: of each the id, the encoded profile, and when it was sent what caps
-// count. It is a hash table with linear probing over texts in [blocks]: Go's own map would be a quarter of the memory
-// of a million users, and have the garbage collector mark each of them.
+// Table holds what a [decide.State] keeps of its users: for each the id, the encoded profile, and when they were sent
+// what caps count. It is a hash table with linear probing over texts in [blocks]. The package comment says why it is
+// not one of Go's maps.
 //
-// It costs a user 17 to 35 bytes for the slot, 5 for the order and the length of the id, 5 or 6 for each of the two
-// texts, and the texts. Who is forgotten leaves the id and the slot behind, until the restart.
+// A user costs 17 to 35 bytes for the slot, 5 for the order and the length of the id, 5 or 6 for each of the two texts,
+// and the texts. The id and the slot of a forgotten user stay until the restart.
 type Table struct {
 	roster
 	seed  maphash.Seed
@@ -22,7 +22,7 @@ type Table struct {
 	Known int // have a profile
 
 	texts blocks
-	// gone is how many bytes of each block nobody has any more.
+	// gone is the number of bytes in each block that belong to no user any more.
 	gone []int32
 }
 
@@ -31,7 +31,7 @@ type entry struct {
 	kept [kinds]textRef // 0: nothing
 }
 
-// Kind is what is kept of a user beside the id.
+// Kind is one of the texts that are kept for a user beside the id.
 type Kind uint8
 
 const (
@@ -47,7 +47,7 @@ func NewTable() *Table {
 	return &Table{seed: maphash.MakeSeed(), tags: make([]byte, firstSlots), slots: make([]entry, firstSlots)}
 }
 
-// find is the slot of an id, or the one where it would be.
+// find returns the slot of an id, or the free slot where it would be added.
 func (t *Table) find(user string) (slot int, found bool) {
 	hash := maphash.String(t.seed, user)
 	tag, mask := byte(hash>>57)|0x80, len(t.slots)-1
@@ -63,19 +63,20 @@ func (t *Table) find(user string) (slot int, found bool) {
 	}
 }
 
-// Ref is the id's, if it was ever added.
+// Ref returns the reference of an id that was added before.
 func (t *Table) Ref(user string) (IDRef, bool) {
 	slot, found := t.find(user)
 	return t.slots[slot].id, found
 }
 
-// Intern is the id's, which is added where it is missing.
+// Intern returns the reference of an id, and adds it if it is missing.
 func (t *Table) Intern(user string) IDRef { return t.slots[t.Add(user)].id }
 
-// Own is the table's copy of an id.
+// Own returns the copy of an id that the table keeps.
 func (t *Table) Own(ref IDRef) string { return t.ids.get(ref) }
 
-// Add is the slot of an id, which is added where it is missing: to the order too. Slots hold until the next one is.
+// Add returns the slot of an id. A missing id is added to the table and to the order. Slots are valid until the next id
+// is added.
 func (t *Table) Add(user string) int {
 	slot, found := t.find(user)
 	if found {
@@ -94,7 +95,7 @@ func (t *Table) place(slot int, user string, s entry) {
 	t.tags[slot], t.slots[slot] = byte(maphash.String(t.seed, user)>>57)|0x80, s
 }
 
-// grow makes twice the slots: 50 ns a user.
+// grow doubles the slots. It takes some 50 ns a user.
 func (t *Table) grow() {
 	old, tags := t.slots, t.tags
 	t.tags, t.slots = make([]byte, 2*len(old)), make([]entry, 2*len(old))
@@ -107,19 +108,19 @@ func (t *Table) grow() {
 	}
 }
 
-// Profile is a user's; false: nobody is known by that id.
+// Profile returns the profile of a user, or false if there is none.
 func (t *Table) Profile(user string) (profile.View, bool) {
 	text, ok := t.Get(user, kindProfile)
 	return profile.View(text), ok
 }
 
-// ProfileOf is the zero view where nobody is known.
+// ProfileOf returns the profile of a user, or the zero view if there is none.
 func (t *Table) ProfileOf(user string) profile.View {
 	v, _ := t.Profile(user)
 	return v
 }
 
-// Get is one text of a user. It shares the table's memory.
+// Get returns one text of a user. It shares the memory of the table.
 func (t *Table) Get(user string, kind Kind) (string, bool) {
 	slot, found := t.find(user)
 	if !found || t.slots[slot].kept[kind] == 0 {
@@ -129,7 +130,7 @@ func (t *Table) Get(user string, kind Kind) (string, bool) {
 	return text, true
 }
 
-// PutProfile keeps a user's encoded whisperv1.Profile in place of an earlier one.
+// PutProfile stores an encoded whisperv1.Profile in place of an earlier one.
 func (t *Table) PutProfile(user string, encoded []byte) {
 	slot := t.Add(user)
 	if t.slots[slot].kept[kindProfile] == 0 {
@@ -138,7 +139,7 @@ func (t *Table) PutProfile(user string, encoded []byte) {
 	t.Put(slot, kindProfile, encoded)
 }
 
-// ForgetProfile says whether there was one.
+// ForgetProfile removes the profile of a user, and reports whether there was one.
 func (t *Table) ForgetProfile(user string) bool {
 	if !t.Forget(user, kindProfile) {
 		return false
@@ -147,7 +148,7 @@ func (t *Table) ForgetProfile(user string) bool {
 	return true
 }
 
-// Put replaces what is kept in a slot.
+// Put replaces a text of a slot.
 func (t *Table) Put(slot int, kind Kind, text []byte) {
 	t.drop(slot, kind)
 	t.write(slot, kind, text)
@@ -164,7 +165,7 @@ func (t *Table) write(slot int, kind Kind, text []byte) {
 	}
 }
 
-// keptHead is what stands before a text: whose it is, what, and how long.
+// keptHead is written before each text: its owner, its kind and its length.
 type keptHead struct {
 	owner IDRef
 	kind  Kind
@@ -179,13 +180,13 @@ func readKept(rest string) (keptHead, string) {
 	return keptHead{owner: owner, kind: Kind(length % uint64(kinds)), size: size}, rest[4+n : size]
 }
 
-// Forget drops one text of a user, and says whether there was one.
+// Forget removes one text of a user, and reports whether there was one.
 func (t *Table) Forget(user string, kind Kind) bool {
 	slot, found := t.find(user)
 	return found && t.drop(slot, kind)
 }
 
-// drop says whether anything was kept.
+// drop removes a text of a slot, and reports whether there was one.
 func (t *Table) drop(slot int, kind Kind) bool {
 	ref := t.slots[slot].kept[kind]
 	if ref == 0 {
@@ -201,8 +202,9 @@ func (t *Table) drop(slot int, kind Kind) bool {
 	return true
 }
 
-// tidy gives a full block back once a third of it is nobody's any more, so that what is kept takes half as much again at
-// most. The rest of it moves: some 55 profiles, and over time two bytes for each that was dropped.
+// tidy releases a full block when a third of it belongs to no user any more. So texts take at most half as much memory
+// again as they need. The rest of the block is copied: some 55 profiles, and over time two bytes for each byte that was
+// dropped.
 func (t *Table) tidy(block int) {
 	text := t.texts.texts[block]
 	if block == t.texts.last || block >= len(t.gone) || 3*int(t.gone[block]) <= len(text) {
