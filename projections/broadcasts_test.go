@@ -10,6 +10,7 @@ import (
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // progressed is what dispatch says of one partition's share; the first says what was asked for.
@@ -95,7 +96,7 @@ func TestAnIDThatIsUsedAgainIsAnotherBroadcast(t *testing.T) {
 			if got := queryTexts(t, db, "SELECT DISTINCT concat_ws(' ', category, request_offset) FROM whisper.deliveries ORDER BY 1"); !slices.Equal(got, []string{"news 1", "news 2"}) {
 				t.Errorf("its deliveries: %q", got)
 			}
-			r, err := OpenReader(t.Context(), db)
+			r, err := query.Open(t.Context(), db)
 			if err != nil {
 				t.Fatal(err)
 			}

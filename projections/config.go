@@ -8,6 +8,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // Group is the consumer group that shares out the partitions. Its offsets are not used: they stand in
@@ -79,7 +80,7 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.PostgresURL == "" {
 		errs = append(errs, errors.New("postgres-url: give the address of a database"))
-	} else if _, err := poolConfig(c.PostgresURL); err != nil {
+	} else if _, err := postgres.Config(c.PostgresURL); err != nil {
 		errs = append(errs, fmt.Errorf("postgres-url: %w", err))
 	}
 	if c.RetentionDays < 0 || c.RetentionDays > 3650 {

@@ -3,14 +3,10 @@ package projections
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
-
-// connectTimeout bounds one try to connect where the address says nothing of it.
-const connectTimeout = 5 * time.Second
 
 // verdict is what an error of Postgres means for the batch that got it.
 type verdict int
@@ -62,27 +58,6 @@ func judge(err error) verdict {
 func readOnly(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.Code == "25006"
-}
-
-// explain makes a sentence of an error that stops the role.
-func explain(err error) error {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return err
-	}
-	switch {
-	case pg.Code == "08P01":
-		return fmt.Errorf("a pooler in front of postgres refuses the session's settings: %s: %w", ownSession, err)
-	case pg.Code[:2] == "28":
-		return fmt.Errorf("postgres refuses the credentials (check postgres-url): %w", err)
-	case pg.Code == "3D000":
-		return fmt.Errorf("the database does not exist (check postgres-url): %w", err)
-	case pg.Code == "42501":
-		return fmt.Errorf("the postgres user lacks a right: %w", err)
-	case pg.Code == "42P01", pg.Code == "3F000", pg.Code == "42703":
-		return fmt.Errorf("the schema whisper is not what this program needs, run `whisper migrate` (or, where a rebuild was interrupted, `whisper project --rebuild` again): %w", err)
-	}
-	return err
 }
 
 // backoff is how long to wait before the next try.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // Projector is the role: it consumes the log and writes the tables. Any number may run.
@@ -175,7 +176,7 @@ func (p *Projector) patiently(ctx context.Context, do func(context.Context) erro
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case judge(err) != wait:
-			return explain(err)
+			return postgres.Explain(err)
 		}
 		if !said {
 			said = true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 func TestAStoryBecomesRows(t *testing.T) {
@@ -25,12 +26,12 @@ func TestAStoryBecomesRows(t *testing.T) {
 		t.Errorf("lag %d, %v", lag, err)
 	}
 
-	reader, err := OpenReader(t.Context(), db)
+	reader, err := query.Open(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	ds, err := reader.Deliveries(t.Context(), Filter{NotificationID: "pay-8812", UserID: "mona", Status: "read", Since: now.Add(-time.Hour)})
+	ds, err := reader.Deliveries(t.Context(), query.Filter{NotificationID: "pay-8812", UserID: "mona", Status: "read", Since: now.Add(-time.Hour)})
 	if err != nil || len(ds) != 1 {
 		t.Fatalf("%d deliveries, %v", len(ds), err)
 	}
@@ -64,7 +65,7 @@ func TestAStoryBecomesRows(t *testing.T) {
 		t.Errorf("attempts %+v, %v", attempts, err)
 	}
 	counts, err := reader.StatusCounts(t.Context())
-	if err != nil || len(counts) != 1 || counts[0] != (StatusCount{"read", 1}) {
+	if err != nil || len(counts) != 1 || counts[0] != (query.StatusCount{Status: "read", Count: 1}) {
 		t.Errorf("counts %v, %v", counts, err)
 	}
 	if _, err := reader.Health(t.Context(), 5*time.Minute); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // fillDays are the days of most tests, up to today.
@@ -120,7 +121,7 @@ func questions(t testing.TB) []question {
 		}
 		all = append(all, q)
 	}
-	for _, f := range []Filter{
+	for _, f := range []query.Filter{
 		{},
 		{UserID: "user-7"},
 		{NotificationID: "n-77"},
@@ -132,7 +133,7 @@ func questions(t testing.TB) []question {
 		{Status: "failed", Since: time.Now().Add(-time.Hour)},
 	} {
 		f.Limit = 20
-		sql, args, err := f.query()
+		sql, args, err := f.SQL()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -299,16 +300,16 @@ func TestDeliveriesAreListed(t *testing.T) {
 	fill(t, db, 2000, fillDays)
 	r := openReader(t, db)
 	for _, tt := range []struct {
-		filter Filter
+		filter query.Filter
 		want   string // a condition in SQL
 	}{
-		{Filter{}, "true"},
-		{Filter{UserID: "user-7"}, "user_id = 'user-7'"},
-		{Filter{NotificationID: "n-77"}, "notification_id = 'n-77'"},
-		{Filter{Status: "failed"}, "status = 'failed'"},
-		{Filter{Status: "deferred"}, "status = 'deferred'"},
-		{Filter{Status: "delivered", UserID: "user-7"}, "status = 'delivered' AND user_id = 'user-7'"},
-		{Filter{Since: time.Now().Add(-48 * time.Hour)}, "accepted_at >= now() - interval '48 hours'"},
+		{query.Filter{}, "true"},
+		{query.Filter{UserID: "user-7"}, "user_id = 'user-7'"},
+		{query.Filter{NotificationID: "n-77"}, "notification_id = 'n-77'"},
+		{query.Filter{Status: "failed"}, "status = 'failed'"},
+		{query.Filter{Status: "deferred"}, "status = 'deferred'"},
+		{query.Filter{Status: "delivered", UserID: "user-7"}, "status = 'delivered' AND user_id = 'user-7'"},
+		{query.Filter{Since: time.Now().Add(-48 * time.Hour)}, "accepted_at >= now() - interval '48 hours'"},
 	} {
 		tt.filter.Limit = 7
 		got, err := r.Deliveries(t.Context(), tt.filter)

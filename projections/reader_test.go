@@ -7,11 +7,12 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
+	"github.com/klivvr/whisper/projections/query"
 )
 
-func openReader(t testing.TB, db string) *Reader {
+func openReader(t testing.TB, db string) *query.Reader {
 	t.Helper()
-	r, err := OpenReader(t.Context(), db)
+	r, err := query.Open(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}

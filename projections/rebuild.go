@@ -13,6 +13,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // The schemas of a rebuild: the one that is filled, and the one that takes what was served before.
@@ -45,17 +46,17 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) error {
 		return err
 	}
 	if err := migrations.Check(ctx, cfg.PostgresURL); err != nil {
-		return explain(err)
+		return postgres.Explain(err)
 	}
 	r := newRebuild(cfg)
 	defer r.close()
 	if err := r.connect(ctx); err != nil {
-		return explain(err)
+		return postgres.Explain(err)
 	}
 	if err := r.open(ctx); err != nil {
-		return explain(err)
+		return postgres.Explain(err)
 	}
-	return explain(r.run(ctx))
+	return postgres.Explain(r.run(ctx))
 }
 
 type rebuild struct {

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // A RebuildPlan is what a rebuild would do.
@@ -31,15 +32,15 @@ func PlanRebuild(ctx context.Context, cfg RebuildConfig) (RebuildPlan, error) {
 		return RebuildPlan{}, err
 	}
 	if err := migrations.Check(ctx, cfg.PostgresURL); err != nil {
-		return RebuildPlan{}, explain(err)
+		return RebuildPlan{}, postgres.Explain(err)
 	}
 	r := newRebuild(cfg)
 	defer r.close()
 	if err := r.connect(ctx); err != nil {
-		return RebuildPlan{}, explain(err)
+		return RebuildPlan{}, postgres.Explain(err)
 	}
 	if err := r.plan(ctx); err != nil {
-		return RebuildPlan{}, explain(err)
+		return RebuildPlan{}, postgres.Explain(err)
 	}
 	p := RebuildPlan{Lost: r.lost}
 	r.ends.Each(func(end kadm.ListedOffset) {
@@ -48,7 +49,7 @@ func PlanRebuild(ctx context.Context, cfg RebuildConfig) (RebuildPlan, error) {
 	})
 	days, err := r.old.allDays(ctx)
 	if err != nil {
-		return RebuildPlan{}, explain(err)
+		return RebuildPlan{}, postgres.Explain(err)
 	}
 	for _, day := range days {
 		name := dayTime(day).Format(time.DateOnly)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/klivvr/whisper/embedded"
 	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // ownServer is a Postgres of the test's own, which it may hurt.
@@ -96,10 +97,10 @@ func TestAPostgresThatWasStoppedCountsAsAway(t *testing.T) {
 func TestAPoolDoesNotAskForLong(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]time.Duration{
-		"postgres://localhost/whisper":                      connectTimeout,
+		"postgres://localhost/whisper":                      postgres.ConnectTimeout,
 		"postgres://localhost/whisper?pool_ping_timeout=2s": 2 * time.Second,
 	} {
-		cfg, err := poolConfig(url)
+		cfg, err := postgres.Config(url)
 		if err != nil {
 			t.Fatal(err)
 		}

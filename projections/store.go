@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // A store is one schema in Postgres as the writers see it.
@@ -49,7 +48,7 @@ const (
 
 // openStore does not connect yet.
 func openStore(url, schema string, conns int32) (*store, error) {
-	cfg, err := poolConfig(url)
+	cfg, err := postgres.Config(url)
 	if err != nil {
 		return nil, err
 	}
@@ -93,13 +92,10 @@ func checkSession(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("check the session: %w", err)
 	}
 	if plans != "force_generic_plan" {
-		return &stopError{errors.New("a pooler in front of postgres drops the session's settings: " + ownSession)}
+		return &stopError{errors.New("a pooler in front of postgres drops the session's settings: " + postgres.OwnSession)}
 	}
 	return nil
 }
-
-// ownSession is what to do about a pooler that hands out another session for each transaction.
-const ownSession = "`whisper project` and `whisper migrate` need a session of their own: give the address of Postgres itself, or of a pool in session mode (PgBouncer: pool_mode = session)"
 
 // checkEncoding: in any other encoding than UTF-8 Postgres keeps some texts as others, or not at all.
 func checkEncoding(encoding string) error {
@@ -107,22 +103,6 @@ func checkEncoding(encoding string) error {
 		return &stopError{fmt.Errorf("the database's encoding is %s, which can't keep every text: create it with ENCODING 'UTF8'", encoding)}
 	}
 	return nil
-}
-
-func poolConfig(url string) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("postgres address: %w", err)
-	}
-	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	// The pool asks a connection that was idle whether it lives; without a bound of its own it goes on asking for a minute after
-	// whoever wanted the connection has left, and closing the pool waits for that.
-	if cfg.PingTimeout == 0 {
-		cfg.PingTimeout = connectTimeout
-	}
-	return cfg, nil
 }
 
 func lockClass(schema string) int32 {
@@ -147,19 +127,14 @@ func (s *store) close() { s.pool.Close() }
 // unlock gives a session's advisory lock back, also when ctx is over. A Postgres that does not answer is not waited for: the connection
 // is closed then, and the lock ends with it.
 func (s *store) unlock(ctx context.Context, conn *pgx.Conn, lock int32) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), postgres.ConnectTimeout)
 	defer cancel()
 	_, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1, $2)", s.class, lock)
 	return err
 }
 
 // sql puts the schema in front of the names that are marked with a dollar and a dot: $.deliveries.
-func (s *store) sql(text string) string { return inSchema(s.schema, text) }
-
-func inSchema(schema, text string) string {
-	text = strings.ReplaceAll(text, "$.delivery_status", pgx.Identifier{migrations.Schema}.Sanitize()+".delivery_status") // one type, also while a rebuild fills tables
-	return strings.ReplaceAll(text, "$.", pgx.Identifier{schema}.Sanitize()+".")
-}
+func (s *store) sql(text string) string { return postgres.InSchema(s.schema, text) }
 
 // run executes a prepared statement over columns. Statements are prepared once a connection; after a
 // swap of schemas Postgres itself resolves their names anew.
@@ -176,38 +151,7 @@ func (s *store) run(ctx context.Context, tx pgx.Tx, text string, params ...[]byt
 
 // checkpoints are all offsets of the schema.
 func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
-	return readCheckpoints(ctx, s.pool, s.schema)
-}
-
-func readCheckpoints(ctx context.Context, pool *pgxpool.Pool, schema string) (map[string]map[int32]int64, error) {
-	// From the end of the key: of a partition's versions the first one that is seen is the one that lives.
-	rows, err := pool.Query(ctx, inSchema(schema, `
-		WITH RECURSIVE c AS (
-			(SELECT topic, partition, next_offset FROM $.checkpoints ORDER BY topic DESC, partition DESC, next_offset DESC LIMIT 1)
-			UNION ALL
-			SELECT n.* FROM c CROSS JOIN LATERAL (
-				SELECT topic, partition, next_offset FROM $.checkpoints AS n WHERE (n.topic, n.partition) < (c.topic, c.partition)
-				ORDER BY topic DESC, partition DESC, next_offset DESC LIMIT 1
-			) AS n
-		) SELECT topic, partition, next_offset FROM c`))
-	if err != nil {
-		return nil, fmt.Errorf("read the checkpoints: %w", err)
-	}
-	all := map[string]map[int32]int64{}
-	var topic string
-	var partition int32
-	var next int64
-	_, err = pgx.ForEachRow(rows, []any{&topic, &partition, &next}, func() error {
-		if all[topic] == nil {
-			all[topic] = map[int32]int64{}
-		}
-		all[topic][partition] = next
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the checkpoints: %w", err)
-	}
-	return all, nil
+	return postgres.Checkpoints(ctx, s.pool, s.schema)
 }
 
 // begin makes the checkpoint of a partition that has none. One that is there stays.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // errLost says that a checkpoint is not where it was expected: somebody else wrote the records, or this
@@ -41,7 +42,7 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 	}
 	// A rollback after the commit does nothing; one that fails closes the connection, which rolls back.
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), postgres.ConnectTimeout)
 		defer cancel()
 		_ = tx.Rollback(ctx)
 	}()

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klivvr/whisper/projections/query"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -41,12 +42,12 @@ func TestNoLagIsLeftBehindAMarker(t *testing.T) {
 	if lag, err := r.Lag(t.Context()); err != nil || lag != 0 {
 		t.Errorf("lag %d, %v", lag, err)
 	}
-	reader, err := OpenReader(t.Context(), db)
+	reader, err := query.Open(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	ds, err := reader.Deliveries(t.Context(), Filter{Since: now.Add(-time.Hour)})
+	ds, err := reader.Deliveries(t.Context(), query.Filter{Since: now.Add(-time.Hour)})
 	if err != nil || len(ds) != 1 || ds[0].NotificationID != "kept" {
 		t.Errorf("deliveries %+v, %v", ds, err)
 	}

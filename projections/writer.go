@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
 // A writer gathers the chunks of many partitions and writes them in one transaction: the cost of a
@@ -100,7 +101,7 @@ func (w *writer) run(ctx context.Context) error {
 		}
 		if err != nil && !ended(ctx) {
 			close(w.failed)
-			return explain(err)
+			return postgres.Explain(err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/klivvr/whisper/ops"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // stateFolder can be entered by the user that Postgres runs as when the tests run as root.
@@ -112,11 +112,11 @@ func TestToolsWorkOnARunningSystem(t *testing.T) {
 		t.Errorf("heard %s", heard)
 	}
 
-	var delivery projections.Delivery
+	var delivery query.Delivery
 	eventually(t, "Postgres has read it", func() bool {
 		rows := lines(whisper(t, nil, "deliveries", "list", postgres, "--user=mona", "--status=read", "--json").stdout)
 		if len(rows) == 1 {
-			delivery = decode[projections.Delivery](t, rows[0])
+			delivery = decode[query.Delivery](t, rows[0])
 		}
 		return len(rows) == 1
 	})
@@ -194,7 +194,7 @@ func TestDevSaysWhatToDo(t *testing.T) {
 
 func accepted(t *testing.T, postgres, notification string) (time.Time, error) {
 	t.Helper()
-	r, err := projections.OpenReader(t.Context(), strings.TrimPrefix(postgres, "--postgres="))
+	r, err := query.Open(t.Context(), strings.TrimPrefix(postgres, "--postgres="))
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // PostgresFlags say where the read models are.
@@ -24,10 +24,10 @@ func (f PostgresFlags) Check() error {
 }
 
 // WithReader opens the tables, calls ask with a reader of them and closes it. All of it has 30 seconds: a person waits.
-func (f PostgresFlags) WithReader(ctx context.Context, ask func(context.Context, *projections.Reader) error) error {
+func (f PostgresFlags) WithReader(ctx context.Context, ask func(context.Context, *query.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	reader, err := projections.OpenReader(ctx, f.Postgres)
+	reader, err := query.Open(ctx, f.Postgres)
 	if err != nil {
 		return err
 	}

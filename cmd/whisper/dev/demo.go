@@ -18,7 +18,7 @@ import (
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/gateway"
 	"github.com/klivvr/whisper/gateway/client"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // scene is one play of the demo. Its ids are new each time: a second start has yesterday's in its window
@@ -207,7 +207,7 @@ func (s *scene) epilogue(ctx context.Context) error {
 	if !s.await(ctx, func(string) bool { return true }) {
 		return nil
 	}
-	reader, err := projections.OpenReader(ctx, s.postgresURL())
+	reader, err := query.Open(ctx, s.postgresURL())
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (s *scene) epilogue(ctx context.Context) error {
 }
 
 // countsText is in the order of statuses.
-func countsText(counts []projections.StatusCount) string {
+func countsText(counts []query.StatusCount) string {
 	var parts []string
 	for _, status := range domain.Statuses {
 		for _, c := range counts {
@@ -253,16 +253,16 @@ func countsText(counts []projections.StatusCount) string {
 }
 
 // settled waits for the three deliveries to be told in Postgres, and is mona's.
-func (s *scene) settled(ctx context.Context, reader *projections.Reader) (projections.Delivery, error) {
+func (s *scene) settled(ctx context.Context, reader *query.Reader) (query.Delivery, error) {
 	want := map[string]domain.Status{s.id("card"): domain.Read, s.id("salary"): domain.Delivered, s.id("refund"): domain.Sent}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	late := time.After(30 * time.Second)
 	for {
-		var alert projections.Delivery
+		var alert query.Delivery
 		missing := 0
 		for notification, status := range want {
-			rows, err := reader.Deliveries(ctx, projections.Filter{NotificationID: notification})
+			rows, err := reader.Deliveries(ctx, query.Filter{NotificationID: notification})
 			if err != nil {
 				return alert, err
 			}

@@ -12,14 +12,14 @@ import (
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/ops"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // demoCrowd is how many users the demo's broadcast is for, beside the scene's own.
 const demoCrowd = 1_000
 
 // toEverybody is the scene's broadcast: each in the own language, and a bar that shows how far it is.
-func (s *scene) toEverybody(ctx context.Context, reader *projections.Reader) error {
+func (s *scene) toEverybody(ctx context.Context, reader *query.Reader) error {
 	s.say("\nA broadcast to %d users, in English and Arabic; mona and omar are connected:\n\n", demoCrowd+2)
 	if err := s.crowd(ctx); err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/ops"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // Broadcasts is `whisper broadcasts`: it lists, shows, watches and steers broadcasts.
@@ -43,7 +43,7 @@ func (c *broadcastsListCmd) Check() error {
 }
 
 func (c *broadcastsListCmd) Run(ctx context.Context, p *cli.Process) error {
-	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *projections.Reader) error {
+	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 		all, err := r.Broadcasts(ctx, c.Limit)
 		if err != nil {
 			return err
@@ -57,7 +57,7 @@ func (c *broadcastsListCmd) Run(ctx context.Context, p *cli.Process) error {
 	})
 }
 
-func printBroadcast(w io.Writer, b projections.Broadcast, asJSON bool) error {
+func printBroadcast(w io.Writer, b query.Broadcast, asJSON bool) error {
 	if asJSON {
 		return cli.PrintJSON(w, b)
 	}
@@ -66,7 +66,7 @@ func printBroadcast(w io.Writer, b projections.Broadcast, asJSON bool) error {
 }
 
 // broadcastLine is where a broadcast is, for people.
-func broadcastLine(b projections.Broadcast) string {
+func broadcastLine(b query.Broadcast) string {
 	line := fmt.Sprintf("%s  looked at %d of %d: %d sent, %d pending, %d failed, %d skipped", b.NotificationID, b.Walked, b.Audience, b.Sent, b.Pending, b.Failed, b.Skipped)
 	if b.Unwalked > 0 {
 		line += fmt.Sprintf(", %d never looked at", b.Unwalked)
@@ -85,7 +85,7 @@ func (c *broadcastsShowCmd) Check() error {
 }
 
 func (c *broadcastsShowCmd) Run(ctx context.Context, p *cli.Process) error {
-	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *projections.Reader) error {
+	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 		b, ok, err := r.Broadcast(ctx, c.ID)
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func (c *broadcastsShowCmd) Run(ctx context.Context, p *cli.Process) error {
 	})
 }
 
-func showBroadcast(w io.Writer, b projections.Broadcast) error {
+func showBroadcast(w io.Writer, b query.Broadcast) error {
 	lines := [][2]string{
 		{"broadcast", b.NotificationID},
 		{"state", b.State},
@@ -165,7 +165,7 @@ func (c *broadcastsWatchCmd) Check() error {
 const askEvery = 250 * time.Millisecond
 
 func (c *broadcastsWatchCmd) Run(ctx context.Context, p *cli.Process) error {
-	reader, err := projections.OpenReader(ctx, c.Postgres.Postgres)
+	reader, err := query.Open(ctx, c.Postgres.Postgres)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (c *broadcastsWatchCmd) Run(ctx context.Context, p *cli.Process) error {
 }
 
 // WatchBroadcast shows a broadcast until it ended, or, where walked is enough, until everyone was looked at.
-func WatchBroadcast(ctx context.Context, r *projections.Reader, id string, walked bool, w io.Writer, bar bool) error {
+func WatchBroadcast(ctx context.Context, r *query.Reader, id string, walked bool, w io.Writer, bar bool) error {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	last := ""
@@ -217,7 +217,7 @@ func WatchBroadcast(ctx context.Context, r *projections.Reader, id string, walke
 const barWidth = 30
 
 // progressBar shows how much of the audience was looked at, and what came of it.
-func progressBar(b projections.Broadcast) string {
+func progressBar(b query.Broadcast) string {
 	done := 1.0
 	if b.Audience > 0 {
 		done = min(1, float64(b.Walked+b.Unwalked)/float64(b.Audience))
@@ -273,7 +273,7 @@ func (c *retractCmd) Run(ctx context.Context, p *cli.Process) error {
 func (c *steerCmd) steer(ctx context.Context, p *cli.Process, command string) error {
 	name := c.Lane
 	if name == "" {
-		err := c.Postgres.WithReader(ctx, func(ctx context.Context, r *projections.Reader) error {
+		err := c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 			b, ok, err := r.Broadcast(ctx, c.ID)
 			if err == nil && !ok {
 				err = fmt.Errorf("no broadcast %s is known; say its --lane if it is too new for Postgres", c.ID)

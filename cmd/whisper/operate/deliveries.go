@@ -12,7 +12,7 @@ import (
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/domain"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // Deliveries is `whisper deliveries`: it lists and shows deliveries as Postgres has them.
@@ -55,11 +55,11 @@ func (c *deliveriesListCmd) Check() error {
 }
 
 func (c *deliveriesListCmd) Run(ctx context.Context, p *cli.Process) error {
-	filter := projections.Filter{NotificationID: c.Notification, UserID: c.User, Status: c.Status, Limit: c.Limit}
+	filter := query.Filter{NotificationID: c.Notification, UserID: c.User, Status: c.Status, Limit: c.Limit}
 	if c.Since > 0 {
 		filter.Since = p.Now().Add(-c.Since)
 	}
-	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *projections.Reader) error {
+	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 		deliveries, err := r.Deliveries(ctx, filter)
 		if err != nil {
 			return err
@@ -73,7 +73,7 @@ func (c *deliveriesListCmd) Run(ctx context.Context, p *cli.Process) error {
 	})
 }
 
-func printDelivery(w io.Writer, d projections.Delivery, asJSON bool) error {
+func printDelivery(w io.Writer, d query.Delivery, asJSON bool) error {
 	if asJSON {
 		return cli.PrintJSON(w, d)
 	}
@@ -95,9 +95,9 @@ func (c *deliveriesShowCmd) Check() error {
 
 // deliveryStory is what --json prints.
 type deliveryStory struct {
-	DeliveryID string                `json:"delivery_id"`
-	Attempts   []projections.Attempt `json:"attempts"`
-	Timeline   []projections.Fact    `json:"timeline"`
+	DeliveryID string          `json:"delivery_id"`
+	Attempts   []query.Attempt `json:"attempts"`
+	Timeline   []query.Fact    `json:"timeline"`
 }
 
 func (c *deliveriesShowCmd) Run(ctx context.Context, p *cli.Process) error {
@@ -105,7 +105,7 @@ func (c *deliveriesShowCmd) Run(ctx context.Context, p *cli.Process) error {
 	if err != nil {
 		return err
 	}
-	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *projections.Reader) error {
+	return c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 		story := deliveryStory{DeliveryID: id.String()}
 		if story.Timeline, err = r.Timeline(ctx, id); err != nil {
 			return err
@@ -146,7 +146,7 @@ func (s deliveryStory) print(w io.Writer) error {
 }
 
 // PrintTimeline prints one line for each fact of a delivery.
-func PrintTimeline(w io.Writer, facts []projections.Fact) error {
+func PrintTimeline(w io.Writer, facts []query.Fact) error {
 	for _, f := range facts {
 		if _, err := fmt.Fprintf(w, "  %s  %-19s%s\n", f.At.UTC().Format("15:04:05.000000"), f.Kind, pairs("", object(f.Detail))); err != nil {
 			return err

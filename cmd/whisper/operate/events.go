@@ -13,7 +13,7 @@ import (
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/ops"
-	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // Events is `whisper events`: it prints the facts about deliveries from Kafka.
@@ -128,7 +128,7 @@ func (c *Events) Run(ctx context.Context, p *cli.Process) error {
 // accepted is from when on a notification's facts are read; zero, and a word about it, where the tables can't tell: the log can.
 func (c *Events) accepted(ctx context.Context, p *cli.Process) time.Time {
 	var at time.Time
-	err := cli.PostgresFlags{Postgres: c.Postgres}.WithReader(ctx, func(ctx context.Context, r *projections.Reader) (err error) {
+	err := cli.PostgresFlags{Postgres: c.Postgres}.WithReader(ctx, func(ctx context.Context, r *query.Reader) (err error) {
 		at, err = r.AcceptedAt(ctx, c.Notification)
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/ops"
 	"github.com/klivvr/whisper/projections"
+	"github.com/klivvr/whisper/projections/query"
 )
 
 // Project is `whisper project`: it folds facts into Postgres and answers /v1/health.
@@ -91,7 +92,7 @@ func (c *Project) Run(ctx context.Context, p *cli.Process) error {
 // BuildProject builds the projector and the health document, which stand on the same tables.
 func BuildProject(ctx context.Context, r Base, cfg projections.Config, health ops.HealthConfig) ([]Component, error) {
 	cfg.Kafka, cfg.Now, cfg.Logger = r.Client, r.Now, r.Log
-	reader, err := projections.OpenReader(ctx, cfg.PostgresURL)
+	reader, err := query.Open(ctx, cfg.PostgresURL)
 	if err != nil {
 		return nil, err
 	}

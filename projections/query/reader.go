@@ -1,4 +1,4 @@
-package projections
+package query
 
 import (
 	"context"
@@ -12,15 +12,16 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/migrations"
+	"github.com/klivvr/whisper/projections/postgres"
 )
 
-// Reader asks the served tables what the command line and the health page show. It writes nothing; any
-// user with the role whisper_analyst will do.
+// Reader reads the served tables. Its methods may be called from several goroutines at once. A Postgres user with the role whisper_analyst has
+// every right that it needs.
 type Reader struct{ pool *pgxpool.Pool }
 
-// OpenReader connects lazily: a Postgres that is away shows at the first question. The caller closes it.
-func OpenReader(ctx context.Context, url string) (*Reader, error) {
-	cfg, err := poolConfig(url)
+// Open returns a reader, which the caller closes. It does not connect yet: if Postgres is away, the first question says so.
+func Open(ctx context.Context, url string) (*Reader, error) {
+	cfg, err := postgres.Config(url)
 	if err != nil {
 		return nil, err
 	}
@@ -36,10 +37,10 @@ func OpenReader(ctx context.Context, url string) (*Reader, error) {
 	return &Reader{pool: pool}, nil
 }
 
-// Close ends its connections.
+// Close closes its connections.
 func (r *Reader) Close() { r.pool.Close() }
 
-// Filter chooses deliveries; what is empty does not matter.
+// Filter chooses deliveries. A field that is empty chooses all.
 type Filter struct {
 	NotificationID string
 	UserID         string
@@ -48,7 +49,7 @@ type Filter struct {
 	Limit          int // default 100; the latest first
 }
 
-// Delivery is a row of `deliveries`. Empty texts and nil times are nulls.
+// Delivery is a row of `deliveries`. A null is an empty text, or a nil time.
 type Delivery struct {
 	DeliveryID     string     `json:"delivery_id"`
 	NotificationID string     `json:"notification_id"`
@@ -72,17 +73,18 @@ type Delivery struct {
 	Broadcast       bool       `json:"broadcast"`
 }
 
-// Deliveries are the latest that match; of one notification, whose deliveries have one time, in the order of their users.
-// Each way to ask has an index in whose order the answer comes, so that a limit bounds what is read.
+// Deliveries returns the deliveries that match, the latest first. With a notification and no user they are in the order of their users, since all of them
+// have the same time. For each filter there is an index in the order of the answer, so the limit also bounds how much is read.
 func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
-	sql, args, err := f.query()
+	sql, args, err := f.SQL()
 	if err != nil {
 		return nil, err
 	}
 	return collect[Delivery](ctx, r, "deliveries", sql, args...)
 }
 
-func (f Filter) query() (sql string, args []any, err error) {
+// SQL returns the statement that [Reader.Deliveries] runs, and its arguments. It fails where Status is no status.
+func (f Filter) SQL() (sql string, args []any, err error) {
 	var where []string
 	add := func(condition string, value any) {
 		args = append(args, value)
@@ -129,6 +131,9 @@ func (f Filter) query() (sql string, args []any, err error) {
 	return sql + fmt.Sprintf(" ORDER BY %s LIMIT $%d", order, len(args)), args, nil
 }
 
+// dayOf is the UTC day of a delivery, which names its partition.
+func dayOf(id domain.DeliveryID) string { return id.Time().UTC().Format(time.DateOnly) }
+
 // Attempt is a row of `attempts`.
 type Attempt struct {
 	DeliveryID string    `json:"delivery_id"`
@@ -143,11 +148,11 @@ type Attempt struct {
 	At         time.Time `json:"at"`
 }
 
-// Attempts are the tries of one delivery, in order.
+// Attempts returns the attempts of one delivery, in order.
 func (r *Reader) Attempts(ctx context.Context, id domain.DeliveryID) ([]Attempt, error) {
 	return collect[Attempt](ctx, r, "attempts", `
 		SELECT delivery_id::text, attempt, target, channel, provider, outcome, coalesce(reason, ''), coalesce(status, 0), latency_ms, at
-		FROM whisper.attempts WHERE delivery_id = $1::text::uuid AND day = $2::text::date ORDER BY attempt, at, target`, id.String(), dayTime(dayOf(id)).Format(time.DateOnly))
+		FROM whisper.attempts WHERE delivery_id = $1::text::uuid AND day = $2::text::date ORDER BY attempt, at, target`, id.String(), dayOf(id))
 }
 
 // Fact is a row of `timeline`.
@@ -163,15 +168,15 @@ type Fact struct {
 	Traceparent string          `json:"traceparent,omitempty"`
 }
 
-// Timeline are the facts of one delivery, by the time that their writers gave them.
+// Timeline returns the facts of one delivery, in the order of the times that their writers gave them.
 func (r *Reader) Timeline(ctx context.Context, id domain.DeliveryID) ([]Fact, error) {
 	return collect[Fact](ctx, r, "timeline", `
 		SELECT delivery_id::text, at, kind, detail, topic, partition, "offset", coalesce(cause, ''), coalesce(traceparent, '')
 		FROM whisper.timeline WHERE delivery_id = $1::text::uuid AND day = $2::text::date
-		ORDER BY at, topic, partition, "offset"`, id.String(), dayTime(dayOf(id)).Format(time.DateOnly))
+		ORDER BY at, topic, partition, "offset"`, id.String(), dayOf(id))
 }
 
-// AcceptedAt is when the first request under a notification's id was accepted, of those that the tables hold; zero where they know of none.
+// AcceptedAt returns when the first request under a notification's id was accepted, of those that the tables hold. It is zero where they hold none.
 func (r *Reader) AcceptedAt(ctx context.Context, notification string) (time.Time, error) {
 	type row struct{ At *time.Time }
 	rows, err := collect[row](ctx, r, "time of a notification", "SELECT accepted_at FROM whisper.notifications WHERE notification_id = $1::text", notification)
@@ -181,13 +186,13 @@ func (r *Reader) AcceptedAt(ctx context.Context, notification string) (time.Time
 	return *rows[0].At, nil
 }
 
-// StatusCount is how many deliveries stand at a status.
+// StatusCount says how many deliveries have a status.
 type StatusCount struct {
 	Status string `json:"status"`
 	Count  int64  `json:"count"`
 }
 
-// StatusCounts counts all deliveries that are kept, from the days' counts: it reads no delivery.
+// StatusCounts counts the deliveries that the tables hold, by status. It adds up counts that the projector keeps and reads no delivery.
 func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
 	return collect[StatusCount](ctx, r, "status counts", `
 		SELECT status::text, sum(count)::bigint
@@ -195,20 +200,20 @@ func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
 		GROUP BY status HAVING sum(count) <> 0 ORDER BY status`)
 }
 
-// Health is how the attempts of a window went.
+// Health says how the attempts of the last minutes ended.
 type Health struct {
-	// Window is what was counted over: whole minutes and the one that runs.
+	// Window is the time that was counted: whole minutes, and the current one so far.
 	Window time.Duration `json:"window"`
-	// OK were taken (sent or delivered).
+	// OK is how many were sent or delivered.
 	OK int64 `json:"ok"`
-	// Failed were refused or never answered. A session that was gone and an attempt whose time was over
-	// are neither: nothing is broken.
+	// Failed is how many were refused, or never answered. Attempts at a session that had ended, and attempts that expired, are in neither count:
+	// they show no fault.
 	Failed int64 `json:"failed"`
 	// DeliveriesPerSecond is OK over Window.
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
 }
 
-// ErrorRate is the failed part of all that succeeded or failed; 0 where there was nothing.
+// ErrorRate returns Failed divided by OK and Failed together; 0 where there was no attempt.
 func (h Health) ErrorRate() float64 {
 	if h.OK+h.Failed == 0 {
 		return 0
@@ -216,8 +221,8 @@ func (h Health) ErrorRate() float64 {
 	return float64(h.Failed) / float64(h.OK+h.Failed)
 }
 
-// Health counts the answers of the last minutes up to now, by Postgres's clock: of as many minutes as begin within the
-// window. It reads some rows a minute, whatever the traffic.
+// Health counts the attempts of the minutes that began within the window before now, by Postgres's clock. It reads a few rows for each minute,
+// whatever the traffic.
 func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, error) {
 	var h Health
 	var seconds float64
@@ -228,7 +233,7 @@ func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, erro
 		FROM whisper.answer_shards
 		WHERE minute > now() - $1::float8 * interval '1 second' AND minute <= now()`, window.Seconds()).Scan(&h.OK, &h.Failed, &seconds)
 	if err != nil {
-		return h, fmt.Errorf("read answers: %w", explain(err))
+		return h, fmt.Errorf("read answers: %w", postgres.Explain(err))
 	}
 	h.Window = time.Duration(seconds * float64(time.Second))
 	if seconds > 0 {
@@ -237,9 +242,9 @@ func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, erro
 	return h, nil
 }
 
-// Checkpoints are, a topic and partition each, the first offset whose record is not in the tables.
+// Checkpoints returns, for each topic and partition, the first offset whose record is not in the tables.
 func (r *Reader) Checkpoints(ctx context.Context) (map[string]map[int32]int64, error) {
-	return readCheckpoints(ctx, r.pool, migrations.Schema)
+	return postgres.Checkpoints(ctx, r.pool, migrations.Schema)
 }
 
 // Unbalanced is a row of `conservation`: a notification that does not add up.
@@ -251,7 +256,7 @@ type Unbalanced struct {
 	AcceptedAt     *time.Time `json:"accepted_at,omitempty"`
 }
 
-// Conservation is empty, always, once projectors have caught up.
+// Conservation returns the notifications that do not add up: none, once the projectors have caught up.
 func (r *Reader) Conservation(ctx context.Context) ([]Unbalanced, error) {
 	return collect[Unbalanced](ctx, r, "conservation", `
 		SELECT notification_id, recipients::bigint, counted::bigint, duplicates::bigint, accepted_at FROM whisper.conservation ORDER BY notification_id`)
@@ -260,11 +265,11 @@ func (r *Reader) Conservation(ctx context.Context) ([]Unbalanced, error) {
 func collect[T any](ctx context.Context, r *Reader, what, sql string, args ...any) ([]T, error) {
 	rows, err := r.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, explain(err))
+		return nil, fmt.Errorf("read %s: %w", what, postgres.Explain(err))
 	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[T])
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, explain(err))
+		return nil, fmt.Errorf("read %s: %w", what, postgres.Explain(err))
 	}
 	return all, nil
 }

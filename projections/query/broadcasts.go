@@ -1,4 +1,4 @@
-package projections
+package query
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Broadcast is a row of `broadcasts`. Empty texts and nil times are nulls.
+// Broadcast is a row of `broadcasts`. A null is an empty text, or a nil time.
 type Broadcast struct {
 	NotificationID  string         `json:"notification_id"`
 	State           string         `json:"state"`
@@ -40,14 +40,14 @@ type Broadcast struct {
 	FinishedAt      *time.Time     `json:"finished_at,omitempty"`
 }
 
-// Ended says whether nothing more happens to it.
+// Ended says whether the broadcast has finished: nothing more of it changes.
 func (b Broadcast) Ended() bool { return b.FinishedAt != nil }
 
 const broadcastColumns = `notification_id, state, lane, category, template, segment, rate, audience, walked, unwalked, segment_errors,
 	total, sent, delivered, failed, skipped, skipped_by::text, pending, walked_per_second, estimated_end, accepted_at, send_at, send_at_local,
 	expires_at, started_at, walked_at, finished_at`
 
-// Broadcasts are the latest, the latest first.
+// Broadcasts returns the latest broadcasts, the latest first.
 func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error) {
 	// The newest ids first, so that the view adds up those only.
 	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+` FROM whisper.broadcasts
@@ -64,7 +64,7 @@ func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error)
 	return all, nil
 }
 
-// Broadcast is the latest of an id, which may have been used again after the window of duplicates; false: none is known yet.
+// Broadcast returns the latest broadcast with an id: after the deduplication window an id may be used again. False: the tables know of none.
 func (r *Reader) Broadcast(ctx context.Context, id string) (Broadcast, bool, error) {
 	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+" FROM whisper.broadcasts WHERE notification_id = $1 ORDER BY accepted_at DESC LIMIT 1", id)
 	if err != nil {
