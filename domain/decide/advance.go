@@ -8,14 +8,6 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// channelOf is the channel that d stands at, or "" past the last one.
-func (s *State) channelOf(d *delivery) string {
-	if channels := d.channels(); int(d.step) < len(channels) {
-		return channels[d.step]
-	}
-	return ""
-}
-
 // advance makes the next attempt, unless a check has something against it now.
 func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
@@ -31,12 +23,9 @@ func (s *State) advance(d *delivery) {
 
 // try tries the channels from where d stands; the first that can be tried is.
 func (s *State) try(d *delivery) {
-	if d.remake {
-		d.remake = false
-		d.waiting = slices.DeleteFunc(d.waiting, waiting.push)
-	}
+	d.waiting = slices.DeleteFunc(d.waiting, func(w waiting) bool { return w.unmade })
 	for ; int(d.step) < len(d.channels()); d.step++ {
-		switch channel := s.channelOf(d); {
+		switch channel := d.channel(); {
 		case d.denied.Has(channel):
 		case channel == domain.ChannelSocket:
 			if ready := s.render(d, channel); !ready {

@@ -113,20 +113,23 @@ func worthAnother(c whisperv1.FailureClass) bool {
 // answered: an attempt failed, over the socket or as a push. What follows is decided when the last one of its kind has,
 // if d stands there; the failure of a push disturbs no attempt over the socket.
 func (s *State) answered(d *delivery, push bool) {
-	stands := d.phase == whisperv1.Phase_PHASE_SENDING && push == (s.channelOf(d) != domain.ChannelSocket)
+	reaction := d.reacts(socketsFailed)
+	if push {
+		reaction = d.reacts(pushesFailed)
+	}
 	switch {
 	case push && d.openPushes(), !push && d.openSockets():
 		s.parkAgain(d)
-	case !stands:
+	case reaction == note:
 		if push {
 			d.pushesEnded()
 		}
 		s.parkAgain(d)
 	case d.expired(s.now):
 		s.expire(d)
-	case push:
+	case reaction == retryOrLeave:
 		s.pushAnswered(d)
-	default:
+	case reaction == bounced:
 		s.bouncedOff(d)
 	}
 }
@@ -171,22 +174,6 @@ func (s *State) pushAnswered(d *delivery) {
 		d.tries = 0
 		s.advance(d)
 	}
-}
-
-// answerOverdue: no answer in time. A client that does not acknowledge loses its turn to the next
-// channel; a push role's answer is waited for, but no longer in memory only.
-func (s *State) answerOverdue(d *delivery) {
-	if s.channelOf(d) == domain.ChannelSocket {
-		d.dropSockets()
-		d.step++
-		s.advance(d)
-		return
-	}
-	if d.pushTook { // one provider has it, and the other attempts are on their way
-		s.settle(d)
-		return
-	}
-	s.awaitPushes(d)
 }
 
 // awaitPushes parks d until its pushes are answered, or its user connects.
@@ -245,6 +232,6 @@ func (s *State) restoreAttempts(d *delivery, p *whisperv1.Parked) {
 		d.pushAfter = time.UnixMilli(ms)
 	}
 	for _, w := range p.GetWaiting() {
-		d.waiting = append(d.waiting, waiting{w.GetAttempt(), w.GetNode(), w.GetIncarnation(), w.GetEndpoint()})
+		d.waiting = append(d.waiting, waiting{attempt: w.GetAttempt(), node: w.GetNode(), incarnation: w.GetIncarnation(), endpoint: w.GetEndpoint()})
 	}
 }

@@ -191,27 +191,7 @@ func (s *State) timePassed() {
 		if d.rulesChanged && s.early(d) {
 			continue
 		}
-		switch d.phase {
-		case whisperv1.Phase_PHASE_SENDING:
-			s.answerOverdue(d)
-		case whisperv1.Phase_PHASE_SCHEDULED, whisperv1.Phase_PHASE_BACKOFF, whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_CAPPED:
-			s.advance(d)
-		case whisperv1.Phase_PHASE_TIMED:
-			d.timed = true
-			s.advance(d)
-		case whisperv1.Phase_PHASE_DIGEST:
-			s.closeDigest(d)
-		case whisperv1.Phase_PHASE_AWAY:
-			if len(s.presence.live(d.user())) > 0 || d.idle() { // a pause is over
-				s.sendFromSocket(d)
-				continue
-			}
-			s.deliveries.schedule(d, d.expires())
-		case whisperv1.Phase_PHASE_UNSPECIFIED:
-			s.deliveries.schedule(d, d.expires())
-		default: // parked by a later version
-			s.deliveries.schedule(d, d.expires())
-		}
+		s.due(d)
 	}
 	s.busy = busy{}
 	s.recallsPassed()

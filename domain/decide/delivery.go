@@ -35,7 +35,6 @@ type delivery struct {
 	lastReason string
 	pushFailed bool      // no endpoint will take it
 	lacking    bool      // it waits, or has waited, for an endpoint
-	remake     bool      // restored with pushes that may never have been made: its next try makes them again
 	pushAgain  bool      // an endpoint was registered after those that are open
 	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.
@@ -55,9 +54,9 @@ type delivery struct {
 	// It is due before its time, since its category has other rules.
 	rulesChanged bool
 	closing      bool // the digest is written, and ends this one when it comes
-	// Of a broadcast: it would have begun, but for a pause; and its place in the rate, in Unix milliseconds.
-	stopped bool
-	place   int64
+	// Of a broadcast: only its pause keeps it from beginning; and when the rate limit lets it go, in Unix milliseconds.
+	heldByPause bool
+	rateSlot    int64
 	// See due.go; Unix milliseconds, 0: nothing held it but its send_at.
 	readyMs int64
 
@@ -72,6 +71,9 @@ type waiting struct {
 	node        string
 	incarnation uint64
 	endpoint    string
+	// Of a leg's push that a restart restored: Kafka may have its record and not the push, so the leg's next try makes it
+	// again.
+	unmade bool
 }
 
 func (d *delivery) dueAt() time.Time        { return d.due }
@@ -106,4 +108,12 @@ func (s *State) remembered(d *delivery) SeenDelivery {
 		TakenMs:    s.now.UnixMilli(),
 		KeepMs:     d.acc.GetExpiresAtMs(),
 	}
+}
+
+// channel is the one that d stands at, or "" past the last one.
+func (d *delivery) channel() string {
+	if channels := d.channels(); int(d.step) < len(channels) {
+		return channels[d.step]
+	}
+	return ""
 }

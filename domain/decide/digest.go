@@ -70,7 +70,7 @@ func (s *State) closeDigest(d *delivery) {
 		case o.phase != whisperv1.Phase_PHASE_DIGEST || o.digest != d.digest:
 		case o.walk != nil && o.walk.paused && !o.closing:
 			s.takeOut(o)
-		case s.render(o, s.channelOf(o)):
+		case s.render(o, o.channel()):
 			members = append(members, o)
 		}
 	}

@@ -20,7 +20,7 @@
 //
 //	inputs.go       what can happen; outputs.go: what can follow
 //	decide.go       Decide: which input goes where; arrival, expiry, parking and settling of a delivery
-//	delivery.go     what is known of one delivery
+//	stages.go       where a delivery stands, what can happen to it, and what is done: the table; delivery.go: its fields
 //	checks.go       the checks of the policy in their order (quiet hours, caps, preferences, ...), with policy.go
 //	advance.go      the way over the channels; attempts.go: what their outcomes lead to; legs.go: all channels at once
 //	feedback.go     what facts, presence and nodes tell

@@ -116,12 +116,12 @@ func (s *State) wake(user string, opened place) {
 	s.wakeWalks(user)
 	for _, d := range slices.Clone(s.deliveries.of(user)) {
 		s.busy = busy{delivery: d}
-		switch {
+		switch reaction := d.reacts(connected); {
 		case !s.deliveries.holds(d): // another one of them came in its place
-		case s.wakeable(d):
+		case reaction == toSocket && s.wakeable(d):
 			d.tries = 0
 			s.sendFromSocket(d)
-		case d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) == domain.ChannelSocket && !d.pushTook:
+		case reaction == alsoThere && !d.pushTook:
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
 			if s.judge(s.ask(d)).action != send {
 				continue
@@ -139,9 +139,7 @@ func (s *State) wake(user string, opened place) {
 // wakeable: it waits, for a push's answer as well, and a socket may take it. Nobody knows when that answer comes: a push
 // role may be behind, or down.
 func (s *State) wakeable(d *delivery) bool {
-	waits := d.phase == whisperv1.Phase_PHASE_AWAY || d.phase == whisperv1.Phase_PHASE_BACKOFF ||
-		d.phase == whisperv1.Phase_PHASE_SENDING && s.channelOf(d) != domain.ChannelSocket
-	return waits && d.usesSocket() && !d.pushTook && !d.expired(s.now)
+	return d.reacts(connected) == toSocket && d.usesSocket() && !d.pushTook && !d.expired(s.now)
 }
 
 // nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
@@ -179,7 +177,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 // over another topic than presence; only when it does not come soon is the next channel tried.
 func (s *State) left(user, node string, incarnation uint64) {
 	for _, d := range s.deliveries.of(user) {
-		if d.phase != whisperv1.Phase_PHASE_SENDING || s.channelOf(d) != domain.ChannelSocket {
+		if d.reacts(disconnected) != hurry {
 			continue
 		}
 		others := slices.ContainsFunc(d.waiting, func(w waiting) bool {
@@ -194,7 +192,7 @@ func (s *State) left(user, node string, incarnation uint64) {
 // unreachable gives up the attempts that wait on a node's incarnation.
 func (s *State) unreachable(deliveries []*delivery, node string, incarnation uint64) {
 	for _, d := range slices.Clone(deliveries) {
-		if d.phase != whisperv1.Phase_PHASE_SENDING {
+		if d.reacts(nodeDied) != giveUp {
 			continue
 		}
 		s.busy = busy{delivery: d}

@@ -55,9 +55,7 @@ func (d *delivery) nextAttempt() {
 }
 
 // idle: d is a push leg without an endpoint to try.
-func (d *delivery) idle() bool {
-	return d.legs != nil && d.phase == whisperv1.Phase_PHASE_AWAY && d.own[0] != domain.ChannelSocket
-}
+func (d *delivery) idle() bool { return d.stage() == stageIdle }
 
 // others are the legs beside d.
 func (l *legs) others(d *delivery) []*delivery {
@@ -275,6 +273,8 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 			s.deliveries.insert(leg, nil)
 		}
 		s.restoreOne(leg, form)
-		leg.remake = leg.phase == whisperv1.Phase_PHASE_BACKOFF && leg.openPushes()
+		for i := range leg.waiting {
+			leg.waiting[i].unmade = leg.phase == whisperv1.Phase_PHASE_BACKOFF && leg.waiting[i].push()
+		}
 	}
 }

@@ -119,7 +119,7 @@ func (s *State) settleChannels(d *delivery) {
 }
 
 func (s *State) hold(d *delivery, v *verdict) {
-	d.place = 0
+	d.rateSlot = 0
 	if d.parked && d.phase == v.phase && d.until.Equal(v.until) { // asked again, with the same answer
 		s.deliveries.schedule(d, v.until)
 		return

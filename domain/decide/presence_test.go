@@ -11,7 +11,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-func connected(user, node string, incarnation uint64, session string) PresenceSeen {
+func opens(user, node string, incarnation uint64, session string) PresenceSeen {
 	return PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
 		UserId: user, Node: node, Incarnation: incarnation, Sessions: 1, LatestSession: session, AtUs: int64(incarnation),
 	}}
@@ -28,7 +28,7 @@ func TestPresenceKeepsItsInvariants(t *testing.T) {
 			u, n, i := user.Draw(t, "user"), node.Draw(t, "node"), start.Draw(t, "incarnation")
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0, 1:
-				m := p.seen(connected(u, n, i, fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "session"))))
+				m := p.seen(opens(u, n, i, fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "session"))))
 				if m.opened && !slices.Contains(p.live(u), m.now) {
 					t.Fatalf("%+v opened, and %v are live", m, p.live(u))
 				}
@@ -73,7 +73,7 @@ func TestAnEarlierStartsLastWordIsWrittenOver(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
 	p.nodeSeen(NodeSeen{Node: "a", Incarnation: 2})
-	if m := p.seen(connected("mona", "a", 2, "s")); !m.opened || m.left || m.replaced {
+	if m := p.seen(opens("mona", "a", 2, "s")); !m.opened || m.left || m.replaced {
 		t.Fatalf("%+v", m)
 	}
 	m := p.seen(PresenceSeen{User: "mona", Node: "a", Incarnation: 1})
@@ -90,8 +90,8 @@ func TestANewStartOfANodeReplacesTheOldOne(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
 	p.nodeSeen(NodeSeen{Node: "a", Incarnation: 1})
-	p.seen(connected("mona", "a", 1, "s"))
-	m := p.seen(connected("mona", "a", 2, "s"))
+	p.seen(opens("mona", "a", 1, "s"))
+	m := p.seen(opens("mona", "a", 2, "s"))
 	if !m.replaced || m.over.incarnation != 1 || m.opened || len(p.live("mona")) > 0 {
 		t.Fatalf("%+v before its heartbeat", m)
 	}

@@ -41,23 +41,27 @@ func (s *State) reconsider(user string, endpoint bool) {
 				s.parkAgain(d)
 			}
 		}
-		if d.phase == whisperv1.Phase_PHASE_QUIET || d.phase == whisperv1.Phase_PHASE_CAPPED || d.phase == whisperv1.Phase_PHASE_TIMED {
+		if d.reacts(profileSeen) == advance {
 			s.advance(d)
 			continue
 		}
-		if !d.waits() {
-			continue
+		if d.reacts(profileSeen) == ask {
+			s.askAgain(d, endpoint)
 		}
-		switch v := *s.judge(s.ask(d)); v.action {
-		case drop:
-			if v.reason == domain.ReasonUnsubscribed || v.reason == domain.ReasonPreference {
-				s.suppress(d, v.reason, "", &v)
-			}
-		case send:
-			d.denied = v.denied
-			s.pushInstead(d, endpoint)
-		case hold, gather, lapse, waitFor: // it waits as it does
+	}
+}
+
+// askAgain ends d if its user refuses it now, and pushes it if an endpoint can be tried. Otherwise it waits as it does.
+func (s *State) askAgain(d *delivery, endpoint bool) {
+	switch v := *s.judge(s.ask(d)); v.action {
+	case drop:
+		if v.reason == domain.ReasonUnsubscribed || v.reason == domain.ReasonPreference {
+			s.suppress(d, v.reason, "", &v)
 		}
+	case send:
+		d.denied = v.denied
+		s.pushInstead(d, endpoint)
+	case hold, gather, lapse, waitFor:
 	}
 }
 
@@ -65,8 +69,8 @@ func (s *State) reconsider(user string, endpoint bool) {
 // waits for a provider is tried at a new endpoint at once.
 func (s *State) pushInstead(d *delivery, endpoint bool) {
 	away := d.phase == whisperv1.Phase_PHASE_AWAY
-	again := d.phase == whisperv1.Phase_PHASE_BACKOFF && (d.attempt > 0 || d.lacking) && (endpoint || s.channelOf(d) == domain.ChannelSocket)
-	if d.stopped || !away && !again || d.pushAfter.After(s.now) || !s.owesPush(d) {
+	again := d.phase == whisperv1.Phase_PHASE_BACKOFF && (d.attempt > 0 || d.lacking) && (endpoint || d.channel() == domain.ChannelSocket)
+	if d.heldByPause || !away && !again || d.pushAfter.After(s.now) || !s.owesPush(d) {
 		return
 	}
 	d.step = d.pushStep()
@@ -150,7 +154,7 @@ func (s *State) categorySeen(in CategorySeen) {
 		return
 	}
 	for _, d := range s.deliveries.byHash { // the heap orders them
-		if goesBy(d.acc.GetCategory(), in.Name) && heldReason(d.phase) != "" && !d.stopped && d.place == 0 && !d.closing {
+		if goesBy(d.acc.GetCategory(), in.Name) && d.reacts(rulesSeen) == hasten && !d.heldByPause && d.rateSlot == 0 && !d.closing {
 			d.rulesChanged = true
 			s.deliveries.schedule(d, s.now)
 		}

@@ -15,7 +15,6 @@ import (
 // lostAtARestart are the fields of a delivery that its parked record does not have, each with the reason why nothing
 // depends on them.
 var lostAtARestart = map[string]string{
-	"remake":       "only a restart sets it, of legs whose pushes may never have been made",
 	"doubtful":     "a read ends the retries of a push of which nobody knows what came; without it one more is made",
 	"walk":         "the broadcast's own record has it: a delivery of one is restored by it",
 	"slice":        "what is parked holds no cursor back",
@@ -25,8 +24,8 @@ var lostAtARestart = map[string]string{
 	"recount":      "whisper.counters has it, and what was parked before it was counted looks there",
 	"rulesChanged": "what is held is asked by the rules of now when its time comes; a new process has no older ones",
 	"closing":      "the digest is written again under the same id, which makes it one",
-	"stopped":      "its record says that it is due, and the pause stops it again",
-	"place":        "the rate is reserved anew",
+	"heldByPause":  "its record says that it is due, and the pause stops it again",
+	"rateSlot":     "the rate is reserved anew",
 	"content":      "rendered again from the version that intake saw",
 	"variant":      "with the content",
 	"slot":         "a place in the schedule",
@@ -125,6 +124,11 @@ func sameField(a, b reflect.Value) bool {
 	switch x := x.(type) {
 	case proto.Message:
 		return proto.Equal(x, y.(proto.Message))
+	case []waiting:
+		return slices.EqualFunc(x, y.([]waiting), func(a, b waiting) bool {
+			b.unmade = a.unmade // only a restart sets it
+			return a == b
+		})
 	case *legs:
 		return sameLegs(x, y.(*legs))
 	case time.Time:

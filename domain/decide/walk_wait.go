@@ -162,10 +162,10 @@ func (s *State) mayBegin(d *delivery) bool {
 		return false
 	case w.bucket.rate <= 0 || heldReason(d.phase) == "":
 		return true
-	case d.place == 0:
-		d.place = w.bucket.reserve(s.now).UnixMilli()
+	case d.rateSlot == 0:
+		d.rateSlot = w.bucket.reserve(s.now).UnixMilli()
 	}
-	if at := time.UnixMilli(d.place); at.After(s.now) {
+	if at := time.UnixMilli(d.rateSlot); at.After(s.now) {
 		s.deliveries.schedule(d, at)
 		return false
 	}
@@ -174,19 +174,19 @@ func (s *State) mayBegin(d *delivery) bool {
 
 // stop keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
 func (s *State) stop(d *delivery) {
-	if !d.stopped && (!d.parked || d.due.After(s.now)) {
+	if !d.heldByPause && (!d.parked || d.due.After(s.now)) {
 		s.deliveries.schedule(d, s.now)
 		s.park(d)
 	}
-	d.stopped = true
+	d.heldByPause = true
 	s.deliveries.schedule(d, d.expires())
 }
 
 // letGo goes on with what a pause stopped, a slice each time that time passes.
 func (s *State) letGo(w *walk) {
 	for _, d := range s.deliveries.byHash { // the heap orders them
-		if d.walk == w && d.stopped {
-			d.stopped = false
+		if d.walk == w && d.heldByPause {
+			d.heldByPause = false
 			s.readyNow(d)
 			s.deliveries.schedule(d, s.now)
 		}
