@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 // process is a role under measurement.
 type process struct {
 	name string
+	args []string
 	cmd  *exec.Cmd
 	ops  string
 	out  bytes.Buffer
@@ -29,8 +31,8 @@ func startRole(ctx context.Context, env []string, name string, args ...string) (
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	p := &process{name: name, ops: freeAddr(), done: make(chan struct{})}
-	p.cmd = exec.Command(self, append(args, "--ops-addr", p.ops, "--log-level", "warn")...) //nolint:noctx // it is stopped, not killed
+	p := &process{name: name, args: args, ops: freeAddr(), done: make(chan struct{})}
+	p.cmd = exec.Command(self, append(slices.Clone(args), "--ops-addr", p.ops, "--log-level", "warn")...) //nolint:noctx // it is stopped, not killed
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = childAttributes()
@@ -79,6 +81,12 @@ func (p *process) stop() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+}
+
+// kill ends the process by SIGKILL, unless it has ended.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
 }
 
 // cpuOf is the CPU time that a process has used, by the kernel's account (user and system).

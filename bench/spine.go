@@ -116,10 +116,7 @@ func RunSpine(ctx context.Context, cfg SpineConfig) (*SpineReport, error) {
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	report := &SpineReport{Users: cfg.Users, Kafka: "given"}
-	if s.broker != nil {
-		report.Kafka = "Apache Kafka " + kafka.Version
-	}
+	report := &SpineReport{Users: cfg.Users, Kafka: s.kafkaName()}
 	s.say("warming up")
 	if _, err := s.measure(ctx, 1_000, 5*time.Second, nil); err != nil {
 		return nil, err
@@ -146,6 +143,13 @@ func RunSpine(ctx context.Context, cfg SpineConfig) (*SpineReport, error) {
 
 func (s *spine) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.cfg.Out, format+"\n", args...)
+}
+
+func (s *spine) kafkaName() string {
+	if s.broker != nil {
+		return "Apache Kafka " + kafka.Version
+	}
+	return "given"
 }
 
 func (s *spine) start(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -53,8 +54,14 @@ func (c ClientConfig) Validate() error {
 	if _, err := c.mechanism(); err != nil {
 		errs = append(errs, err)
 	}
+	if c.Instance != "" && !validInstance.MatchString(c.Instance) {
+		errs = append(errs, fmt.Errorf("instance: %q: up to 240 letters, digits, dots, dashes and underscores", c.Instance))
+	}
 	return errors.Join(errs...)
 }
+
+// validInstance is what Kafka takes as a group.instance.id (the rules of topics' names, KIP-345), with room for a lane.
+var validInstance = regexp.MustCompile(`^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,239}$`)
 
 // ForLane is the configuration of a client that serves one lane alone. A broker throttles by the client id, so each of
 // the urgent lanes has its own: the process's, a dash and the lane; so has the instance, since two members of a group can't

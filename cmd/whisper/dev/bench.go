@@ -23,6 +23,8 @@ type Bench struct {
 
 	Lists benchListsCmd `cmd:"" help:"Measure alerts while requests that name thousands of users each are processed on a less urgent lane."`
 
+	Recovery benchRecoveryCmd `cmd:"" help:"Measure how long notifications wait when a process is killed."`
+
 	Sockets       benchSocketsCmd  `cmd:"" help:"Measure one gateway: memory and CPU of idle connections, connects and deliveries, each next to a lower bound (floor)."`
 	SocketsClient socketsClientCmd `cmd:"" hidden:"" help:"The load client of sockets."`
 	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`

@@ -15,6 +15,7 @@ import (
 type Dispatch struct {
 	Policy      policyFlags `embed:"" group:"policy"`
 	WalkRecords int         `default:"40000" placeholder:"N" help:"Records a second that broadcasts may write or cause in this process; a connected user counts as 16. Fewer leave more of Kafka to others (default ${default})."`
+	Member      memberFlags `embed:""`
 	Role        roleFlags   `embed:""`
 }
 
@@ -42,11 +43,12 @@ func (c *Dispatch) config(client consumers.ClientConfig) dispatch.Config {
 }
 
 func (c *Dispatch) Check() error {
-	return distinct(errors.Join(c.Role.Check(), c.config(c.Role.client("dispatch", nil)).Validate()))
+	return distinct(errors.Join(c.Role.Check(), c.Member.Check(), c.config(c.Role.client("dispatch", nil)).Validate()))
 }
 
 func (c *Dispatch) Run(ctx context.Context, p *cli.Process) error {
 	return c.Role.run(ctx, p, "dispatch", func(_ context.Context, r Base) ([]Component, error) {
+		r.Client = c.Member.of(r.Client)
 		return BuildDispatch(r, c.config(r.Client))
 	})
 }

@@ -2,6 +2,7 @@ package roles
 
 import (
 	"context"
+	"errors"
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/consumers/intake"
@@ -9,7 +10,8 @@ import (
 
 // Intake is `whisper intake`: it takes requests and profiles from upstream.
 type Intake struct {
-	Role roleFlags `embed:""`
+	Member memberFlags `embed:""`
+	Role   roleFlags   `embed:""`
 }
 
 // Help implements kong.HelpProvider.
@@ -19,10 +21,11 @@ func (c *Intake) Help() string {
     whisper intake --kafka kafka:9092`
 }
 
-func (c *Intake) Check() error { return c.Role.Check() }
+func (c *Intake) Check() error { return errors.Join(c.Role.Check(), c.Member.Check()) }
 
 func (c *Intake) Run(ctx context.Context, p *cli.Process) error {
 	return c.Role.run(ctx, p, "intake", func(_ context.Context, r Base) ([]Component, error) {
+		r.Client = c.Member.of(r.Client)
 		return BuildIntake(r)
 	})
 }

@@ -28,6 +28,7 @@ type Project struct {
 	BatchWait          time.Duration     `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered before they are written, and so how far the tables are behind; four times as long under load (default ${default})."`
 	Health             healthFlags       `embed:"" group:"health"`
 	Postgres           cli.PostgresFlags `embed:"" group:"postgres"`
+	Member             memberFlags       `embed:""`
 	Role               roleFlags         `embed:""`
 }
 
@@ -64,7 +65,7 @@ func (c *Project) config() projections.Config {
 }
 
 func (c *Project) Check() error {
-	errs := []error{c.Role.Check(), c.Postgres.Check()}
+	errs := []error{c.Role.Check(), c.Member.Check(), c.Postgres.Check()}
 	cfg, health := c.config(), c.Health.config()
 	if errs[1] != nil {
 		cfg.PostgresURL = "postgres://" // told above, in our words
@@ -85,6 +86,7 @@ func (c *Project) Run(ctx context.Context, p *cli.Process) error {
 		return c.rebuild(ctx, p)
 	}
 	return c.Role.run(ctx, p, "project", func(ctx context.Context, r Base) ([]Component, error) {
+		r.Client = c.Member.of(r.Client)
 		return BuildProject(ctx, r, c.config(), c.Health.config())
 	})
 }

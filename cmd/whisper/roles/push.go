@@ -17,10 +17,11 @@ import (
 
 // Push is `whisper push`: it hands notifications to APNs.
 type Push struct {
-	Lanes       []string  `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
-	MaxInFlight int       `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
-	APNs        apnsFlags `embed:"" group:"apns"`
-	Role        roleFlags `embed:""`
+	Lanes       []string    `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
+	MaxInFlight int         `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
+	APNs        apnsFlags   `embed:"" group:"apns"`
+	Member      memberFlags `embed:""`
+	Role        roleFlags   `embed:""`
 }
 
 type apnsFlags struct {
@@ -71,7 +72,7 @@ func (c *Push) Check() error {
 	if c.MaxInFlight < 1 {
 		err = errors.Join(err, fmt.Errorf("push-max-in-flight: %d is not a positive number", c.MaxInFlight))
 	}
-	return errors.Join(c.Role.Check(), err, c.APNs.config().Validate())
+	return errors.Join(c.Role.Check(), c.Member.Check(), err, c.APNs.config().Validate())
 }
 
 func (c *Push) Run(ctx context.Context, p *cli.Process) error {
@@ -80,6 +81,7 @@ func (c *Push) Run(ctx context.Context, p *cli.Process) error {
 		if err != nil {
 			return nil, err
 		}
+		r.Client = c.Member.of(r.Client)
 		return BuildPush(r, c.APNs.config(), push.Config{Lanes: lanes, MaxInFlight: c.MaxInFlight})
 	})
 }

@@ -36,6 +36,21 @@ func (f OpsFlags) Config(log *slog.Logger) ops.Config {
 	return ops.Config{Addr: f.OpsAddr, Hosts: f.OpsHosts, Pprof: f.Pprof, Logger: log}
 }
 
+// memberFlags are those of the roles whose processes share partitions in a consumer group.
+type memberFlags struct {
+	Instance string `placeholder:"NAME" group:"kafka" help:"A name that this process keeps over restarts and no other has at the same time, such as a StatefulSet pod's: when it returns within 10 s it gets its partitions again without a rebalance. Nobody else takes them meanwhile. By default it has none and leaves its group when it stops."`
+}
+
+// Check names every problem of these settings.
+func (f memberFlags) Check() error {
+	return f.of(consumers.ClientConfig{Brokers: []string{"unused"}}).Validate()
+}
+
+func (f memberFlags) of(client consumers.ClientConfig) consumers.ClientConfig {
+	client.Instance = f.Instance
+	return client
+}
+
 // Check names every problem of these settings.
 func (f roleFlags) Check() error {
 	return errors.Join(f.Kafka.Check(), f.Topics.Check(), f.Ops.Config(nil).Validate())

@@ -1,0 +1,215 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// RecoveryConfig says what to measure.
+type RecoveryConfig struct {
+	// Kafka to measure on; empty starts Apache Kafka from its jars.
+	Kafka []string
+	// Users that are connected while it runs.
+	Users      int
+	Partitions int32
+	// Rate of requests a second while a process is killed.
+	Rate int
+	// Runs of each case; the medians are reported.
+	Runs int
+	// Out takes progress.
+	Out io.Writer
+}
+
+// Validate names every problem of the settings.
+func (c RecoveryConfig) Validate() error {
+	var errs []error
+	if c.Users < 1 {
+		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
+	}
+	if c.Partitions < 1 {
+		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions", c.Partitions))
+	}
+	if c.Rate < 1 {
+		errs = append(errs, fmt.Errorf("rate: %d a second is not a rate", c.Rate))
+	}
+	if c.Runs < 1 {
+		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
+	}
+	return errors.Join(errs...)
+}
+
+// RecoveryReport is what was measured.
+type RecoveryReport struct {
+	Users int              `json:"users"`
+	Kafka string           `json:"kafka"`
+	Rate  int              `json:"per_second"`
+	Cases []RecoveredAfter `json:"cases"`
+}
+
+// RecoveredAfter is one case, medians of its runs, in milliseconds.
+type RecoveredAfter struct {
+	Case string `json:"case"`
+	// LongestWait is that of the notification that waited longest, from when it was due until it arrived.
+	LongestWait float64 `json:"longest_wait_ms"`
+	// LongestGap is the longest time in which no notification at all arrived.
+	LongestGap float64 `json:"longest_gap_ms"`
+	// Late is how many notifications waited for more than a second, as a part of all.
+	Late float64 `json:"late"`
+	// Lost are notifications that did not arrive, in all runs.
+	Lost int `json:"lost"`
+}
+
+// recoveryCase kills a process by SIGKILL in the middle of a measurement.
+type recoveryCase struct {
+	name     string
+	role     string
+	back     bool // the same process starts again at once
+	instance bool // its processes have instance names
+	pair     bool // another process shares the work
+}
+
+var recoveryCases = []recoveryCase{
+	{name: "nothing is killed", role: ""},
+	{name: "dispatch, back at once, --instance", role: "dispatch", back: true, instance: true},
+	{name: "dispatch, back at once", role: "dispatch", back: true},
+	{name: "one of two dispatch, for good", role: "dispatch", pair: true},
+	{name: "intake, back at once, --instance", role: "intake", back: true, instance: true},
+	{name: "intake, back at once", role: "intake", back: true},
+	{name: "one of two intake, for good", role: "intake", pair: true},
+	{name: "gateway, back at once", role: "gateway", back: true},
+}
+
+// recoveryTime is how long each run sends; the kill comes after a quarter of it.
+const recoveryTime = 24 * time.Second
+
+// RunRecovery measures how long notifications wait when a process is killed.
+func RunRecovery(ctx context.Context, cfg RecoveryConfig) (*RecoveryReport, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &spine{cfg: SpineConfig{Kafka: cfg.Kafka, Users: cfg.Users, Partitions: cfg.Partitions, Out: cfg.Out}}
+	defer s.close()
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	report := &RecoveryReport{Users: cfg.Users, Kafka: s.kafkaName(), Rate: cfg.Rate}
+	s.say("warming up")
+	if _, err := s.measure(ctx, cfg.Rate, 10*time.Second, nil); err != nil {
+		return nil, err
+	}
+	for _, c := range recoveryCases {
+		var waits, gaps, late []float64
+		of := RecoveredAfter{Case: c.name}
+		for run := range cfg.Runs {
+			lat, err := s.recover(ctx, cfg.Rate, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			r := lat.recovered(time.Second)
+			s.say("%s, run %d of %d: longest wait %.0f ms, longest gap %.0f ms, %.1f%% later than 1 s, %d lost", c.name, run+1, cfg.Runs, r.LongestWait, r.LongestGap, 100*r.Late, r.Lost)
+			waits, gaps, late = append(waits, r.LongestWait), append(gaps, r.LongestGap), append(late, r.Late)
+			of.Lost += r.Lost
+		}
+		of.LongestWait, of.LongestGap, of.Late = median(waits), median(gaps), median(late)
+		report.Cases = append(report.Cases, of)
+	}
+	return report, nil
+}
+
+// recover measures one case. All processes of the case's role start anew before it, as it wants them, and after it.
+func (s *spine) recover(ctx context.Context, rate int, c recoveryCase) (*latencies, error) {
+	if c.role == "" {
+		return s.measure(ctx, rate, recoveryTime, nil)
+	}
+	at := slices.IndexFunc(s.roles, func(p *process) bool { return p.name == c.role })
+	plain := s.roles[at].args
+	args := plain
+	if c.instance {
+		args = append(slices.Clone(plain), "--instance", "bench-0")
+	}
+	if c.instance || c.pair { // a process as it is serves the other cases
+		s.roles[at].stop()
+		if err := s.startAgain(ctx, at, args); err != nil {
+			return nil, err
+		}
+	}
+	if c.pair {
+		second, err := startRole(ctx, s.env, c.role, plain...)
+		if err != nil {
+			return nil, err
+		}
+		defer second.stop()
+	}
+	failed := make(chan error, 1)
+	go func() {
+		select {
+		case <-time.After(recoveryTime / 4):
+		case <-ctx.Done():
+		}
+		s.roles[at].kill()
+		if c.back {
+			failed <- s.startAgain(ctx, at, args)
+			return
+		}
+		failed <- nil
+	}()
+	lat, err := s.measure(ctx, rate, recoveryTime, nil)
+	if err = errors.Join(err, <-failed); err != nil {
+		return nil, err
+	}
+	if c.instance || c.pair {
+		s.roles[at].stop()
+		err = s.startAgain(ctx, at, plain)
+	}
+	return lat, err
+}
+
+// startAgain puts a new process in the place of one that has ended.
+func (s *spine) startAgain(ctx context.Context, at int, args []string) error {
+	p, err := startRole(ctx, s.env, s.roles[at].name, args...)
+	if err != nil {
+		return err
+	}
+	s.roles[at] = p
+	return nil
+}
+
+// recovered says how long notifications waited; late is how long is too long.
+func (l *latencies) recovered(late time.Duration) (r RecoveredAfter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var arrived []time.Time
+	var longest time.Duration
+	for i, at := range l.arrived {
+		if at.IsZero() {
+			r.Lost++
+			continue
+		}
+		arrived = append(arrived, at)
+		wait := at.Sub(l.due[i])
+		longest = max(longest, wait)
+		if wait > late {
+			r.Late++
+		}
+	}
+	slices.SortFunc(arrived, time.Time.Compare)
+	var gap time.Duration
+	for i := 1; i < len(arrived); i++ {
+		gap = max(gap, arrived[i].Sub(arrived[i-1]))
+	}
+	r.LongestWait, r.LongestGap, r.Late = milliseconds(longest), milliseconds(gap), r.Late/float64(max(len(arrived), 1))
+	return r
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// Row is a case as a line of a table.
+func (r RecoveredAfter) Row() []string {
+	whole := func(ms float64) string { return strconv.FormatFloat(ms, 'f', 0, 64) }
+	return []string{r.Case, whole(r.LongestWait), whole(r.LongestGap), strconv.FormatFloat(100*r.Late, 'f', 1, 64) + "%", strconv.Itoa(r.Lost)}
+}
