@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,25 +17,45 @@ import (
 // that may be read now. Where no transaction is open, that is the partition's end. It asks again until Kafka
 // answers or ctx ends; an error before that is one that waiting can't help.
 func (r *Reader) Bounds(ctx context.Context, topic string, partition int32) (start, end int64, err error) {
+	all, err := r.BoundsOf(ctx, partition, topic)
+	if err != nil {
+		return 0, 0, err
+	}
+	return all[0].Start, all[0].End, nil
+}
+
+// Span is what a partition holds: see [Reader.Bounds].
+type Span struct{ Start, End int64 }
+
+// BoundsOf are the bounds of one partition number of several topics, in their order, for two requests a broker.
+func (r *Reader) BoundsOf(ctx context.Context, partition int32, topics ...string) ([]Span, error) {
 	const earliest, latest = -2, -1
-	err = r.persist(ctx, "find the ends of", topic, partition, func(ctx context.Context) error {
-		var err error
-		if start, err = r.offset(ctx, topic, partition, earliest); err != nil {
+	spans := make([]Span, len(topics))
+	err := r.persist(ctx, "find the ends of", func(ctx context.Context) error {
+		starts, err := r.offsets(ctx, partition, topics, earliest)
+		if err != nil {
 			return err
 		}
-		end, err = r.offset(ctx, topic, partition, latest)
+		ends, err := r.offsets(ctx, partition, topics, latest)
+		for i := range ends {
+			spans[i] = Span{starts[i], ends[i]}
+		}
 		return err
 	})
-	return start, end, err
+	return spans, err
 }
 
 // Since is the offset of the first record of a partition whose time is not before at; the one that comes next, where
 // there is none.
 func (r *Reader) Since(ctx context.Context, topic string, partition int32, at time.Time) (offset int64, err error) {
-	err = r.persist(ctx, "find a time in", topic, partition, func(ctx context.Context) error {
-		var err error
-		if offset, err = r.offset(ctx, topic, partition, max(at.UnixMilli(), 0)); err == nil && offset < 0 {
-			offset, err = r.offset(ctx, topic, partition, -1)
+	topics := []string{topic}
+	err = r.persist(ctx, "find a time in", func(ctx context.Context) error {
+		found, err := r.offsets(ctx, partition, topics, max(at.UnixMilli(), 0))
+		if err == nil && found[0] < 0 {
+			found, err = r.offsets(ctx, partition, topics, -1)
+		}
+		if err == nil {
+			offset = found[0]
 		}
 		return err
 	})
@@ -45,39 +66,48 @@ func (r *Reader) Since(ctx context.Context, topic string, partition int32, at ti
 // first record can be read until it ends.
 const readCommitted = 1
 
-// offset asks for this one partition only: with all of them in every answer, a restore of n partitions
+// offsets asks for one partition of each topic only: with all of them in every answer, a restore of n partitions
 // would cost n².
-func (r *Reader) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
+func (r *Reader) offsets(ctx context.Context, partition int32, topics []string, which int64) ([]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID, req.IsolationLevel = -1, readCommitted
-	p := kmsg.NewListOffsetsRequestTopicPartition()
-	p.Partition, p.Timestamp = partition, which
-	t := kmsg.NewListOffsetsRequestTopic()
-	t.Topic, t.Partitions = topic, append(t.Partitions, p)
-	req.Topics = append(req.Topics, t)
+	for _, topic := range topics {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = partition, which
+		t := kmsg.NewListOffsetsRequestTopic()
+		t.Topic, t.Partitions = topic, append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+	}
 	resp, err := req.RequestWith(ctx, r.cl)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("%s/%d: %w", strings.Join(topics, ", "), partition, err)
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if t.Topic == topic && p.Partition == partition {
-				return p.Offset, kerr.ErrorForCode(p.ErrorCode)
+	found := make([]int64, len(topics))
+	for i, topic := range topics {
+		err := error(kerr.UnknownTopicOrPartition)
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if t.Topic == topic && p.Partition == partition {
+					found[i], err = p.Offset, kerr.ErrorForCode(p.ErrorCode)
+				}
 			}
 		}
+		if err != nil {
+			return nil, fmt.Errorf("%s/%d: %w", topic, partition, err)
+		}
 	}
-	return 0, kerr.UnknownTopicOrPartition
+	return found, nil
 }
 
-// persist repeats what needs Kafka until it succeeds, can't, or ctx ends.
-func (r *Reader) persist(ctx context.Context, doing, topic string, partition int32, do func(context.Context) error) error {
+// persist repeats what needs Kafka until it succeeds, can't, or ctx ends. The errors of do name the partition.
+func (r *Reader) persist(ctx context.Context, doing string, do func(context.Context) error) error {
 	unknown := time.Now().Add(metadataWait) // until then metadata may be behind
 	gone := func(err error) bool { return errors.Is(err, kerr.UnknownTopicOrPartition) && time.Now().After(unknown) }
 	err := Retry{
 		First: 100 * time.Millisecond, Most: 2 * time.Second,
 		Over: func(err error) bool { return gone(err) || IsFatal(err) || errors.Is(err, kgo.ErrClientClosed) },
 		Tell: func(err error, next time.Duration) {
-			r.cfg.logger().Warn("kafka does not say where a partition stands", "topic", topic, "partition", partition, "error", err, "next_try", next)
+			r.cfg.logger().Warn("kafka does not say where a partition stands", "error", err, "next_try", next)
 		},
 	}.Do(ctx, func() error {
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -88,9 +118,9 @@ func (r *Reader) persist(ctx context.Context, doing, topic string, partition int
 	case err == nil:
 		return nil
 	case gone(err):
-		return fmt.Errorf("%s/%d: no such partition, and none came within %s; run `whisper topics apply`", topic, partition, metadataWait)
+		return fmt.Errorf("no such partition, and none came within %s; run `whisper topics apply`: %w", metadataWait, err)
 	default:
-		return fmt.Errorf("%s %s/%d: %w", doing, topic, partition, err)
+		return fmt.Errorf("%s %w", doing, err)
 	}
 }
 

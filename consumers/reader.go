@@ -95,33 +95,64 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 // call Unfollow. caughtUp is closed when everything that was there at the time of the call has been handed
 // over. A partition is followed once at a time. While Kafka is away, Follow waits for it until ctx ends.
 func (r *Reader) Follow(ctx context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{}, error) {
-	start, end, err := r.Bounds(ctx, topic, partition)
+	caughtUp, err := r.FollowAll(ctx, partition, Followed{topic, from, sink})
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case from == FromEnd:
-		from = end
-	case from < start: // FromStart, or retention was faster
-		from = start
-	case from > end: // it is of a topic that had this name before
-		from = start
+	return caughtUp[0], nil
+}
+
+// Followed is what [Reader.FollowAll] takes of a topic.
+type Followed struct {
+	Topic string
+	From  int64
+	Sink  func([]*kgo.Record)
+}
+
+// FollowAll follows one partition number of several topics, as Follow does each of them, for the wait of one: the topics
+// are asked about together and fetched together. On an error none is followed.
+func (r *Reader) FollowAll(ctx context.Context, partition int32, all ...Followed) (caughtUp []<-chan struct{}, err error) {
+	topics := make([]string, 0, len(all))
+	for _, f := range all {
+		topics = append(topics, f.Topic)
 	}
-	f := &followed{topic: topic, partition: partition, sink: sink, end: end, gone: make(chan struct{}), caughtUp: make(chan struct{})}
+	spans, err := r.BoundsOf(ctx, partition, topics...)
+	if err != nil {
+		return nil, err
+	}
+	fetch := map[string]map[int32]kgo.Offset{}
+	for i, f := range all {
+		from, start, end := f.From, spans[i].Start, spans[i].End
+		switch {
+		case from == FromEnd:
+			from = end
+		case from < start: // FromStart, or retention was faster
+			from = start
+		case from > end: // it is of a topic that had this name before
+			from = start
+		}
+		caughtUp = append(caughtUp, r.register(f, partition, from, end))
+		fetch[f.Topic] = map[int32]kgo.Offset{partition: kgo.NewOffset().At(from)}
+	}
+	r.cl.AddConsumePartitions(fetch)
+	return caughtUp, nil
+}
+
+func (r *Reader) register(of Followed, partition int32, from, end int64) (caughtUp <-chan struct{}) {
+	f := &followed{topic: of.Topic, partition: partition, sink: of.Sink, end: end, gone: make(chan struct{}), caughtUp: make(chan struct{})}
 	f.next.Store(from)
 	r.mu.Lock()
-	if r.following[topic] == nil {
-		r.following[topic] = map[int32]*followed{}
+	if r.following[of.Topic] == nil {
+		r.following[of.Topic] = map[int32]*followed{}
 	}
-	r.following[topic][partition] = f
+	r.following[of.Topic][partition] = f
 	r.mu.Unlock()
 	if from >= end {
 		f.done()
 	} else {
 		r.probes.Go(func() { r.probe(f) })
 	}
-	r.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}})
-	return f.caughtUp, nil
+	return f.caughtUp
 }
 
 // Unfollow stops. When it returns, sink is not running and is not called again.

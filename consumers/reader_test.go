@@ -156,3 +156,47 @@ func TestFollowWaitsForKafka(t *testing.T) {
 	}
 	await(t, "it caught up", caughtUp)
 }
+
+// FollowAll asks about all its topics at once, and each is told when it has caught up.
+func TestSeveralTopicsAreFollowedTogether(t *testing.T) {
+	t.Parallel()
+	cluster, client := fakeKafka(t, 1, "a", "b", "empty")
+	publish(t, client, records("a", 0, 3)...)
+	publish(t, client, records("b", 0, 2)...)
+	reader, err := consumers.NewReader(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reader.Close)
+	var asked atomic.Int32
+	cluster.ControlKey(int16(kmsg.ListOffsets), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		asked.Add(1)
+		return nil, nil, false
+	})
+	var mu sync.Mutex
+	got := map[string]int{}
+	follow := func(topic string, from int64) consumers.Followed {
+		return consumers.Followed{Topic: topic, From: from, Sink: func(recs []*kgo.Record) {
+			mu.Lock()
+			defer mu.Unlock()
+			got[topic] += len(recs)
+		}}
+	}
+	caughtUp, err := reader.FollowAll(t.Context(), 0, follow("a", consumers.FromStart), follow("b", 1), follow("empty", consumers.FromStart))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("three topics took %d requests for their ends, want 2", n)
+	}
+	go func() { _ = reader.Run(t.Context()) }()
+	for _, c := range caughtUp {
+		<-c
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got["a"] != 3 || got["b"] != 1 || got["empty"] != 0 {
+		t.Errorf("handed over %v", got)
+	}
+}

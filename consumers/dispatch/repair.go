@@ -48,15 +48,14 @@ func strayRecords(topic string) *metrics.Counter {
 
 // followTails looks for strays behind our marks, until stopTails.
 func (p *partition) followTails(ctx context.Context, t *takeover) error {
+	var tails []consumers.Followed
 	for _, c := range changelogs {
-		if !c.repaired {
-			continue
-		}
-		if _, err := p.role.tails.Follow(ctx, c.topic, p.id, t.logs[c.topic].end+1, p.tail); err != nil {
-			return err
+		if c.repaired {
+			tails = append(tails, consumers.Followed{Topic: c.topic, From: t.logs[c.topic].end + 1, Sink: p.tail})
 		}
 	}
-	return nil
+	_, err := p.role.tails.FollowAll(ctx, p.id, tails...)
+	return err
 }
 
 func (p *partition) stopTails() {

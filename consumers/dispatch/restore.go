@@ -31,37 +31,33 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	parked := map[string]*whisperv1.Parked{}
 	t := newTakeover()
 	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
-	topics := []struct {
-		name string
-		sink func([]*kgo.Record)
-		stay bool
-	}{
-		{consumers.TopicUsers, t.current(consumers.TopicUsers, p.each(p.restoreUser)), false},
-		{consumers.TopicSeen, t.current(consumers.TopicSeen, p.each(p.restoreSeen)), false},
-		{consumers.TopicCounters, t.current(consumers.TopicCounters, p.each(p.restoreCounted)), false},
-		{consumers.TopicTimers, t.current(consumers.TopicTimers, p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) })), false},
-		{consumers.TopicPresence, p.presence, true},
-		{consumers.TopicTokens, p.claims(t), true},
+	topics := []consumers.Followed{
+		{Topic: consumers.TopicUsers, Sink: t.current(consumers.TopicUsers, p.each(p.restoreUser))},
+		{Topic: consumers.TopicSeen, Sink: t.current(consumers.TopicSeen, p.each(p.restoreSeen))},
+		{Topic: consumers.TopicCounters, Sink: t.current(consumers.TopicCounters, p.each(p.restoreCounted))},
+		{Topic: consumers.TopicTimers, Sink: t.current(consumers.TopicTimers, p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) }))},
+		{Topic: consumers.TopicPresence, Sink: p.presence},
+		{Topic: consumers.TopicTokens, Sink: p.claims(t)},
 	}
-	caughtUp := make([]<-chan struct{}, 0, len(topics))
+	const restored = 4 // of these; the others are followed on
+	for i := range topics {
+		topics[i].From = consumers.FromStart
+	}
+	caughtUp, err := p.role.reader.FollowAll(ctx, p.id, topics...)
+	if err != nil {
+		return err
+	}
 	defer func() { // also when the partition went meanwhile: it may come back, and can't be followed twice
 		if err != nil {
 			p.stopTails()
-			for _, t := range topics[:len(caughtUp)] {
-				p.role.reader.Unfollow(t.name, p.id)
+			for _, t := range topics {
+				p.role.reader.Unfollow(t.Topic, p.id)
 			}
 		}
 	}()
-	for _, t := range topics {
-		c, err := p.role.reader.Follow(ctx, t.name, p.id, consumers.FromStart, t.sink)
-		if err != nil {
-			return err
-		}
-		caughtUp = append(caughtUp, c)
-	}
-	for i := range topics {
+	for _, c := range caughtUp {
 		select {
-		case <-caughtUp[i]:
+		case <-c:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -69,10 +65,8 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	if err := p.takeOver(ctx, t); err != nil {
 		return err
 	}
-	for _, t := range topics {
-		if !t.stay {
-			p.role.reader.Unfollow(t.name, p.id) // its sink shares memory with what follows
-		}
+	for _, t := range topics[:restored] {
+		p.role.reader.Unfollow(t.Topic, p.id) // its sink shares memory with what follows
 	}
 	if err := p.followTails(ctx, t); err != nil {
 		return err
@@ -102,19 +96,19 @@ func (p *partition) restore(ctx context.Context) (err error) {
 
 // bounds finds out what of the group's topics is a replay: everything that is there now.
 func (p *partition) bounds(ctx context.Context) error {
-	start, end, err := p.role.reader.Bounds(ctx, consumers.TopicEvents, p.id)
+	topics := []string{consumers.TopicEvents}
+	for lane := range p.laneEnds {
+		topics = append(topics, consumers.TopicDeliveries(domain.Lane(lane)))
+	}
+	spans, err := p.role.reader.BoundsOf(ctx, p.id, topics...)
 	if err != nil {
 		return err
 	}
-	p.eventsStart = max(p.sources[queueEvents].Start, start)
-	p.eventsNext, p.eventsEnd = p.eventsStart, end
-	for lane := range p.laneEnds {
-		start, end, err := p.role.reader.Bounds(ctx, consumers.TopicDeliveries(domain.Lane(lane)), p.id)
-		if err != nil {
-			return err
-		}
-		p.laneStarts[lane] = max(p.sources[queueHigh+lane].Start, start)
-		p.laneEnds[lane] = end
+	p.eventsStart = max(p.sources[queueEvents].Start, spans[0].Start)
+	p.eventsNext, p.eventsEnd = p.eventsStart, spans[0].End
+	for lane, span := range spans[1:] {
+		p.laneStarts[lane] = max(p.sources[queueHigh+lane].Start, span.Start)
+		p.laneEnds[lane] = span.End
 	}
 	return nil
 }

@@ -96,13 +96,15 @@ func (t *tables) tell(in decide.Input) {
 
 // restore follows the topics and returns when they are read up to now.
 func (t *tables) restore(ctx context.Context, r *consumers.Reader) error {
-	for topic, sink := range map[string]func([]*kgo.Record){
-		consumers.TopicNodes: t.heartbeats, consumers.TopicTemplates: t.template, consumers.TopicCategories: t.category,
-	} {
-		caughtUp, err := r.Follow(ctx, topic, 0, consumers.FromStart, sink)
-		if err != nil {
-			return err
-		}
+	all, err := r.FollowAll(ctx, 0,
+		consumers.Followed{Topic: consumers.TopicNodes, From: consumers.FromStart, Sink: t.heartbeats},
+		consumers.Followed{Topic: consumers.TopicTemplates, From: consumers.FromStart, Sink: t.template},
+		consumers.Followed{Topic: consumers.TopicCategories, From: consumers.FromStart, Sink: t.category},
+	)
+	if err != nil {
+		return err
+	}
+	for _, caughtUp := range all {
 		select {
 		case <-caughtUp:
 		case <-ctx.Done():
