@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: whisper/v1/event.proto
 
-// Package whisper.v1 is everything Whisper writes to Kafka. Fields are only ever added; a kind that
-// was written once decodes forever (domain/testdata/golden keeps one of each).
+// Package whisper.v1 has every record that Whisper writes to Kafka. Fields are only ever added. A kind that was written
+// once decodes forever (domain/testdata/golden has one of each).
 
 package whisperv1
 
@@ -77,24 +77,24 @@ func (Lane) EnumDescriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// Outcome classes of an attempt that did not succeed; they decide what happens next.
+// Outcome classes of an attempt that did not succeed. They decide what happens next.
 type FailureClass int32
 
 const (
 	FailureClass_FAILURE_CLASS_UNSPECIFIED FailureClass = 0
-	// No such session here any more, or addressed to an earlier incarnation: route again at once.
+	// The session is not here any more, or the attempt was for an earlier incarnation: route again at once.
 	FailureClass_FAILURE_CLASS_UNREACHABLE FailureClass = 1
-	// Worth another attempt, not before retry_after.
+	// To be retried, not before retry_after.
 	FailureClass_FAILURE_CLASS_RETRY FailureClass = 2
-	// This delivery can't work on this endpoint; the endpoint stays.
+	// The endpoint can't take this delivery; the endpoint stays.
 	FailureClass_FAILURE_CLASS_DROP FailureClass = 3
-	// The endpoint is dead: forget it, unless it was registered again after invalid_since.
+	// The endpoint is dead: remove it, unless it was registered again after invalid_since.
 	FailureClass_FAILURE_CLASS_PRUNE FailureClass = 4
-	// Our credential or topic is refused: nothing of this channel works until an operator acts.
+	// The provider refuses Whisper's credential or topic: nothing of this channel works until an operator acts.
 	FailureClass_FAILURE_CLASS_STOP FailureClass = 5
 	// No answer came; the provider may have it.
 	FailureClass_FAILURE_CLASS_UNKNOWN FailureClass = 6
-	// Its time was over when its turn came: not sent.
+	// It expired before the attempt began: not sent.
 	FailureClass_FAILURE_CLASS_EXPIRED FailureClass = 7
 )
 
@@ -149,21 +149,21 @@ func (FailureClass) EnumDescriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
-// Where one partition's share of a broadcast stands.
+// State of one partition's share of a broadcast.
 type BroadcastState int32
 
 const (
 	BroadcastState_BROADCAST_STATE_UNSPECIFIED BroadcastState = 0
 	// Waits for its send_at.
 	BroadcastState_BROADCAST_STATE_SCHEDULED BroadcastState = 1
-	// Its users are walked.
+	// The walk is under way.
 	BroadcastState_BROADCAST_STATE_RUNNING BroadcastState = 2
 	BroadcastState_BROADCAST_STATE_PAUSED  BroadcastState = 3
-	// Everyone was walked.
+	// The walk is over.
 	BroadcastState_BROADCAST_STATE_WALKED BroadcastState = 4
-	// Cancelled; who was not walked by then never will be.
+	// Cancelled; the walk ends there.
 	BroadcastState_BROADCAST_STATE_CANCELLED BroadcastState = 5
-	// Its time was over before everyone was walked.
+	// It expired before the walk was over.
 	BroadcastState_BROADCAST_STATE_EXPIRED BroadcastState = 6
 )
 
@@ -216,7 +216,7 @@ func (BroadcastState) EnumDescriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{2}
 }
 
-// Position is where a record stands in Kafka.
+// Position is the place of a record in Kafka.
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -277,7 +277,7 @@ func (x *Position) GetOffset() int64 {
 	return 0
 }
 
-// Content is what a person sees. `data` is a JSON object, handed to clients as it came.
+// Content is what a person sees. `data` is a JSON object, handed to clients unchanged.
 type Content struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Title         string                 `protobuf:"bytes,1,opt,name=title,proto3" json:"title,omitempty"`
@@ -354,23 +354,22 @@ func (x *Content) GetData() []byte {
 	return nil
 }
 
-// Event is one past-tense fact about one delivery. whisper.events carries all of them but
-// DeliveryAccepted, BroadcastAccepted and the requests that steer, which open a delivery's story on
-// whisper.deliveries.{lane}. The record's key is the user id; its header `event` is the name of the kind that is
-// set. Broadcast* facts are about one user partition's share of a broadcast: they have no user, and the hash of
-// their delivery_id is that of the notification and an empty user id.
+// Event is one past-tense fact about one delivery. The record's key is the user id, and its header `event` is the name
+// of the kind that is set. whisper.events carries all kinds except those that begin a delivery's story on
+// whisper.deliveries.{lane}: DeliveryAccepted, BroadcastAccepted and the requests that steer. Broadcast* facts are
+// about one user partition's share of a broadcast. They have no user, and the hash in their delivery_id is that of the
+// notification and an empty user id.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 bytes: 48 bits of the request's time in Unix milliseconds, then 80 bits of
-	// SHA-256(notification id, 0x00, user id). The time is zero where the writer knows
-	// only the notification (a read reported on a later connection).
+	// 16 bytes: 48 bits of the request's time in Unix milliseconds, then 80 bits of SHA-256(notification id, 0x00, user
+	// id). The time is zero if the writer knows only the notification (a read reported on a later connection).
 	DeliveryId     []byte `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
 	NotificationId string `protobuf:"bytes,2,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
 	UserId         string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Unix microseconds, by the writer's clock.
 	AtUs int64 `protobuf:"varint,4,opt,name=at_us,json=atUs,proto3" json:"at_us,omitempty"`
 	Lane Lane  `protobuf:"varint,5,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
-	// The record that made the writer write this.
+	// The record that caused the writer to write this.
 	Cause *Position `protobuf:"bytes,6,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
@@ -830,31 +829,31 @@ func (*Event_DeliveryRetracted) isEvent_Kind() {}
 
 func (*Event_RetractFailed) isEvent_Kind() {}
 
-// DeliveryAccepted opens a delivery: intake took a valid request and this user is a recipient.
+// DeliveryAccepted begins a delivery: intake accepted a valid request, and this user is a recipient.
 type DeliveryAccepted struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Category string                 `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
 	Content  *Content               `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	// The key of the record that it is rendered from: ID@VERSION where the template has versions, which never changes;
-	// otherwise the template's id.
+	// The key of the template record that it is rendered from: ID@VERSION, which never changes, if the template has
+	// versions, else the id of the template.
 	Template string `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
 	// A JSON object of the template's variables.
 	Variables []byte `protobuf:"bytes,4,opt,name=variables,proto3" json:"variables,omitempty"`
-	// In the order to try; `push` is whatever endpoints the user has. Never empty.
+	// In the order to try; `push` means all endpoints of the user. Never empty.
 	Channels    []string `protobuf:"bytes,5,rep,name=channels,proto3" json:"channels,omitempty"`
 	CollapseKey string   `protobuf:"bytes,6,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
 	// Unix milliseconds. accepted_at is the request record's time; send_at is 0 for "now".
 	AcceptedAtMs int64 `protobuf:"varint,7,opt,name=accepted_at_ms,json=acceptedAtMs,proto3" json:"accepted_at_ms,omitempty"`
 	SendAtMs     int64 `protobuf:"varint,8,opt,name=send_at_ms,json=sendAtMs,proto3" json:"send_at_ms,omitempty"`
 	ExpiresAtMs  int64 `protobuf:"varint,9,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	// The request record, and how many recipients it named in all.
+	// The request record, and how many recipients it named in total.
 	Request    *Position `protobuf:"bytes,10,opt,name=request,proto3" json:"request,omitempty"`
 	Recipients int32     `protobuf:"varint,11,opt,name=recipients,proto3" json:"recipients,omitempty"`
-	// The offset of that record, as intake saw it.
+	// The offset of the template record that was current for intake.
 	TemplateVersion int64 `protobuf:"varint,12,opt,name=template_version,json=templateVersion,proto3" json:"template_version,omitempty"`
-	// The request named no channels: they are the category's, where it says.
+	// The request named no channels: those of the category count, if it names any.
 	ChannelsDefault bool `protobuf:"varint,20,opt,name=channels_default,json=channelsDefault,proto3" json:"channels_default,omitempty"`
-	// A digest: the ids of the deliveries that it stands for, 16 bytes each. They end when it arrives.
+	// Of a digest: the ids of the deliveries that it replaces, 16 bytes each. They end when the digest arrives.
 	DigestMembers [][]byte `protobuf:"bytes,21,rep,name=digest_members,json=digestMembers,proto3" json:"digest_members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1033,16 +1032,16 @@ func (x *DeliveryScheduled) GetUntilMs() int64 {
 	return 0
 }
 
-// DeliveryDeferred: it waits, and why: `away` (no live session, nothing else to try), `unacknowledged`
-// (a socket took it, nobody acknowledged it), `retry` (a provider asked for time), `quiet_hours`, `cap`,
-// `digest` (it is gathered with others), `smart_timing`.
+// DeliveryDeferred: it waits, and why: `away` (no live session, and no other channel to try), `unacknowledged` (a
+// socket took it, and nobody acknowledged it), `retry` (a provider asked for time), `quiet_hours`, `cap`, `digest` (it
+// is gathered with others), `smart_timing`.
 type DeliveryDeferred struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When it is looked at again at the latest; 0: only when something happens.
+	// When it is checked again at the latest; 0: only when something changes.
 	UntilMs int64 `protobuf:"varint,2,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
-	// Of caps: which one, as in "3 per day by user_category", how many it had counted, and the declared
-	// category whose rule it is.
+	// Of caps: the cap, as in "3 per day by user_category", how many it had counted, and the declared category that has
+	// the cap.
 	Cap           string `protobuf:"bytes,20,opt,name=cap,proto3" json:"cap,omitempty"`
 	Count         int32  `protobuf:"varint,21,opt,name=count,proto3" json:"count,omitempty"`
 	Category      string `protobuf:"bytes,22,opt,name=category,proto3" json:"category,omitempty"`
@@ -1125,9 +1124,9 @@ type DeliverySent struct {
 	Node string `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	// The name of the user's endpoint; empty for sockets.
 	Endpoint string `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// The provider's own id of it.
+	// The provider's id of the push.
 	ProviderId string `protobuf:"bytes,6,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
-	// From taking the attempt up to its answer.
+	// From the start of the attempt to its answer.
 	LatencyUs int64 `protobuf:"varint,7,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
 	// Unix milliseconds since when nothing but Whisper held it back: the end of its schedule, of quiet hours, of a cap, or
 	// the return of its user. 0: since the request.
@@ -1222,9 +1221,9 @@ func (x *DeliverySent) GetDueMs() int64 {
 	return 0
 }
 
-// DeliveryDelivered: the client acknowledged an attempt, or asked that taking it counts. Where the
-// acknowledgement came before the attempt was reported, this fact stands for both, and sent_at_us
-// and latency_us tell of the sending.
+// DeliveryDelivered: the client acknowledged an attempt, or asked that a frame counts when its socket takes it. If the
+// acknowledgement came before the attempt was reported, this fact replaces DeliverySent, and sent_at_us and latency_us
+// describe the sending.
 type DeliveryDelivered struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Attempt   int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -1318,11 +1317,11 @@ func (x *DeliveryDelivered) GetDueMs() int64 {
 	return 0
 }
 
-// DeliveryRead: the person has seen it.
+// DeliveryRead: the person has read it.
 type DeliveryRead struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// The attempt that the node holds or held. 0: a client's word about an id, or a delivery id, that came over another
+	// The attempt that the node holds or held. 0: the client named an id, or a delivery id, that came over another
 	// connection. Such a read counts only for a delivery that was handed out.
 	Attempt       int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1373,7 +1372,7 @@ func (x *DeliveryRead) GetAttempt() int32 {
 	return 0
 }
 
-// AttemptFailed: one attempt did not succeed. Never the end of a delivery by itself.
+// AttemptFailed: one attempt did not succeed. By itself it never ends a delivery.
 type AttemptFailed struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Attempt  int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -1382,13 +1381,13 @@ type AttemptFailed struct {
 	Node     string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	Endpoint string                 `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	Class    FailureClass           `protobuf:"varint,6,opt,name=class,proto3,enum=whisper.v1.FailureClass" json:"class,omitempty"`
-	// The provider's own word, or ours.
+	// The provider's word, or Whisper's.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The provider's status code; 0 where there is none.
 	Status       int32 `protobuf:"varint,8,opt,name=status,proto3" json:"status,omitempty"`
 	RetryAfterMs int64 `protobuf:"varint,9,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	LatencyUs    int64 `protobuf:"varint,10,opt,name=latency_us,json=latencyUs,proto3" json:"latency_us,omitempty"`
-	// Unix milliseconds since when the provider knows the endpoint is dead; 0: unknown.
+	// Unix milliseconds: when the provider first knew that the endpoint is dead; 0: unknown.
 	InvalidSinceMs int64 `protobuf:"varint,11,opt,name=invalid_since_ms,json=invalidSinceMs,proto3" json:"invalid_since_ms,omitempty"`
 	// The incarnation that the attempt was addressed to (sockets).
 	Incarnation   uint64 `protobuf:"varint,12,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
@@ -1510,7 +1509,7 @@ func (x *AttemptFailed) GetIncarnation() uint64 {
 	return 0
 }
 
-// DeliveryFailed: every channel was tried to its end and none took it.
+// DeliveryFailed: every channel was tried, and none took it.
 type DeliveryFailed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1555,8 +1554,8 @@ func (x *DeliveryFailed) GetReason() string {
 	return ""
 }
 
-// DeliverySuppressed: it was not sent, on purpose: `no_endpoint`, `unknown_user`, `preference`,
-// `unsubscribed`, `quiet_hours`, `cap`, `collapsed`, `digested`, `erased`.
+// DeliverySuppressed: it was not sent on purpose: `no_endpoint`, `unknown_user`, `preference`, `unsubscribed`,
+// `quiet_hours`, `cap`, `collapsed`, `digested`, `erased`.
 type DeliverySuppressed struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1564,7 +1563,7 @@ type DeliverySuppressed struct {
 	Cap      string `protobuf:"bytes,20,opt,name=cap,proto3" json:"cap,omitempty"`
 	Count    int32  `protobuf:"varint,21,opt,name=count,proto3" json:"count,omitempty"`
 	Category string `protobuf:"bytes,22,opt,name=category,proto3" json:"category,omitempty"`
-	// The notification that came instead: the newer one of its collapse key, or the digest.
+	// The notification that is sent instead: the newer one with its collapse key, or the digest.
 	Instead       string `protobuf:"bytes,23,opt,name=instead,proto3" json:"instead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1635,8 +1634,8 @@ func (x *DeliverySuppressed) GetInstead() string {
 	return ""
 }
 
-// DeliveryExpired: its time was over. A delivery that a socket had taken stays `sent`, with the
-// reason `unacknowledged`.
+// DeliveryExpired: its time to live is over. A delivery that a socket took stays `sent`, with the reason
+// `unacknowledged`.
 type DeliveryExpired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1718,13 +1717,13 @@ func (*DeliveryCancelled) Descriptor() ([]byte, []int) {
 	return file_whisper_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
-// DuplicateDropped: another request asked for a delivery that exists in the window. delivery_id of
-// the event is the first one's; nothing is sent.
+// DuplicateDropped: another request asked for a delivery that exists in the window, and nothing is sent. delivery_id of
+// the event is that of the first delivery.
 type DuplicateDropped struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Request    *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	Recipients int32                  `protobuf:"varint,2,opt,name=recipients,proto3" json:"recipients,omitempty"`
-	// When the dropped request was made: that of the event's delivery_id is the first one's.
+	// The time of the dropped request; the time in the delivery_id of the event is that of the first.
 	RequestedAtMs int64 `protobuf:"varint,3,opt,name=requested_at_ms,json=requestedAtMs,proto3" json:"requested_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1887,15 +1886,15 @@ func (x *CancelRequested) GetRequest() *Position {
 	return nil
 }
 
-// BroadcastAccepted opens one user partition's share of a broadcast: dispatch walks the partition's users, and
-// each who is meant becomes a delivery then. Its deliveries have no DeliveryAccepted of their own.
+// BroadcastAccepted begins one user partition's share of a broadcast. Dispatch walks the partition's users, and each
+// user who matches becomes a delivery then. These deliveries have no DeliveryAccepted of their own.
 type BroadcastAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What all its deliveries share. recipients is 0: nobody knows yet.
+	// What all its deliveries share. recipients is 0: the number is not known yet.
 	Accepted *DeliveryAccepted `protobuf:"bytes,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// A CEL expression over the profile; empty: everyone who has a profile.
 	Segment string `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
-	// Deliveries a second over all partitions; 0: as fast as it goes.
+	// Deliveries a second over all partitions; 0: no bound.
 	Rate float64 `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`
 	// How many user partitions share the broadcast, and the rate.
 	Partitions int32 `protobuf:"varint,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
@@ -1970,28 +1969,28 @@ func (x *BroadcastAccepted) GetSendAtLocal() string {
 	return ""
 }
 
-// BroadcastProgressed says how far one partition's share of a broadcast is. The numbers are totals since its
-// start; the last one in the partition's log stands.
+// BroadcastProgressed is the progress of one partition's share of a broadcast. The numbers are totals since its start;
+// the last record in the partition's log counts.
 type BroadcastProgressed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	State BroadcastState         `protobuf:"varint,1,opt,name=state,proto3,enum=whisper.v1.BroadcastState" json:"state,omitempty"`
-	// Every delivery of this partition's share has come to an end, too.
+	// Every delivery of this share has ended, too.
 	Settled bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
 	// Users that there were when it started.
 	Audience int64 `protobuf:"varint,3,opt,name=audience,proto3" json:"audience,omitempty"`
-	// Users that were looked at, and of them those who were meant: each of these is a delivery (or a dropped
-	// duplicate).
+	// Users that the walk has looked at, and of these the users who match: each of them is a delivery, or a dropped
+	// duplicate.
 	Walked  int64 `protobuf:"varint,4,opt,name=walked,proto3" json:"walked,omitempty"`
 	Matched int64 `protobuf:"varint,5,opt,name=matched,proto3" json:"matched,omitempty"`
-	// Users whose profile the segment could not be asked about (a missing attribute): not meant.
+	// Users for whom the segment could not be evaluated (a missing attribute): they do not match.
 	SegmentErrors int64 `protobuf:"varint,6,opt,name=segment_errors,json=segmentErrors,proto3" json:"segment_errors,omitempty"`
-	// Users who were not looked at when it was cancelled or expired.
+	// Users that the walk had not reached when the broadcast was cancelled or expired.
 	Unwalked int64 `protobuf:"varint,7,opt,name=unwalked,proto3" json:"unwalked,omitempty"`
 	// Unix milliseconds; 0: not yet.
 	StartedMs int64 `protobuf:"varint,8,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	WalkedMs  int64 `protobuf:"varint,9,opt,name=walked_ms,json=walkedMs,proto3" json:"walked_ms,omitempty"`
-	// The first one, which is before all facts of its deliveries in the partition's log, says what was asked for;
-	// contents and variables are left out.
+	// What was asked for, without contents and variables. Only the first record has it, which is before all facts of its
+	// deliveries in the partition's log.
 	Broadcast     *BroadcastAccepted `protobuf:"bytes,10,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2097,8 +2096,8 @@ func (x *BroadcastProgressed) GetBroadcast() *BroadcastAccepted {
 	return nil
 }
 
-// BroadcastDropped: this partition's share was not taken: `duplicate` (the id was used in the window), or
-// `unusable` (no version of dispatch that knows what to do with it).
+// BroadcastDropped: this partition's share was not accepted: `duplicate` (the id was used in the window), or `unusable`
+// (no version of dispatch knows what to do with it).
 type BroadcastDropped struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -2241,7 +2240,7 @@ func (x *ResumeRequested) GetRequest() *Position {
 	return nil
 }
 
-// RetractRequested takes back what was delivered, and cancels what was not.
+// RetractRequested takes back what was delivered, and cancels what was not sent.
 type RetractRequested struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       *Position              `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -2286,10 +2285,10 @@ func (x *RetractRequested) GetRequest() *Position {
 	return nil
 }
 
-// DeliveryRetracted: a client was told to take the notification back. It claims no status: what was delivered
-// stays delivered. Clients are told over sockets, too, who never had it; by push only where a push of it was taken.
-// What a provider took may still not reach the phone. The kind `retract_failed` is an AttemptFailed whose attempts are
-// counted on their own: a provider did not take such a push.
+// DeliveryRetracted: a client was told to take the notification back. It claims no status: what was delivered stays
+// delivered. Over sockets, clients that never had it are told, too; by push, only endpoints that took a push of it.
+// What a provider took may still not reach the phone. The kind `retract_failed` is an AttemptFailed for such a push
+// that a provider did not take; its attempts are counted on their own.
 type DeliveryRetracted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Channel string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
@@ -2376,12 +2375,12 @@ func (x *DeliveryRetracted) GetLatencyUs() int64 {
 	return 0
 }
 
-// UserErased: upstream wrote an empty profile, and whatever Whisper held of the user is gone. It speaks
-// of no delivery. What was accepted before at_us is to be told without the user's id.
+// UserErased: upstream wrote an empty profile, and everything that Whisper held of the user is removed. It is about no
+// delivery. What was accepted before at_us is shown without the user's id.
 type UserErased struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the empty profile stands on the user's partition of whisper.changes: one that is read again after
-	// a restart is the same erasure.
+	// The offset of the empty profile on the user's partition of whisper.changes. The same record, replayed after a
+	// restart, is the same erasure.
 	ChangesOffset int64 `protobuf:"varint,1,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -43,7 +43,7 @@ type Request struct {
 	// own time zone.
 	Rate        float64 `protobuf:"fixed64,30,opt,name=rate,proto3" json:"rate,omitempty"`
 	SendAtLocal string  `protobuf:"bytes,31,opt,name=send_at_local,json=sendAtLocal,proto3" json:"send_at_local,omitempty"`
-	// Set instead of everything above: a command about an earlier notification.
+	// A command about an earlier notification. If it is set, nothing above may be.
 	//
 	// Types that are valid to be assigned to Command:
 	//
@@ -241,7 +241,7 @@ func (*Request_Resume) isRequest_Command() {}
 
 func (*Request_Retract) isRequest_Command() {}
 
-// Audience is who gets it: exactly one.
+// Audience is who gets the notification: exactly one of these.
 type Audience struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Audience:

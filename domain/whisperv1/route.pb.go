@@ -21,29 +21,29 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Route is a record of whisper.node.{id}: write this frame to the user's sessions. The record's key
-// is the user id and its partition the lane (high 0, normal 1, low 2).
+// Route is a record of whisper.node.{id}: it asks the node to write this frame to the user's sessions. The record's key
+// is the user id, and its partition is the lane (high 0, normal 1, low 2).
 type Route struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	DeliveryId     []byte                 `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
 	NotificationId string                 `protobuf:"bytes,2,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
 	Lane           Lane                   `protobuf:"varint,3,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
 	Attempt        int32                  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// The start of the node that this is meant for; another one answers UNREACHABLE.
+	// The incarnation of the node that this is meant for; any other answers UNREACHABLE.
 	Incarnation uint64 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// Only this session; empty: all the user's sessions on the node.
+	// Only this session; empty: all sessions of the user on the node.
 	Session     string `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
 	ExpiresAtMs int64  `protobuf:"varint,7,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
 	// The notification frame, ready for the wire.
 	Frame []byte `protobuf:"bytes,8,opt,name=frame,proto3" json:"frame,omitempty"`
-	// Where it is set, the frame is for each of these users instead of the key's: a slice of a broadcast,
-	// whose text they share. delivery_id then gives the time alone; the rest of it is each user's own, made of
-	// the notification id and the user id. Each has a delivery, and facts, of its own.
+	// If it is set, the frame is for each of these users instead of the user in the key: a slice of a broadcast, whose
+	// text they share. delivery_id then has the time alone. The rest of each id is the hash of the notification id and
+	// the user id. Each user has a delivery, and facts, of their own.
 	Users []string `protobuf:"bytes,9,rep,name=users,proto3" json:"users,omitempty"`
-	// The frame takes back an earlier one: nobody acknowledges it, and who has no session here is passed over.
+	// The frame takes back an earlier one. Nobody acknowledges it, and users without a session here are passed over.
 	Retract bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
-	// Only the client's own acknowledgement counts: that a socket took the frame is no acknowledgement, whatever the
-	// session asked for with ack=auto.
+	// Only the client's own acknowledgement counts. That a socket took the frame is no acknowledgement, even for a
+	// session with ack=auto.
 	ExplicitAck bool `protobuf:"varint,40,opt,name=explicit_ack,json=explicitAck,proto3" json:"explicit_ack,omitempty"`
 	// Unix milliseconds since when nothing but Whisper held it back: the end of its schedule, of quiet hours, of a cap, or
 	// the return of its user. 0: since the request.
@@ -182,7 +182,7 @@ type Push struct {
 	CollapseKey    string                 `protobuf:"bytes,11,opt,name=collapse_key,json=collapseKey,proto3" json:"collapse_key,omitempty"`
 	Category       string                 `protobuf:"bytes,12,opt,name=category,proto3" json:"category,omitempty"`
 	ExpiresAtMs    int64                  `protobuf:"varint,13,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	// It shows nothing and takes back what an earlier attempt of the delivery showed: there is no content, and the
+	// It shows nothing, and takes back what an earlier attempt of the delivery showed. There is no content, and its
 	// attempts are counted on their own.
 	Retract bool `protobuf:"varint,30,opt,name=retract,proto3" json:"retract,omitempty"`
 	// As in Route.
@@ -326,18 +326,17 @@ func (x *Push) GetDueMs() int64 {
 	return 0
 }
 
-// Presence is a record of whisper.presence, keyed by user id, 0x00, node id, on the user's partition:
-// what one node holds of one user. A null value: nothing any more.
+// Presence is a record of whisper.presence, keyed by user id, 0x00, node id, on the user's partition: the sessions of
+// one user on one node. A null value: none any more.
 type Presence struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	UserId      string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	Node        string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Sessions    int32                  `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	// The session that opened last. A change of it means that a session opened, and that what was not
-	// acknowledged is to be sent to it.
+	// The session that opened last. If it changes, a session opened, and what was not acknowledged is to be sent to it.
 	LatestSession string `protobuf:"bytes,5,opt,name=latest_session,json=latestSession,proto3" json:"latest_session,omitempty"`
-	// Unix microseconds, by the node's clock: orders it against the node's own facts.
+	// Unix microseconds, by the node's clock. It orders this record against the node's own facts.
 	AtUs          int64 `protobuf:"varint,6,opt,name=at_us,json=atUs,proto3" json:"at_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -426,7 +425,7 @@ type Node struct {
 	Draining    bool   `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
 	AtUs        int64  `protobuf:"varint,6,opt,name=at_us,json=atUs,proto3" json:"at_us,omitempty"`
 	HeartbeatMs int64  `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	// host:port of the process's operations port, for whoever asks it; empty: it tells none.
+	// host:port of the process's operations port; empty: not published.
 	OpsAddr       string `protobuf:"bytes,8,opt,name=ops_addr,json=opsAddr,proto3" json:"ops_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -107,17 +107,17 @@ type Profile struct {
 	QuietHours  []byte `protobuf:"bytes,5,opt,name=quiet_hours,json=quietHours,proto3" json:"quiet_hours,omitempty"`
 	// Sorted by name.
 	Endpoints []*Endpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// The offset of the last patch of whisper.changes that is in here: an earlier one is a redelivery.
+	// The offset of the last patch of whisper.changes that is merged here: an earlier one is a redelivery.
 	ChangesOffset int64 `protobuf:"varint,7,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
-	// When the user reads: a weight for each of the 24 hours of the user's own clock, a byte each, then the
-	// day of the last decay (days since 1970, little endian, 2 bytes). Kept where a category times smartly.
+	// When the user reads: a weight for each of the 24 hours of their local day, a byte each, then the day of the last
+	// decay (days since 1970, little endian, 2 bytes). Kept if a category has smart timing.
 	Reading []byte `protobuf:"bytes,20,opt,name=reading,proto3" json:"reading,omitempty"`
-	// One more than the offset of the patch that made the user; 0: not known. A broadcast that started before it
-	// is not for this user.
+	// One more than the offset of the patch that created the user; 0: not known. A broadcast that started before it is
+	// not for this user.
 	CreatedOffset int64 `protobuf:"varint,30,opt,name=created_offset,json=createdOffset,proto3" json:"created_offset,omitempty"`
-	// Tokens that the user has released, and of which Kafka may not have the release yet.
+	// Tokens that the user has released, if Kafka may not have the release yet.
 	Releases []*TokenRelease `protobuf:"bytes,31,rep,name=releases,proto3" json:"releases,omitempty"`
-	// The user is erased: nothing else is in here, and a null value follows when Kafka has the releases.
+	// The user is erased: nothing else is in this record, and a null value follows when Kafka has the releases.
 	Erased        bool `protobuf:"varint,32,opt,name=erased,proto3" json:"erased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -238,7 +238,7 @@ type TokenRelease struct {
 	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Unix milliseconds of the registration.
 	AtMs int64 `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	// An offset in whisper.changes: when it is committed, Kafka has the release.
+	// An offset in whisper.changes. Once it is committed, Kafka has the release.
 	ChangesOffset int64 `protobuf:"varint,4,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,8 +388,8 @@ func (x *Endpoint) GetClaimed() bool {
 	return false
 }
 
-// TokenClaim is a record of whisper.tokens, keyed by 16 bytes of hash of channel and token, on the partition that this
-// hash makes: whose device the token is now. The latest registration wins. A null value: nobody's.
+// TokenClaim is a record of whisper.tokens: the user who owns a push token. Its key is 16 bytes of hash of channel and
+// token, and its partition is that of this hash. The latest registration wins. A null value: nobody owns it.
 type TokenClaim struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -397,8 +397,8 @@ type TokenClaim struct {
 	Endpoint string `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Unix milliseconds of the registration.
 	AtMs int64 `protobuf:"varint,3,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	// The user has it no more: it was removed, or the user was erased. Without a user: nobody's since, as the owner of
-	// the token's partition writes it.
+	// The user does not own it any more: the endpoint was removed, or the user was erased. Without a user, it belongs to
+	// nobody since; the owner of the token's partition writes it so.
 	Released bool `protobuf:"varint,4,opt,name=released,proto3" json:"released,omitempty"`
 	// Of a release without a user: 8 bytes of a hash of token and user.
 	ReleasedBy    []byte `protobuf:"bytes,5,opt,name=released_by,json=releasedBy,proto3" json:"released_by,omitempty"`
@@ -471,36 +471,36 @@ func (x *TokenClaim) GetReleasedBy() []byte {
 	return nil
 }
 
-// Parked is a record of whisper.timers, keyed by delivery id on the user's partition: a delivery that
-// waits, with all that is needed to go on. A null value: it waits no more.
+// Parked is a record of whisper.timers, keyed by delivery id on the user's partition: a delivery that waits, with
+// everything that is needed to continue it. A null value: it does not wait any more.
 type Parked struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Accepted *Event                 `protobuf:"bytes,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Phase    Phase                  `protobuf:"varint,2,opt,name=phase,proto3,enum=whisper.v1.Phase" json:"phase,omitempty"`
-	// Unix milliseconds when it is looked at again; 0: only when something happens.
+	// Unix milliseconds when it is checked again; 0: only when something changes.
 	DueMs int64 `protobuf:"varint,3,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
-	// Attempts made so far, and the index of the channel it stands at.
+	// Attempts made so far, and the index of the current channel.
 	Attempt int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Step    int32 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
 	Tries   int32 `protobuf:"varint,6,opt,name=tries,proto3" json:"tries,omitempty"`
-	// A provider took an attempt. Of records without socket_took that earlier versions wrote it says that a socket or a
-	// provider did, and is read as the former: what nobody acknowledged comes again.
+	// A provider took an attempt. Records that earlier versions wrote have no socket_took; there it means that a socket
+	// or a provider took one, and is read as if a socket had: what nobody acknowledged is sent again.
 	Sent bool `protobuf:"varint,7,opt,name=sent,proto3" json:"sent,omitempty"`
-	// Attempts whose answer is still to come.
+	// Attempts whose answer is due.
 	Waiting []*Waiting `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// The trace context of its request.
 	Traceparent string `protobuf:"bytes,9,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	Tracestate  string `protobuf:"bytes,10,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
-	// Where it stood in its lane's whisper.deliveries: the order among a user's deliveries, which the time
-	// of the request does not tell within a millisecond.
+	// Its offset in its lane's whisper.deliveries. It orders the deliveries of a user whose requests are of the same
+	// millisecond.
 	Offset int64 `protobuf:"varint,11,opt,name=offset,proto3" json:"offset,omitempty"`
-	// The channels to try, where they are not the request's.
+	// The channels to try, if they are not those of the request.
 	Channels []string `protobuf:"bytes,20,rep,name=channels,proto3" json:"channels,omitempty"`
-	// It has been counted against its category's caps: it is not counted again.
+	// It was counted against the caps of its category, and is not counted again.
 	Counted bool `protobuf:"varint,21,opt,name=counted,proto3" json:"counted,omitempty"`
 	// The digest that it is gathered for: a notification id.
 	Digest string `protobuf:"bytes,22,opt,name=digest,proto3" json:"digest,omitempty"`
-	// It has waited for the user's usual hour, or for a digest: it does not wait again.
+	// It has waited for the user's usual hour, or for a digest, and does not wait for it again.
 	Timed    bool `protobuf:"varint,23,opt,name=timed,proto3" json:"timed,omitempty"`
 	Gathered bool `protobuf:"varint,24,opt,name=gathered,proto3" json:"gathered,omitempty"`
 	// What is known of the attempts so far: a socket took one, which nobody has acknowledged; a provider took one; no
@@ -508,33 +508,32 @@ type Parked struct {
 	SocketTook bool `protobuf:"varint,40,opt,name=socket_took,json=socketTook,proto3" json:"socket_took,omitempty"`
 	PushTook   bool `protobuf:"varint,41,opt,name=push_took,json=pushTook,proto3" json:"push_took,omitempty"`
 	PushFailed bool `protobuf:"varint,43,opt,name=push_failed,json=pushFailed,proto3" json:"push_failed,omitempty"`
-	// An endpoint was registered after the attempts that are open: where they fail, the channel is tried once more.
+	// An endpoint was registered after the open attempts began: if they fail, the channel is tried once more.
 	PushAgain bool `protobuf:"varint,44,opt,name=push_again,json=pushAgain,proto3" json:"push_again,omitempty"`
-	// Of the attempts of this step: one failed in a way worth another try; and what the last failure said.
+	// Of the attempts on this channel: one failed in a way that can be retried; and the reason of the last failure.
 	Retry      bool   `protobuf:"varint,45,opt,name=retry,proto3" json:"retry,omitempty"`
 	LastReason string `protobuf:"bytes,46,opt,name=last_reason,json=lastReason,proto3" json:"last_reason,omitempty"`
-	// Unix milliseconds before which a provider wants no further attempt.
+	// Unix milliseconds: the provider wants no attempt before this time.
 	PushAfterMs int64 `protobuf:"varint,47,opt,name=push_after_ms,json=pushAfterMs,proto3" json:"push_after_ms,omitempty"`
-	// The channels to try are decided, also where they are the request's.
+	// The channels to try are decided, even if they are those of the request.
 	ChannelsSettled bool `protobuf:"varint,48,opt,name=channels_settled,json=channelsSettled,proto3" json:"channels_settled,omitempty"`
-	// Nodes that claimed the user and did not hold them.
+	// How many nodes claimed the user and did not hold them.
 	Bounces int32 `protobuf:"varint,49,opt,name=bounces,proto3" json:"bounces,omitempty"`
-	// Since when nothing but Whisper held it back, where that was later than its request and its send_at; Unix milliseconds.
+	// Unix milliseconds from which nothing but Whisper held it back, if that was after its request and its send_at.
 	ReadyMs int64 `protobuf:"varint,50,opt,name=ready_ms,json=readyMs,proto3" json:"ready_ms,omitempty"`
-	// It goes out over all of its channels, each by itself, instead of one after the other.
+	// It is sent over all of its channels, each by itself, instead of one after the other.
 	AllChannels bool `protobuf:"varint,51,opt,name=all_channels,json=allChannels,proto3" json:"all_channels,omitempty"`
-	// Of such a delivery, once its first attempt was made: the channels that are still to be dealt with, each with its phase,
-	// due_ms, attempt, tries, waiting, counted, its one entry of channels, and the fields 40 to 50. A version that does not
-	// know them tries `channels` one after the other.
+	// Of such a delivery, once its first attempt was made: the channels that have not ended, each with its phase, due_ms,
+	// attempt, tries, waiting, counted, its one entry of channels, and the fields 40 to 50. A version that does not know
+	// legs tries `channels` one after the other.
 	Legs []*Parked `protobuf:"bytes,52,rep,name=legs,proto3" json:"legs,omitempty"`
-	// Another one of its channels was reached.
+	// One of its channels that have ended was reached.
 	Reached bool `protobuf:"varint,53,opt,name=reached,proto3" json:"reached,omitempty"`
-	// A delivery of a broadcast leaves out `accepted`: the broadcast's own record, whose key this is, has all but
-	// the user.
+	// A delivery of a broadcast leaves out `accepted`. The broadcast's own record, whose key this is, has everything
+	// except the user.
 	Broadcast []byte `protobuf:"bytes,30,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
 	UserId    string `protobuf:"bytes,31,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// A record of its own kind instead of a delivery: a broadcast's share, how far it is, a notification that was
-	// taken back.
+	// A record of another kind than a delivery.
 	Walk          *Walk       `protobuf:"bytes,32,opt,name=walk,proto3" json:"walk,omitempty"`
 	Cursor        *Cursor     `protobuf:"bytes,33,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	Retraction    *Retraction `protobuf:"bytes,34,opt,name=retraction,proto3" json:"retraction,omitempty"`
@@ -834,8 +833,8 @@ func (x *Parked) GetMeant() *Meant {
 	return nil
 }
 
-// Walk is one partition's share of a broadcast, under its own delivery id (that of an empty user). It stays until
-// all its deliveries are settled.
+// Walk is one partition's share of a broadcast, under its own delivery id (that of an empty user). It stays until all
+// its deliveries are settled.
 type Walk struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Accepted *Event                 `protobuf:"bytes,1,opt,name=accepted,proto3" json:"accepted,omitempty"`
@@ -843,11 +842,11 @@ type Walk struct {
 	// Unix milliseconds; 0: it has not begun.
 	StartedMs int64 `protobuf:"varint,4,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	Audience  int64 `protobuf:"varint,5,opt,name=audience,proto3" json:"audience,omitempty"`
-	// The last offset of whisper.changes that was known at its start: users who were made later are not meant.
+	// The last offset of whisper.changes that was known at its start: users who were created after it do not match.
 	ChangesOffset int64 `protobuf:"varint,6,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
-	// How many records of kind WalkFirst say who is walked before the others.
+	// The number of WalkFirst records, which name the users of the first pass.
 	FirstRecords int32 `protobuf:"varint,7,opt,name=first_records,json=firstRecords,proto3" json:"first_records,omitempty"`
-	// The request of the last pause or resume: an earlier one of its partition is a redelivery.
+	// The request of the last pause or resume: an earlier request of its partition is a redelivery.
 	Steered       *Position `protobuf:"bytes,8,opt,name=steered,proto3" json:"steered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -932,12 +931,13 @@ func (x *Walk) GetSteered() *Position {
 	return nil
 }
 
-// WalkFirst is a part of the users who were connected when a walk began: they are walked before all others. It is
-// written before the walk says that it has begun, never changed, and stays until the walk's records go.
+// WalkFirst names a part of the users who were connected when a walk began: the walk looks at them before all others.
+// It is written before the walk says that it has begun, never changed, and stays until the records of the walk are
+// removed.
 type WalkFirst struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
-	// From 0; the users of all parts in the order of their numbers are sorted.
+	// From 0. The users of all parts, in the order of these numbers, are sorted.
 	Number         int32    `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	Users          []string `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
 	NotificationId string   `protobuf:"bytes,4,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
@@ -1003,20 +1003,20 @@ func (x *WalkFirst) GetNotificationId() string {
 	return ""
 }
 
-// Cursor is how far a walk is: everyone up to and including `user` is settled or parked, of those who were connected
-// at its beginning, or, with `rest`, all of them and of the others up to `user`. It is written when Kafka has all that
-// it speaks of.
+// Cursor is how far a walk is. Everyone up to and including `user` is settled or parked: without `rest`, of the first
+// pass (the users who were connected at its beginning); with `rest`, of the second pass, and all of the first. It is
+// persisted only after Kafka has acknowledged everything before it.
 type Cursor struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Broadcast []byte                 `protobuf:"bytes,1,opt,name=broadcast,proto3" json:"broadcast,omitempty"`
 	User      string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	// Everyone was walked.
+	// The walk is over.
 	Done          bool  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
 	Walked        int64 `protobuf:"varint,4,opt,name=walked,proto3" json:"walked,omitempty"`
 	Matched       int64 `protobuf:"varint,5,opt,name=matched,proto3" json:"matched,omitempty"`
 	SegmentErrors int64 `protobuf:"varint,6,opt,name=segment_errors,json=segmentErrors,proto3" json:"segment_errors,omitempty"`
 	WalkedMs      int64 `protobuf:"varint,7,opt,name=walked_ms,json=walkedMs,proto3" json:"walked_ms,omitempty"`
-	// CANCELLED or EXPIRED: nobody else is looked at, and what waits is ended.
+	// CANCELLED or EXPIRED: the walk looks at nobody else, and what waits is ended.
 	Ended         BroadcastState `protobuf:"varint,8,opt,name=ended,proto3,enum=whisper.v1.BroadcastState" json:"ended,omitempty"`
 	Unwalked      int64          `protobuf:"varint,9,opt,name=unwalked,proto3" json:"unwalked,omitempty"`
 	Rest          bool           `protobuf:"varint,10,opt,name=rest,proto3" json:"rest,omitempty"`
@@ -1131,10 +1131,10 @@ type Retraction struct {
 	Lane           Lane                   `protobuf:"varint,2,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
 	UntilMs        int64                  `protobuf:"varint,3,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
 	AtMs           int64                  `protobuf:"varint,4,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
-	// whisper.events was read back for it, and who was pushed to has been asked to take it back. Until then it is read
-	// again after a restart.
+	// whisper.events was read back for it, and the endpoints that got a push were asked to take it back. Until then, it
+	// is read again after a restart.
 	Recalled bool `protobuf:"varint,5,opt,name=recalled,proto3" json:"recalled,omitempty"`
-	// Since when whisper.events may tell of it, in Unix milliseconds; 0: not known yet.
+	// Unix milliseconds from which whisper.events may have facts of it; 0: not known yet.
 	FromMs        int64 `protobuf:"varint,6,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1212,17 +1212,17 @@ func (x *Retraction) GetFromMs() int64 {
 	return 0
 }
 
-// Meant is whom a broadcast that came to its end was for, while it may be taken back: who was no part of it is not
-// told of that. It is written before the broadcast's own record goes, where there is a segment, and goes when the window
-// has forgotten the broadcast. A version that does not know it passes over it.
+// Meant keeps the segment of a broadcast that has ended, while it may be retracted, so that the retraction is sent only
+// to users who may have matched. It is written before the broadcast's own record is removed, if there is a segment. It
+// is removed when the window has forgotten the broadcast. Versions that do not know it ignore it.
 type Meant struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	NotificationId string                 `protobuf:"bytes,1,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
 	Segment        string                 `protobuf:"bytes,2,opt,name=segment,proto3" json:"segment,omitempty"`
-	// The last offset of whisper.changes that was known when the walk began. A profile that changed later may have been
-	// in the segment before.
+	// The last offset of whisper.changes that was known when the walk began. A profile that changed after it may have
+	// matched before.
 	ChangesOffset int64 `protobuf:"varint,3,opt,name=changes_offset,json=changesOffset,proto3" json:"changes_offset,omitempty"`
-	// Unix milliseconds: when it was asked for, and when it came to its end.
+	// Unix milliseconds: when the broadcast was requested, and when it ended.
 	AskedMs       int64 `protobuf:"varint,4,opt,name=asked_ms,json=askedMs,proto3" json:"asked_ms,omitempty"`
 	EndedMs       int64 `protobuf:"varint,5,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1294,8 +1294,8 @@ func (x *Meant) GetEndedMs() int64 {
 	return 0
 }
 
-// Recall is a push that takes a notification back and waits to be tried again, or for its answer. due_ms is when it is
-// tried at the latest.
+// Recall is a silent push of a retraction that waits for its next attempt, or for an answer. due_ms is when it is tried
+// again at the latest.
 type Recall struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	NotificationId string                 `protobuf:"bytes,1,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
@@ -1304,9 +1304,9 @@ type Recall struct {
 	Channel        string                 `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`
 	Endpoint       string                 `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	Lane           Lane                   `protobuf:"varint,6,opt,name=lane,proto3,enum=whisper.v1.Lane" json:"lane,omitempty"`
-	// Attempts to take it back so far.
+	// Attempts of the silent push so far.
 	Attempt int32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// The delivery's own attempt that is taken back.
+	// The attempt of the delivery that is taken back.
 	Shown         int32 `protobuf:"varint,8,opt,name=shown,proto3" json:"shown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1466,8 +1466,8 @@ func (x *Waiting) GetEndpoint() string {
 	return ""
 }
 
-// Seen is a record of whisper.seen: the deliveries of one partition that were settled or parked since
-// the record before, so that the window of duplicates survives restarts and moves.
+// Seen is a record of whisper.seen: the deliveries of one partition that were settled or parked since the record
+// before. With it, the window survives restarts and moves of the partition.
 type Seen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 10 bytes of hash each, one after the other.
@@ -1476,13 +1476,14 @@ type Seen struct {
 	Requests []uint64 `protobuf:"fixed64,2,rep,packed,name=requests,proto3" json:"requests,omitempty"`
 	// One each: the request's time in Unix milliseconds.
 	AcceptedMs []uint64 `protobuf:"fixed64,3,rep,packed,name=accepted_ms,json=acceptedMs,proto3" json:"accepted_ms,omitempty"`
-	// One each: how many milliseconds later the delivery came to its end, where that was more than a minute; else 0.
+	// One each: how many milliseconds after its request the delivery ended, if that was more than a minute; else 0.
 	// Records of earlier versions have none.
 	LaterMs []uint64 `protobuf:"varint,4,rep,packed,name=later_ms,json=laterMs,proto3" json:"later_ms,omitempty"`
-	// One each: how many milliseconds after the request's time it is remembered at least, where that is longer than the
-	// window from when it was taken up; else 0. Records of earlier versions have none.
+	// One each: how many milliseconds after the request's time it is remembered at least, if that is longer than the
+	// window from when dispatch took it; else 0. Records of earlier versions have none.
 	KeepMs []uint64 `protobuf:"varint,5,rep,packed,name=keep_ms,json=keepMs,proto3" json:"keep_ms,omitempty"`
-	// How far the partitions of whisper.profiles are in the partition's users: an earlier patch is a redelivery.
+	// How far the patches of each partition of whisper.profiles are merged into the partition's users: an earlier patch
+	// is a redelivery.
 	PatchSources  []*PatchSource `protobuf:"bytes,6,rep,name=patch_sources,json=patchSources,proto3" json:"patch_sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1560,7 +1561,7 @@ func (x *Seen) GetPatchSources() []*PatchSource {
 	return nil
 }
 
-// PatchSource is one partition of whisper.profiles. A topic that was deleted and made anew has another id.
+// PatchSource is one partition of whisper.profiles. A topic that was deleted and made again has another id.
 type PatchSource struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	TopicId   []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
@@ -1622,18 +1623,18 @@ func (x *PatchSource) GetNext() int64 {
 	return 0
 }
 
-// Counted is a record of whisper.counters: what one partition sent in categories that have caps. It is
-// durable before what it counts is sent, so that no restart makes room for more.
+// Counted is a record of whisper.counters: what one partition sent in categories that have caps. It is durable before
+// what it counts is sent, so that no restart lets one too many through.
 type Counted struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Categories []string               `protobuf:"bytes,1,rep,name=categories,proto3" json:"categories,omitempty"`
-	// One each of the following lists a delivery: its user, 10 bytes of hash, Unix milliseconds, and the
-	// index of its declared category among the categories.
+	// The following lists have one entry for each delivery: its user, 10 bytes of hash, Unix milliseconds, and the index
+	// of its declared category among the categories.
 	Users    []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
 	Hashes   []byte   `protobuf:"bytes,3,opt,name=hashes,proto3" json:"hashes,omitempty"`
 	AtMs     []uint64 `protobuf:"fixed64,4,rep,packed,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
 	Category []int32  `protobuf:"varint,5,rep,packed,name=category,proto3" json:"category,omitempty"`
-	// Users who were erased: what was counted of them before this record is gone.
+	// Users who were erased: their counts from before this record do not count.
 	Erased        []string `protobuf:"bytes,6,rep,name=erased,proto3" json:"erased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1711,8 +1712,8 @@ func (x *Counted) GetErased() []string {
 	return nil
 }
 
-// Revocation is a record of whisper.revocations: tokens of a user that count no more. Its key is the user
-// id; for one session, user id, 0x00, session, so that compaction keeps both. A null value lifts it.
+// Revocation is a record of whisper.revocations: tokens of a user that are not valid any more. Its key is the user id,
+// or for one session: user id, 0x00, session, so that compaction keeps both. A null value lifts the revocation.
 type Revocation struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -1720,7 +1721,7 @@ type Revocation struct {
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Unix microseconds: tokens issued before this (their claim `iat`) are refused.
 	BeforeUs int64 `protobuf:"varint,3,opt,name=before_us,json=beforeUs,proto3" json:"before_us,omitempty"`
-	// For people; no gateway tells it to a client.
+	// For people. No gateway sends it to a client.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
