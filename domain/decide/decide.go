@@ -14,7 +14,7 @@ import (
 // Decide folds one input into the state and says what is to be written because of it. It is
 // deterministic in (state, input, now). The outputs are valid until the next call.
 func (s *State) Decide(in Input, now time.Time) []Output {
-	s.begin(now, nil)
+	s.begin(now)
 	switch in := in.(type) {
 	case DeliveryArrived:
 		s.cause = in.Cause
@@ -67,8 +67,8 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 }
 
 // begin begins a decision, or what a restore does at a time.
-func (s *State) begin(now time.Time, cause *whisperv1.Position) {
-	s.decision.begin(now, cause)
+func (s *State) begin(now time.Time) {
+	s.decision.begin(now)
 	if s.broadcasts.restoring != nil {
 		s.users.Sort()
 		s.restoreWalks()

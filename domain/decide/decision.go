@@ -17,12 +17,12 @@ type decision struct {
 }
 
 // begin drops what the last decision gathered. What was written is not kept alive, least of all after a burst.
-func (d *decision) begin(now time.Time, cause *whisperv1.Position) {
+func (d *decision) begin(now time.Time) {
 	clear(d.out)
 	if d.out = d.out[:0]; cap(d.out) > 16*DueSlice {
 		d.out = nil
 	}
-	d.now, d.cause, d.busy = now, cause, busy{}
+	d.now, d.cause, d.busy = now, nil, busy{}
 }
 
 // put adds an output behind the others.

@@ -10,7 +10,7 @@ func TestADecisionKeepsNothingOfTheLastOne(t *testing.T) {
 	t.Parallel()
 	var d decision
 	now := time.UnixMilli(5)
-	d.begin(now, nil)
+	d.begin(now)
 	d.busy.note = "pay"
 	for range 16*DueSlice + 1 {
 		d.put(Reject{})
@@ -18,12 +18,12 @@ func TestADecisionKeepsNothingOfTheLastOne(t *testing.T) {
 	if len(d.out) != 16*DueSlice+1 || d.now != now {
 		t.Fatalf("%d outputs at %v", len(d.out), d.now)
 	}
-	d.begin(now, nil)
+	d.begin(now)
 	if d.out != nil || d.busy != (busy{}) {
 		t.Fatalf("room for %d is kept, busy %+v", cap(d.out), d.busy)
 	}
 	d.put(Unpark{})
-	d.begin(now, nil)
+	d.begin(now)
 	if kept := d.out[:1]; len(d.out) != 0 || kept[0] != nil {
 		t.Fatalf("%v is kept", kept)
 	}

@@ -26,7 +26,8 @@
 //	feedback.go     what facts, presence and nodes tell
 //	digest.go       gathering several notifications into one
 //	render.go       texts, and waiting for a template
-//	broadcast.go    a broadcast's walk over all users, and walk*.go: its steps, order, waiting and restore
+//	broadcast.go    a broadcast's walk over all users; walk_stages.go: where it stands, and what is done then: the table;
+//	                walk*.go: its steps, order, waiting and restore
 //	retraction.go   taking a notification back; recall.go: from phones
 //	reconsider.go   looking again at what waits when rules, profiles or endpoints change
 //	restore.go      what a restart puts back; aside.go: what is set aside when a decision meets a bug

@@ -156,7 +156,7 @@ func (s *State) nodeSeen(in NodeSeen) {
 	}
 	// Presence may have been read before the heartbeat that makes it count.
 	for _, w := range s.broadcasts.order {
-		if !w.paused && !w.ending {
+		if w.reacts(userConnects) == sends {
 			w.addToWake(s.findAwake(w))
 		}
 	}

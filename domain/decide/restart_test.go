@@ -62,7 +62,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			socket.legs = d.legs
 		}
 		s := NewState(0, DefaultPolicy())
-		s.begin(now, nil)
+		s.begin(now)
 		s.park(d)
 		var restored *delivery
 		for _, o := range s.out {

@@ -114,7 +114,7 @@ func (s *State) restoreOne(d *delivery, p *whisperv1.Parked) {
 // Resume goes on with what was parked, once everything is restored: users who are connected get what
 // waited for them.
 func (s *State) Resume(now time.Time) []Output {
-	s.begin(now, nil)
+	s.begin(now)
 	s.out = append(s.out, s.tokens.due...)
 	s.tokens.due = nil
 	s.releaseAgain(s.changesFrom)
@@ -129,7 +129,7 @@ func (s *State) Resume(now time.Time) []Output {
 	}
 	for _, w := range s.broadcasts.order {
 		s.busy = busy{walk: w}
-		if !w.paused && !w.ending {
+		if w.reacts(userConnects) == sends {
 			s.wakeAll(w)
 		}
 	}

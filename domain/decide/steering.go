@@ -73,15 +73,21 @@ func (s *State) steer(in SteeringArrived) {
 // steers pauses or resumes a broadcast and says whether that changed it. A request from before the last one is a
 // redelivery: an intake that was stopped may write it after its successor wrote what came later.
 func (s *State) steers(w *walk, request *whisperv1.Position, pause bool) (changed bool) {
-	if w == nil || w.ending {
+	if w == nil {
+		return false
+	}
+	reaction := w.reacts(resumeAsked)
+	if pause {
+		reaction = w.reacts(pauseAsked)
+	}
+	if reaction == walkIgnores {
 		return false
 	}
 	last := w.steered
 	if last != nil && last.GetTopic() == request.GetTopic() && last.GetPartition() == request.GetPartition() && request.GetOffset() <= last.GetOffset() {
 		return false
 	}
-	changed = w.paused != pause
 	w.steered, w.paused = request, pause
 	s.parkWalk(w)
-	return changed
+	return reaction != walkNotes
 }

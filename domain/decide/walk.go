@@ -123,26 +123,6 @@ func (s *State) walkOn(lane domain.Lane) {
 	}
 }
 
-func (s *State) step(w *walk) {
-	switch {
-	case len(w.toEnd) > 0:
-		s.endSome(w)
-	case w.ending:
-		s.walkSlice(w)
-	case w.over(s.now):
-		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_EXPIRED)
-	case w.paused:
-		if w.catchesUp() {
-			s.walkSlice(w)
-		}
-	case len(w.toWake) > 0:
-		s.wakeSome(w)
-	case s.startLater(w):
-	case !w.done:
-		s.walkSlice(w)
-	}
-}
-
 // begin fixes who can be meant: the users that there are now; and who of them comes first.
 func (s *State) beginWalk(w *walk) {
 	s.users.Sort()
@@ -211,7 +191,7 @@ func (d *delivery) leaveSlice() {
 // not looked at is a number. After a restart nobody knows exactly how far the process before was, and gateways may
 // still tell of what it sent: then the rest is walked after all, and each gets the fact of his end.
 func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
-	if w.ending {
+	if w.reacts(cancelAsked) != ends {
 		return
 	}
 	w.ending, w.advance, w.toWake, w.paused = true, true, nil, false

@@ -64,7 +64,7 @@ func (w *walk) waiters() []string {
 // wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
 func (s *State) wakeWalks(user string) {
 	for _, w := range s.broadcasts.order {
-		if w.isAway(user) && !w.paused && !w.ending && !w.over(s.now) {
+		if w.isAway(user) && w.reacts(userConnects) == sends && !w.over(s.now) {
 			s.materialize(w, user)
 		}
 	}
