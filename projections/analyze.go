@@ -23,7 +23,9 @@ func (s *store) analyze(ctx context.Context) error {
 	defer func() { _ = s.unlock(ctx, conn.Conn(), lockAnalyze) }()
 	for _, t := range dailyTables {
 		var due bool
-		err := conn.QueryRow(ctx, `SELECT coalesce(max(last_analyze), '-infinity') < now() - interval '6 hours' FROM pg_stat_user_tables WHERE relid = to_regclass($1)`, s.sql("$."+t.name)).Scan(&due)
+		err := conn.QueryRow(ctx, `
+			SELECT coalesce(max(last_analyze), '-infinity') < now() - interval '6 hours'
+			FROM pg_stat_user_tables WHERE relid = to_regclass($1)`, s.sql("$."+t.name)).Scan(&due)
 		if err != nil {
 			return err
 		}

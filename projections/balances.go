@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// What is missing of a notification is kept: its recipients less what is counted of it. Most transactions write requests and deliveries that
-// add up, and nothing here; the others add a row for each notification that they leave open, or complete. So `conservation` looks only at what does
-// not add up, and not at every notification there is.
+// What is missing of a notification is kept: its recipients less what is counted of it. Most transactions write
+// requests and deliveries that add up, and nothing here; the others add a row for each notification that they leave
+// open, or complete. So `conservation` looks only at what does not add up, and not at every notification there is.
 
 // balanceKey is a notification on one day.
 type balanceKey struct {
@@ -45,7 +45,9 @@ func (t *transaction) writeBalances(ctx context.Context) error {
 	if cols.rows == 0 {
 		return nil
 	}
-	_, err := t.run(ctx, t.tx, "INSERT INTO $.notification_balances (notification_id, day, balance) SELECT * FROM unnest($1::text[], $2::date[], $3::int8[])", cols.params()...)
+	_, err := t.run(ctx, t.tx, `
+		INSERT INTO $.notification_balances (notification_id, day, balance)
+		SELECT * FROM unnest($1::text[], $2::date[], $3::int8[])`, cols.params()...)
 	return err
 }
 
@@ -58,7 +60,8 @@ const (
 			SELECT notification_id, day, sum(balance)::bigint AS balance FROM $.notification_balances
 			GROUP BY 1, 2 HAVING count(*) > 1 OR sum(balance) = 0
 		), gone AS (
-			DELETE FROM $.notification_balances AS b USING sums AS s WHERE b.notification_id = s.notification_id AND b.day = s.day RETURNING 1
+			DELETE FROM $.notification_balances AS b USING sums AS s
+			WHERE b.notification_id = s.notification_id AND b.day = s.day RETURNING 1
 		), kept AS (
 			INSERT INTO $.notification_balances SELECT notification_id, day, balance FROM sums WHERE balance <> 0
 		) SELECT count(*) FROM gone`
@@ -70,7 +73,8 @@ const (
 		SELECT notification_id, $1::date, sum(n)::bigint FROM (
 			SELECT notification_id, recipients AS n FROM $.notification_requests WHERE day = $1
 			UNION ALL
-			SELECT notification_id, -(accepted + scheduled + deferred + unknown + cancelled + suppressed + expired + failed + sent + delivered + read + duplicates)
+			SELECT notification_id, -(accepted + scheduled + deferred + unknown + cancelled + suppressed + expired + failed
+				+ sent + delivered + read + duplicates)
 			FROM $.notification_shards WHERE day = $1
 			UNION ALL SELECT notification_id, matched FROM $.broadcast_shards WHERE day = $1
 			UNION ALL SELECT notification_id, -balance FROM $.notification_balances WHERE day = $1
@@ -118,7 +122,8 @@ func (s *store) mergeBalances(ctx context.Context) (err error) {
 // balanceDay counts a day's notifications unless that was done.
 func (s *store) balanceDay(ctx context.Context, conn *pgxpool.Conn, day int32) error {
 	var done bool
-	if err := conn.QueryRow(ctx, s.sql("SELECT EXISTS (SELECT FROM $.balanced_days WHERE day = $1)"), dayTime(day)).Scan(&done); err != nil || done {
+	err := conn.QueryRow(ctx, s.sql("SELECT EXISTS (SELECT FROM $.balanced_days WHERE day = $1)"), dayTime(day)).Scan(&done)
+	if err != nil || done {
 		return err
 	}
 	return s.balanceTurn(ctx, conn, func(tx pgx.Tx) error {

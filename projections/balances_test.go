@@ -51,8 +51,8 @@ func (f *folder) writeAsBefore(t *rapid.T, i int) {
 	f.exec("UPDATE whisper.broadcast_shards SET matched = matched + 1")
 }
 
-// TestConservationSaysWhatCountingEverythingSays at any time: whatever is written together, of direct requests, duplicates and broadcasts, by this
-// version and by the one before, and whenever balances are added up.
+// TestConservationSaysWhatCountingEverythingSays at any time: whatever is written together, of direct requests,
+// duplicates and broadcasts, by this version and by the one before, and whenever balances are added up.
 func TestConservationSaysWhatCountingEverythingSays(t *testing.T) {
 	t.Parallel()
 	f := newFolder(t)
@@ -199,5 +199,19 @@ func TestAGapExplainsWhatIsMissing(t *testing.T) {
 				t.Error("a gap of another partition explains it")
 			}
 		})
+	}
+}
+
+// TestBalancesAreAddedUpDayByDay: an id may be used on two days. What is added up of one day leaves the row of the other as it is.
+func TestBalancesAreAddedUpDayByDay(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	f.exec("INSERT INTO whisper.notification_balances VALUES ('n', '2026-11-22', 3), ('n', '2026-11-23', 1), ('n', '2026-11-23', 1), ('done', '2026-11-23', 1), ('done', '2026-11-23', -1)")
+	if err := f.st.mergeBalances(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := f.texts("SELECT concat_ws(' ', notification_id, day, balance) FROM whisper.notification_balances ORDER BY 1")
+	if want := []string{"n 2026-11-22 3", "n 2026-11-23 2"}; !slices.Equal(got, want) {
+		t.Errorf("balances are %q, want %q", got, want)
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// Postgres's binary formats, written by hand: pgx's own encoders cost several times as much for the
-// hundred thousands of values of a transaction, for want of knowing the types beforehand.
+// Postgres's binary formats, written by hand. A row of `deliveries` takes 2.2 to 3.2 µs and allocates nothing; by pgx,
+// which looks up a codec for each value, 29 to 34 µs and 27 allocations (BenchmarkEncode, on a busy machine). All of
+// the projector's work for a delivery takes about 75 µs.
 
 const (
 	oidBytea     = 17

@@ -53,7 +53,8 @@ func (s *store) tellBlockers(ctx context.Context, conn *pgx.Conn, doing string) 
 
 func (s *store) logBlockers(ctx context.Context, pid uint32, doing string) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''), coalesce(extract(epoch FROM now() - a.xact_start), 0)::float8
+		SELECT a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
+			coalesce(extract(epoch FROM now() - a.xact_start), 0)::float8
 		FROM unnest(pg_blocking_pids($1)) AS b(pid) JOIN pg_stat_activity AS a USING (pid)`, int32(pid))
 	if err != nil {
 		return // whoever waits tells of Postgres's absence

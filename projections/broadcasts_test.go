@@ -154,3 +154,27 @@ func TestABroadcastIsSeenWhileItRuns(t *testing.T) {
 		t.Errorf("the missing one: %q", got)
 	}
 }
+
+// TestABroadcastKeepsItsProgressWhenItsIDIsUsedAgain: the next day's broadcast of the same id has a row of its own.
+func TestABroadcastKeepsItsProgressWhenItsIDIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	progress := func(at time.Time, walked int64) *whisperv1.Event {
+		cast := tell("news", "", at, at.Unix())
+		ev := cast.at(time.Second)
+		ev.Kind = &whisperv1.Event_BroadcastProgressed{BroadcastProgressed: &whisperv1.BroadcastProgressed{
+			State: whisperv1.BroadcastState_BROADCAST_STATE_RUNNING, Audience: 9, Walked: walked, StartedMs: at.UnixMilli(),
+			Broadcast: &whisperv1.BroadcastAccepted{Partitions: 1, Segment: "true", Accepted: &whisperv1.DeliveryAccepted{
+				Category: "news", Channels: []string{domain.ChannelSocket}, ExpiresAtMs: at.Add(time.Hour).UnixMilli(), Request: cast.request,
+			}},
+		}}
+		return ev
+	}
+	f.writeAll(progress(now.Add(-20*time.Hour), 4))
+	f.writeAll(progress(now, 1))
+	f.writeAll(progress(now, 2))
+	got := f.texts("SELECT day || ' ' || walked FROM whisper.broadcast_shards ORDER BY day")
+	if want := []string{"2026-11-22 4", "2026-11-23 2"}; !slices.Equal(got, want) {
+		t.Errorf("walked %q, want %q", got, want)
+	}
+}

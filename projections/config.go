@@ -27,8 +27,8 @@ type Config struct {
 	// RetentionDays is how many days of deliveries are kept (default 30, at most 3650). What Kafka holds
 	// of older ones is passed over.
 	RetentionDays int
-	// MaxDropDays is how many days may be dropped at once (default 3). When more are too old, none is: a clock may be wrong, and what is dropped
-	// comes back only as far as Kafka reaches.
+	// MaxDropDays is how many days may be dropped at once (default 3). When more are too old, none is: a clock may be
+	// wrong, and what is dropped comes back only as far as Kafka reaches.
 	MaxDropDays int
 	// TransactionTimeout is how long Postgres may take for a transaction (default 1 minute) before it is tried again, with twice as
 	// long each time up to sixteen times.

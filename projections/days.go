@@ -58,7 +58,8 @@ func (s *store) forgetDays() {
 func (s *store) createDay(ctx context.Context, day int32) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		defer s.tellBlockers(ctx, tx.Conn(), "create daily tables")()
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared($1, $2), pg_advisory_xact_lock($1, $3)", s.class, int32(lockSwap), int32(lockDays)); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared($1, $2), pg_advisory_xact_lock($1, $3)",
+			s.class, int32(lockSwap), int32(lockDays)); err != nil {
 			return err
 		}
 		for _, t := range dailyTables {
@@ -98,15 +99,16 @@ func (s *store) hasDay(ctx context.Context, day int32) (bool, error) {
 		return true, nil
 	}
 	var attached bool
-	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relispartition FROM pg_class WHERE oid = to_regclass($1)), false)", s.sql("$."+dayTable("deliveries", day))).Scan(&attached)
+	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relispartition FROM pg_class WHERE oid = to_regclass($1)), false)",
+		s.sql("$."+dayTable("deliveries", day))).Scan(&attached)
 	if err != nil {
 		return false, fmt.Errorf("look for the tables of %s: %w", dayTime(day).Format(time.DateOnly), err)
 	}
 	return attached, nil
 }
 
-// leaveOld takes facts out of chunks that are older than what is kept and whose day was dropped, and says how many they were. A day that is kept
-// longer, for what is pending in it, takes them.
+// leaveOld takes facts out of chunks that are older than what is kept and whose day was dropped, and says how many they
+// were. A day that is kept longer, for what is pending in it, takes them.
 func (s *store) leaveOld(ctx context.Context, chunks []*chunk) (left int, err error) {
 	kept := map[int32]bool{}
 	for _, c := range chunks {

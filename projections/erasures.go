@@ -37,8 +37,9 @@ func userHash(user string) []byte {
 	return sum[:16]
 }
 
-// An erasureKey is what a guess lacks that would confirm whom a hash is of. It stands in Postgres, where analysts may not read it: a setting
-// would have to be the same for all projectors and every rebuild, and when it was lost, erasures from before the log begins would be undone.
+// An erasureKey is what a guess lacks that would confirm whom a hash is of. It stands in Postgres, where analysts may
+// not read it: a setting would have to be the same for all projectors and every rebuild, and when it was lost, erasures
+// from before the log begins would be undone.
 type erasureKey struct {
 	key []byte
 	// fresh: projectors of the version before may still look for hashes without the key.
@@ -78,7 +79,8 @@ func (t *transaction) forget(ctx context.Context, chunks []*chunk) error {
 		}
 	}
 	var any bool
-	if err := t.tx.QueryRow(ctx, t.sql("SELECT EXISTS (SELECT FROM $.erasures WHERE at >= to_timestamp($1::float8 / 1000000))"), oldest).Scan(&any); err != nil || !any {
+	err := t.tx.QueryRow(ctx, t.sql("SELECT EXISTS (SELECT FROM $.erasures WHERE at >= to_timestamp($1::float8 / 1000000))"), oldest).Scan(&any)
+	if err != nil || !any {
 		return err
 	}
 	aliases, err := t.aliases(ctx, chunks)
@@ -166,7 +168,8 @@ func (t *transaction) eraseUser(ctx context.Context, f fact) error {
 	}
 	inserted, err := t.tx.Exec(ctx, t.sql(`
 		INSERT INTO $.erasures (partition, "offset", user_hash, alias, at, keyed)
-		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000), $6) ON CONFLICT DO NOTHING`), f.rec.Partition, f.ev.GetUserErased().GetChangesOffset(), hash, name, at, !key.fresh)
+		VALUES ($1, $2, $3, $4, to_timestamp($5::float8 / 1000000), $6) ON CONFLICT DO NOTHING`),
+		f.rec.Partition, f.ev.GetUserErased().GetChangesOffset(), hash, name, at, !key.fresh)
 	if err != nil || inserted.RowsAffected() == 0 { // told again after a restart: who came since under this id stays
 		return err
 	}
@@ -184,7 +187,9 @@ func (t *transaction) eraseUser(ctx context.Context, f fact) error {
 		FROM gone WHERE l.delivery_id = gone.delivery_id AND l.day = gone.day`), user, name, at); err != nil {
 		return err
 	}
-	if _, err := t.tx.Exec(ctx, t.sql("UPDATE $.duplicates SET user_id = $2 WHERE user_id = $1 AND coalesce(requested_at, at) <= to_timestamp($3::float8 / 1000000)"), user, name, at); err != nil {
+	if _, err := t.tx.Exec(ctx, t.sql(`
+		UPDATE $.duplicates SET user_id = $2
+		WHERE user_id = $1 AND coalesce(requested_at, at) <= to_timestamp($3::float8 / 1000000)`), user, name, at); err != nil {
 		return err
 	}
 	return t.eraseEarly(ctx, user, name, at)

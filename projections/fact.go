@@ -35,7 +35,8 @@ var errSkip = errors.New("not a fact about a delivery")
 // errAged is what decode says of facts about deliveries whose partitions were dropped by age.
 var errAged = errors.New("older than what is kept")
 
-// ages are the clocks that facts are judged by. One clock that is ahead would call everything old, one that is behind everything yet to come.
+// ages are the clocks that facts are judged by. One clock that is ahead would call everything old, one that is behind
+// everything yet to come.
 type ages struct {
 	early time.Time // for what is old: the least of the clocks
 	late  time.Time // for what lies in the future: the greatest

@@ -81,7 +81,8 @@ func (f *feed) handle(ctx context.Context, records []*kgo.Record) error {
 		case errors.Is(err, errAged):
 			f.meters.aged.Inc()
 		default:
-			f.log.Warn("a record is no fact, it goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
+			f.log.Warn("a record is no fact, it goes to the dead letters",
+				"topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)
 			if err := f.deadLetter(ctx, rec, err); err != nil {
 				return err
 			}

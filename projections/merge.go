@@ -22,9 +22,9 @@ const (
 // mergeStats merges the counts of minutes before a time: the rows that transactions counted into become one a minute, and are added
 // to their hour and their day. Facts that come later count into rows of their own again, which the next pass merges.
 //
-// Each transaction takes some rows away and adds their sum, so whoever adds up all rows gets the same before, during and after it.
-// Rows that a writer has in hand are passed over, and writers wait for one such transaction at most. Only one projector merges at a time; while
-// another does, it returns errElsewhere.
+// Each transaction takes some rows away and adds their sum, so whoever adds up all rows gets the same before, during
+// and after it. Rows that a writer has in hand are passed over, and writers wait for one such transaction at most. Only
+// one projector merges at a time; while another does, it returns errElsewhere.
 func (s *store) mergeStats(ctx context.Context, before time.Time) (merged int64, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -71,7 +71,8 @@ const mergeSQL = `
 		ORDER BY minute LIMIT $3 FOR UPDATE SKIP LOCKED
 	), gone AS (
 		DELETE FROM $.delivery_stat_shards AS s USING live AS l
-		WHERE s.day = $1 AND s.minute = l.minute AND s.lane = l.lane AND s.category = l.category AND s.channel = l.channel AND s.status = l.status AND s.partition = l.partition
+		WHERE s.day = $1 AND s.minute = l.minute AND s.lane = l.lane AND s.category = l.category AND s.channel = l.channel
+			AND s.status = l.status AND s.partition = l.partition
 		RETURNING s.minute, s.lane, s.category, s.channel, s.status, s.count,
 			CASE WHEN s.latencies IS NULL THEN s.buckets ELSE array_cat(s.buckets, $.pack_buckets(s.latencies)) END AS buckets
 	), sums AS MATERIALIZED ( -- few to a minute: putting histograms in a row copies them each time
@@ -85,7 +86,8 @@ const mergeSQL = `
 			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)
 	), hours AS (
 		INSERT INTO $.delivery_stat_hours AS s (day, hour, lane, category, channel, status, count, buckets)
-		SELECT $1::date, date_trunc('hour', minute, 'UTC'), lane, category, channel, status, sum(count)::bigint, $.add_packed($.concat_buckets(buckets), NULL)
+		SELECT $1::date, date_trunc('hour', minute, 'UTC'), lane, category, channel, status, sum(count)::bigint,
+			$.add_packed($.concat_buckets(buckets), NULL)
 		FROM sums GROUP BY 2, lane, category, channel, status ORDER BY 2, lane, category, channel, status
 		ON CONFLICT (hour, lane, category, channel, status) DO UPDATE SET
 			count = s.count + EXCLUDED.count, buckets = $.add_packed(s.buckets, EXCLUDED.buckets)
@@ -100,9 +102,13 @@ const mergeSQL = `
 
 // forgetEmpty removes what has come down to nothing: pending deliveries that have ended.
 var forgetEmpty = []string{
-	"DELETE FROM $.delivery_stat_shards WHERE day = $1 AND minute = ANY ($2::timestamptz[]) AND partition = -1 AND count = 0 AND buckets IS NULL",
-	"DELETE FROM $.delivery_stat_hours WHERE day = $1 AND hour = ANY (SELECT date_trunc('hour', m, 'UTC') FROM unnest($2::timestamptz[]) AS m) AND count = 0 AND buckets IS NULL",
-	"DELETE FROM $.delivery_stat_days WHERE day = $1 AND $2::timestamptz[] IS NOT NULL AND count = 0 AND buckets IS NULL",
+	`DELETE FROM $.delivery_stat_shards
+		WHERE day = $1 AND minute = ANY ($2::timestamptz[]) AND partition = -1 AND count = 0 AND buckets IS NULL`,
+	`DELETE FROM $.delivery_stat_hours
+		WHERE day = $1 AND hour = ANY (SELECT date_trunc('hour', m, 'UTC') FROM unnest($2::timestamptz[]) AS m)
+			AND count = 0 AND buckets IS NULL`,
+	`DELETE FROM $.delivery_stat_days
+		WHERE day = $1 AND $2::timestamptz[] IS NOT NULL AND count = 0 AND buckets IS NULL`,
 }
 
 // mergeSome merges at most mergeRows rows of a day.

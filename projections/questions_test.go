@@ -75,7 +75,8 @@ func fill(t testing.TB, db string, deliveries, days int) {
 	execSQL(t, db, "VACUUM ANALYZE")
 }
 
-// A question, and which days its plan may read: all where 0; and how long it may take on five million deliveries: as long as it wants where 0.
+// A question, and which days its plan may read: all where 0; and how long it may take on five million deliveries: as
+// long as it wants where 0.
 type question struct {
 	sql  string
 	args []any

@@ -35,11 +35,12 @@ type RebuildConfig struct {
 	Progress func(done, total int64)
 }
 
-// Rebuild fills tables beside the served ones from everything that Kafka has, and swaps the days of both. The old tables are served and followed
-// by running projectors meanwhile. Days of which the log no longer has all facts stay as they are, and so does who was erased before it begins.
+// Rebuild fills tables beside the served ones from everything that Kafka has, and swaps the days of both. The old
+// tables are served and followed by running projectors meanwhile. Days of which the log no longer has all facts stay as
+// they are, and so does who was erased before it begins.
 //
-// While days change places, no projector writes. The new tables are read exactly as far as the old ones are in every partition, so both are the same
-// fold, and a running projector goes on; it need not be told.
+// While days change places, no projector writes. The new tables are read exactly as far as the old ones are in every
+// partition, so both are the same fold, and a running projector goes on; it need not be told.
 func Rebuild(ctx context.Context, cfg RebuildConfig) error {
 	cfg.setDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -142,9 +143,11 @@ func (r *rebuild) adopt(ctx context.Context) error {
 	rows, err := r.lock.Query(ctx, `
 		SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', $1::text, relname) FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'
 		UNION ALL
-		(SELECT format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE %I.delivery_status USING %3$I::text::%4$I.delivery_status', $1::text, c.relname, a.attname, $2::text)
+		(SELECT format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE %I.delivery_status USING %3$I::text::%4$I.delivery_status',
+			$1::text, c.relname, a.attname, $2::text)
 		FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
-		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'p' AND a.atttypid = to_regtype(format('%I.delivery_status', $1::text)) AND NOT a.attisdropped)`,
+		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'p' AND NOT a.attisdropped
+			AND a.atttypid = to_regtype(format('%I.delivery_status', $1::text)))`,
 		RebuildSchema, migrations.Schema)
 	if err != nil {
 		return err
@@ -212,8 +215,8 @@ func (r *rebuild) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// leaves says that a fact belongs to a day that is carried over, which has it. A dropped duplicate may be of another day than the delivery that it
-// names; what it adds to a day that is carried over is not served.
+// leaves says that a fact belongs to a day that is carried over, which has it. A dropped duplicate may be of another
+// day than the delivery that it names; what it adds to a day that is carried over is not served.
 func (r *rebuild) leaves(f fact) bool {
 	if f.timeless() || f.ev.GetUserErased() != nil || f.ev.GetDuplicateDropped() != nil {
 		return false
@@ -237,11 +240,13 @@ func (r *rebuild) follow(ctx context.Context) error {
 		}
 		err = r.new.begin(ctx, o.Topic, o.Partition, o.Offset)
 		if r.feeds[o.Topic] == nil {
-			r.feeds[o.Topic], r.at[o.Topic], from[o.Topic], r.held[o.Topic] = map[int32]*feed{}, map[int32]int64{}, map[int32]kgo.Offset{}, map[int32][]*kgo.Record{}
+			r.feeds[o.Topic], r.at[o.Topic] = map[int32]*feed{}, map[int32]int64{}
+			from[o.Topic], r.held[o.Topic] = map[int32]kgo.Offset{}, map[int32][]*kgo.Record{}
 		}
 		f := &feed{
 			writer: writers[int(o.Partition)%len(writers)], log: r.cfg.Logger, meters: m,
-			now: func() ages { return ages{early: r.cfg.Now(), late: r.cfg.Now()} }, keep: r.cfg.keep(), room: room, size: roomOf(r.cfg.Config), deadLetter: deadLetter, next: o.Offset,
+			now: func() ages { return ages{early: r.cfg.Now(), late: r.cfg.Now()} }, keep: r.cfg.keep(),
+			room: room, size: roomOf(r.cfg.Config), deadLetter: deadLetter, next: o.Offset,
 			leaves: r.leaves,
 		}
 		f.src = &source{topic: o.Topic, partition: o.Partition, at: o.Offset, gone: f.gone.Load, moved: r.movedTo(o.Topic, o.Partition)}

@@ -14,9 +14,10 @@ import (
 	"github.com/klivvr/whisper/migrations"
 )
 
-// A rebuild swaps contents, not schemas: the parents, views, functions and types of the served schema stay what they are, so what
-// others built on them and were granted on them stays too. Two ways were to rename the schemas and make again what hung on the old one
-// (views on views, materialised ones, grants, functions, publications: nobody can list them all), or to move the days from one parent to the other.
+// A rebuild swaps contents, not schemas: the parents, views, functions and types of the served schema stay what they
+// are, so what others built on them and were granted on them stays too. Two ways were to rename the schemas and make
+// again what hung on the old one (views on views, materialised ones, grants, functions, publications: nobody can list
+// them all), or to move the days from one parent to the other.
 
 // swapping is what the served checkpoints are called while a swap takes more than one transaction: if it is interrupted, no projector of
 // any version writes over days of which some are new and some old.
@@ -100,7 +101,8 @@ func (s *store) allDays(ctx context.Context) ([]int32, error) {
 func (r *rebuild) moveDays(ctx context.Context, days []int32) error {
 	var locks int
 	if err := r.lock.QueryRow(ctx, `
-		SELECT current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`).Scan(&locks); err != nil {
+		SELECT current_setting('max_locks_per_transaction')::int
+			* (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`).Scan(&locks); err != nil {
 		return fmt.Errorf("ask for the number of locks: %w", err)
 	}
 	groups := slices.Collect(slices.Chunk(days, max(locks/2/locksOfDay, 1)))
@@ -174,7 +176,8 @@ func (r *rebuild) moveDay(ctx context.Context, tx pgx.Tx, day int32) error {
 	for _, t := range dailyTables {
 		name := dayTable(t.name, day)
 		var served, rebuilt bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL", r.old.sql("$."+name), r.new.sql("$."+name)).Scan(&served, &rebuilt); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL",
+			r.old.sql("$."+name), r.new.sql("$."+name)).Scan(&served, &rebuilt); err != nil {
 			return err
 		}
 		if served && !rebuilt && r.swapped[name] {
@@ -219,13 +222,15 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, r.old.sql("DELETE FROM $."+table+" WHERE day <> ALL ($1::date[])"), days); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, r.old.sql("INSERT INTO $."+table)+" SELECT * FROM "+r.new.sql("$."+table)+" WHERE day <> ALL ($1::date[]) ON CONFLICT DO NOTHING", days); err != nil {
+		from := " SELECT * FROM " + r.new.sql("$."+table) + " WHERE day <> ALL ($1::date[]) ON CONFLICT DO NOTHING"
+		if _, err := tx.Exec(ctx, r.old.sql("INSERT INTO $."+table)+from, days); err != nil {
 			return err
 		}
 	}
 	topics, ids, starts := r.firstOffsets()
 	if _, err := tx.Exec(ctx, r.old.sql(`DELETE FROM $.early_facts AS e WHERE NOT EXISTS (
-		SELECT FROM unnest($1::text[], $2::int4[], $3::int8[]) AS s(topic, partition, start) WHERE s.topic = e.topic AND s.partition = e.partition AND e."offset" < s.start)`),
+		SELECT FROM unnest($1::text[], $2::int4[], $3::int8[]) AS s(topic, partition, start)
+		WHERE s.topic = e.topic AND s.partition = e.partition AND e."offset" < s.start)`),
 		topics, ids, starts); err != nil {
 		return err
 	}
@@ -252,7 +257,9 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 
 // dropSchema drops a schema's tables one by one: all at once takes more locks than Postgres has, where there are many days.
 func dropSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
-	rows, err := conn.Query(ctx, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_[0-9]{8}$' ORDER BY 1", schema)
+	rows, err := conn.Query(ctx, `
+		SELECT relname FROM pg_class
+		WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_[0-9]{8}$' ORDER BY 1`, schema)
 	if err != nil {
 		return err
 	}

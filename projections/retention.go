@@ -13,8 +13,8 @@ import (
 	"github.com/klivvr/whisper/domain/request"
 )
 
-// maxLife is how long a delivery can be pending at most: it waits for its send_at, then for its recipient until its ttl is over; two days are for
-// clocks and for the last facts.
+// maxLife is how long a delivery can be pending at most: it waits for its send_at, then for its recipient until its ttl
+// is over; two days are for clocks and for the last facts.
 const maxLife = request.MaxSchedule + request.MaxTTL + 48*time.Hour
 
 // heldFor is how long a day that is kept for what is pending in it is not looked at again.
@@ -109,8 +109,8 @@ func (s *store) parts(ctx context.Context, conn *pgxpool.Conn, table string) ([]
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 }
 
-// dropDays drops the partitions of days before a day, and the rows of the tables without partitions. Only one projector does so at a time; its
-// lock is not the one under which days are made, so whoever waits here holds nobody up.
+// dropDays drops the partitions of days before a day, and the rows of the tables without partitions. Only one projector
+// does so at a time; its lock is not the one under which days are made, so whoever waits here holds nobody up.
 func (s *store) dropDays(ctx context.Context, before int32, r retention) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -142,7 +142,8 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 		}
 	}
 	if len(due) > r.most {
-		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
+		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: "+
+			"more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
 			len(due), dayTime(due[0]).Format(time.DateOnly), dayTime(due[len(due)-1]).Format(time.DateOnly), r.days, r.most)
 	}
 	var failed []error
@@ -260,7 +261,10 @@ func (s *store) deleteOld(ctx context.Context, conn *pgxpool.Conn, before int32,
 		days[i] = dayTime(day)
 		oldest = min(oldest, day)
 	}
-	for _, table := range []string{"duplicates", "broadcast_shards", "broadcast_skips", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days"} {
+	for _, table := range []string{
+		"duplicates", "broadcast_shards", "broadcast_skips", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards",
+		"notification_balances", "balanced_days",
+	} {
 		if _, err := conn.Exec(ctx, s.sql("DELETE FROM $."+table+" WHERE day < $1 AND day <> ALL ($2::date[])"), dayTime(before), days); err != nil {
 			return fmt.Errorf("delete old rows of %s: %w", table, err)
 		}

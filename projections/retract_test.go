@@ -41,3 +41,20 @@ func TestTakingBackChangesNoStatus(t *testing.T) {
 		}
 	}
 }
+
+// TestADuplicateOfTheSameMillisecondLeavesItsDelivery: both requests have one delivery id, and the row names the request that
+// stands first in Kafka, which may be the one that was dropped. What is dropped with it is not the delivery.
+func TestADuplicateOfTheSameMillisecondLeavesItsDelivery(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	first, again := tell("n", "mona", now, 7), tell("n", "mona", now, 3)
+	f.writeAll(first.accepted(), again.accepted())
+	f.writeAll(again.duplicate(first, time.Second))
+	got := f.texts("SELECT status || ' ' || request_offset FROM whisper.deliveries")
+	if want := []string{"accepted 3"}; !slices.Equal(got, want) {
+		t.Errorf("deliveries are %q, want %q", got, want)
+	}
+	if got := f.texts("SELECT notification_id FROM whisper.conservation"); len(got) != 0 {
+		t.Errorf("conservation %q", got)
+	}
+}

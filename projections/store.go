@@ -79,7 +79,10 @@ func openStore(url, schema string, conns int32) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	return &store{pool: pool, schema: schema, class: lockClass(schema), log: slog.New(slog.DiscardHandler), days: map[int32]bool{}, held: map[int32]time.Time{}, told: map[waiting]time.Time{}}, nil
+	return &store{
+		pool: pool, schema: schema, class: lockClass(schema), log: slog.New(slog.DiscardHandler),
+		days: map[int32]bool{}, held: map[int32]time.Time{}, told: map[waiting]time.Time{},
+	}, nil
 }
 
 // checkSession refuses a session in which rows would come out wrong.
@@ -156,7 +159,8 @@ func (s *store) checkpoints(ctx context.Context) (map[string]map[int32]int64, er
 
 // begin makes the checkpoint of a partition that has none. One that is there stays.
 func (s *store) begin(ctx context.Context, topic string, partition int32, at int64) error {
-	_, err := s.pool.Exec(ctx, s.sql("INSERT INTO $.checkpoints (topic, partition, next_offset) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"), topic, partition, at)
+	_, err := s.pool.Exec(ctx, s.sql(`
+		INSERT INTO $.checkpoints (topic, partition, next_offset) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`), topic, partition, at)
 	if err != nil {
 		return fmt.Errorf("begin the checkpoint of %s/%d: %w", topic, partition, err)
 	}
@@ -167,9 +171,11 @@ func (s *store) begin(ctx context.Context, topic string, partition int32, at int
 func (s *store) skip(ctx context.Context, topic string, partition int32, from, to int64) error {
 	_, err := s.pool.Exec(ctx, s.sql(`
 		WITH moved AS (
-			UPDATE $.checkpoints SET next_offset = $4, updated_at = now() WHERE topic = $1 AND partition = $2 AND next_offset = $3 RETURNING record_at
+			UPDATE $.checkpoints SET next_offset = $4, updated_at = now()
+			WHERE topic = $1 AND partition = $2 AND next_offset = $3 RETURNING record_at
 		)
-		INSERT INTO $.gaps (topic, partition, from_offset, to_offset, since) SELECT $1, $2, $3, $4, record_at FROM moved ON CONFLICT DO NOTHING`), topic, partition, from, to)
+		INSERT INTO $.gaps (topic, partition, from_offset, to_offset, since)
+		SELECT $1, $2, $3, $4, record_at FROM moved ON CONFLICT DO NOTHING`), topic, partition, from, to)
 	if err != nil {
 		return fmt.Errorf("move the checkpoint of %s/%d: %w", topic, partition, err)
 	}

@@ -61,7 +61,8 @@ const (
 			FROM $.template_stat_shards WHERE partition >= 0 LIMIT $1 FOR UPDATE SKIP LOCKED
 		), gone AS (
 			DELETE FROM $.template_stat_shards AS s USING live AS l
-			WHERE s.day = l.day AND s.template = l.template AND s.template_version = l.template_version AND s.status = l.status AND s.partition = l.partition
+			WHERE s.day = l.day AND s.template = l.template AND s.template_version = l.template_version AND s.status = l.status
+				AND s.partition = l.partition
 			RETURNING s.day, s.template, s.template_version, s.status, s.count
 		), merged AS (
 			INSERT INTO $.template_stat_shards AS s (day, template, template_version, status, partition, count)
@@ -69,9 +70,9 @@ const (
 			ON CONFLICT (day, template, template_version, status, partition) DO UPDATE SET count = s.count + EXCLUDED.count
 		) SELECT count(*) FROM gone`
 
-	// wrongTemplatesSQL are the days whose deliveries do not stand where their templates' counts say. It sees one state of all tables,
-	// and all counts of a delivery change in one transaction, so a day whose counts were all kept is never among them. A delivery's status only
-	// rises, so what was not counted never cancels out.
+	// wrongTemplatesSQL are the days whose deliveries do not stand where their templates' counts say. It sees one state
+	// of all tables, and all counts of a delivery change in one transaction, so a day whose counts were all kept is
+	// never among them. A delivery's status only rises, so what was not counted never cancels out.
 	wrongTemplatesSQL = `
 		SELECT DISTINCT day FROM (
 			SELECT day, status::text, sum(count) FROM (
@@ -85,7 +86,8 @@ const (
 	rightTemplatesSQL = `
 		INSERT INTO $.template_stat_shards AS s (day, template, template_version, status, partition, count)
 		SELECT $1::date, template, version, status, -1, sum(n)::bigint FROM (
-			SELECT coalesce(template, '') AS template, coalesce(template_version, 0) AS version, status::text, count(*) AS n FROM $.deliveries WHERE day = $1 GROUP BY 1, 2, 3
+			SELECT coalesce(template, '') AS template, coalesce(template_version, 0) AS version, status::text, count(*) AS n
+			FROM $.deliveries WHERE day = $1 GROUP BY 1, 2, 3
 			UNION ALL
 			SELECT template, template_version, status, -count FROM $.template_stat_shards WHERE day = $1
 		) AS counts GROUP BY template, version, status HAVING sum(n) <> 0 ORDER BY 1, 2, 3, 4

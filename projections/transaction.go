@@ -47,7 +47,10 @@ func (s *store) write(ctx context.Context, chunks []*chunk, gently bool) error {
 		_ = tx.Rollback(ctx)
 	}()
 	defer s.tellBlockers(ctx, tx.Conn(), "write")()
-	t := &transaction{store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)), shards: shards{}, stats: stats{}, templates: map[templateKey]int64{}, balances: balances{}, skips: map[skipKey]int64{}}
+	t := &transaction{
+		store: s, tx: tx, gently: gently, stripe: s.stripe(partitions(chunks)),
+		shards: shards{}, stats: stats{}, templates: map[templateKey]int64{}, balances: balances{}, skips: map[skipKey]int64{},
+	}
 	if err := t.claim(ctx, chunks); err != nil {
 		return err
 	}
@@ -164,7 +167,8 @@ func (t *transaction) writeGaps(ctx context.Context, chunks []*chunk) error {
 	for _, c := range chunks {
 		for _, g := range c.gaps {
 			if _, err := t.tx.Exec(ctx, t.sql(`INSERT INTO $.gaps (topic, partition, from_offset, to_offset, since)
-				SELECT $1, $2, $3, $4, (SELECT record_at FROM $.checkpoints WHERE topic = $1 AND partition = $2 LIMIT 1) ON CONFLICT DO NOTHING`),
+				SELECT $1, $2, $3, $4, (SELECT record_at FROM $.checkpoints WHERE topic = $1 AND partition = $2 LIMIT 1)
+				ON CONFLICT DO NOTHING`),
 				c.src.topic, c.src.partition, g.from, g.to); err != nil {
 				return fmt.Errorf("keep what the log had lost: %w", err)
 			}

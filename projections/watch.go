@@ -14,8 +14,8 @@ import (
 const (
 	// watchEvery is how often Postgres is asked for a sign of life, and Kafka where its log ends.
 	watchEvery = 2 * time.Second
-	// silentAfter is how long Postgres may say nothing, to a transaction or to the question above, before it counts as away. A server that was
-	// stopped or lost keeps its connections open, so nothing else tells.
+	// silentAfter is how long Postgres may say nothing, to a transaction or to the question above, before it counts as
+	// away. A server that was stopped or lost keeps its connections open, so nothing else tells.
 	silentAfter = 15 * time.Second
 	// stalledAfter is how long nothing may be committed although records wait, before the role is not ready.
 	stalledAfter = time.Minute

@@ -40,7 +40,8 @@ func (t *transaction) writeAttempts(ctx context.Context) error {
 	}
 	_, err := t.run(ctx, t.tx, `
 		INSERT INTO $.attempts AS a (delivery_id, day, attempt, target, channel, provider, outcome, reason, status, latency_ms, at)
-		SELECT * FROM unnest($1::uuid[], $2::date[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int4[], $10::float8[], $11::timestamptz[])
+		SELECT * FROM unnest($1::uuid[], $2::date[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int4[],
+			$10::float8[], $11::timestamptz[])
 		ON CONFLICT (delivery_id, attempt, target, day) DO UPDATE SET
 			outcome    = CASE WHEN `+beats+` THEN EXCLUDED.outcome ELSE a.outcome END,
 			reason     = CASE WHEN `+beats+` THEN EXCLUDED.reason ELSE a.reason END,

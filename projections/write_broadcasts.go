@@ -129,7 +129,8 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 	return err
 }
 
-// balanceBroadcasts notes by how much the recipients grow. Whoever writes holds the partition's lock, so nobody else changes its rows meanwhile.
+// balanceBroadcasts notes by how much the recipients grow. Whoever writes holds the partition's lock, so nobody else
+// changes its rows meanwhile.
 func (t *transaction) balanceBroadcasts(ctx context.Context) error {
 	cols := arrays(oidText, oidInt4, oidDate)
 	for _, key := range sorted(t.progress, compareCasts) {
@@ -249,7 +250,10 @@ func (t *transaction) findCasts(ctx context.Context, unknown map[castKey]bool) e
 		acceptedUS := readTime(v[2])
 		t.casts[castKey{string(v[0]), readInt4(v[1]), dayOfUS(acceptedUS)}] = &cast{
 			acceptedMs: acceptedUS / 1000, request: position{string(v[3]), readInt4(v[4]), readInt8(v[5])},
-			asked: asked{known: true, category: string(v[6]), template: string(v[7]), templateVersion: readInt8(v[8]), expiresAt: readTime(v[9]), sendAt: readTime(v[10]), broadcast: true},
+			asked: asked{
+				known: true, category: string(v[6]), template: string(v[7]), templateVersion: readInt8(v[8]),
+				expiresAt: readTime(v[9]), sendAt: readTime(v[10]), broadcast: true,
+			},
 		}
 	}
 	return nil

@@ -110,9 +110,11 @@ func (t *transaction) writeRequests(ctx context.Context) error {
 		}
 	}
 	res, err := t.run(ctx, t.tx, `
-		INSERT INTO $.notification_requests (day, topic, partition, "offset", notification_id, lane, category, template, kind, accepted_at, recipients, template_version)
+		INSERT INTO $.notification_requests (day, topic, partition, "offset", notification_id, lane, category, template, kind,
+			accepted_at, recipients, template_version)
 		SELECT day, topic, partition, "offset", notification_id, lane, category, template, 'direct', accepted_at, recipients, template_version
-		FROM unnest($1::date[], $2::text[], $3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::int8[], $11::int8[])
+		FROM unnest($1::date[], $2::text[], $3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
+			$10::int8[], $11::int8[])
 			AS k(day, topic, partition, "offset", notification_id, lane, category, template, accepted_at, recipients, template_version)
 		ON CONFLICT DO NOTHING RETURNING notification_id, day, recipients`, cols.params()...)
 	if err != nil {

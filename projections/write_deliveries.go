@@ -19,7 +19,8 @@ func readRow(v [][]byte) row {
 		notificationID: string(v[1]),
 		userID:         string(v[2]),
 		asked: asked{
-			known: v[23] != nil, category: string(v[4]), template: string(v[19]), templateVersion: readInt8(v[20]), expiresAt: readTime(v[21]), sendAt: readTime(v[22]),
+			known: v[23] != nil, category: string(v[4]), template: string(v[19]), templateVersion: readInt8(v[20]),
+			expiresAt: readTime(v[21]), sendAt: readTime(v[22]),
 			broadcast: len(v[23]) > 0 && v[23][0] != 0,
 		},
 		channel:     string(v[6]),
@@ -132,7 +133,8 @@ func (t *transaction) change(ctx context.Context, changed *columns) error {
 			request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast, due_at
 		FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int4[],
 			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
-			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[], $27::timestamptz[], $28::bool[], $29::timestamptz[]) AS k(`+deliveryColumns+`)
+			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[],
+			$27::timestamptz[], $28::bool[], $29::timestamptz[]) AS k(`+deliveryColumns+`)
 		ON CONFLICT (delivery_id, day) DO UPDATE SET
 			lane = EXCLUDED.lane, category = EXCLUDED.category, status = EXCLUDED.status, reason = EXCLUDED.reason,
 			channel = EXCLUDED.channel, attempts = EXCLUDED.attempts, sent_at = EXCLUDED.sent_at, delivered_at = EXCLUDED.delivered_at,

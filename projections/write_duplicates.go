@@ -35,8 +35,8 @@ func (t *transaction) writeDuplicates(ctx context.Context) error {
 	return t.dropGhosts(ctx)
 }
 
-// duplicateDay is the day of the request that was dropped, on which its recipients are counted: it may have been dropped after midnight. Facts of
-// versions before don't tell it.
+// duplicateDay is the day of the request that was dropped, on which its recipients are counted: it may have been
+// dropped after midnight. Facts of versions before don't tell it.
 func duplicateDay(f fact) int32 {
 	if ms := f.ev.GetDuplicateDropped().GetRequestedAtMs(); ms > 0 {
 		return dayOfUS(ms * 1000)
@@ -104,7 +104,8 @@ func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) err
 		firsts.add()[0].uuid(t.duplicates[d].id)
 	}
 	res, err := t.run(ctx, t.tx, `
-		SELECT d.* FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[]) AS k(notification_id, user_id, topic, partition, "offset", first)
+		SELECT d.* FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[])
+			AS k(notification_id, user_id, topic, partition, "offset", first)
 		CROSS JOIN LATERAL (
 			SELECT `+rowColumns+` FROM $.deliveries AS d
 			WHERE d.notification_id = k.notification_id AND d.user_id = k.user_id

@@ -301,7 +301,8 @@ func (w *writer) bisect(ctx context.Context, chunks []*chunk, reason error) erro
 	}
 	for _, c := range chunks {
 		for _, f := range c.facts {
-			w.log.Error("postgres refuses a fact, it goes to the dead letters", "topic", f.rec.Topic, "partition", f.rec.Partition, "offset", f.rec.Offset, "error", reason)
+			w.log.Error("postgres refuses a fact, it goes to the dead letters",
+				"topic", f.rec.Topic, "partition", f.rec.Partition, "offset", f.rec.Offset, "error", reason)
 			if err := w.deadLetter(ctx, f.rec, reason); err != nil {
 				return err
 			}

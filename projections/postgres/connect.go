@@ -15,8 +15,8 @@ import (
 // ConnectTimeout bounds one try to connect where the address says nothing of it.
 const ConnectTimeout = 5 * time.Second
 
-// Config reads the address of a pool. A try to connect, and the question whether an idle connection lives, end after [ConnectTimeout] unless the
-// address says otherwise.
+// Config reads the address of a pool. A try to connect, and the question whether an idle connection lives, end after
+// [ConnectTimeout] unless the address says otherwise.
 func Config(url string) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {

@@ -52,7 +52,8 @@ func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error)
 	// The newest ids first, so that the view adds up those only.
 	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+` FROM whisper.broadcasts
 		WHERE notification_id = ANY (ARRAY(
-			SELECT notification_id FROM whisper.broadcast_shards GROUP BY notification_id ORDER BY max(accepted_at) DESC, notification_id LIMIT $1))
+			SELECT notification_id FROM whisper.broadcast_shards GROUP BY notification_id
+			ORDER BY max(accepted_at) DESC, notification_id LIMIT $1))
 		ORDER BY accepted_at DESC, notification_id LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the broadcasts: %w", err)
@@ -64,9 +65,11 @@ func (r *Reader) Broadcasts(ctx context.Context, limit int) ([]Broadcast, error)
 	return all, nil
 }
 
-// Broadcast returns the latest broadcast with an id: after the deduplication window an id may be used again. False: the tables know of none.
+// Broadcast returns the latest broadcast with an id: after the deduplication window an id may be used again. False: the
+// tables know of none.
 func (r *Reader) Broadcast(ctx context.Context, id string) (Broadcast, bool, error) {
-	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+" FROM whisper.broadcasts WHERE notification_id = $1 ORDER BY accepted_at DESC LIMIT 1", id)
+	rows, err := r.pool.Query(ctx, "SELECT "+broadcastColumns+` FROM whisper.broadcasts
+		WHERE notification_id = $1 ORDER BY accepted_at DESC LIMIT 1`, id)
 	if err != nil {
 		return Broadcast{}, false, fmt.Errorf("read the broadcast %s: %w", id, err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/klivvr/whisper/projections/postgres"
 )
 
-// Reader reads the served tables. Its methods may be called from several goroutines at once. A Postgres user with the role whisper_analyst has
-// every right that it needs.
+// Reader reads the served tables. Its methods may be called from several goroutines at once. A Postgres user with the
+// role whisper_analyst has every right that it needs.
 type Reader struct{ pool *pgxpool.Pool }
 
 // Open returns a reader, which the caller closes. It does not connect yet: if Postgres is away, the first question says so.
@@ -73,8 +73,9 @@ type Delivery struct {
 	Broadcast       bool       `json:"broadcast"`
 }
 
-// Deliveries returns the deliveries that match, the latest first. With a notification and no user they are in the order of their users, since all of them
-// have the same time. For each filter there is an index in the order of the answer, so the limit also bounds how much is read.
+// Deliveries returns the deliveries that match, the latest first. With a notification and no user they are in the order
+// of their users, since all of them have the same time. For each filter there is an index in the order of the answer,
+// so the limit also bounds how much is read.
 func (r *Reader) Deliveries(ctx context.Context, f Filter) ([]Delivery, error) {
 	sql, args, err := f.SQL()
 	if err != nil {
@@ -115,8 +116,8 @@ func (f Filter) SQL() (sql string, args []any, err error) {
 		f.Limit = 100
 	}
 	args = append(args, f.Limit)
-	sql = `SELECT delivery_id::text, notification_id, user_id, lane, coalesce(category, ''), status::text, coalesce(reason, ''), coalesce(channel, ''),
-		attempts, accepted_at, sent_at, delivered_at, read_at, settled_at,
+	sql = `SELECT delivery_id::text, notification_id, user_id, lane, coalesce(category, ''), status::text, coalesce(reason, ''),
+		coalesce(channel, ''), attempts, accepted_at, sent_at, delivered_at, read_at, settled_at,
 		coalesce(template, ''), coalesce(template_version, 0), send_at, expires_at, coalesce(broadcast, false) FROM whisper.deliveries AS d`
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
@@ -176,7 +177,8 @@ func (r *Reader) Timeline(ctx context.Context, id domain.DeliveryID) ([]Fact, er
 		ORDER BY at, topic, partition, "offset"`, id.String(), dayOf(id))
 }
 
-// AcceptedAt returns when the first request under a notification's id was accepted, of those that the tables hold. It is zero where they hold none.
+// AcceptedAt returns when the first request under a notification's id was accepted, of those that the tables hold. It
+// is zero where they hold none.
 func (r *Reader) AcceptedAt(ctx context.Context, notification string) (time.Time, error) {
 	type row struct{ At *time.Time }
 	rows, err := collect[row](ctx, r, "time of a notification", "SELECT accepted_at FROM whisper.notifications WHERE notification_id = $1::text", notification)
@@ -196,7 +198,11 @@ type StatusCount struct {
 func (r *Reader) StatusCounts(ctx context.Context) ([]StatusCount, error) {
 	return collect[StatusCount](ctx, r, "status counts", `
 		SELECT status::text, sum(count)::bigint
-		FROM (SELECT status, count FROM whisper.delivery_stat_days UNION ALL SELECT status, count FROM whisper.delivery_stat_shards WHERE partition >= 0) AS parts
+		FROM (
+			SELECT status, count FROM whisper.delivery_stat_days
+			UNION ALL
+			SELECT status, count FROM whisper.delivery_stat_shards WHERE partition >= 0
+		) AS parts
 		GROUP BY status HAVING sum(count) <> 0 ORDER BY status`)
 }
 
@@ -206,8 +212,8 @@ type Health struct {
 	Window time.Duration `json:"window"`
 	// OK is how many were sent or delivered.
 	OK int64 `json:"ok"`
-	// Failed is how many were refused, or never answered. Attempts at a session that had ended, and attempts that expired, are in neither count:
-	// they show no fault.
+	// Failed is how many were refused, or never answered. Attempts at a session that had ended, and attempts that
+	// expired, are in neither count: they show no fault.
 	Failed int64 `json:"failed"`
 	// DeliveriesPerSecond is OK over Window.
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
@@ -221,8 +227,8 @@ func (h Health) ErrorRate() float64 {
 	return float64(h.Failed) / float64(h.OK+h.Failed)
 }
 
-// Health counts the attempts of the minutes that began within the window before now, by Postgres's clock. It reads a few rows for each minute,
-// whatever the traffic.
+// Health counts the attempts of the minutes that began within the window before now, by Postgres's clock. It reads a
+// few rows for each minute, whatever the traffic.
 func (r *Reader) Health(ctx context.Context, window time.Duration) (Health, error) {
 	var h Health
 	var seconds float64
