@@ -124,7 +124,7 @@ func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
 		*whisperv1.Event_UserErased:
 		return 0, false
-	default: // nil, or a kind from a later version
+	default: // nil, or a kind of a newer version
 		return 0, false
 	}
 }

@@ -52,7 +52,7 @@ func (c Cap) String() string { return fmt.Sprintf("%d per %s by %s", c.N, c.Per,
 
 // Span is a cap's window at one moment.
 type Span struct {
-	after  time.Time // slides: what is later counts, also what a clock that was put back says is still to come
+	after  time.Time // slides: everything after it counts, also times ahead of now, which a clock that was put back leaves
 	Length time.Duration
 
 	zone      *time.Location

@@ -15,9 +15,9 @@ type nameError string
 
 func (e nameError) Error() string { return string(e) }
 
-// The names of the IANA time zone database as Go 1.26 carries it. Names rather than rules: loading a
-// zone reads files, and only the role that works with it may do so. A zone that is made later is refused
-// until the list is made anew (one or two a year are):
+// timezoneList has the names of the IANA time zone database as Go 1.26 carries it. It has names and not rules because
+// loading a zone reads files, and only the role that uses a zone may do that. A new zone is refused until the list is
+// generated again (there are one or two new ones a year):
 //
 //	unzip -Z1 $(go env GOROOT)/lib/time/zoneinfo.zip | grep -v '/$' | LC_ALL=C sort > timezones.txt
 //

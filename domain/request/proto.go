@@ -59,7 +59,7 @@ func (d *draft) readProtoAudience(to *whisperv1.Audience) {
 		if a.All {
 			d.audiences = audienceFields[2:3]
 		}
-	case nil: // or one from a later version
+	case nil: // or a command of a newer version
 	}
 }
 

@@ -267,7 +267,7 @@ func (r *localeReader) data(path, raw string) []jsonPart {
 		quoted := raw[i:end]
 		if strings.Contains(quoted, "{{") || strings.Contains(quoted, "{%") {
 			source, err := record.Text(quoted)
-			if err != nil { // CheckJSON has seen it
+			if err != nil { // CheckJSON has reported it
 				continue
 			}
 			parts = append(parts, jsonPart{literal: raw[literal : i+1]}, jsonPart{text: r.parse(path, source, liquid.Options{MaxLiteral: domain.MaxDataBytes})})
