@@ -96,7 +96,8 @@ func RunBroadcast(ctx context.Context, cfg BroadcastConfig) (*BroadcastReport, e
 
 // writeProfiles puts them where dispatch keeps them, before it starts: that many patches would be another benchmark.
 func writeProfiles(ctx context.Context, client consumers.ClientConfig, cfg BroadcastConfig) error {
-	cl, err := kgo.NewClient(append(client.Options(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(20*time.Millisecond))...)
+	cl, err := kgo.NewClient(append(client.Options(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(20*time.Millisecond))...)
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
 	}
@@ -111,7 +112,8 @@ func writeProfiles(ctx context.Context, client consumers.ClientConfig, cfg Broad
 			return err
 		}
 		user := userName(i)
-		cl.Produce(ctx, &kgo.Record{Topic: consumers.TopicUsers, Partition: consumers.PartitionOf(user, cfg.Partitions), Key: []byte(user), Value: value}, func(_ *kgo.Record, err error) {
+		rec := &kgo.Record{Topic: consumers.TopicUsers, Partition: consumers.PartitionOf(user, cfg.Partitions), Key: []byte(user), Value: value}
+		cl.Produce(ctx, rec, func(_ *kgo.Record, err error) {
 			if err != nil {
 				failed = err // from one goroutine, and read after the flush
 			}
@@ -196,7 +198,9 @@ func (s *spine) send(ctx context.Context, cfg BroadcastConfig, id string) (time.
 	if cfg.Segment != "" {
 		to = map[string]any{"segment": cfg.Segment}
 	}
-	value, err := json.Marshal(map[string]any{"id": id, "to": to, "channels": []string{"socket"}, "content": map[string]any{"title": "News", "body": "We open in Cairo."}})
+	value, err := json.Marshal(map[string]any{
+		"id": id, "to": to, "channels": []string{"socket"}, "content": map[string]any{"title": "News", "body": "We open in Cairo."},
+	})
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -264,10 +268,12 @@ func awaitRows(ctx context.Context, url, id string, users int, begin time.Time) 
 	defer tick.Stop()
 	for {
 		var rows, total int64
-		err := conn.QueryRow(ctx, `SELECT coalesce(sum(scheduled + deferred + unknown + cancelled + suppressed + expired + failed + sent + delivered + read), 0)::bigint
+		err := conn.QueryRow(ctx, `
+			SELECT coalesce(sum(scheduled + deferred + unknown + cancelled + suppressed + expired + failed + sent + delivered + read), 0)::bigint
 			FROM whisper.notification_shards WHERE notification_id = $1`, id).Scan(&rows)
 		if err == nil {
-			err = conn.QueryRow(ctx, "SELECT coalesce(max(total), 0) FROM whisper.broadcasts WHERE notification_id = $1 AND walked_at IS NOT NULL", id).Scan(&total)
+			err = conn.QueryRow(ctx,
+				"SELECT coalesce(max(total), 0) FROM whisper.broadcasts WHERE notification_id = $1 AND walked_at IS NOT NULL", id).Scan(&total)
 		}
 		switch {
 		case err != nil:

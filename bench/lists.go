@@ -129,8 +129,10 @@ func (l *lists) run(ctx context.Context) (*ListsReport, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.say("  run %d: handed p50 %.1f p99 %.1f ms alone, p50 %.1f p99 %.1f beside; socket p50 %.1f p99 %.1f alone, p50 %.1f p99 %.1f beside; lists written in %.1f s", i+1,
-			quiet.handed.P50, quiet.handed.P99, beside.handed.P50, beside.handed.P99, quiet.socket.P50, quiet.socket.P99, beside.socket.P50, beside.socket.P99, beside.written)
+		l.say("  run %d: handed p50 %.1f p99 %.1f ms alone, p50 %.1f p99 %.1f beside; "+
+			"socket p50 %.1f p99 %.1f alone, p50 %.1f p99 %.1f beside; lists written in %.1f s", i+1,
+			quiet.handed.P50, quiet.handed.P99, beside.handed.P50, beside.handed.P99,
+			quiet.socket.P50, quiet.socket.P99, beside.socket.P50, beside.socket.P99, beside.written)
 		quiets, besides = append(quiets, quiet), append(besides, beside)
 	}
 	r := &ListsReport{Deliveries: l.cfg.Lists * l.cfg.Users}
@@ -142,7 +144,8 @@ func (l *lists) run(ctx context.Context) (*ListsReport, error) {
 		socketQuiet, socketBeside = append(socketQuiet, q.socket), append(socketBeside, b.socket)
 		handed, socket, written = append(handed, b.handed.P99/q.handed.P99), append(socket, b.socket.P99/q.socket.P99), append(written, b.written)
 	}
-	r.HandedQuiet, r.HandedBeside, r.SocketQuiet, r.SocketBeside = medians(handedQuiet), medians(handedBeside), medians(socketQuiet), medians(socketBeside)
+	r.HandedQuiet, r.HandedBeside = medians(handedQuiet), medians(handedBeside)
+	r.SocketQuiet, r.SocketBeside = medians(socketQuiet), medians(socketBeside)
 	r.HandedRatio, r.SocketRatio, r.Written = median(handed), median(socket), median(written)
 	return r, nil
 }
@@ -187,7 +190,9 @@ func (l *lists) send(ctx context.Context, name string) error {
 	for i := range l.cfg.Lists {
 		value, err := json.Marshal(map[string]any{
 			"id": fmt.Sprintf("list-%s-%d", name, i), "to": map[string]any{"users": users}, "channels": []string{"socket"}, "ttl": "10m",
-			"content": map[string]any{"title": "News", "body": "We open in Cairo.", "data": map[string]any{"text": strings.Repeat("x", l.cfg.Bytes)}},
+			"content": map[string]any{
+				"title": "News", "body": "We open in Cairo.", "data": map[string]any{"text": strings.Repeat("x", l.cfg.Bytes)},
+			},
 		})
 		if err != nil {
 			return err

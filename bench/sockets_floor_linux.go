@@ -22,7 +22,8 @@ type floor struct {
 }
 
 var floorAnswer = append([]byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-	"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"), serverFrame([]byte(`{"type":"welcome","session":"AAAAAAAAAAAAAAAA","ping_seconds":25}`))...)
+	"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"),
+	serverFrame([]byte(`{"type":"welcome","session":"AAAAAAAAAAAAAAAA","ping_seconds":25}`))...)
 
 // serverFrame is a text frame as a server sends it.
 func serverFrame(payload []byte) []byte {

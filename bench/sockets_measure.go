@@ -135,7 +135,8 @@ func (s *sockets) acknowledged(ctx context.Context) error {
 		return err
 	}
 	s.report.Pings = count.Pings
-	s.say("at rest: %.0f B of memory a connection, %.2f%% of a core, %d pings, %d lost", s.report.RSS, s.report.IdleCPU, count.Pings, count.Closed)
+	s.say("at rest: %.0f B of memory a connection, %.2f%% of a core, %d pings, %d lost",
+		s.report.RSS, s.report.IdleCPU, count.Pings, count.Closed)
 	return s.each(ctx, client, s.unicast("unicast, acknowledged", "unicast"), s.broadcast("broadcast, acknowledged", "broadcast", 1))
 }
 

@@ -162,7 +162,9 @@ func (s *spine) start(ctx context.Context) error {
 		s.cfg.Kafka = []string{s.broker.Addr()}
 	}
 	s.client = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
-	topology := consumers.Topology{Partitions: s.cfg.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour}
+	topology := consumers.Topology{
+		Partitions: s.cfg.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour,
+	}
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}
@@ -173,7 +175,8 @@ func (s *spine) start(ctx context.Context) error {
 	}
 	sockets := freeAddr()
 	s.env = []string{
-		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions), "WHISPER_AUTH_SECRET=" + benchSecret,
+		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions),
+		"WHISPER_AUTH_SECRET=" + benchSecret,
 		fmt.Sprintf("WHISPER_PPROF=%v", s.cfg.Profiles != ""),
 	}
 	for _, args := range [][]string{
@@ -192,7 +195,8 @@ func (s *spine) start(ctx context.Context) error {
 	if s.users, err = connectAudience(ctx, "ws://"+sockets+"/v1/socket", s.cfg.Users, func(n int) { s.say("  %d connected", n) }); err != nil {
 		return err
 	}
-	s.load, err = kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka...), kgo.ProducerLinger(0), kgo.ClientID("whisper-bench-load"), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	s.load, err = kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka...), kgo.ProducerLinger(0),
+		kgo.ClientID("whisper-bench-load"), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	return err
 }
 
@@ -274,7 +278,9 @@ func (s *spine) measure(ctx context.Context, rate int, d time.Duration, half fun
 	err := pace(ctx, n, rate, func(i int, due time.Time) {
 		m.lat.send(i, due)
 		user := userName(rand.IntN(s.users.users))
-		value := fmt.Appendf(nil, `{"id":"b%d-%d","category":"transactions.card","to":{"users":["%s"]},"content":{"title":"Card payment","body":"You paid 120.50 EGP at the corner shop. If this was not you, tell us at once.","url":"app://cards/4417","data":{"card":"4417","amount":"120.50"}}}`, m.serial, i, user)
+		value := fmt.Appendf(nil, `{"id":"b%d-%d","category":"transactions.card","to":{"users":["%s"]},"content":{"title":"Card payment",`+
+			`"body":"You paid 120.50 EGP at the corner shop. If this was not you, tell us at once.",`+
+			`"url":"app://cards/4417","data":{"card":"4417","amount":"120.50"}}}`, m.serial, i, user)
 		s.load.Produce(ctx, &kgo.Record{Topic: "whisper.requests.high", Key: []byte(user), Value: value}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				failed = err
@@ -325,7 +331,8 @@ func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
 	r.Latency = lat.quantiles(rate)
 	r.Delivered = float64(n) / took.Seconds()
 	r.Held = r.Latency.Lost == 0 && r.BacklogEnd <= max(r.BacklogHalf, rate/10)+rate/10
-	s.say("  held: %v; under way at the half %d, at the end %d; p50 %.1f p99 %.1f ms; CPU a delivery %.0f µs in the roles", r.Held, r.BacklogHalf, r.BacklogEnd, r.Latency.P50, r.Latency.P99, r.CPU["roles"])
+	s.say("  held: %v; under way at the half %d, at the end %d; p50 %.1f p99 %.1f ms; CPU a delivery %.0f µs in the roles",
+		r.Held, r.BacklogHalf, r.BacklogEnd, r.Latency.P50, r.Latency.P99, r.CPU["roles"])
 	return r, nil
 }
 

@@ -102,7 +102,8 @@ func StartKafka(ctx context.Context, cfg KafkaConfig) (*Kafka, error) {
 	if k.cluster, err = kfake.NewCluster(opts...); err != nil {
 		k.unlock()
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("embedded kafka: %s is in use: stop what listens there (another `whisper dev`?), or choose another address", cfg.Addr)
+			return nil, fmt.Errorf("embedded kafka: %s is in use: stop what listens there (another `whisper dev`?), or choose another address",
+				cfg.Addr)
 		}
 		return nil, fmt.Errorf("start embedded kafka on %s: %w", cfg.Addr, err)
 	}

@@ -57,7 +57,9 @@ func chooseBinaries(ctx context.Context, cacheDir, dataMajor string) (binaries, 
 			return b, nil
 		}
 	}
-	return binaries{}, fmt.Errorf("its data was written by PostgreSQL %s, which is not on this machine: install that version, or remove the data folder", dataMajor)
+	return binaries{}, fmt.Errorf("its data was written by PostgreSQL %s, which is not on this machine: "+
+		"install that version, or remove the data folder",
+		dataMajor)
 }
 
 func localBinaries(ctx context.Context) []binaries {

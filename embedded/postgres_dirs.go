@@ -109,7 +109,8 @@ func (cfg *PostgresConfig) cacheDir(uid, gid int) (string, error) {
 		return "", fmt.Errorf("make cache folder: %w", err)
 	}
 	if barrier := unreachable(filepath.Dir(dir), uid, gid); barrier != "" {
-		return "", fmt.Errorf("cache folder %s can't be reached by user %d, who runs Postgres for root: %s is closed to it; choose another", dir, uid, barrier)
+		return "", fmt.Errorf("cache folder %s can't be reached by user %d, who runs Postgres for root: %s is closed to it; choose another",
+			dir, uid, barrier)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make cache folder: %w", err)

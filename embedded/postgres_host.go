@@ -128,7 +128,8 @@ func (h *host) prepare(ctx context.Context) error {
 		return fmt.Errorf("data folder %s: %w", h.StateDir, err)
 	}
 	if lock == nil {
-		return fmt.Errorf("data folder %s is in use by process %s: stop it (another `whisper dev`?), or choose another folder", h.StateDir, holder)
+		return fmt.Errorf("data folder %s is in use by process %s: stop it (another `whisper dev`?), or choose another folder",
+			h.StateDir, holder)
 	}
 	h.lock = lock // held until this process ends
 
@@ -224,7 +225,8 @@ func (h *host) start() error {
 		Logger(os.Stderr))
 	if err := h.pg.Start(); err != nil {
 		if h.bin.download && !hasPrograms(h.bin.dir) {
-			return fmt.Errorf("this machine has no PostgreSQL and it could not be downloaded (%w): go online once, or install it (apt-get install postgresql, brew install postgresql@17), or use a server you have", err)
+			return fmt.Errorf("this machine has no PostgreSQL and it could not be downloaded (%w): "+
+				"go online once, or install it (apt-get install postgresql, brew install postgresql@17), or use a server you have", err)
 		}
 		return fmt.Errorf("start PostgreSQL %s from %s on port %d with data in %s: %w", h.bin.version, h.bin.dir, h.Port, h.dataDir(), err)
 	}

@@ -22,7 +22,9 @@ const maxHandover = 10 * time.Second
 
 // consumers says whose work nobody does. Intake and dispatch are needed for any delivery, so that none runs is a
 // reason at once, whatever waits; a push role that was never started is none as long as nothing waits for it.
-func (m *HealthMonitor) consumers(ctx context.Context, doc *Health, queues []queue, depths map[string]int64, log logOffsets, now time.Time) {
+func (m *HealthMonitor) consumers(
+	ctx context.Context, doc *Health, queues []queue, depths map[string]int64, log logOffsets, now time.Time,
+) {
 	var names []string
 	for _, q := range queues {
 		names = append(names, q.group)
@@ -43,16 +45,19 @@ func (m *HealthMonitor) consumers(ctx context.Context, doc *Health, queues []que
 		switch {
 		case len(group.Members) == 0 && q.channel != "":
 			if n := depths[q.topic]; n > 0 {
-				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes %s, where %d records wait: is a push role for %s running?", q.topic, n, q.channel))
+				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes %s, where %d records wait: is a push role for %s running?",
+					q.topic, n, q.channel))
 			}
 		case len(group.Members) == 0:
 			if !told[q.group] {
-				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes %s: no %s is running (the group %s is empty)", q.topic, roleOfGroup(q.group), q.group))
+				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes %s: no %s is running (the group %s is empty)",
+					q.topic, roleOfGroup(q.group), q.group))
 			}
 			told[q.group] = true
 		case group.State != "Stable":
 			if since := m.since(q.group, now); now.Sub(since) > maxRebalance && !told[q.group] {
-				doc.Reasons = append(doc.Reasons, fmt.Sprintf("the group %s has no plan since %s (%s)", q.group, since.UTC().Format(time.RFC3339), group.State))
+				doc.Reasons = append(doc.Reasons, fmt.Sprintf("the group %s has no plan since %s (%s)",
+					q.group, since.UTC().Format(time.RFC3339), group.State))
 				told[q.group] = true
 			}
 			continue
@@ -60,7 +65,8 @@ func (m *HealthMonitor) consumers(ctx context.Context, doc *Health, queues []que
 			if without := ownerless(group, q.topic, len(log.ends[q.topic])); len(without) == 0 {
 				delete(m.missing, q.topic)
 			} else if now.Sub(m.since(q.topic, now)) > maxHandover {
-				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes partition %s of %s, though the group %s has members", strings.Join(without, ", "), q.topic, q.group))
+				doc.Reasons = append(doc.Reasons, fmt.Sprintf("nobody consumes partition %s of %s, though the group %s has members",
+					strings.Join(without, ", "), q.topic, q.group))
 			}
 		}
 		delete(m.missing, q.group)

@@ -103,7 +103,9 @@ func (c HealthConfig) Validate() error {
 }
 
 // DefaultMaxWait is how old the oldest record of a lane may be before the lane counts as late.
-var DefaultMaxWait = map[domain.Lane]time.Duration{domain.High: 5 * time.Second, domain.Normal: 30 * time.Second, domain.Low: 5 * time.Minute}
+var DefaultMaxWait = map[domain.Lane]time.Duration{
+	domain.High: 5 * time.Second, domain.Normal: 30 * time.Second, domain.Low: 5 * time.Minute,
+}
 
 func (c *HealthConfig) setDefaults() {
 	if c.IntakeGroup == "" {
@@ -178,7 +180,10 @@ func NewHealthMonitor(cfg HealthConfig) (*HealthMonitor, error) {
 		adm.Close()
 		return nil, err
 	}
-	m := &HealthMonitor{cfg: cfg, adm: adm, nodes: nodes, depths: map[domain.Lane]*metrics.Gauge{}, waiting: map[string]*metrics.Gauge{}, missing: map[string]time.Time{}}
+	m := &HealthMonitor{
+		cfg: cfg, adm: adm, nodes: nodes,
+		depths: map[domain.Lane]*metrics.Gauge{}, waiting: map[string]*metrics.Gauge{}, missing: map[string]time.Time{},
+	}
 	for _, lane := range domain.Lanes {
 		m.depths[lane] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_queue_depth{lane=%q}`, lane), nil)
 	}
@@ -258,6 +263,7 @@ func (m *HealthMonitor) attempts(ctx context.Context, doc *Health) {
 	doc.DeliveryRatePerSecond = float64(counts.OK) / cmp.Or(counts.Window, AttemptWindow).Seconds()
 	doc.ErrorRate = ratio(counts.Failed, total)
 	if doc.ErrorRate > m.cfg.MaxErrorRate {
-		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)", counts.Failed, total, 100*doc.ErrorRate))
+		doc.Reasons = append(doc.Reasons, fmt.Sprintf("%d of %d attempts of the last 5 minutes failed (%.1f%%)",
+			counts.Failed, total, 100*doc.ErrorRate))
 	}
 }

@@ -36,7 +36,9 @@ func (m *HealthMonitor) queues() []queue {
 			queue{group: m.cfg.DispatchGroup, topic: consumers.TopicDeliveries(lane), lane: lane, wait: held},
 		)
 		for _, channel := range domain.PushChannels {
-			all = append(all, queue{group: m.cfg.PushGroup(channel, lane), topic: consumers.TopicPush(channel, lane), lane: lane, channel: channel, wait: held})
+			all = append(all, queue{
+				group: m.cfg.PushGroup(channel, lane), topic: consumers.TopicPush(channel, lane), lane: lane, channel: channel, wait: held,
+			})
 		}
 	}
 	return all
@@ -82,7 +84,8 @@ func (m *HealthMonitor) lanes(ctx context.Context, doc *Health, now time.Time) {
 		}
 		doc.PushDepths[q.channel+"."+q.lane.String()] = w.records
 		if w.late {
-			doc.Reasons = append(doc.Reasons, fmt.Sprintf("push %s, lane %s: the oldest of %d records that were not pushed is older than %s", q.channel, q.lane, w.records, q.wait))
+			doc.Reasons = append(doc.Reasons, fmt.Sprintf("push %s, lane %s: the oldest of %d records that were not pushed is older than %s",
+				q.channel, q.lane, w.records, q.wait))
 		}
 	}
 	for _, lane := range domain.Lanes {
@@ -91,7 +94,8 @@ func (m *HealthMonitor) lanes(ctx context.Context, doc *Health, now time.Time) {
 			m.depths[lane].Set(float64(depth))
 		}
 		if late[lane] {
-			doc.Reasons = append(doc.Reasons, fmt.Sprintf("lane %s: the oldest of %d undispatched records is older than %s", lane, depth, m.cfg.MaxWait[lane]))
+			doc.Reasons = append(doc.Reasons, fmt.Sprintf("lane %s: the oldest of %d undispatched records is older than %s",
+				lane, depth, m.cfg.MaxWait[lane]))
 		}
 	}
 	m.consumers(ctx, doc, queues, depths, log, now)
@@ -131,7 +135,9 @@ func (m *HealthMonitor) commits(ctx context.Context, queues []queue) (map[string
 
 // measure sums what was not committed. Whether the oldest of it is past the bound is asked from Kafka's time index,
 // without reading a record, and only where something waits: the first record within the bound stands behind the commit.
-func (m *HealthMonitor) measure(ctx context.Context, topic string, log logOffsets, committed func(id int32) (int64, bool), bound time.Time) (w waiting, err error) {
+func (m *HealthMonitor) measure(
+	ctx context.Context, topic string, log logOffsets, committed func(id int32) (int64, bool), bound time.Time,
+) (w waiting, err error) {
 	next := map[int32]int64{}
 	for id, end := range log.ends[topic] {
 		start := log.starts[topic][id]
@@ -187,7 +193,8 @@ func (m *HealthMonitor) projection(ctx context.Context, doc *Health, log logOffs
 		late = late || w.late
 	}
 	if late {
-		doc.Reasons = append(doc.Reasons, fmt.Sprintf("the tables are behind: the oldest of %d records that they lack is older than %s", doc.ProjectionLag, m.cfg.MaxProjectionLag))
+		doc.Reasons = append(doc.Reasons, fmt.Sprintf("the tables are behind: the oldest of %d records that they lack is older than %s",
+			doc.ProjectionLag, m.cfg.MaxProjectionLag))
 	}
 }
 

@@ -83,7 +83,8 @@ func (m *HealthMonitor) connections(doc *Health, now time.Time) {
 		}
 	}
 	doc.Utilization = ratio(doc.ActiveConnections, limit)
-	if m.nodes.ready() == nil && m.nodes.table.Any() && !slices.ContainsFunc(doc.Nodes, func(n NodeHealth) bool { return n.State == NodeLive }) {
+	live := slices.ContainsFunc(doc.Nodes, func(n NodeHealth) bool { return n.State == NodeLive })
+	if m.nodes.ready() == nil && m.nodes.table.Any() && !live {
 		doc.Reasons = append(doc.Reasons, "no gateway is live, though there were some: nobody can connect")
 	}
 }

@@ -54,7 +54,8 @@ func (s *Server) listStopped(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	slices.SortFunc(stopped, func(a, b stoppedIn) int {
-		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Group, b.Group),
+			cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	answer(w, http.StatusOK, map[string]any{"stopped": stopped})
 }

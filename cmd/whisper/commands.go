@@ -73,4 +73,5 @@ var groups = []kong.Group{
 
 const description = `Whisper delivers notifications: a Kafka record in, a notification on a socket or a phone, its whole story in Postgres.
 
-Every flag is also the environment variable WHISPER_FLAG_NAME and a key of the file given with --config; a flag wins over the variable, and the variable over the file.`
+Every flag is also the environment variable WHISPER_FLAG_NAME and a key of the file given with --config; a flag wins over
+the variable, and the variable over the file.`

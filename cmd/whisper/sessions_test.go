@@ -140,7 +140,7 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 	}
 	for _, want := range []string{
 		"the list is not complete", "node old: it does not tell where its operations port is", "node dead at http://127.0.0.1:", "the node's own machine",
-		"there answers node another",
+		"node another answers there",
 	} {
 		if !strings.Contains(got.stderr, want) {
 			t.Errorf("%q is not in %s", want, got.stderr)

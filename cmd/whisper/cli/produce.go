@@ -10,12 +10,14 @@ import (
 	"github.com/klivvr/whisper/consumers"
 )
 
-// Produce writes records and waits until all replicas have them.
+// Produce writes records, waits until all replicas that are in sync have them, and notes in each where it stands. It gives
+// up after ten seconds.
 func Produce(ctx context.Context, client consumers.ClientConfig, recs ...*kgo.Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	cl, err := kgo.NewClient(append(client.Options(), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second), kgo.UnknownTopicRetries(2))...)
+	cl, err := kgo.NewClient(append(client.Options(),
+		kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second), kgo.UnknownTopicRetries(2))...)
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
 	}

@@ -40,5 +40,7 @@ func (c *APNsSimulator) Check() error {
 }
 
 func (c *APNsSimulator) Run(ctx context.Context, p *cli.Process) error {
-	return simulator.Run(ctx, simulator.Config{Addr: c.Addr, Hosts: c.Hosts, CAFile: c.CAFile, KeyFile: c.KeyFile, Latency: c.Latency, Logger: p.Log, Now: p.Now})
+	return simulator.Run(ctx, simulator.Config{
+		Addr: c.Addr, Hosts: c.Hosts, CAFile: c.CAFile, KeyFile: c.KeyFile, Latency: c.Latency, Logger: p.Log, Now: p.Now,
+	})
 }

@@ -45,7 +45,8 @@ type benchSpineCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *benchSpineCmd) Help() string {
-	return `Starts intake, dispatch and a gateway as processes of their own, connects users to it and produces requests. Everything stays on this machine. Example:
+	return `Starts intake, dispatch and a gateway as processes of their own, connects users to it and produces requests.
+Everything stays on this machine. Example:
 
     whisper bench spine --users 10000 --rates 500,2000`
 }
@@ -84,7 +85,8 @@ func printSpine(out io.Writer, r *bench.SpineReport) error {
 	for _, l := range r.Latency {
 		for _, role := range slices.Sorted(maps.Keys(l.Requests)) {
 			kinds := l.Requests[role]
-			_, _ = fmt.Fprintf(w, "%d\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n", l.PerSecond, role, kinds["produce"], kinds["fetch"], kinds["commit"], kinds["other"], l.CPU[role])
+			_, _ = fmt.Fprintf(w, "%d\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n",
+				l.PerSecond, role, kinds["produce"], kinds["fetch"], kinds["commit"], kinds["other"], l.CPU[role])
 		}
 	}
 	_, _ = fmt.Fprintln(w, "\t\nrequests/s\theld\tunder way\tp50\tp99 ms\tintake\tdispatch\tgateway\troles\tbroker\tload µs CPU a delivery\t")

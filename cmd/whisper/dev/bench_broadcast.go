@@ -23,14 +23,16 @@ type benchBroadcastCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *benchBroadcastCmd) Help() string {
-	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends a broadcast to warm up, and measures the next: when it is where, and how it affects alerts. Everything stays on this machine. Example:
+	return `Starts Kafka, Postgres and one process a role, connects some of the users, sends a broadcast to warm up, and measures
+the next: when it is where, and how it affects alerts. Everything stays on this machine. Example:
 
     whisper bench broadcast --users 100000 --connected 1000`
 }
 
 func (c *benchBroadcastCmd) config(out io.Writer) bench.BroadcastConfig {
 	return bench.BroadcastConfig{
-		Kafka: c.Kafka, Users: c.Users, Connected: c.Connected, Partitions: c.Partitions, Segment: c.Segment, Alerts: c.Alerts, Quiet: c.Quiet, Out: out,
+		Kafka: c.Kafka, Users: c.Users, Connected: c.Connected, Partitions: c.Partitions, Segment: c.Segment,
+		Alerts: c.Alerts, Quiet: c.Quiet, Out: out,
 	}
 }
 
@@ -50,6 +52,7 @@ the facts are in Postgres in  %.1f s
 alerts p50 / p99, quiet       %.1f / %.1f ms
 alerts p50 / p99, during      %.1f / %.1f ms (p99 %.2f times)
 CPU seconds                   %s
-`, r.Users, r.Connected, r.ConnectedHaveIt, r.FactsInPostgres, r.AlertsQuiet.P50, r.AlertsQuiet.P99, r.AlertsDuring.P50, r.AlertsDuring.P99, r.RatioP99, r.CPUOf())
+`, r.Users, r.Connected, r.ConnectedHaveIt, r.FactsInPostgres,
+		r.AlertsQuiet.P50, r.AlertsQuiet.P99, r.AlertsDuring.P50, r.AlertsDuring.P99, r.RatioP99, r.CPUOf())
 	return err
 }

@@ -26,7 +26,9 @@ type benchListsCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *benchListsCmd) Help() string {
-	return `Starts Kafka, intake, dispatch and a gateway as processes of their own, and measures alerts alone and beside a few requests on the low lane that make tens of thousands of deliveries: the time until dispatch can read an alert, and until the socket has it. Everything stays on this machine. Example:
+	return `Starts Kafka, intake, dispatch and a gateway as processes of their own, and measures alerts alone and beside a few
+requests on the low lane that make tens of thousands of deliveries: the time until dispatch can read an alert, and
+until the socket has it. Everything stays on this machine. Example:
 
     whisper bench lists --lists 6 --users 10000`
 }

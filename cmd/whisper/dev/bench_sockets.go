@@ -33,7 +33,8 @@ func (c *benchSocketsCmd) Help() string {
 
 func (c *benchSocketsCmd) config(out io.Writer) bench.SocketsConfig {
 	return bench.SocketsConfig{
-		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs, Flags: c.Flag, Profiles: c.Profiles, Out: out,
+		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs,
+		Flags: c.Flag, Profiles: c.Profiles, Out: out,
 	}
 }
 
@@ -77,7 +78,9 @@ type socketsClientCmd struct {
 }
 
 func (c *socketsClientCmd) Run(ctx context.Context, p *cli.Process) error {
-	return bench.RunSocketsClient(ctx, bench.SocketsClientConfig{Addr: c.Addr, Users: c.Users, Ack: c.Ack, Concurrency: c.Concurrency, Source: c.Source}, os.Stdin, p.Stdout)
+	return bench.RunSocketsClient(ctx, bench.SocketsClientConfig{
+		Addr: c.Addr, Users: c.Users, Ack: c.Ack, Concurrency: c.Concurrency, Source: c.Source,
+	}, os.Stdin, p.Stdout)
 }
 
 type socketsFloorCmd struct{}

@@ -36,7 +36,10 @@ type scene struct {
 // play lets two users connect, sends three notifications, waits until each has arrived, and shows what
 // Postgres made of it.
 func (d *system) play(ctx context.Context) error {
-	s := &scene{system: d, tag: strings.ToLower(rand.Text()[:4]), began: d.p.Now(), produced: map[string]time.Time{}, arrived: make(chan string, 16)}
+	s := &scene{
+		system: d, tag: strings.ToLower(rand.Text()[:4]), began: d.p.Now(),
+		produced: map[string]time.Time{}, arrived: make(chan string, 16),
+	}
 	defer d.apple.Watch(s.pushed)()
 	s.say("\nThe scene: mona and omar are online, lina is not, but has an iPhone.\n\n")
 	if err := s.profile(ctx); err != nil {
@@ -73,7 +76,9 @@ const demoCategory = "demo"
 func (s *scene) id(name string) string { return "demo-" + s.tag + "-" + name }
 
 func (s *scene) profile(ctx context.Context) error {
-	value := `{"locale":"en-EG","attributes":{"name":"Lina"},"endpoints":{"iphone":{"channel":"apns","token":"a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90","app":"com.example.app"}}}`
+	value := `{"locale":"en-EG","attributes":{"name":"Lina"},` +
+		`"endpoints":{"iphone":{"channel":"apns",` +
+		`"token":"a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90","app":"com.example.app"}}}`
 	return s.produce(ctx, &kgo.Record{Topic: consumers.TopicProfiles, Key: []byte("lina"), Value: []byte(value)})
 }
 
@@ -162,7 +167,9 @@ func (s *scene) arrive(user, id string) {
 
 // request produces one as any upstream service would.
 func (s *scene) request(ctx context.Context, lane domain.Lane, id, user, title, body string) error {
-	value, err := json.Marshal(operate.Request{ID: id, Category: demoCategory, To: &operate.Audience{Users: []string{user}}, Content: &operate.Content{Title: title, Body: body}})
+	value, err := json.Marshal(operate.Request{
+		ID: id, Category: demoCategory, To: &operate.Audience{Users: []string{user}}, Content: &operate.Content{Title: title, Body: body},
+	})
 	if err != nil {
 		return err
 	}
@@ -193,7 +200,8 @@ func (s *scene) perform(ctx context.Context) error {
 			select {
 			case arrived = <-s.arrived:
 			case <-time.After(30 * time.Second):
-				return fmt.Errorf("the notification for %s did not arrive within 30 s; `whisper events --notification %s` tells where it stands", act.user, s.id(act.name))
+				return fmt.Errorf("the notification for %s did not arrive within 30 s; `whisper events --notification %s` tells where it stands",
+					act.user, s.id(act.name))
 			case <-ctx.Done():
 				return ctx.Err()
 			}

@@ -45,7 +45,8 @@ func (s *scene) toEverybody(ctx context.Context, reader *query.Reader) error {
 
 // crowd makes the audience and the text.
 func (s *scene) crowd(ctx context.Context) error {
-	template := `{"default_locale":"en","locales":{"en":{"title":"News","body":"We open in Alexandria today"},"ar":{"title":"أخبار","body":"نفتتح اليوم في الإسكندرية"}}}`
+	template := `{"default_locale":"en","locales":{"en":{"title":"News","body":"We open in Alexandria today"},` +
+		`"ar":{"title":"أخبار","body":"نفتتح اليوم في الإسكندرية"}}}`
 	cl, err := kgo.NewClient(s.base.Client.Options()...)
 	if err != nil {
 		return err

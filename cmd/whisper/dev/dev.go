@@ -54,7 +54,8 @@ type Dev struct {
 
 // Help implements kong.HelpProvider.
 func (c *Dev) Help() string {
-	return `Embedded Kafka and Postgres, all roles, and a simulated APNs in one process. Nothing needs to be installed; if the machine has no Postgres, the first start downloads it once. Example:
+	return `Embedded Kafka and Postgres, all roles, and a simulated APNs in one process. Nothing needs to be installed; if the
+machine has no Postgres, the first start downloads it once. Example:
 
     whisper dev --demo`
 }
@@ -139,7 +140,8 @@ func stateMode() fs.FileMode {
 func (c *Dev) warnOfStrangers(log *slog.Logger) {
 	for flag, addr := range map[string]string{"kafka-listen": c.KafkaListen, "listen": c.Listen, "ops-addr": c.Ops.OpsAddr} {
 		if beyondThisMachine(addr) {
-			log.Warn("whisper dev can be reached from other machines, and anybody there can read and send everything", "setting", flag, "address", addr)
+			log.Warn("whisper dev can be reached from other machines, and anybody there can read and send everything",
+				"setting", flag, "address", addr)
 		}
 	}
 }
@@ -160,8 +162,8 @@ func inUse(err error, flag string) error {
 	return err
 }
 
-// takePorts takes those of the sockets and of the operations server before anything starts, and looks whether those of Kafka and Postgres are
-// free, which come later. Every busy port is told at once.
+// takePorts takes the ports of the sockets and of the operations server before anything starts, and checks that those of
+// Kafka and Postgres, which are taken later, are free. One error names every busy port.
 func (c *Dev) takePorts(ctx context.Context, log *slog.Logger) (net.Listener, *ops.Server, error) {
 	var sockets, kafka, postgres net.Listener
 	var server *ops.Server
@@ -219,7 +221,8 @@ func (d *system) run(ctx context.Context, sockets net.Listener) error {
 	d.sockets = sockets.Addr().String()
 	d.base.Client = consumers.ClientConfig{Brokers: []string{d.kafka.Addr()}, ClientID: "whisper-dev", Logger: d.base.Log}
 	if err := consumers.EnsureTopics(ctx, d.base.Client, d.base.Topology.Specs()...); err != nil {
-		return cli.UnlessStopped(ctx, fmt.Errorf("%w (it was made by an earlier start in %s; --state chooses another folder)", roles.OneConflict(err), d.cmd.State))
+		return cli.UnlessStopped(ctx, fmt.Errorf("%w (it was made by an earlier start in %s; --state chooses another folder)",
+			roles.OneConflict(err), d.cmd.State))
 	}
 	if err := d.declareOwn(ctx); err != nil {
 		return cli.UnlessStopped(ctx, err)

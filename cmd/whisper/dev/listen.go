@@ -27,7 +27,8 @@ type Listen struct {
 
 // Help implements kong.HelpProvider.
 func (c *Listen) Help() string {
-	return `Connects as an app would, prints what arrives with its latency since the request, and acknowledges it. Reconnects until it is stopped. Examples:
+	return `Connects as an app would, prints what arrives with its latency since the request, and acknowledges it. Reconnects
+until it is stopped. Examples:
 
     whisper listen --user mona
     whisper listen --token "$TOKEN" --url wss://push.example.com/v1/socket --json`
@@ -128,7 +129,8 @@ func (c *Listen) receive(ctx context.Context, conn *client.Client, out *printer)
 	for n := range conn.Notifications() {
 		now := out.now()
 		doc := line{Type: "notification", ID: n.ID, Notification: &n, ReceivedAt: now.UTC()}
-		out.print(doc, fmt.Sprintf("%-6s %s  %s (%.1f ms)", n.Lane, n.ID, cli.OneLine(n.Title+": "+n.Body), float64(now.Sub(n.At).Microseconds())/1000))
+		latency := float64(now.Sub(n.At).Microseconds()) / 1000
+		out.print(doc, fmt.Sprintf("%-6s %s  %s (%.1f ms)", n.Lane, n.ID, cli.OneLine(n.Title+": "+n.Body), latency))
 		if c.Read {
 			if err := conn.ReadNotification(n); err != nil {
 				out.print(line{Type: "error", Error: err.Error()}, "could not tell that it was read: "+err.Error())

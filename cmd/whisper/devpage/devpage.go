@@ -44,7 +44,8 @@ type Config struct {
 }
 
 // policy lets the page load nothing but its own files and talk to nobody but its own server.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const maxBody = 64 << 10
 

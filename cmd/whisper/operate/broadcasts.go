@@ -67,7 +67,8 @@ func printBroadcast(w io.Writer, b query.Broadcast, asJSON bool) error {
 
 // broadcastLine is where a broadcast is, for people.
 func broadcastLine(b query.Broadcast) string {
-	line := fmt.Sprintf("%s  looked at %d of %d: %d sent, %d pending, %d failed, %d skipped", b.NotificationID, b.Walked, b.Audience, b.Sent, b.Pending, b.Failed, b.Skipped)
+	line := fmt.Sprintf("%s  looked at %d of %d: %d sent, %d pending, %d failed, %d skipped",
+		b.NotificationID, b.Walked, b.Audience, b.Sent, b.Pending, b.Failed, b.Skipped)
 	if b.Unwalked > 0 {
 		line += fmt.Sprintf(", %d never looked at", b.Unwalked)
 	}

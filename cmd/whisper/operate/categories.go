@@ -49,7 +49,8 @@ type categoriesApplyCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *categoriesApplyCmd) Help() string {
-	return `The file has categories with their rules; those that it does not name stay as they are. docs/preferences.md describes the rules. An example:
+	return `The file has categories with their rules; those that it does not name stay as they are. docs/preferences.md describes
+the rules. An example:
 
     security: {mandatory: true, channels: [push, socket]}
     marketing:
@@ -104,8 +105,11 @@ func (c *categoriesDeleteCmd) Run(ctx context.Context, p *cli.Process) error {
 	return err
 }
 
+// planChange says what to write, and what that means, given what is declared.
+type planChange func(have map[string]json.RawMessage) ([]*kgo.Record, []categoryDone)
+
 // change compares with what is declared, writes what differs, and says what it did.
-func (f categoriesFlags) change(ctx context.Context, p *cli.Process, plan func(have map[string]json.RawMessage) ([]*kgo.Record, []categoryDone)) error {
+func (f categoriesFlags) change(ctx context.Context, p *cli.Process, plan planChange) error {
 	client, err := f.Kafka.ToolClient(ctx, p)
 	if err != nil {
 		return err
@@ -197,7 +201,8 @@ func (c *categoriesShowCmd) Run(ctx context.Context, p *cli.Process) error {
 		rules = json.RawMessage(`{}`)
 	}
 	if c.JSON {
-		return cli.PrintJSON(p.Stdout, categoryDone{Category: found, Change: map[bool]string{true: "declared", false: "undeclared"}[ok], Rules: rules})
+		change := map[bool]string{true: "declared", false: "undeclared"}[ok]
+		return cli.PrintJSON(p.Stdout, categoryDone{Category: found, Change: change, Rules: rules})
 	}
 	switch {
 	case found == c.Name && ok:

@@ -100,7 +100,8 @@ func ownHeaders(rec *kgo.Record) []kgo.RecordHeader {
 	var own []kgo.RecordHeader
 	for _, h := range rec.Headers {
 		switch h.Key {
-		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset, consumers.HeaderLastOffset, consumers.HeaderRefused:
+		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset,
+			consumers.HeaderLastOffset, consumers.HeaderRefused:
 		default:
 			own = append(own, h)
 		}
@@ -116,7 +117,8 @@ func (d deadLetter) line(w io.Writer) error {
 	if d.Redriven {
 		mark = "*"
 	}
-	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"), cli.OneLine(d.Role), cli.OneLine(d.from()), cli.OneLine(d.Error))
+	_, err := fmt.Fprintf(w, "%s%6d  %s  %-8s  %s  %s\n", mark, d.Offset, d.At.Format("2006-01-02T15:04:05Z"),
+		cli.OneLine(d.Role), cli.OneLine(d.from()), cli.OneLine(d.Error))
 	return err
 }
 

@@ -31,9 +31,11 @@ type Events struct {
 
 // Help implements kong.HelpProvider.
 func (c *Events) Help() string {
-	return `Reads whisper.events, and the first fact of each delivery from whisper.deliveries.*. Facts that are there are printed in order of time, new ones as they come. A long reading prints its progress on standard error.
+	return `Reads whisper.events, and the first fact of each delivery from whisper.deliveries.*. Facts that are there are printed
+in order of time, new ones as they come. A long reading prints its progress on standard error.
 
---notification alone reads the whole log. Narrow it with --user (one partition), --since, or --postgres (from two hours before the request was accepted; the whole log if the tables don't know it or don't answer). Examples:
+--notification alone reads the whole log. Narrow it with --user (one partition), --since, or --postgres (from two hours
+before the request was accepted; the whole log if the tables don't know it or don't answer). Examples:
 
     whisper events --user mona --since 1h
     whisper events --notification pay-8812 --json
@@ -73,7 +75,9 @@ func (c *Events) Run(ctx context.Context, p *cli.Process) error {
 		return err
 	}
 	held, following := []fact{}, false
-	progress := cli.ProgressLine{What: "events", Of: "offsets", W: cli.Raw(p.Stderr), Live: ops.IsTerminal(cli.Raw(p.Stderr)), Now: p.Now, Quiet: quietFor}
+	progress := cli.ProgressLine{
+		What: "events", Of: "offsets", W: cli.Raw(p.Stderr), Live: ops.IsTerminal(cli.Raw(p.Stderr)), Now: p.Now, Quiet: quietFor,
+	}
 	print := func(f fact) error { return f.print(p.Stdout, c.JSON, c.Contents) }
 	flush := func() error {
 		progress.End()
@@ -134,7 +138,8 @@ func (c *Events) accepted(ctx context.Context, p *cli.Process) time.Time {
 	})
 	switch {
 	case err != nil:
-		_, _ = fmt.Fprintf(p.Stderr, "whisper events: Postgres does not say when it was accepted, so the whole log is read: %s\n", cli.DistinctLines(err.Error()))
+		_, _ = fmt.Fprintf(p.Stderr, "whisper events: Postgres does not say when it was accepted, so the whole log is read: %s\n",
+			cli.DistinctLines(err.Error()))
 	case at.IsZero():
 		_, _ = fmt.Fprintf(p.Stderr, "whisper events: the tables don't know %q, so the whole log is read\n", c.Notification)
 	default:

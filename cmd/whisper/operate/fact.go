@@ -146,7 +146,8 @@ func (f fact) print(w io.Writer, asJSON, contents bool) error {
 		return cli.PrintJSON(w, doc)
 	}
 	_, err = fmt.Fprintf(w, "%s  %-19s %-6s %s  %s  user=%s%s%s\n",
-		doc.At.Format("2006-01-02T15:04:05.000000Z"), doc.Kind, doc.Lane, cmp.Or(doc.DeliveryID, "-"), doc.NotificationID, cmp.Or(doc.UserID, "-"), pairs("", doc.Detail), pairs("", map[string]any{"traceparent": doc.Traceparent}))
+		doc.At.Format("2006-01-02T15:04:05.000000Z"), doc.Kind, doc.Lane, cmp.Or(doc.DeliveryID, "-"), doc.NotificationID,
+		cmp.Or(doc.UserID, "-"), pairs("", doc.Detail), pairs("", map[string]any{"traceparent": doc.Traceparent}))
 	return err
 }
 

@@ -24,7 +24,8 @@ type Health struct {
 
 // Help implements kong.HelpProvider.
 func (c *Health) Help() string {
-	return `Prints the health document of project or dev. The exit code is 0 if it says healthy, 1 if it says degraded or nothing answers, 2 if a flag is wrong. Examples:
+	return `Prints the health document of project or dev. The exit code is 0 if it says healthy, 1 if it says degraded or nothing
+answers, 2 if a flag is wrong. Examples:
 
     whisper health
     whisper health --no-fail | jq .queue_depths

@@ -112,7 +112,8 @@ func nodeLines(t *ops.NodeTable, now time.Time) []nodeLine {
 		at := time.UnixMicro(n.GetAtUs()).UTC()
 		l := nodeLine{
 			Node: n.GetNode(), Connections: n.GetConnections(), Limit: n.GetLimit(), Incarnation: n.GetIncarnation(),
-			StartedAt: time.UnixMilli(int64(n.GetIncarnation())).UTC(), HeartbeatAt: at, HeartbeatAge: max(0, now.Sub(at).Seconds()), OpsAddr: n.GetOpsAddr(),
+			StartedAt:   time.UnixMilli(int64(n.GetIncarnation())).UTC(),
+			HeartbeatAt: at, HeartbeatAge: max(0, now.Sub(at).Seconds()), OpsAddr: n.GetOpsAddr(),
 		}
 		if l.Limit > 0 {
 			l.Utilization = float64(l.Connections) / float64(l.Limit)

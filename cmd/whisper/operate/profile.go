@@ -53,7 +53,8 @@ type profileEraseCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *profileEraseCmd) Help() string {
-	return `Ends the deliveries that wait for the user, deletes their profile, endpoints and counters, and replaces their id in the tables by an alias. docs/erasure.md says what stays in Kafka for how long. It can't be undone.`
+	return `Ends the deliveries that wait for the user, deletes their profile, endpoints and counters, and replaces their id in
+the tables by an alias. docs/erasure.md says what stays in Kafka for how long. It can't be undone.`
 }
 
 // Check names every problem of these settings.

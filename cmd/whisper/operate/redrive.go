@@ -24,7 +24,11 @@ type deadlettersRedriveCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *deadlettersRedriveCmd) Help() string {
-	return `A record goes back to its topic and partition with its own key, value and headers. --all notes how far it has come, and the next --all continues from there; with --role or --topic nothing is noted. Putting a record back twice is harmless: duplicates are dropped by their ids. --all leaves out refused parts of profile patches, because the user may have changed those fields since. Given by its number, such a part is put back, and is then the newest patch of its fields. Examples:
+	return `A record goes back to its topic and partition with its own key, value and headers. --all notes how far it has come,
+and the next --all continues from there; with --role or --topic nothing is noted. Putting a record back twice is
+harmless: duplicates are dropped by their ids. --all leaves out refused parts of profile patches, because the user may
+have changed those fields since. Given by its number, such a part is put back, and is then the newest patch of its
+fields. Examples:
 
     whisper deadletters redrive 17 18
     whisper deadletters redrive --all --dry-run`
@@ -74,13 +78,16 @@ func (c *deadlettersRedriveCmd) Run(ctx context.Context, p *cli.Process) error {
 
 // collect reads what is to be put back. A dead letter of up to 4 MiB is held, so a hundred thousand of them
 // are a reason to go by --role and --topic.
-func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.ClientConfig, mark int64) (letters []deadLetter, next int64, err error) {
+func (c *deadlettersRedriveCmd) collect(
+	ctx context.Context, client consumers.ClientConfig, mark int64,
+) (letters []deadLetter, next int64, err error) {
 	err = deadLetterScan(client).Run(ctx, func(rec *kgo.Record) error {
 		d := readDeadLetter(rec)
 		next = d.Offset + 1
 		chosen := slices.Contains(c.Offsets, d.Offset)
 		if c.All {
-			chosen = d.Offset >= mark && d.Last == nil && d.Refused == "" && !consumers.IsState(d.Topic) && (c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
+			chosen = d.Offset >= mark && d.Last == nil && d.Refused == "" && !consumers.IsState(d.Topic) &&
+				(c.Role == "" || d.Role == c.Role) && (c.Topic == "" || d.Topic == c.Topic)
 		}
 		if chosen {
 			letters = append(letters, d)
@@ -92,11 +99,13 @@ func (c *deadlettersRedriveCmd) collect(ctx context.Context, client consumers.Cl
 	}
 	for _, d := range letters {
 		if d.Last != nil {
-			return nil, 0, fmt.Errorf("dead letter %d tells of a batch that could not be read, there is no record to put back; nothing was put back", d.Offset)
+			return nil, 0, fmt.Errorf("dead letter %d is about a batch that could not be read, there is no record to put back; nothing was put back",
+				d.Offset)
 		}
 		// Its headers are only as good as whoever wrote them: nothing outside Whisper's topics is written.
 		if consumers.IsState(d.Topic) {
-			return nil, 0, fmt.Errorf("dead letter %d is of %s, which Whisper keeps itself: put back, it could send again what was sent; it is there to look at; nothing was put back", d.Offset, d.Topic)
+			return nil, 0, fmt.Errorf("dead letter %d is of %s, which Whisper keeps itself: put back, it could send again what was sent; "+
+				"it is there to look at; nothing was put back", d.Offset, d.Topic)
 		}
 		if !strings.HasPrefix(d.Topic, "whisper.") || d.Topic == consumers.TopicDeadLetters || d.Partition < 0 {
 			return nil, 0, fmt.Errorf("dead letter %d does not say where it came from; nothing was put back", d.Offset)

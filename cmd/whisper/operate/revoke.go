@@ -24,7 +24,9 @@ type Revoke struct {
 
 // Help implements kong.HelpProvider.
 func (c *Revoke) Help() string {
-	return `Closes a user's sockets with 4001 on every gateway, and refuses their tokens that were issued before now. Because a login's clock may be ahead, tokens of the next seconds (the gateways' --auth-leeway, 10 s by default) are refused, too: a user who logs in again is let in after that. Examples:
+	return `Closes a user's sockets with 4001 on every gateway, and refuses their tokens that were issued before now. Because a
+login's clock may be ahead, tokens of the next seconds (the gateways' --auth-leeway, 10 s by default) are refused,
+too: a user who logs in again is let in after that. Examples:
 
     whisper revoke --user mona --reason "phone stolen"
     whisper revoke --user mona --session 3fb1c2`
@@ -59,13 +61,8 @@ func (c *Revoke) Run(ctx context.Context, p *cli.Process) error {
 	if err != nil {
 		return err
 	}
-	cl, err := kgo.NewClient(append(client.Options(), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second), kgo.UnknownTopicRetries(2))...)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
-	}
-	defer cl.Close()
-	if err := cl.ProduceSync(ctx, rec).FirstErr(); err != nil {
-		return fmt.Errorf("write to %s: %w", rec.Topic, err)
+	if err := cli.Produce(ctx, client, rec); err != nil {
+		return err
 	}
 	done := revocationDone{User: c.User, Session: c.Session, Before: now.UTC(), Topic: rec.Topic, Offset: rec.Offset}
 	if c.JSON {

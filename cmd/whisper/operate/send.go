@@ -225,11 +225,6 @@ func (c *Send) Run(ctx context.Context, p *cli.Process) error {
 
 // ProduceRequest writes a request as any upstream does: its own key, Kafka's own partitioner.
 func ProduceRequest(ctx context.Context, c consumers.ClientConfig, lane domain.Lane, id, traceparent string, value []byte) (Sent, error) {
-	cl, err := kgo.NewClient(append(c.Options(), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second), kgo.UnknownTopicRetries(2))...)
-	if err != nil {
-		return Sent{}, fmt.Errorf("kafka client: %w", err)
-	}
-	defer cl.Close()
 	if traceparent == "" {
 		traceparent = newTraceparent()
 	}
@@ -240,8 +235,8 @@ func ProduceRequest(ctx context.Context, c consumers.ClientConfig, lane domain.L
 	if id != "" {
 		rec.Key = []byte(id)
 	}
-	if err := cl.ProduceSync(ctx, rec).FirstErr(); err != nil {
-		return Sent{}, fmt.Errorf("write to %s: %w", rec.Topic, err)
+	if err := cli.Produce(ctx, c, rec); err != nil {
+		return Sent{}, err
 	}
 	if id == "" {
 		id = fmt.Sprintf("%s/%d/%d", rec.Topic, rec.Partition, rec.Offset)

@@ -125,7 +125,8 @@ func (r *rehearsal) tell(w io.Writer, req *request.Request, now time.Time) error
 		text += fmt.Sprintf("; of %d the segment can't be answered (a missing attribute?), so they are not", total[unanswered])
 	}
 	if req.Rate > 0 && total[meant] > 0 {
-		text += fmt.Sprintf("; at %g a second it takes %s or more", req.Rate, time.Duration(float64(total[meant])/req.Rate*float64(time.Second)).Round(time.Second))
+		takes := time.Duration(float64(total[meant]) / req.Rate * float64(time.Second)).Round(time.Second)
+		text += fmt.Sprintf("; at %g a second it takes %s or more", req.Rate, takes)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
 		return err

@@ -37,7 +37,9 @@ type Sessions struct {
 
 // Help implements kong.HelpProvider.
 func (c *Sessions) Help() string {
-	return `Asks the operations port of every gateway for its open sockets. Each gateway publishes the address of that port in whisper.nodes (--ops-advertise). The exit code is 1 if a gateway did not answer: its sessions are missing from the list, and the last lines say why. Examples:
+	return `Asks the operations port of every gateway for its open sockets. Each gateway publishes the address of that port in
+whisper.nodes (--ops-advertise). The exit code is 1 if a gateway did not answer: its sessions are missing from the
+list, and the last lines say why. Examples:
 
     whisper sessions --user mona
     whisper sessions --node eu-1 --limit 0 --json | jq -r .client | sort | uniq -c
@@ -152,7 +154,8 @@ func (c *Sessions) doors(ctx context.Context, p *cli.Process) ([]opsDoor, error)
 	}
 	for _, name := range c.Node {
 		if !known[name] {
-			doors = append(doors, opsDoor{node: name, err: errors.New("whisper.nodes does not know it: `whisper nodes --all` lists those that there are")})
+			err := errors.New("whisper.nodes does not know it: `whisper nodes --all` lists the nodes that it knows")
+			doors = append(doors, opsDoor{node: name, err: err})
 		}
 	}
 	return doors, nil
@@ -248,7 +251,8 @@ func (c *Sessions) page(ctx context.Context, door opsDoor, after string) (page g
 		return page, errors.New("its answer is not a list of sessions: is this the operations port of a gateway?")
 	}
 	if door.node != "" && page.Node != door.node {
-		return page, fmt.Errorf("there answers node %s: give each gateway an address of its own with --ops-advertise, or ask with --at", page.Node)
+		return page, fmt.Errorf("node %s answers there: give each gateway its own address with --ops-advertise, or ask with --at",
+			page.Node)
 	}
 	return page, nil
 }
@@ -267,7 +271,8 @@ func (d opsDoor) explain(err error) error {
 	u, parsed := url.Parse(d.url)
 	if parsed == nil && d.node != "" {
 		if ip := net.ParseIP(u.Hostname()); ip.IsLoopback() {
-			return fmt.Errorf("%w; that address is the node's own machine: ask there, or start the gateway with an --ops-addr that can be reached from here", err)
+			return fmt.Errorf("%w; that address is the node's own machine: "+
+				"ask there, or start the gateway with an --ops-addr that can be reached from here", err)
 		}
 	}
 	return fmt.Errorf("its operations port does not answer: %w", err)

@@ -86,7 +86,9 @@ type templatesApplyCmd struct {
 
 // Help implements kong.HelpProvider.
 func (c *templatesApplyCmd) Help() string {
-	return `A version never changes once it is made, and each delivery is rendered from the version that its request was accepted with. If one of the files can't be used, nothing is applied. A template that has not changed keeps its version. Example:
+	return `A version never changes once it is made, and each delivery is rendered from the version that its request was accepted
+with. If one of the files can't be used, nothing is applied. A template that has not changed keeps its version.
+Example:
 
     whisper templates apply templates/*.yaml`
 }
@@ -202,7 +204,8 @@ func (t listedTemplate) print(w io.Writer, asJSON bool) error {
 	if t.Version > 0 {
 		version = fmt.Sprintf("version %d", t.Version)
 	}
-	_, err := fmt.Fprintf(w, "%-30s %-16s  %s  %s%s\n", t.ID, version, t.At.UTC().Format(cli.TimeMillis), strings.Join(t.Locales, " "), pairs("", map[string]any{"problem": t.Problem}))
+	_, err := fmt.Fprintf(w, "%-30s %-16s  %s  %s%s\n", t.ID, version, t.At.UTC().Format(cli.TimeMillis),
+		strings.Join(t.Locales, " "), pairs("", map[string]any{"problem": t.Problem}))
 	return err
 }
 

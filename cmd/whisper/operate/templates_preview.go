@@ -118,7 +118,9 @@ func (v preview) print(w io.Writer, asJSON bool) error {
 		shared = "each user's own"
 	}
 	_, _ = fmt.Fprintf(w, "%s in %s, texts of %s, %s\n", v.Template, v.Locale, cmp.Or(v.Variant, "all channels"), shared)
-	for _, field := range []struct{ name, text string }{{"title", v.Title}, {"body", v.Body}, {"url", v.URL}, {"image", v.Image}, {"data", string(v.Data)}} {
+	for _, field := range []struct{ name, text string }{
+		{"title", v.Title}, {"body", v.Body}, {"url", v.URL}, {"image", v.Image}, {"data", string(v.Data)},
+	} {
 		if field.text != "" {
 			if _, err := fmt.Fprintf(w, "%-6s %s\n", field.name, strings.ReplaceAll(field.text, "\n", "\n       ")); err != nil {
 				return err

@@ -81,7 +81,9 @@ func (s *templateStore) list() []listedTemplate {
 
 // apply writes a new version, unless the template is as it was: the version's own record first, then the template's,
 // so that who sees the second can find the first.
-func (s *templateStore) apply(ctx context.Context, client consumers.ClientConfig, t templateFile, now time.Time, keep time.Duration) (applied, error) {
+func (s *templateStore) apply(
+	ctx context.Context, client consumers.ClientConfig, t templateFile, now time.Time, keep time.Duration,
+) (applied, error) {
 	done := applied{ID: t.id, Version: 1}
 	versions := s.versions(t.id)
 	if len(versions) > 0 {
@@ -102,7 +104,7 @@ func (s *templateStore) apply(ctx context.Context, client consumers.ClientConfig
 				Headers: []kgo.RecordHeader{{Key: consumers.HeaderVersion, Value: strconv.AppendInt(nil, done.Version, 10)}},
 			},
 		}
-		if err := s.write(ctx, client, records); err != nil {
+		if err := cli.Produce(ctx, client, records...); err != nil {
 			return done, err
 		}
 		// Who applies at the same time may have taken the same number. The last one to write it stands.
@@ -120,7 +122,9 @@ func (s *templateStore) apply(ctx context.Context, client consumers.ClientConfig
 }
 
 // removeOld takes away what was replaced long ago. A version was replaced when the next one was made.
-func (s *templateStore) removeOld(ctx context.Context, client consumers.ClientConfig, id string, current int64, versions []int64, now time.Time, keep time.Duration) (removed []int64, err error) {
+func (s *templateStore) removeOld(
+	ctx context.Context, client consumers.ClientConfig, id string, current int64, versions []int64, now time.Time, keep time.Duration,
+) (removed []int64, err error) {
 	if keep == 0 {
 		return nil, nil
 	}
@@ -133,23 +137,7 @@ func (s *templateStore) removeOld(ctx context.Context, client consumers.ClientCo
 		removed = append(removed, version)
 		records = append(records, &kgo.Record{Topic: consumers.TopicTemplates, Key: []byte(template.Pin(id, version))})
 	}
-	return removed, s.write(ctx, client, records)
-}
-
-// write produces records of one partition in their order.
-func (s *templateStore) write(ctx context.Context, client consumers.ClientConfig, records []*kgo.Record) error {
-	if len(records) == 0 {
-		return nil
-	}
-	cl, err := kgo.NewClient(append(client.Options(), kgo.ProducerLinger(0), kgo.RecordDeliveryTimeout(10*time.Second), kgo.UnknownTopicRetries(2))...)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
-	}
-	defer cl.Close()
-	if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return fmt.Errorf("write to %s: %w", consumers.TopicTemplates, err)
-	}
-	return nil
+	return removed, cli.Produce(ctx, client, records...)
 }
 
 // sameJSON compares by what is in it: upstream may have written it with other blanks.

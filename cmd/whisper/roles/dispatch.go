@@ -33,13 +33,17 @@ func (f policyFlags) policy(window time.Duration) decide.Policy {
 
 // Help implements kong.HelpProvider.
 func (c *Dispatch) Help() string {
-	return `Decides what is sent when, and over which channel, for the users of the partitions that it owns. All dispatch processes of a cluster share the partitions. Example:
+	return `Decides what is sent when, and over which channel, for the users of the partitions that it owns. All dispatch
+processes of a cluster share the partitions. Example:
 
     whisper dispatch --kafka kafka:9092`
 }
 
 func (c *Dispatch) config(client consumers.ClientConfig) dispatch.Config {
-	return dispatch.Config{Client: client, Partitions: c.Role.Topics.Partitions, Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords}
+	return dispatch.Config{
+		Client: client, Partitions: c.Role.Topics.Partitions,
+		Policy: c.Policy.policy(c.Role.Topics.DuplicateWindow), WalkRecords: c.WalkRecords,
+	}
 }
 
 func (c *Dispatch) Check() error {

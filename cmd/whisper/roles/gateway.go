@@ -52,7 +52,8 @@ type gatewayFlags struct {
 func (f gatewayFlags) config() gateway.Config {
 	return gateway.Config{
 		Addr: f.Listen, Origins: f.Origins, MaxConnections: f.MaxConnections, MaxPerUser: f.MaxPerUser,
-		MaxPerAddress: f.MaxPerAddress, AdmitRate: f.AdmitRate, MaxFrameRate: f.MaxFrameRate, HandshakeTimeout: f.HandshakeTimeout, Unpolled: f.Unpolled,
+		MaxPerAddress: f.MaxPerAddress, AdmitRate: f.AdmitRate, MaxFrameRate: f.MaxFrameRate,
+		HandshakeTimeout: f.HandshakeTimeout, Unpolled: f.Unpolled,
 		MaxFrame: f.MaxFrame, SendBuffer: f.SendBuffer, MaxUnacked: f.MaxUnacked,
 		PingInterval: f.PingInterval, PongTimeout: f.PongTimeout, WriteTimeout: f.WriteTimeout,
 		Heartbeat: f.Heartbeat, ReceiptHold: notAtAll(f.ReceiptHold), DrainTimeout: f.Drain,
@@ -95,7 +96,8 @@ func (f authFlags) checkSecrets() error {
 	var errs []error
 	for name, secret := range map[string]string{"auth-secret": f.AuthSecret, "auth-secret-previous": f.AuthSecretPrevious} {
 		if isPublicSecret(secret) && !f.AuthPublicSecret {
-			errs = append(errs, fmt.Errorf("%s: is public, so anybody can make tokens for any user: `openssl rand -hex 32` makes one (or say --auth-public-secret)", name))
+			errs = append(errs, fmt.Errorf("%s: is public, so anybody can make tokens for any user: "+
+				"`openssl rand -hex 32` makes a secret one (--auth-public-secret lets it pass)", name))
 		}
 	}
 	return errors.Join(errs...)

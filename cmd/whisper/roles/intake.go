@@ -16,7 +16,8 @@ type Intake struct {
 
 // Help implements kong.HelpProvider.
 func (c *Intake) Help() string {
-	return `Reads requests and profiles, refuses invalid ones with a reason, and hands each recipient's delivery to dispatch. Keeps no state. Example:
+	return `Reads requests and profiles, refuses invalid ones with a reason, and hands each recipient's delivery to dispatch.
+Keeps no state. Example:
 
     whisper intake --kafka kafka:9092`
 }

@@ -60,7 +60,8 @@ func (c *Project) Help() string {
 func (c *Project) config() projections.Config {
 	return projections.Config{
 		Kafka: c.Role.client("project", nil), PostgresURL: c.Postgres.Postgres,
-		RetentionDays: c.RetentionDays, MaxDropDays: c.MaxDropDays, TransactionTimeout: c.TransactionTimeout, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
+		RetentionDays: c.RetentionDays, MaxDropDays: c.MaxDropDays,
+		TransactionTimeout: c.TransactionTimeout, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
 	}
 }
 
@@ -135,7 +136,9 @@ func (c *Project) rebuild(ctx context.Context, p *cli.Process) error {
 		return c.plan(ctx, p, cfg)
 	}
 	line := cli.ProgressLine{What: "rebuild", Of: "offsets", W: cli.Raw(p.Stdout), Live: ops.IsTerminal(cli.Raw(p.Stdout)), Now: p.Now}
-	err := projections.Rebuild(ctx, projections.RebuildConfig{Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.Show})
+	err := projections.Rebuild(ctx, projections.RebuildConfig{
+		Config: cfg, AllowTruncated: c.AllowTruncated, KeepOld: c.KeepOld, Progress: line.Show,
+	})
 	line.End()
 	if err != nil {
 		return err
@@ -155,7 +158,10 @@ func (c *Project) plan(ctx context.Context, p *cli.Process, cfg projections.Conf
 		}
 		return fmt.Sprintf("%d, %s to %s", len(days), days[0], days[len(days)-1])
 	}
-	_, err = fmt.Fprintf(p.Stdout, "offsets to read: %d\noffsets that kafka no longer has: %d (facts, and markers of transactions)\ndays that are rebuilt: %s\ndays that stay as they are: %s\n",
-		plan.Offsets, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
+	_, err = fmt.Fprintf(p.Stdout, `offsets to read: %d
+offsets that kafka no longer has: %d (facts, and markers of transactions)
+days that are rebuilt: %s
+days that stay as they are: %s
+`, plan.Offsets, plan.Lost, days(plan.Rebuilt), days(plan.Carried))
 	return err
 }

@@ -81,7 +81,10 @@ type Base struct {
 // run is the life of a process of one role. The operations server answers from the first moment to the
 // last. Kafka is waited for; topics are checked; then the components run until the first signal, and drain.
 // The ports that components take later are looked at first: whatever is busy is told at once.
-func (f roleFlags) run(ctx context.Context, p *cli.Process, name string, build func(context.Context, Base) ([]Component, error), later ...func() (io.Closer, error)) error {
+func (f roleFlags) run(
+	ctx context.Context, p *cli.Process, name string,
+	build func(context.Context, Base) ([]Component, error), later ...func() (io.Closer, error),
+) error {
 	log := p.Log.With("role", name)
 	var server *ops.Server
 	own := func() (_ io.Closer, err error) { server, err = ops.Listen(ctx, f.Ops.Config(log)); return server, err }

@@ -84,7 +84,8 @@ func printPlans(w io.Writer, plans []consumers.TopicPlan, asJSON bool) error {
 		case plan.Conflict != "":
 			_, _ = fmt.Fprintf(w, "! %s %s\n", plan.Name, plan.Conflict)
 		case plan.Create != nil:
-			_, _ = fmt.Fprintf(w, "+ %s: %d partitions, replication %d%s\n", plan.Name, plan.Create.Partitions, plan.Create.Replication, settingsText(plan.Create.Configs))
+			_, _ = fmt.Fprintf(w, "+ %s: %d partitions, replication %d%s\n",
+				plan.Name, plan.Create.Partitions, plan.Create.Replication, settingsText(plan.Create.Configs))
 		case len(plan.Alter) > 0:
 			_, _ = fmt.Fprintf(w, "~ %s%s\n", plan.Name, settingsText(plan.Alter))
 		default:
@@ -99,7 +100,8 @@ func printPlans(w io.Writer, plans []consumers.TopicPlan, asJSON bool) error {
 func sayReplication(w io.Writer, plans []consumers.TopicPlan) {
 	for _, plan := range plans {
 		if plan.Create != nil {
-			_, _ = fmt.Fprintf(w, "replication %d was chosen by the number of brokers that answer; --replication sets another\n", plan.Create.Replication)
+			_, _ = fmt.Fprintf(w, "replication %d was chosen by the number of brokers that answer; --replication sets another\n",
+				plan.Create.Replication)
 			return
 		}
 	}
