@@ -22,14 +22,14 @@ type audience struct {
 	broadcast atomic.Pointer[broadcastCount]
 }
 
-// broadcastCount counts who has the broadcast that runs now.
+// broadcastCount counts the users who have the broadcast that runs now.
 type broadcastCount struct {
 	id   string
 	have atomic.Int64
 }
 
-// measurement is the load that runs now; ids carry its number, so a straggler of an earlier one is told
-// apart.
+// measurement is the load that runs now. Ids carry its number, so a late notification of an earlier measurement
+// is not counted.
 type measurement struct {
 	serial int
 	lat    *latencies

@@ -20,7 +20,7 @@ import (
 	"github.com/klivvr/whisper/gateway"
 )
 
-// SocketsClientConfig is what the load client's process is told.
+// SocketsClientConfig is the configuration of the load client's process.
 type SocketsClientConfig struct {
 	Addr  string
 	Users int

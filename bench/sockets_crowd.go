@@ -18,7 +18,7 @@ import (
 	"github.com/klivvr/whisper/gateway"
 )
 
-// CrowdConfig is what a crowd's process is told.
+// CrowdConfig is the configuration of a crowd's process.
 type CrowdConfig struct {
 	// Nodes' addresses. User i begins at node i modulo their number, or where Home names it, at that one.
 	Nodes []string
@@ -29,13 +29,13 @@ type CrowdConfig struct {
 	Secret string
 	// Concurrency bounds the connections that are being made at a time.
 	Concurrency int
-	// MinBackoff and MaxBackoff of the way back.
+	// MinBackoff and MaxBackoff bound the wait before a user reconnects.
 	MinBackoff, MaxBackoff time.Duration
 }
 
-// Crowd is many users with one light connection each, who behave like the Go client: full jitter on the way back,
-// Retry-After and reconnect frames honoured, everything acknowledged, what comes twice told apart. Who finds a node
-// gone tries the next one. It expects ids that end in the microsecond of their request, like load-17-1795392000000000.
+// Crowd is many users with one light connection each. They behave like the Go client: they reconnect with full jitter,
+// honour Retry-After and reconnect frames, acknowledge everything, and count duplicates apart. A user whose node is gone
+// tries the next one. It expects ids that end in the microsecond of their request, like load-17-1795392000000000.
 //
 // A user costs a goroutine and 1 KiB to read into, and 8 bytes for each notification.
 type Crowd struct {

@@ -267,8 +267,8 @@ func medians(all []Quantiles) (m Quantiles) {
 	return m
 }
 
-// measure sends at a rate for a time and waits for what arrives. half is called at the middle and the end
-// of the sending, with what is under way then.
+// measure sends at a rate for a time and waits until everything has arrived. half is called at the middle and at
+// the end of the sending, with the number of requests under way then.
 func (s *spine) measure(ctx context.Context, rate int, d time.Duration, half func(backlog int)) (*latencies, error) {
 	n := int(float64(rate) * d.Seconds())
 	s.serial++
@@ -297,8 +297,8 @@ func (s *spine) measure(ctx context.Context, rate int, d time.Duration, half fun
 	return m.lat, err
 }
 
-// hold tries a rate. It holds if what is under way at the end is no more than at the half by more than a
-// tenth of a second's worth, and nothing is lost.
+// hold tries a rate. The rate holds if nothing is lost and the requests under way grew, from the middle to the end, by
+// at most a tenth of a second's worth.
 func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
 	s.say("holding %d/s for %s", rate, s.cfg.HoldFor)
 	r := HoldReport{PerSecond: rate, CPU: map[string]float64{}}

@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// process is what the system tells of one.
+// process is what the operating system reports about a process.
 type process struct {
 	pid, parent int
 	state       string // Z is a zombie
 	name        string
 }
 
-// alive counts a zombie as gone: a container's first process need not reap what it inherits.
+// alive is false for a zombie, too: the first process of a container need not reap the processes it inherits.
 func alive(pid int) bool {
 	if !exists(pid) {
 		return false

@@ -20,8 +20,9 @@ const maxRebalance = 45 * time.Second
 // one member lets it go and another takes it is no reason.
 const maxHandover = 10 * time.Second
 
-// consumers says whose work nobody does. Intake and dispatch are needed for any delivery, so that none runs is a
-// reason at once, whatever waits; a push role that was never started is none as long as nothing waits for it.
+// consumers adds a reason for each consumer group that does not work: it has no member, no plan for too long, or partitions
+// that no member has. Every delivery needs intake and dispatch, so their absence is a reason at once. An absent push role is
+// a reason only while records wait for it.
 func (m *HealthMonitor) consumers(
 	ctx context.Context, doc *Health, queues []queue, depths map[string]int64, log logOffsets, now time.Time,
 ) {
@@ -76,7 +77,7 @@ func (m *HealthMonitor) consumers(
 // roleOfGroup is the subcommand whose processes make the group.
 func roleOfGroup(group string) string { return strings.TrimPrefix(group, "whisper-") }
 
-// since is from when on a group was seen without a plan, or a topic without an owner of some partition.
+// since is when a group was first found without a plan, or a topic with a partition that has no owner.
 func (m *HealthMonitor) since(what string, now time.Time) time.Time {
 	since, known := m.missing[what]
 	if !known {

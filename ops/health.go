@@ -161,7 +161,7 @@ type HealthMonitor struct {
 
 	mu   sync.Mutex // one measurement at a time; callers meanwhile share its outcome
 	last Health
-	// missing is since when groups were seen without a plan, and topics with partitions that nobody has.
+	// missing is when groups were first found without a plan, and topics with partitions that have no owner.
 	missing map[string]time.Time
 }
 
@@ -222,14 +222,14 @@ func (m *HealthMonitor) Run(ctx context.Context) error {
 // Ready says whether the nodes' heartbeats have been read.
 func (m *HealthMonitor) Ready() error { return m.nodes.ready() }
 
-// ServeHTTP answers /v1/health: 200 with the document, degraded or not, since the question was answered.
+// ServeHTTP answers /v1/health with 200 and the document, also when it says degraded.
 func (m *HealthMonitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A caller who leaves must not spoil the measurement that others share.
+	// The measurement is shared, so it goes on when the caller that began it hangs up.
 	answer(w, http.StatusOK, m.Health(context.WithoutCancel(r.Context())))
 }
 
-// Health measures now, or hands out a measurement of the last second, so that many callers cost no
-// more than one.
+// Health measures now, or returns a measurement of the last second: many callers cost no more than
+// one.
 func (m *HealthMonitor) Health(ctx context.Context) Health {
 	m.mu.Lock()
 	defer m.mu.Unlock()

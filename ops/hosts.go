@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// guarded refuses what a browser was tricked into asking: a page can point a name of its own at this machine (DNS
-// rebinding) and then read what operators see, or post from another site. Such a name has dots. So addresses, names
-// without dots (localhost, a service's within its namespace), a cluster's own and the configured ones are let pass, which
-// is what Prometheus and people use. Probes ask /livez and /readyz under any name: those tell nothing and change nothing.
+// guarded refuses requests that a web page tricked a browser into sending. A page can point its own host name at this
+// machine (DNS rebinding) and then read what operators see, or post from another site. Such a name has dots. So addresses,
+// names without dots (localhost, a service within its namespace), names of the cluster and configured names are allowed:
+// Prometheus and people use those. /livez and /readyz, which reveal and change nothing, are answered under any name.
 func guarded(h http.Handler, names []string) http.Handler {
 	sameSite := http.NewCrossOriginProtection().Handler(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -113,7 +113,7 @@ func (m *HealthMonitor) logOf(ctx context.Context, queues []queue) (log logOffse
 	if log.starts, err = m.adm.ListStartOffsets(ctx, topics...); err != nil {
 		return log, err
 	}
-	// The last stable offsets: what an open transaction holds back is not ours to work off yet.
+	// The last stable offsets: records of an open transaction can't be consumed yet.
 	log.ends, err = m.adm.ListCommittedOffsets(ctx, topics...)
 	return log, err
 }
@@ -133,8 +133,9 @@ func (m *HealthMonitor) commits(ctx context.Context, queues []queue) (map[string
 	return commits, nil
 }
 
-// measure sums what was not committed. Whether the oldest of it is past the bound is asked from Kafka's time index,
-// without reading a record, and only where something waits: the first record within the bound stands behind the commit.
+// measure counts the records that are not committed, and finds out whether the oldest is older than bound. It reads no
+// record: Kafka's time index gives the first offset within the bound, which is compared with the committed one. Kafka is
+// asked only about partitions where records wait.
 func (m *HealthMonitor) measure(
 	ctx context.Context, topic string, log logOffsets, committed func(id int32) (int64, bool), bound time.Time,
 ) (w waiting, err error) {
@@ -167,7 +168,7 @@ func (m *HealthMonitor) measure(
 	return w, nil
 }
 
-// projection measures how far the tables are behind the log. What they lack, analysts and the rates above lack.
+// projection measures how far the tables are behind the log. Analysts, and the rates above, lack the same records.
 func (m *HealthMonitor) projection(ctx context.Context, doc *Health, log logOffsets, now time.Time) {
 	if m.cfg.Projected == nil {
 		return

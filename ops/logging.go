@@ -10,7 +10,7 @@ import (
 // LogFormats are the values of the setting log-format; auto is text on a terminal and JSON elsewhere.
 const LogFormats = "auto,text,json"
 
-// NewLogger writes to w, which is told to be a terminal or not.
+// NewLogger makes a logger that writes to w. Its format "auto" is text if terminal is true, and JSON otherwise.
 func NewLogger(w io.Writer, format string, level slog.Level, terminal bool) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: sayDurations}
 	if format == "json" || format != "text" && !terminal {

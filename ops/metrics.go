@@ -11,7 +11,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// BuildInfo has /metrics tell which program this is.
+// BuildInfo adds the version, commit and Go version of this program to /metrics.
 func BuildInfo(version, commit, goVersion string) {
 	metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_build_info{version=%q,commit=%q,go=%q}`, version, commit, goVersion), nil).Set(1)
 }
@@ -21,7 +21,7 @@ func exposeMetrics(w http.ResponseWriter, _ *http.Request) {
 	writeMetrics(w)
 }
 
-// writeMetrics adds to each family what it means; the library writes the line with nothing in it.
+// writeMetrics adds its meaning to each family; the library writes that line empty.
 func writeMetrics(w io.Writer) {
 	metrics.ExposeMetadata(true)
 	var all bytes.Buffer

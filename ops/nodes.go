@@ -25,16 +25,16 @@ type NodeHealth struct {
 	HeartbeatAt time.Time `json:"heartbeat_at"`
 }
 
-// NodeState is what a node's last heartbeat and the time since tell of it.
+// NodeState is the state of a node, judged by its last heartbeat and the time since.
 type NodeState string
 
 // The states of a node.
 const (
 	NodeLive     NodeState = "live"
 	NodeDraining NodeState = "draining"
-	// NodeSilent died, or Kafka does not hear it.
+	// NodeSilent has died, or can't reach Kafka.
 	NodeSilent NodeState = "silent"
-	// NodeGone ended after a drain, or has been silent for so long that nobody waits for it.
+	// NodeGone has ended after a drain, or has been silent for longer than ForgetNode.
 	NodeGone NodeState = "gone"
 )
 
@@ -43,8 +43,8 @@ const (
 	missedHeartbeats = 3
 	// heartbeatFallback is for a record that names no interval.
 	heartbeatFallback = 2 * time.Second
-	// ForgetNode is after how long a silent node is gone: one that never came back, because the
-	// fleet was made smaller by a crash, must not keep the whole system degraded for ever.
+	// ForgetNode is how long a node is silent before it counts as gone: a node that crashed and is not
+	// replaced must not keep the whole system degraded for ever.
 	ForgetNode = time.Hour
 )
 
@@ -140,7 +140,7 @@ func (w *nodeWatch) ready() error {
 	}
 }
 
-// fold passes over what is no heartbeat: the gateway and dispatch complain of it.
+// fold skips records that are no heartbeats: the gateway and dispatch log them.
 func (w *nodeWatch) fold(records []*kgo.Record) {
 	for _, rec := range records {
 		_ = w.table.Fold(rec)

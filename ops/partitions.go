@@ -16,21 +16,21 @@ import (
 
 // Partitions are what a role owns and may have to stop: a role, or a [consumers.Loop].
 type Partitions interface {
-	// Stopped are those that do not move, and why.
+	// Stopped lists the partitions that are stopped, with the reason of each.
 	Stopped() []consumers.Stopped
-	// Retry tries them again now and says how many there are.
+	// Retry tries the stopped partitions again now and returns how many there are.
 	Retry() int
 }
 
 // Partitions serves a component's stopped partitions with those of the others: GET /v1/partitions lists them, POST
-// /v1/partitions/retry tries them again now. A name that is known already gets the new ones.
+// /v1/partitions/retry tries them again now. A second call with the same name replaces the first.
 func (s *Server) Partitions(name string, p Partitions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.partitions[name] = p
 }
 
-// stoppedIn is a stopped partition and whose it is.
+// stoppedIn is a stopped partition with the component that owns it.
 type stoppedIn struct {
 	Component string `json:"component"`
 	consumers.Stopped
@@ -84,12 +84,12 @@ func (m *HealthMonitor) stopGroups() []string {
 	return groups
 }
 
-// stopped names the partitions that can't go on, in whatever process they are: their last commit says so.
+// stopped lists the stopped partitions of all processes: the metadata of their last commit says that they are.
 func (m *HealthMonitor) stopped(ctx context.Context, doc *Health) {
 	var reasons []string
 	for _, group := range m.adm.FetchManyOffsets(ctx, m.stopGroups()...) {
 		if group.Err != nil {
-			continue // a group that is not there stops nothing; that Kafka is away is said elsewhere
+			continue // a group that does not exist stops nothing; an unreachable Kafka is reported elsewhere
 		}
 		group.Fetched.Each(func(o kadm.OffsetResponse) {
 			if reason, is := strings.CutPrefix(o.Metadata, consumers.StopMetadata); is && o.Err == nil {

@@ -42,8 +42,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Server answers operators from the first moment of a process until its last: liveness is that it
-// answers at all, readiness is what the components say at the time of the question.
+// Server answers operators while its process runs. A process that answers /livez is alive; it is ready
+// when each of its components says so at the time of the question.
 type Server struct {
 	listener net.Listener
 	mux      *http.ServeMux
@@ -101,17 +101,17 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr is where it listens.
+// Addr is the address it listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Close lets the address go, where Run is not to follow.
+// Close frees the address of a server that was never run.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Handle adds a route, also while it runs.
+// Handle adds a route; the server may be running.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 
-// Component is asked at each /readyz from now on: nil is ready, an error says what is missing. A name
-// that is known already gets the new check.
+// Component adds a check to /readyz: nil is ready, an error says what is missing. A second call with the
+// same name replaces the first.
 func (s *Server) Component(name string, ready func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,8 +21,8 @@ import (
 	"github.com/klivvr/whisper/projections/query"
 )
 
-// scene is one play of the demo. Its ids are new each time: a second start has yesterday's in its window
-// of duplicates.
+// scene is one run of the demo. Its ids are new each time, because the ids of an earlier run would be dropped
+// as duplicates.
 type scene struct {
 	*system
 	tag   string
@@ -33,8 +33,8 @@ type scene struct {
 	arrived  chan string          // who it arrived at
 }
 
-// play lets two users connect, sends three notifications, waits until each has arrived, and shows what
-// Postgres made of it.
+// play lets two users connect, sends three notifications, waits until each has arrived, and shows them in
+// Postgres.
 func (d *system) play(ctx context.Context) error {
 	s := &scene{
 		system: d, tag: strings.ToLower(rand.Text()[:4]), began: d.p.Now(),
@@ -116,7 +116,7 @@ func closed(conn *client.Client) {
 	<-conn.Done()
 }
 
-// pause is between two acts: a person reads along, and what has just joined is polled for by then.
+// pause waits between two acts, for the person who reads along and for consumers that have just joined.
 func (s *scene) pause(ctx context.Context) error {
 	select {
 	case <-time.After(700 * time.Millisecond):
@@ -142,7 +142,7 @@ func (s *scene) pushed(r simulator.Received) {
 	s.arrive("lina", s.id("refund"))
 }
 
-// since is the latency from handing a request to Kafka; what an earlier run left behind has none.
+// since is the latency since the request was handed to Kafka; deliveries of an earlier run have none.
 func (s *scene) since(id string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +210,7 @@ func (s *scene) perform(ctx context.Context) error {
 	return nil
 }
 
-// epilogue waits until Postgres has what was played, then shows the story of mona's alert.
+// epilogue waits until Postgres has all of the scene, then shows the timeline of mona's alert.
 func (s *scene) epilogue(ctx context.Context) error {
 	if !s.await(ctx, func(string) bool { return true }) {
 		return nil
@@ -260,7 +260,7 @@ func countsText(counts []query.StatusCount) string {
 	return strings.Join(parts, ", ")
 }
 
-// settled waits for the three deliveries to be told in Postgres, and is mona's.
+// settled waits until Postgres has the end of all three deliveries, and returns mona's.
 func (s *scene) settled(ctx context.Context, reader *query.Reader) (query.Delivery, error) {
 	want := map[string]domain.Status{s.id("card"): domain.Read, s.id("salary"): domain.Delivered, s.id("refund"): domain.Sent}
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -125,9 +125,9 @@ func (c *Dev) makeState() error {
 	return err
 }
 
-// stateMode closes the state to the machine's other users: titles, bodies and push tokens are in it. Where root
-// starts Postgres, which does not run as root, its user must be able to pass through; nobody else can read the folder,
-// nor what is in the parts' own. A folder that is there already is left as it is: it may be somebody's for more than this.
+// stateMode is the mode of a new state folder. Titles, bodies and push tokens are in it, so other users of the machine
+// can't list or read it. Under root, Postgres runs as another user, who must be able to pass through. The mode of an existing
+// folder is not changed, because it may be used for other things.
 func stateMode() fs.FileMode {
 	if os.Geteuid() == 0 {
 		return 0o711
@@ -135,8 +135,8 @@ func stateMode() fs.FileMode {
 	return 0o700
 }
 
-// warnOfStrangers names what others than this machine can reach: none of it asks who they are, and the page makes
-// a token for anybody.
+// warnOfStrangers logs a warning for each port that other machines can reach: none of them authenticates, and the page
+// makes a token for anybody.
 func (c *Dev) warnOfStrangers(log *slog.Logger) {
 	for flag, addr := range map[string]string{"kafka-listen": c.KafkaListen, "listen": c.Listen, "ops-addr": c.Ops.OpsAddr} {
 		if beyondThisMachine(addr) {
@@ -154,7 +154,7 @@ func (c *Dev) folder(part string) string {
 	return filepath.Join(c.State, part)
 }
 
-// inUse names the flag that chooses another address, where that is what went wrong.
+// inUse adds the flag that chooses another address to an error about a busy port.
 func inUse(err error, flag string) error {
 	if err != nil && strings.Contains(err.Error(), "is in use:") {
 		return fmt.Errorf("%w (%s)", err, flag)

@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// devSecret is what `whisper dev` checks tokens by: made by chance when it is first needed, and kept where only this
-// user of the machine can read it. It is the user's and not a state folder's, so that `whisper token` and `whisper
-// listen` need no settings beside any `whisper dev`, also an ephemeral one.
+// devSecret is the secret by which `whisper dev` checks tokens. It is random, made when it is first needed, and kept where
+// only this user of the machine can read it. It belongs to the user and not to a state folder, so that `whisper token` and
+// `whisper listen` need no settings for any `whisper dev`, also an ephemeral one.
 func devSecret() (string, error) {
 	config, err := os.UserConfigDir()
 	if err != nil {

@@ -48,7 +48,7 @@ type gatewayFlags struct {
 	Unpolled         bool          `help:"Read each socket with its own goroutine, as on systems without epoll; for comparison and debugging."`
 }
 
-// config fills what these flags speak of.
+// config is the part of the gateway's configuration that these flags set.
 func (f gatewayFlags) config() gateway.Config {
 	return gateway.Config{
 		Addr: f.Listen, Origins: f.Origins, MaxConnections: f.MaxConnections, MaxPerUser: f.MaxPerUser,
@@ -69,7 +69,7 @@ func notAtAll(d time.Duration) time.Duration {
 	return d
 }
 
-// Check finds what the gateway itself can't: it meets an address only when it listens.
+// Check finds a bad address to listen on, which the gateway itself would only find when it listens.
 func (f gatewayFlags) Check() error {
 	if _, port, err := net.SplitHostPort(f.Listen); err != nil || port == "" {
 		return fmt.Errorf("listen: %q is not host:port", f.Listen)
@@ -177,8 +177,8 @@ func checkAdvertised(addr string) error {
 	return nil
 }
 
-// Advertised is where others may reach what listens at an address: the machine's own address on the way to Kafka,
-// where it listens at all of them.
+// Advertised is the address at which others reach a listener. For one that listens on every address of the machine, that is
+// the address from which the machine reaches Kafka.
 func Advertised(ctx context.Context, listening string, brokers []string) string {
 	host, port, err := net.SplitHostPort(listening)
 	if ip := net.ParseIP(host); err != nil || ip != nil && !ip.IsUnspecified() {

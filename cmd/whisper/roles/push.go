@@ -87,7 +87,7 @@ func (c *Push) Run(ctx context.Context, p *cli.Process) error {
 }
 
 // BuildPush builds the push role of APNs: the provider, the role and the publisher of its facts are one
-// component, since they must stop in this order: the role, what it published, the provider.
+// component, because they must stop in this order: the role, the publisher, the provider.
 func BuildPush(r Base, provider apns.Config, cfg push.Config) ([]Component, error) {
 	provider.Now, provider.Logger = r.Now, r.Log
 	apple, err := apns.New(provider)
@@ -126,12 +126,12 @@ func BuildPush(r Base, provider apns.Config, cfg push.Config) ([]Component, erro
 	return []Component{{"push", run, ready}}, nil
 }
 
-// flushTimeout bounds how long a stop waits for Kafka to take what was published; what it did not take is
-// made again from the source, which is not committed then.
+// flushTimeout bounds how long a stop waits for Kafka to acknowledge published records. The source of a record that is
+// not acknowledged is not committed, so the record is made again.
 const flushTimeout = 10 * time.Second
 
-// publishing runs work beside the publisher that it writes through: what no publisher of the process can mend ends
-// the work, and the publisher is flushed and closed when the work is done.
+// publishing runs work together with the publisher it writes through. An error that ends the publisher ends the work. When
+// the work is done, the publisher is flushed and closed.
 func publishing(ctx context.Context, publisher *consumers.Publisher, work func(context.Context) error) error {
 	defer publisher.Close()
 	g, working := errgroup.WithContext(ctx)

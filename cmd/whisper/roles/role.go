@@ -78,9 +78,9 @@ type Base struct {
 	Now      func() time.Time
 }
 
-// run is the life of a process of one role. The operations server answers from the first moment to the
-// last. Kafka is waited for; topics are checked; then the components run until the first signal, and drain.
-// The ports that components take later are looked at first: whatever is busy is told at once.
+// run runs the process of one role. It takes the ports first, so that one error names every busy port. The operations
+// server answers from then until the end. Then run waits for Kafka, checks the topics, and runs the components until the
+// first signal, when they drain.
 func (f roleFlags) run(
 	ctx context.Context, p *cli.Process, name string,
 	build func(context.Context, Base) ([]Component, error), later ...func() (io.Closer, error),
