@@ -124,6 +124,28 @@ func TestAllChannelsGetIt(t *testing.T) {
 			{0, alert("pay", 7), []string{"route pay #1 to n1"}},
 			{1, acked("pay", "mona"), []string{"settle 7"}},
 		}},
+		"a channel that the user refuses and allows again gets it then": {both, []step{
+			n1, phone,
+			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false}}}`), At: t0, Offset: 2}, []string{"put mona"}},
+			{0, alert("pay", 7), []string{"deferred away", "park", "settle 7"}},
+			{60, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":null}}}`), At: at(60), Offset: 3}, []string{"put mona", "push pay #1 to phone"}},
+			{61, pushed("pay", "mona", "phone", 1), []string{"park"}},
+			{62, here("mona", "n1", "s1", 1), []string{"route pay #2 to n1"}},
+			{63, acked("pay", "mona"), []string{"unpark", "remember"}},
+		}},
+		"a channel that is refused while it waits for its next try": {both, []step{
+			n1, phone,
+			{0, alert("pay", 7), []string{"push pay #1 to phone", "deferred away", "park", "settle 7"}},
+			{1, pushFailed("pay", "mona", "phone", 1, retry), []string{"deferred retry", "park"}},
+			{2, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false}}}`), At: at(2), Offset: 2}, []string{"put mona", "park"}},
+			{9, decide.TimePassed{}, nil},
+			{60, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":null}}}`), At: at(60), Offset: 3}, []string{"put mona", "push pay #2 to phone"}},
+		}},
+		"every channel is refused: it is told once": {both, []step{
+			n1, connected, phone,
+			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false,"socket":false}}}`), At: t0, Offset: 2}, []string{"put mona"}},
+			{0, alert("pay", 7), []string{"suppressed preference", "settle 7"}},
+		}},
 		"mandatory, both are refused, both get it": {`{"mandatory":true,"all_channels":["socket","apns"]}`, []step{
 			n1, connected, phone,
 			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"all":false}}}`), At: t0, Offset: 2}, []string{"put mona"}},

@@ -72,7 +72,7 @@ func (s *State) permit(d *delivery) bool {
 	case lapse:
 		s.expire(d)
 	case drop:
-		s.suppress(d, v.reason, "", &v)
+		s.refuse(d, &v)
 	case waitFor:
 		d.phase = v.phase
 		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: v.until.UnixMilli()}}})
@@ -139,6 +139,16 @@ func (s *State) deferred(d *delivery, v *verdict) {
 		fact.Cap, fact.Count = v.limit.String(), int32(v.counted)
 	}
 	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: fact}})
+}
+
+// refuse ends d, which a check lets go to nobody. A push leg whose channel alone the user refuses waits while other legs are at
+// work: the user may allow that channel again.
+func (s *State) refuse(d *delivery, v *verdict) {
+	if v.reason == domain.ReasonPreference && d.legs.active(d) && d.channel() != domain.ChannelSocket {
+		s.idle(d)
+		return
+	}
+	s.suppress(d, v.reason, "", v)
 }
 
 // suppress ends d on purpose. v is nil where no check said so.

@@ -56,7 +56,7 @@ func (s *State) askAgain(d *delivery, endpoint bool) {
 	switch v := *s.judge(s.ask(d)); v.action {
 	case drop:
 		if v.reason == domain.ReasonUnsubscribed || v.reason == domain.ReasonPreference {
-			s.suppress(d, v.reason, "", &v)
+			s.refuse(d, &v)
 		}
 	case send:
 		d.denied = v.denied
