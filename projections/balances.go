@@ -30,7 +30,7 @@ func compareBalances(a, b balanceKey) int {
 // keepsBalances tells the triggers, which do it for projectors of the version before, that this transaction keeps them itself.
 const keepsBalances = "set_config('whisper.balances', 'kept', true)"
 
-// writeBalances only adds rows: two transactions never wait for one another here.
+// writeBalances adds rows and changes none, so two transactions never wait for each other here.
 func (t *transaction) writeBalances(ctx context.Context) error {
 	cols := arrays(oidText, oidDate, oidInt8)
 	for _, key := range sorted(t.balances, compareBalances) {

@@ -46,7 +46,7 @@ func (s *store) ensureDays(ctx context.Context, days []int32) error {
 	return nil
 }
 
-// forgetDays makes ensureDays look again: somebody dropped a day, or another schema took the name.
+// forgetDays makes ensureDays look in Postgres again: a day was dropped, or a rebuild was swapped in.
 func (s *store) forgetDays() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +139,7 @@ func missingDay(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "23514" && pg.ConstraintName == ""
 }
 
-// daysOf are the days that chunks write.
+// daysOf returns the days whose tables the chunks need.
 func daysOf(chunks []*chunk) []int32 {
 	seen := map[int32]bool{}
 	var days []int32

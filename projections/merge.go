@@ -63,7 +63,7 @@ func (s *store) mergeStats(ctx context.Context, before time.Time) (merged int64,
 	return merged + n, err
 }
 
-// mergeSQL says how many rows it has merged, and of which minutes.
+// mergeSQL merges some rows and returns how many they were, and their minutes.
 const mergeSQL = `
 	WITH live AS MATERIALIZED (
 		SELECT minute, lane, category, channel, status, partition
@@ -100,7 +100,7 @@ const mergeSQL = `
 	)
 	SELECT count(*), coalesce(array_agg(DISTINCT minute), '{}') FROM gone`
 
-// forgetEmpty removes what has come down to nothing: pending deliveries that have ended.
+// forgetEmpty deletes the rows whose count came down to 0: those of pending statuses, once their deliveries have ended.
 var forgetEmpty = []string{
 	`DELETE FROM $.delivery_stat_shards
 		WHERE day = $1 AND minute = ANY ($2::timestamptz[]) AND partition = -1 AND count = 0 AND buckets IS NULL`,

@@ -20,10 +20,10 @@ const maxLife = request.MaxSchedule + request.MaxTTL + 48*time.Hour
 // heldFor is how long a day that is kept for what is pending in it is not looked at again.
 const heldFor = 6 * time.Hour
 
-// A retention says which days go.
+// A retention says which days are dropped.
 type retention struct {
 	days int // how many are kept
-	// most is how many may go at once. More are no retention but a mistake, until somebody says otherwise.
+	// most is how many days may be dropped at once. More than that is taken for a mistake, such as a clock that is ahead.
 	most int
 	// dropped is told of each day that went.
 	dropped func(day string)
@@ -35,8 +35,8 @@ func (s *store) serverTime(ctx context.Context) (at time.Time, err error) {
 	return at, err
 }
 
-// errElsewhere says that another projector, or a rebuild, is at it. Nothing was done.
-var errElsewhere = errors.New("somebody else does it at the moment")
+// errElsewhere says that another projector, or a rebuild, is doing the same. Nothing was done.
+var errElsewhere = errors.New("another projector or a rebuild is doing it")
 
 // maintain makes the tables of the days to come and drops those that are too old at a time. now must not be ahead; what is newest in the
 // tables bounds it as well. While somebody else drops days it returns errElsewhere.

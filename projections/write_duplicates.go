@@ -94,7 +94,7 @@ func compareDuplicates(a, b duplicate) int {
 	return a.request.compare(b.request)
 }
 
-// removeGhosts deletes what earlier batches took for deliveries.
+// removeGhosts deletes the deliveries that earlier batches wrote for requests that were dropped as duplicates.
 func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) error {
 	if len(dropped) == 0 {
 		return nil
@@ -136,7 +136,7 @@ func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) err
 	return nil
 }
 
-// dropGhosts keeps out of this batch what is known to be a duplicate.
+// dropGhosts leaves out the deliveries of this batch whose requests are known to be duplicates.
 func (t *transaction) dropGhosts(ctx context.Context) error {
 	ghosts := map[duplicate]domain.DeliveryID{}
 	for id, r := range t.rows {

@@ -238,7 +238,7 @@ func (w *writer) stuck() bool {
 	return since > 0 && time.Since(time.Unix(0, since)) > silentAfter
 }
 
-// drop lets go of chunks whose partition is somebody else's.
+// drop leaves out chunks whose partition another process owns now.
 func drop(chunks []*chunk) []*chunk {
 	kept := chunks[:0:0]
 	for _, c := range chunks {
@@ -312,7 +312,7 @@ func (w *writer) bisect(ctx context.Context, chunks []*chunk, reason error) erro
 	return w.commit(ctx, chunks)
 }
 
-// away and up say each change once.
+// away and up log each change once.
 func (w *writer) away(err error) {
 	if w.down.Swap(&err) == nil {
 		w.meters.up.Set(0)
