@@ -135,9 +135,8 @@ func (s *sockets) start(ctx context.Context) error {
 		s.report.Kafka = "Apache Kafka " + kafka.Version
 	}
 	s.kafka = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
-	topology := consumers.Topology{
-		Partitions: socketsPartitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour,
-	}
+	topology := consumers.DefaultTopology()
+	topology.Partitions, topology.Replication = socketsPartitions, 1
 	if err := consumers.EnsureTopics(ctx, s.kafka, topology.Specs()...); err != nil {
 		return err
 	}

@@ -162,9 +162,8 @@ func (s *spine) start(ctx context.Context) error {
 		s.cfg.Kafka = []string{s.broker.Addr()}
 	}
 	s.client = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
-	topology := consumers.Topology{
-		Partitions: s.cfg.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour,
-	}
+	topology := consumers.DefaultTopology()
+	topology.Partitions, topology.Replication = s.cfg.Partitions, 1
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}

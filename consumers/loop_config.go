@@ -1,6 +1,7 @@
 package consumers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -66,37 +67,15 @@ func (c LoopConfig) Validate() error {
 }
 
 func (c *LoopConfig) setDefaults() {
-	if c.MaxBufferedRecords == 0 {
-		c.MaxBufferedRecords = 5_000
-	}
-	if c.MaxBufferedBytes == 0 {
-		c.MaxBufferedBytes = 4 << 20
-	}
-	if c.FetchMinBytes == 0 {
-		c.FetchMinBytes = 1
-	}
-	if c.FetchMaxWait == 0 {
-		c.FetchMaxWait = fetchMaxWait
-	}
-	if c.FetchMaxPartitionBytes == 0 {
-		c.FetchMaxPartitionBytes = 1 << 20
-	}
-	if c.CommitInterval == 0 {
-		c.CommitInterval = time.Second
-	}
-	if c.StallCheck == 0 {
-		c.StallCheck = stallCheck
-	}
-	if c.HandoverTimeout == 0 {
-		c.HandoverTimeout = 10 * time.Second
-	}
-	if c.SessionTimeout == 0 {
-		c.SessionTimeout = 10 * time.Second
-	}
-	if c.RetryFirst == 0 {
-		c.RetryFirst = retryFirst
-	}
-	if c.RetryMost == 0 {
-		c.RetryMost = max(retryMost, c.RetryFirst)
-	}
+	c.MaxBufferedRecords = cmp.Or(c.MaxBufferedRecords, 5_000)
+	c.MaxBufferedBytes = cmp.Or(c.MaxBufferedBytes, 4<<20)
+	c.FetchMinBytes = cmp.Or(c.FetchMinBytes, 1)
+	c.FetchMaxWait = cmp.Or(c.FetchMaxWait, fetchMaxWait)
+	c.FetchMaxPartitionBytes = cmp.Or(c.FetchMaxPartitionBytes, 1<<20)
+	c.CommitInterval = cmp.Or(c.CommitInterval, time.Second)
+	c.StallCheck = cmp.Or(c.StallCheck, stallCheck)
+	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 10*time.Second)
+	c.SessionTimeout = cmp.Or(c.SessionTimeout, 10*time.Second)
+	c.RetryFirst = cmp.Or(c.RetryFirst, retryFirst)
+	c.RetryMost = cmp.Or(c.RetryMost, max(retryMost, c.RetryFirst))
 }

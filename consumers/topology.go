@@ -23,21 +23,23 @@ import (
 // Topology is how Whisper's topics are laid out on a cluster.
 type Topology struct {
 	// Partitions of every topic keyed by user id. It can't change after creation: partition p of all of
-	// them belongs to one user set (default 96; 4 in dev).
+	// them belongs to one user set.
 	Partitions int32
 	// Replication factor of topics that are made (0: 3, or as many as there are brokers where they are fewer; what
 	// exists keeps its own), and how many replicas must have a record before it counts as written (0: the topic's
 	// replication - 1, at least 1).
 	Replication int16
 	MinISR      int
-	// DuplicateWindow is how long ids are remembered (24 h by default, at most 30 days).
+	// DuplicateWindow is how long ids are remembered, at most 30 days.
 	DuplicateWindow time.Duration
-	// Retention of requests, deliveries, push and facts (default 7 days). It must outlast every outage.
+	// Retention of requests, deliveries, push and facts. It must outlast every outage.
 	Retention time.Duration
 }
 
-// DefaultPartitions is the number for production.
-const DefaultPartitions = 96
+// DefaultTopology is the layout where nothing else is said.
+func DefaultTopology() Topology {
+	return Topology{Partitions: 96, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour}
+}
 
 // nodeRetention is how long a frame waits for a gateway that is away; dispatch has long re-routed by then.
 const nodeRetention = 15 * time.Minute

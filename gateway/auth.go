@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ type AuthConfig struct {
 	// EdDSA. With several of a kind, any may have signed, so that keys can be rotated.
 	PublicKeys []byte
 	// JWKS is a file or an http(s) URL with a JSON Web Key Set (RFC 7517). It is read at the start, every
-	// JWKSRefresh (5 minutes), and once when a token names a key that is not in it, at most every 5 s.
+	// JWKSRefresh, and once when a token names a key that is not in it, at most every 5 s.
 	// While it can't be read the last good set goes on; a gateway that never had one is not ready.
 	JWKS        string
 	JWKSRefresh time.Duration
@@ -35,16 +36,20 @@ type AuthConfig struct {
 	// Audiences, one of which a token's aud must name, and Issuer, which its iss must be. Empty: not looked at.
 	Audiences []string
 	Issuer    string
-	// Leeway for clocks that differ (10 s; negative: none; at most 5 minutes). A session ends that much
+	// Leeway for clocks that differ (negative: none; at most 5 minutes). A session ends that much
 	// after its token's exp.
 	Leeway time.Duration
 }
 
 const (
 	minSecretBytes = 32
-	defaultLeeway  = 10 * time.Second
 	maxLeeway      = 5 * time.Minute
 )
+
+// AuthDefaults are the settings where nothing else is said.
+func AuthDefaults() AuthConfig {
+	return AuthConfig{JWKSRefresh: 5 * time.Minute, Leeway: 10 * time.Second}
+}
 
 // Validate names every problem of the settings. It reads a JWKS that is a file, not one behind a URL.
 func (c AuthConfig) Validate() error {
@@ -95,7 +100,7 @@ type verifier struct {
 
 func newVerifier(c AuthConfig, now func() time.Time) (*verifier, error) {
 	v := &verifier{now: now, leeway: c.Leeway, fixed: map[string]jwt.VerificationKeySet{}}
-	orDefault(&v.leeway, defaultLeeway)
+	v.leeway = cmp.Or(v.leeway, AuthDefaults().Leeway)
 	v.leeway = max(v.leeway, 0)
 	errs := []error{v.addSecrets(c), v.addKeys(c.PublicKeys), v.addSet(c), c.validateClaims()}
 	methods, err := v.methods(c)

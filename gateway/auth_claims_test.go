@@ -48,7 +48,7 @@ func TestClaims(t *testing.T) {
 		if !errors.Is(err, c.err) {
 			t.Errorf("%s: %v, want %v", name, err, c.err)
 		}
-		if err == nil && g.until.Sub(g.expires) != defaultLeeway {
+		if err == nil && g.until.Sub(g.expires) != AuthDefaults().Leeway {
 			t.Errorf("%s: the session ends %s after the token", name, g.until.Sub(g.expires))
 		}
 	}

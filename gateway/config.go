@@ -15,7 +15,8 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// Config is what a gateway needs. Fields without a default are required.
+// Config is what a gateway needs. Numbers and durations that are 0 get what Defaults says; what it leaves empty is required
+// where nothing else is said.
 type Config struct {
 	// Node is this gateway's name, the same on every start: part of a topic's name.
 	Node string
@@ -23,7 +24,7 @@ type Config struct {
 	Kafka consumers.ClientConfig
 	// Partitions of the topics that are keyed by user id.
 	Partitions int32
-	// NodesPartitions of whisper.nodes (1).
+	// NodesPartitions of whisper.nodes.
 	NodesPartitions int32
 	// Replication (0: 3, or the number of brokers where there are fewer) and MinISR (0: replication - 1) of this
 	// node's topic, where it is to be made.
@@ -47,7 +48,7 @@ type Config struct {
 	// again when they change, within a second of the next handshake.
 	TLSCert, TLSKey string
 
-	// MaxConnections on this node (50,000) and of one user on this node (20).
+	// MaxConnections on this node, and of one user on this node.
 	MaxConnections int
 	MaxPerUser     int
 	// MaxPerAddress bounds the connections from one IPv4 address or IPv6 /64, counted from accept on (0: no bound,
@@ -58,42 +59,42 @@ type Config struct {
 	// begin with. Their own addresses count for nobody; what others say of themselves is passed over.
 	TrustedProxies []string
 	ProxyProtocol  bool
-	// AdmitRate is how many connections are let in a second (2,000); who comes above it is told when to come
+	// AdmitRate is how many connections are let in a second; who comes above it is told when to come
 	// again.
 	AdmitRate int
-	// HandshakeTimeout bounds the time until a client's request is whole (10 s).
+	// HandshakeTimeout bounds the time until a client's request is whole.
 	HandshakeTimeout time.Duration
-	// MaxFrameRate bounds the frames a second of one client (100, and as many at once); acknowledging
+	// MaxFrameRate bounds the frames a second of one client, and as many may come at once; acknowledging
 	// what it was sent does not count. The ids in them are limited beside it: see maxIDs.
 	MaxFrameRate int
 	// Unpolled gives each connection a goroutine also where an epoll could read them all.
 	Unpolled bool
-	// MaxFrame bounds a client's frame in bytes (16 KiB).
+	// MaxFrame bounds a client's frame in bytes.
 	MaxFrame int
-	// SendBuffer bounds what waits to be written to one session, in bytes (1 MiB).
+	// SendBuffer bounds what waits to be written to one session, in bytes.
 	SendBuffer int
-	// MaxUnacked bounds the deliveries that one session has not acknowledged (10,000).
+	// MaxUnacked bounds the deliveries that one session has not acknowledged.
 	MaxUnacked int
-	// PingInterval between pings to one session (25 s); a session that was silent for PongTimeout (10 s)
+	// PingInterval between pings to one session; a session that was silent for PongTimeout
 	// after one is cut off.
 	PingInterval time.Duration
 	PongTimeout  time.Duration
-	// WriteTimeout bounds one write to a socket (10 s).
+	// WriteTimeout bounds one write to a socket.
 	WriteTimeout time.Duration
 
-	// Heartbeat is the interval of records in whisper.nodes (2 s).
+	// Heartbeat is the interval of records in whisper.nodes.
 	Heartbeat time.Duration
 	// ReceiptHold is how long a delivery_sent waits for the acknowledgement, to be one fact with it
-	// (50 ms; negative: not at all). It delays what dispatch and analysts learn of unacknowledged ones.
+	// (negative: not at all). It delays what dispatch and analysts learn of unacknowledged ones.
 	ReceiptHold time.Duration
-	// DrainTimeout bounds the clean stop (30 s); clients are asked to leave over half of it.
+	// DrainTimeout bounds the clean stop; clients are asked to leave over half of it.
 	DrainTimeout time.Duration
 
-	// Now is the clock (time.Now).
+	// Now is the clock.
 	Now func() time.Time
-	// Logger (discards) never gets contents, tokens or user ids; of refused clients it gets the address.
+	// Logger never gets contents, tokens or user ids; of refused clients it gets the address.
 	Logger *slog.Logger
-	// Metrics is where the metrics are registered (the default set).
+	// Metrics is where the metrics are registered.
 	Metrics *metrics.Set
 }
 
@@ -149,6 +150,10 @@ func orDefault[T comparable](v *T, def T) {
 		*v = def
 	}
 }
+
+// Defaults are the settings where nothing else is said: the one place where their values are written. The flags of
+// the command take theirs from here, and docs/operations.md is held to it by a test.
+func Defaults() Config { return Config{}.withDefaults() }
 
 func (c Config) withDefaults() Config {
 	orDefault(&c.NodesPartitions, 1)

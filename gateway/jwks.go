@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,6 @@ import (
 )
 
 const (
-	defaultJWKSRefresh = 5 * time.Minute
 	// renewPause bounds what strangers with invented key names can ask of the identity provider.
 	renewPause = 5 * time.Second
 	// fetchTimeout bounds one reading of the set, retryFirst the pause after the first that fails.
@@ -62,7 +62,7 @@ func (v *verifier) addSet(c AuthConfig) error {
 		return fmt.Errorf("auth-jwks-refresh: %s is negative", c.JWKSRefresh)
 	}
 	j := &jwks{source: c.JWKS, every: c.JWKSRefresh, now: v.now, done: make(chan struct{}), ask: make(chan struct{}, 1)}
-	orDefault(&j.every, defaultJWKSRefresh)
+	j.every = cmp.Or(j.every, AuthDefaults().JWKSRefresh)
 	v.jwks = j
 	j.attach(slog.New(slog.DiscardHandler), metrics.NewSet())
 	if u, err := url.Parse(c.JWKS); err == nil && strings.Contains(c.JWKS, "://") {

@@ -102,8 +102,14 @@ func (c HealthConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// DefaultMaxWait is how old the oldest record of a lane may be before the lane counts as late.
-var DefaultMaxWait = map[domain.Lane]time.Duration{
+// HealthDefaults are the settings where nothing else is said.
+func HealthDefaults() (c HealthConfig) {
+	c.setDefaults()
+	return c
+}
+
+// defaultMaxWait is how old the oldest record of a lane may be before the lane counts as late.
+var defaultMaxWait = map[domain.Lane]time.Duration{
 	domain.High: 5 * time.Second, domain.Normal: 30 * time.Second, domain.Low: 5 * time.Minute,
 }
 
@@ -122,7 +128,7 @@ func (c *HealthConfig) setDefaults() {
 	}
 	waits := map[domain.Lane]time.Duration{}
 	for _, lane := range domain.Lanes {
-		waits[lane] = DefaultMaxWait[lane]
+		waits[lane] = defaultMaxWait[lane]
 		if wait := c.MaxWait[lane]; wait != 0 {
 			waits[lane] = wait
 		}

@@ -45,6 +45,12 @@ type Config struct {
 	SessionTimeout time.Duration
 }
 
+// Defaults are the settings where nothing else is said.
+func Defaults() (c Config) {
+	c.setDefaults()
+	return c
+}
+
 func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
+	"github.com/klivvr/whisper/cmd/whisper/roles"
 	"github.com/klivvr/whisper/ops"
 )
 
@@ -36,6 +37,7 @@ func (p program) Run(ctx context.Context) int {
 		kong.PostBuild(settings.collectErrors),
 		kong.ExplicitGroups(groups),
 		kong.Vars{"log_formats": ops.LogFormats},
+		roles.Defaults(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
 	)
 	if err != nil {

@@ -67,6 +67,12 @@ func (c Config) Validate() error {
 	return errors.Join(append(errs, c.Client.Validate())...)
 }
 
+// Defaults are the settings where nothing else is said.
+func Defaults() (c Config) {
+	c.setDefaults()
+	return c
+}
+
 func (c *Config) setDefaults() {
 	if c.Policy == (decide.Policy{}) {
 		c.Policy = decide.DefaultPolicy()

@@ -61,7 +61,9 @@ machine has no Postgres, the first start downloads it once. Example:
 }
 
 func (c *Dev) topology() consumers.Topology {
-	return consumers.Topology{Partitions: c.Partitions, Replication: 1, DuplicateWindow: 24 * time.Hour, Retention: 7 * 24 * time.Hour}
+	t := consumers.DefaultTopology()
+	t.Partitions, t.Replication = c.Partitions, 1
+	return t
 }
 
 func (c *Dev) Check() error {

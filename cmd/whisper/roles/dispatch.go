@@ -14,15 +14,15 @@ import (
 // Dispatch is `whisper dispatch`: it decides what is sent when, and over which channel.
 type Dispatch struct {
 	Policy      policyFlags `embed:"" group:"policy"`
-	WalkRecords int         `default:"40000" placeholder:"N" help:"Records a second that broadcasts may write or cause in this process; a connected user counts as 16. Fewer leave more of Kafka to others (default ${default})."`
+	WalkRecords int         `default:"${dispatch_walk_records}" placeholder:"N" help:"Records a second that broadcasts may write or cause in this process; a connected user counts as 16. Fewer leave more of Kafka to others (default ${default})."`
 	Member      memberFlags `embed:""`
 	Role        roleFlags   `embed:""`
 }
 
 // policyFlags are what an operator may set of the policy; they must be the same for all dispatch processes.
 type policyFlags struct {
-	AckTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"How long a client has to acknowledge before the next channel is tried (default ${default})."`
-	Spread     time.Duration `default:"15m" zero:"at once" placeholder:"DURATION" help:"Time over which deliveries are spread that waited for the same moment: the end of quiet hours, a new day (default ${default})."`
+	AckTimeout time.Duration `default:"${policy_ack_timeout}" placeholder:"DURATION" help:"How long a client has to acknowledge before the next channel is tried (default ${default})."`
+	Spread     time.Duration `default:"${policy_spread}" zero:"at once" placeholder:"DURATION" help:"Time over which deliveries are spread that waited for the same moment: the end of quiet hours, a new day (default ${default})."`
 }
 
 func (f policyFlags) policy(window time.Duration) decide.Policy {

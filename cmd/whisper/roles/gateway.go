@@ -28,23 +28,23 @@ type Gateway struct {
 type gatewayFlags struct {
 	Listen           string        `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where clients connect (default ${default})."`
 	Origins          []string      `placeholder:"URL" help:"Origins that browsers may connect from; * allows all (default: only pages of the same host)."`
-	MaxConnections   int           `default:"50000" placeholder:"N" help:"Connections of this node; further clients are sent elsewhere (default ${default})."`
-	MaxPerUser       int           `default:"20" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
+	MaxConnections   int           `default:"${gateway_max_connections}" placeholder:"N" help:"Connections of this node; further clients are sent elsewhere (default ${default})."`
+	MaxPerUser       int           `default:"${gateway_max_per_user}" placeholder:"N" help:"Connections of one user on this node (default ${default})."`
 	MaxPerAddress    int           `default:"0" placeholder:"N" help:"Connections from one IPv4 address or IPv6 /64, counted from accept on (default: no limit, because behind an untrusted proxy all clients have one address)."`
 	TrustedProxies   []string      `placeholder:"CIDR" help:"Addresses and networks of proxies whose X-Forwarded-For is believed: the client is its rightmost address that is not one of them."`
 	ProxyProtocol    bool          `help:"Trusted proxies begin each connection with a PROXY protocol header, version 1 or 2."`
-	AdmitRate        int           `default:"2000" placeholder:"N" help:"Connections accepted a second; further clients are told when to try again (default ${default})."`
-	MaxFrame         int           `default:"16384" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
-	MaxFrameRate     int           `default:"100" placeholder:"N" help:"Frames a second from one client; acknowledgements of its deliveries are not counted (default ${default})."`
-	SendBuffer       int           `default:"1048576" placeholder:"BYTES" help:"Bytes that may wait to be written to one socket before it counts as too slow (default ${default})."`
-	MaxUnacked       int           `default:"10000" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
-	HandshakeTimeout time.Duration `default:"10s" placeholder:"DURATION" help:"Time limit for a client to send its whole request to connect (default ${default})."`
-	PingInterval     time.Duration `default:"25s" placeholder:"DURATION" help:"Time between two pings to one session (default ${default})."`
-	PongTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"A session that stays silent this long after a ping is closed (default ${default})."`
-	WriteTimeout     time.Duration `default:"10s" placeholder:"DURATION" help:"Time limit of one write to a socket (default ${default})."`
-	Heartbeat        time.Duration `default:"2s" placeholder:"DURATION" help:"Time between two heartbeats of this node (default ${default})."`
-	ReceiptHold      time.Duration `default:"50ms" zero:"not at all" placeholder:"DURATION" help:"How long the fact that something was sent waits, to be written as one with its acknowledgement (default ${default}; 0: not at all)."`
-	Drain            time.Duration `default:"30s" placeholder:"DURATION" help:"Time limit of a clean stop; clients are asked to leave one after the other, over half of it (default ${default})."`
+	AdmitRate        int           `default:"${gateway_admit_rate}" placeholder:"N" help:"Connections accepted a second; further clients are told when to try again (default ${default})."`
+	MaxFrame         int           `default:"${gateway_max_frame}" placeholder:"BYTES" help:"Largest frame from a client (default ${default})."`
+	MaxFrameRate     int           `default:"${gateway_max_frame_rate}" placeholder:"N" help:"Frames a second from one client; acknowledgements of its deliveries are not counted (default ${default})."`
+	SendBuffer       int           `default:"${gateway_send_buffer}" placeholder:"BYTES" help:"Bytes that may wait to be written to one socket before it counts as too slow (default ${default})."`
+	MaxUnacked       int           `default:"${gateway_max_unacked}" placeholder:"N" help:"Deliveries that one session may leave unacknowledged (default ${default})."`
+	HandshakeTimeout time.Duration `default:"${gateway_handshake_timeout}" placeholder:"DURATION" help:"Time limit for a client to send its whole request to connect (default ${default})."`
+	PingInterval     time.Duration `default:"${gateway_ping_interval}" placeholder:"DURATION" help:"Time between two pings to one session (default ${default})."`
+	PongTimeout      time.Duration `default:"${gateway_pong_timeout}" placeholder:"DURATION" help:"A session that stays silent this long after a ping is closed (default ${default})."`
+	WriteTimeout     time.Duration `default:"${gateway_write_timeout}" placeholder:"DURATION" help:"Time limit of one write to a socket (default ${default})."`
+	Heartbeat        time.Duration `default:"${gateway_heartbeat}" placeholder:"DURATION" help:"Time between two heartbeats of this node (default ${default})."`
+	ReceiptHold      time.Duration `default:"${gateway_receipt_hold}" zero:"not at all" placeholder:"DURATION" help:"How long the fact that something was sent waits, to be written as one with its acknowledgement (default ${default}; 0: not at all)."`
+	Drain            time.Duration `default:"${gateway_drain}" placeholder:"DURATION" help:"Time limit of a clean stop; clients are asked to leave one after the other, over half of it (default ${default})."`
 	Unpolled         bool          `help:"Read each socket with its own goroutine, as on systems without epoll; for comparison and debugging."`
 }
 
@@ -84,11 +84,11 @@ type authFlags struct {
 	AuthPublicSecret   bool          `help:"Start even if the secret is one that everybody can read in Whisper's repository; only for trying things out where nobody else can connect."`
 	AuthPublicKeys     string        `placeholder:"FILE" help:"Public keys (PEM, one after the other) of RS256, ES256 and EdDSA tokens; several make rotation possible."`
 	AuthJWKS           string        `name:"auth-jwks" placeholder:"FILE|URL" help:"Public keys as a JSON Web Key Set; read again regularly, and when a token names a key that is not in it."`
-	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"5m" placeholder:"DURATION" help:"Time between two readings of the key set (default ${default})."`
+	AuthJWKSRefresh    time.Duration `name:"auth-jwks-refresh" default:"${auth_jwks_refresh}" placeholder:"DURATION" help:"Time between two readings of the key set (default ${default})."`
 	AuthAlgorithms     []string      `placeholder:"NAME" help:"Accept only these (HS256, HS384, HS512, RS256, ES256, EdDSA); by default all that fit the keys."`
 	AuthAudience       []string      `placeholder:"NAME" help:"A token's aud must contain one of these."`
 	AuthIssuer         string        `placeholder:"URL" help:"A token's iss must be this."`
-	AuthLeeway         time.Duration `default:"10s" zero:"not at all" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; 0: not at all)."`
+	AuthLeeway         time.Duration `default:"${auth_leeway}" zero:"not at all" placeholder:"DURATION" help:"How far clocks may differ (default ${default}; 0: not at all)."`
 }
 
 // checkSecrets refuses those that anybody can read.

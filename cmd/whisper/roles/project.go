@@ -20,12 +20,12 @@ type Project struct {
 	AllowTruncated     bool              `group:"project" help:"With --rebuild: build the tables from Kafka alone. Days that Kafka no longer has in full are dropped; by default they are kept as they are."`
 	DryRun             bool              `group:"project" help:"With --rebuild: print which days would be rebuilt and which would stay as they are, and end."`
 	KeepOld            bool              `group:"project" help:"With --rebuild: keep the replaced daily tables in the schema whisper_old."`
-	RetentionDays      int               `default:"30" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
-	MaxDropDays        int               `default:"3" placeholder:"N" group:"project" help:"Most days past their retention that may be dropped at once; if there are more, none is dropped (default ${default})."`
-	TransactionTimeout time.Duration     `default:"1m" placeholder:"DURATION" group:"project" help:"Time limit of a transaction; each retry has twice as long (default ${default})."`
-	Writers            int               `default:"2" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up; otherwise one at a time (default ${default})."`
-	BatchFacts         int               `default:"20000" placeholder:"N" group:"project" help:"Most facts in one transaction (default ${default})."`
-	BatchWait          time.Duration     `default:"250ms" placeholder:"DURATION" group:"project" help:"How long facts are gathered before they are written, and so how far the tables are behind; four times as long under load (default ${default})."`
+	RetentionDays      int               `default:"${project_retention_days}" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
+	MaxDropDays        int               `default:"${project_max_drop_days}" placeholder:"N" group:"project" help:"Most days past their retention that may be dropped at once; if there are more, none is dropped (default ${default})."`
+	TransactionTimeout time.Duration     `default:"${project_transaction_timeout}" placeholder:"DURATION" group:"project" help:"Time limit of a transaction; each retry has twice as long (default ${default})."`
+	Writers            int               `default:"${project_writers}" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up; otherwise one at a time (default ${default})."`
+	BatchFacts         int               `default:"${project_batch_facts}" placeholder:"N" group:"project" help:"Most facts in one transaction (default ${default})."`
+	BatchWait          time.Duration     `default:"${project_batch_wait}" placeholder:"DURATION" group:"project" help:"How long facts are gathered before they are written, and so how far the tables are behind; four times as long under load (default ${default})."`
 	Health             healthFlags       `embed:"" group:"health"`
 	Postgres           cli.PostgresFlags `embed:"" group:"postgres"`
 	Member             memberFlags       `embed:""`
@@ -34,12 +34,12 @@ type Project struct {
 
 // healthFlags are when /v1/health says degraded.
 type healthFlags struct {
-	MaxWaitHigh      time.Duration `default:"5s" placeholder:"DURATION" help:"Age of the oldest waiting record on the lane high (default ${default})."`
-	MaxWaitNormal    time.Duration `default:"30s" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
-	MaxWaitLow       time.Duration `default:"5m" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
-	MaxProjectionLag time.Duration `default:"1m" placeholder:"DURATION" help:"Age of the oldest record that the tables lack (default ${default})."`
-	MaxErrorRate     float64       `default:"0.05" placeholder:"RATIO" help:"Share of the attempts of the last 5 minutes that may fail (default ${default})."`
-	MaxUtilization   float64       `default:"0.8" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
+	MaxWaitHigh      time.Duration `default:"${health_max_wait_high}" placeholder:"DURATION" help:"Age of the oldest waiting record on the lane high (default ${default})."`
+	MaxWaitNormal    time.Duration `default:"${health_max_wait_normal}" placeholder:"DURATION" help:"The same for the lane normal (default ${default})."`
+	MaxWaitLow       time.Duration `default:"${health_max_wait_low}" placeholder:"DURATION" help:"The same for the lane low (default ${default})."`
+	MaxProjectionLag time.Duration `default:"${health_max_projection_lag}" placeholder:"DURATION" help:"Age of the oldest record that the tables lack (default ${default})."`
+	MaxErrorRate     float64       `default:"${health_max_error_rate}" placeholder:"RATIO" help:"Share of the attempts of the last 5 minutes that may fail (default ${default})."`
+	MaxUtilization   float64       `default:"${health_max_utilization}" placeholder:"RATIO" help:"How full a node may be (default ${default})."`
 }
 
 func (f healthFlags) config() ops.HealthConfig {

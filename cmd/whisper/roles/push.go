@@ -18,7 +18,7 @@ import (
 // Push is `whisper push`: it hands notifications to APNs.
 type Push struct {
 	Lanes       []string    `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
-	MaxInFlight int         `name:"push-max-in-flight" default:"500" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
+	MaxInFlight int         `name:"push-max-in-flight" default:"${push_max_in_flight}" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
 	APNs        apnsFlags   `embed:"" group:"apns"`
 	Member      memberFlags `embed:""`
 	Role        roleFlags   `embed:""`
@@ -29,13 +29,13 @@ type apnsFlags struct {
 	KeyID          string        `name:"apns-key-id" placeholder:"ID" help:"Id of the key, ten characters, as Apple's developer account shows it."`
 	TeamID         string        `name:"apns-team-id" placeholder:"ID" help:"Id of the team, ten characters, in Apple's developer account under Membership."`
 	Topic          string        `name:"apns-topic" placeholder:"ID" help:"The app's bundle id, for endpoints that name no app."`
-	Environment    string        `name:"apns-environment" default:"production" placeholder:"NAME" help:"production or sandbox (default ${default})."`
+	Environment    string        `name:"apns-environment" default:"${apns_environment}" placeholder:"NAME" help:"production or sandbox (default ${default})."`
 	URL            string        `name:"apns-url" placeholder:"URL" help:"Another server instead of Apple's, such as a simulator."`
 	CAFile         string        `name:"apns-ca-file" placeholder:"FILE" help:"Certificates to trust instead of the system's (PEM), for a simulator."`
-	Connections    int           `name:"apns-connections" default:"2" placeholder:"N" help:"Most connections for each lane (default ${default})."`
-	Streams        int           `name:"apns-streams" default:"500" placeholder:"N" help:"Requests in progress at once on one connection (default ${default})."`
-	RequestTimeout time.Duration `name:"apns-request-timeout" default:"12s" placeholder:"DURATION" help:"Time limit of one request (default ${default})."`
-	Sound          string        `name:"apns-sound" default:"default" placeholder:"NAME" help:"Sound of alerts on the lanes high and normal; none is silent (default ${default})."`
+	Connections    int           `name:"apns-connections" default:"${apns_connections}" placeholder:"N" help:"Most connections for each lane (default ${default})."`
+	Streams        int           `name:"apns-streams" default:"${apns_streams}" placeholder:"N" help:"Requests in progress at once on one connection (default ${default})."`
+	RequestTimeout time.Duration `name:"apns-request-timeout" default:"${apns_request_timeout}" placeholder:"DURATION" help:"Time limit of one request (default ${default})."`
+	Sound          string        `name:"apns-sound" default:"${apns_sound}" placeholder:"NAME" help:"Sound of alerts on the lanes high and normal; none is silent (default ${default})."`
 }
 
 func (f apnsFlags) config() apns.Config {

@@ -24,7 +24,7 @@ type roleFlags struct {
 
 // OpsFlags say where the operations port of a process listens, and what it serves.
 type OpsFlags struct {
-	OpsAddr  string   `default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Where /livez, /readyz and /metrics answer (default ${default})."`
+	OpsAddr  string   `default:"${ops_addr}" placeholder:"HOST:PORT" help:"Where /livez, /readyz and /metrics answer (default ${default})."`
 	OpsHosts []string `placeholder:"NAME" help:"More host names by which the operations port may be asked; addresses, names without dots and *.svc are always allowed."`
 	Pprof    bool     `help:"Serve /debug/pprof there too."`
 }

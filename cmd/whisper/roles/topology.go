@@ -10,11 +10,11 @@ import (
 
 // topologyFlags say how the topics are laid out. Every role needs them, since every role checks them.
 type topologyFlags struct {
-	Partitions      int32         `default:"96" placeholder:"N" help:"Partitions of every topic that is keyed by user id; can't be changed once the topics exist (default ${default})."`
+	Partitions      int32         `default:"${topics_partitions}" placeholder:"N" help:"Partitions of every topic that is keyed by user id; can't be changed once the topics exist (default ${default})."`
 	Replication     replication   `default:"auto" placeholder:"N" help:"Replication factor of new topics (default ${default}: 3, or the number of brokers if there are fewer)."`
 	MinISR          int           `name:"min-isr" placeholder:"N" help:"Replicas that must have a record before its write is acknowledged (default: replication - 1, at least 1)."`
-	DuplicateWindow time.Duration `default:"24h" placeholder:"DURATION" help:"How long ids are remembered to drop duplicates (default ${default}, at most 720h)."`
-	Retention       time.Duration `default:"168h" placeholder:"DURATION" help:"How long requests, deliveries and facts are kept in Kafka (default ${default}); must be longer than any outage."`
+	DuplicateWindow time.Duration `default:"${topics_duplicate_window}" placeholder:"DURATION" help:"How long ids are remembered to drop duplicates (default ${default}, at most 720h)."`
+	Retention       time.Duration `default:"${topics_retention}" placeholder:"DURATION" help:"How long requests, deliveries and facts are kept in Kafka (default ${default}); must be longer than any outage."`
 }
 
 // replication is a replication factor; 0 is what the cluster can hold.

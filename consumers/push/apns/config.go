@@ -162,6 +162,12 @@ func (c *Config) validateBounds() error {
 	return errors.Join(errs...)
 }
 
+// Defaults are the settings where nothing else is said.
+func Defaults() (c Config) {
+	c.setDefaults()
+	return c
+}
+
 func (c *Config) setDefaults() {
 	if c.Environment == "" {
 		c.Environment = Production
