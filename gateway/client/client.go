@@ -130,7 +130,7 @@ func (c *Client) Close() error {
 // it is told with the next one, and so is what was told shortly before a connection ended; of more than 1,000 that wait
 // the oldest are forgotten, and so is one whose delivery had no receipt after a day, since the id may by then be that of a later
 // notification. Those that follow one another quickly are told together. Where several deliveries have come
-// under one id, the latest is meant; ReadNotification tells of another. It fails only when the client has ended.
+// under one id, the newest by its own time (At) is meant; ReadNotification tells of another. It fails only when the client has ended.
 func (c *Client) Read(ids ...string) error {
 	of := make([]key, len(ids))
 	for i, id := range ids {

@@ -57,7 +57,7 @@ func (in *inbox) init(c *Client) {
 	in.room = make(chan struct{}, c.opts.Queue)
 	in.pending = map[key]int{}
 	in.seen = newWindow(c.opts.Window)
-	in.receipts = latest{of: map[string]string{}, size: c.opts.Window}
+	in.receipts = latest{of: map[string]dated{}, size: c.opts.Window}
 	in.passed = make(chan struct{}, 1)
 	in.idle = make(chan struct{})
 	close(in.idle)
@@ -224,12 +224,12 @@ func (in *inbox) offer(ctx context.Context, n Notification) error {
 	}
 }
 
-// receipt is that of the latest notification that came under the id; empty: nothing is known, and the server takes
-// the latest that it knows.
+// receipt is that of the newest notification under the id, by its own time; empty: nothing is known, and the server
+// takes the newest that it knows.
 func (in *inbox) receipt(id string) string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.receipts.of[id]
+	return in.receipts.of[id].receipt
 }
 
 // rest waits until nothing is handed over any more, or for some time.
@@ -282,23 +282,33 @@ func (w *window) add(k key) {
 	w.next = (w.next + 1) % w.size
 }
 
-// latest remembers the receipts of the last ids.
+// latest remembers, of the last ids, the newest delivery of each by its own time. What arrives last may be older: a
+// delivery of last week that was not acknowledged comes again after this week's.
 type latest struct {
-	of   map[string]string
+	of   map[string]dated
 	ring []string
 	next int
 	size int
 }
 
+// dated is a receipt, and the time of its delivery.
+type dated struct {
+	receipt string
+	at      time.Time
+}
+
 func (l *latest) note(n Notification) {
-	_, known := l.of[n.ID]
-	if !known && n.Receipt == "" {
+	have, known := l.of[n.ID]
+	switch {
+	case known && n.At.Before(have.at):
+		return
+	case known:
+		l.of[n.ID] = dated{n.Receipt, n.At}
+		return
+	case n.Receipt == "":
 		return
 	}
-	l.of[n.ID] = n.Receipt
-	if known {
-		return
-	}
+	l.of[n.ID] = dated{n.Receipt, n.At}
 	if len(l.ring) < l.size {
 		l.ring = append(l.ring, n.ID)
 		return

@@ -49,3 +49,41 @@ func TestARetractionDoesNotPassWhatIsOffered(t *testing.T) {
 		t.Errorf("%s, %s", first.ID, second.ID)
 	}
 }
+
+// TestReadMeansTheNewestUseOfAnID: by the delivery's own time, in whatever order the deliveries come and come again.
+func TestReadMeansTheNewestUseOfAnID(t *testing.T) {
+	t.Parallel()
+	week := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	last := Notification{ID: "weekly", Receipt: "w1", At: week.Add(-7 * 24 * time.Hour)}
+	this := Notification{ID: "weekly", Receipt: "w2", At: week}
+	for name, came := range map[string][]Notification{
+		"in order":                 {last, this},
+		"the older one last":       {this, last},
+		"the older one comes anew": {last, this, last},
+		"the newest comes anew":    {last, this, this},
+		"between others":           {this, {ID: "other", Receipt: "o", At: week}, last},
+	} {
+		c := &Client{ctx: t.Context(), opts: Options{AutoAck: true}.withDefaults()}
+		in := &c.inbox
+		in.init(c)
+		for _, n := range came {
+			in.receipts.note(n)
+		}
+		if got := in.receipt("weekly"); got != "w2" {
+			t.Errorf("%s: a read means %s", name, got)
+		}
+	}
+}
+
+// TestTheNewestUsesAreRememberedForAWindow: of more ids than that the first are forgotten, not the newest uses.
+func TestTheNewestUsesAreRememberedForAWindow(t *testing.T) {
+	t.Parallel()
+	l := latest{of: map[string]dated{}, size: 3}
+	for i, id := range []string{"a", "b", "c", "b", "d"} {
+		l.note(Notification{ID: id, Receipt: "r", At: time.Unix(int64(100-i), 0)})
+	}
+	l.note(Notification{ID: "none", At: time.Unix(1, 0)})
+	if len(l.of) != 3 || l.of["a"].receipt != "" || l.of["b"].at != time.Unix(99, 0) || l.of["d"].receipt != "r" {
+		t.Errorf("left: %v", l.of)
+	}
+}
