@@ -38,6 +38,7 @@
 //	what                        for whom          with
 //	tokens that are not valid   an address        limiter: a meter each (priceBadToken, priceOldToken)
 //	frames, and the ids in them a session         two meters of its own (priceFrame; priceID, priceStranger)
+//	reads of what was not sent  a user            limiter: a meter each, for those who connect anew (priceStranger)
 //	connections let in          the node          admission: two meters, of those let in and those told to come again
 //	lines about refusals        a reason          refusals: a meter each (priceLogLine)
 //	connections at once         an address        addresses: counts, from accept to the session's end

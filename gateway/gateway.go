@@ -43,8 +43,9 @@ type Gateway struct {
 	addresses   *addresses
 	handshakes  *handshakes
 	proxies     *proxies
-	badTokens   *limiter
-	renewals    chan struct{} // a place for each handshake that waits for the key set
+	badTokens   *limiter[address]
+	strangers   *limiter[string] // by user: reads of what no session of theirs was sent
+	renewals    chan struct{}    // a place for each handshake that waits for the key set
 	refusals    *refusals
 	limit       atomic.Int64 // of connections: MaxConnections, or what the file limit leaves
 
@@ -100,7 +101,8 @@ func newGateway(cfg Config, b broker) (*Gateway, error) {
 	g.proxies.broken = g.metrics.proxy
 	places := int64(cfg.AdmitRate) * max(1, int64(cfg.HandshakeTimeout.Seconds()))
 	g.handshakes = newHandshakes(places, g.metrics.handshakes, g.addresses, g.proxies)
-	g.badTokens = newLimiter(tokenRoom)
+	g.badTokens = newLimiter[address](tokenRoom)
+	g.strangers = newLimiter[string](idRoom)
 	g.renewals = make(chan struct{}, lateRoom)
 	g.refusals = newRefusals(cfg.Logger, cfg.Node, g.now)
 	g.limit.Store(int64(cfg.MaxConnections))

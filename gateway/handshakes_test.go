@@ -260,7 +260,7 @@ func TestBadTokensTakeNobodysTurn(t *testing.T) {
 // An expired token is no attack: a whole office that wakes up learns that it needs new ones.
 func TestExpiredTokensAreToldSo(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(tokenRoom)
+	l := newLimiter[address](tokenRoom)
 	for i := range 600 {
 		if !l.allow(address{}, 1e18, priceOldToken) {
 			t.Fatalf("only %d were told", i)

@@ -246,3 +246,72 @@ func BenchmarkPingBesideReads(b *testing.B) {
 		b.ReportMetric(float64(beside)/float64(quiet), "ratio")
 	}
 }
+
+// Whoever connects anew to have an empty meter gains nothing: the reads of a user are paced over all their sessions, one
+// after the other or at once. Another user does not notice.
+func TestReadsOfStrangersArePacedOverConnections(t *testing.T) {
+	t.Parallel()
+	n := prepare(t, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 3 })
+	most, connections := 3*maxIDs, 0
+	for frame := range 40 {
+		s, l := n.opened("mallory", false)
+		connections++
+		s.received(idsFrame("read", frame*maxIDs, maxIDs-1)) // so that the session itself is not in debt
+		if frame < 3 && l.paused {
+			t.Fatalf("connection %d rests", connections)
+		}
+		s.ended()
+		n.pumpAll()
+		n.clock.advance(10 * time.Millisecond)
+	}
+	// What all sessions at once may tell, and a frame more.
+	if got := len(n.broker.allFacts()); got > most+2*maxIDs {
+		t.Errorf("%d facts over %d connections, at most %d", got, connections, most)
+	}
+	s, l := n.opened("mona", false)
+	s.received(idsFrame("read", 0, maxIDs-1))
+	if l.paused || len(n.broker.allFacts()) < 4*(maxIDs-1) {
+		t.Error("another user pays for it")
+	}
+	n.clock.advance(time.Minute) // it is paid for
+	before := len(n.broker.allFacts())
+	s, l = n.opened("mallory", false)
+	s.received(idsFrame("read", 1_000_000, 2))
+	if l.paused || len(n.broker.allFacts()) != before+2 {
+		t.Errorf("after a minute it rests: %t", l.paused)
+	}
+	n.clock.advance(time.Hour)
+	n.strangers.charge("somebody", n.now(), priceStranger)
+	if len(n.strangers.meters) != 1 {
+		t.Errorf("%d meters are kept of who has paid", len(n.strangers.meters))
+	}
+}
+
+// What rests since its user is in debt goes on by itself, and loses nothing.
+func TestASessionOfAUserInDebtGoesOn(t *testing.T) {
+	t.Parallel()
+	n := prepare(t, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 2 })
+	for frame := range 3 {
+		s, _ := n.opened("mallory", false)
+		s.received(idsFrame("read", frame*maxIDs, maxIDs))
+		s.ended()
+	}
+	n.pumpAll()
+	s, l := n.opened("mallory", false)
+	s.received(idsFrame("read", 1_000_000, 1))
+	if !l.paused || len(n.broker.kinds("1000000")) > 0 {
+		t.Fatalf("paused %t", l.paused)
+	}
+	for range 600 {
+		n.clock.advance(time.Second)
+		s.heard.Store(n.now()) // it answers pings
+		n.timekeeper.tick(n.now())
+		if l.resumed {
+			l.resumed = false
+			s.received(nil)
+		}
+	}
+	if len(n.broker.kinds("1000000")) != 1 || s.phase != open {
+		t.Errorf("it was told %v, phase %d", n.broker.kinds("1000000"), s.phase)
+	}
+}

@@ -18,6 +18,11 @@ func (s *session) received(b []byte) {
 	}
 	b = s.in.begin(b)
 	for {
+		if wait := s.debt(now); wait > 0 {
+			s.in.end(b)
+			s.rest(now + int64(wait))
+			return
+		}
 		f, n, bad := s.in.next(b)
 		if bad == nil && n == 0 {
 			break
@@ -33,13 +38,13 @@ func (s *session) received(b []byte) {
 			s.in = frameReader{}
 			return
 		}
-		if wait := s.ids.debt(now, idRoom); wait > 0 {
-			s.in.end(b)
-			s.rest(now + int64(wait))
-			return
-		}
 	}
 	s.in.end(b)
+}
+
+// debt is how long nothing is read: the session has used its share of ids, or its user theirs.
+func (s *session) debt(now int64) time.Duration {
+	return max(s.ids.debt(now, idRoom), time.Duration(s.owes-now))
 }
 
 // rest reads nothing more until a time: the session has used its share. What its client goes on sending waits in
@@ -127,6 +132,10 @@ func (s *session) handle(f clientFrame) *protocolError {
 const maxIDs = 256
 
 func (s *session) priceFrame() price { return time.Second / time.Duration(s.g.cfg.MaxFrameRate) }
+
+func (s *session) priceStrangerOfUser() price {
+	return priceStranger / time.Duration(s.g.cfg.MaxPerUser)
+}
 
 // distinct drops repeats, in place; the order stays. The same id with another receipt is another delivery.
 func (f *clientFrame) distinct() {
@@ -237,7 +246,9 @@ func (s *session) reads(f *clientFrame) *protocolError {
 			d.seen()
 			continue
 		}
-		s.ids.charge(s.g.now(), priceStranger)
+		now := s.g.now()
+		s.ids.charge(now, priceStranger)
+		s.owes = now + int64(s.g.strangers.charge(s.user, now, s.priceStrangerOfUser()))
 		s.g.readElsewhere(s.user, id, which)
 	}
 	return bad

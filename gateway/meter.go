@@ -17,7 +17,8 @@ const (
 	tokenRoom     = 30 * time.Second
 
 	// priceID of an id that tells nothing new, or none of this session's; priceStranger of one that was not sent to
-	// the session and is told as a fact all the same. idRoom is 256 of those at once, and then 5 a second.
+	// the session and is told as a fact all the same. idRoom is 256 of those at once, and then 5 a second. A user has
+	// as much as all the sessions that they may have at once (priceStrangerOfUser).
 	priceID       = 2 * time.Millisecond
 	priceStranger = 200 * time.Millisecond
 	idRoom        = maxIDs * priceStranger
@@ -47,45 +48,73 @@ func (m *meter) debt(now int64, room time.Duration) time.Duration {
 	return time.Duration(max(int64(*m), now)-now) - room
 }
 
-// limiter has a meter for each address, for what is paid before there is a session: bad tokens. An address costs 60
-// bytes until its work is paid for.
-type limiter struct {
+// limiter has a meter for each key. One costs some 60 bytes until its work is paid for. Two things are limited so: bad
+// tokens of an address, which are paid before there is a session; and the reads of a user that tell of what no session of
+// theirs was sent, since whoever connects anew has a session whose own meter is empty.
+type limiter[K comparable] struct {
 	room time.Duration
 
 	mu     sync.Mutex
-	meters map[address]meter
+	meters map[K]meter
 	swept  int64
 }
 
 // maxMeters bounds the memory; who comes above it shares one meter.
 const maxMeters = 100_000
 
-func newLimiter(room time.Duration) *limiter {
-	return &limiter{room: room, meters: map[address]meter{}}
+func newLimiter[K comparable](room time.Duration) *limiter[K] {
+	return &limiter[K]{room: room, meters: map[K]meter{}}
 }
 
-func (l *limiter) allow(from address, now int64, p price) bool {
+// allow takes a piece of work of one of them, or says that there is no room for it.
+func (l *limiter[K]) allow(of K, now int64, p price) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now-l.swept > int64(l.room) {
-		l.sweep(now)
-	}
-	m, known := l.meters[from]
-	if !known && len(l.meters) >= maxMeters {
-		from = address{}
-		m = l.meters[from]
-	}
+	of = l.known(of, now)
+	m := l.meters[of]
 	ok := m.allow(now, p, l.room)
-	l.meters[from] = m
+	l.meters[of] = m
 	return ok
 }
 
+// charge notes work that was done, and says how long it takes until there is room again.
+func (l *limiter[K]) charge(of K, now int64, p price) (debt time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of = l.known(of, now)
+	m := l.meters[of]
+	m.charge(now, p)
+	l.meters[of] = m
+	return m.debt(now, l.room)
+}
+
+// debt is how long it takes until there is room; at most 0: there is.
+func (l *limiter[K]) debt(of K, now int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.meters[of]
+	return m.debt(now, l.room)
+}
+
+// known is the key whose meter counts; under the lock.
+func (l *limiter[K]) known(of K, now int64) K {
+	passed := now - l.swept
+	if passed > int64(l.room) || len(l.meters) > maxMeters/2 && passed > int64(time.Second) {
+		l.sweep(now)
+	}
+	if _, known := l.meters[of]; !known && len(l.meters) >= maxMeters {
+		var shared K
+		return shared
+	}
+	return of
+}
+
 // sweep forgets what is paid for.
-func (l *limiter) sweep(now int64) {
+func (l *limiter[K]) sweep(now int64) {
 	l.swept = now
-	for a, m := range l.meters {
+	for k, m := range l.meters {
 		if int64(m) <= now {
-			delete(l.meters, a)
+			delete(l.meters, k)
 		}
 	}
 }
