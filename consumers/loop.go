@@ -113,17 +113,23 @@ func (l *Loop) Run(ctx context.Context) error {
 	err := l.poll(ctx)
 	cancel()
 	committer.Wait()
-	l.release(l.all(), true)
-	l.leave()
+	l.release(ctx, l.all(), true)
+	l.leave(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(err, l.err)
 }
 
+// handover is a context for what is done at the end of a partition, or of the loop: it has a deadline of its own, since
+// the context of the work has usually ended by then.
+func (l *Loop) handover(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), l.cfg.HandoverTimeout)
+}
+
 // leave takes its leave of the group, so that others need not wait for the session to end; one with an instance stays a
 // member ([ClientConfig.Instance]). With Kafka away the client alone would try that for half a minute, dial by dial.
-func (l *Loop) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
+func (l *Loop) leave(ctx context.Context) {
+	ctx, cancel := l.handover(ctx)
 	defer cancel()
 	l.cl.AllowRebalance()
 	if err := l.cl.LeaveGroupContext(ctx); err != nil {
@@ -166,7 +172,7 @@ func (l *Loop) poll(ctx context.Context) error {
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return nil //nolint:nilerr // a stop is not an error
 		}
-		if err := l.fetchErrors(fetches); err != nil {
+		if err := l.fetchErrors(ctx, fetches); err != nil {
 			return err
 		}
 		l.stalls.suspect(fetches)
@@ -313,13 +319,13 @@ func (l *Loop) ownStarts(ctx context.Context, offsets map[string]map[int32]kgo.O
 }
 
 // revoked hands partitions over: they are closed and committed before anybody else gets them.
-func (l *Loop) revoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	l.release(parts, true)
+func (l *Loop) revoked(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
+	l.release(ctx, parts, true)
 }
 
 // lost partitions may already be somebody else's: nothing is committed.
-func (l *Loop) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	l.release(parts, false)
+func (l *Loop) lost(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
+	l.release(ctx, parts, false)
 }
 
 func (l *Loop) all() map[string][]int32 {
@@ -334,7 +340,8 @@ func (l *Loop) all() map[string][]int32 {
 	return all
 }
 
-func (l *Loop) release(parts map[string][]int32, commit bool) {
+// release closes feeds, and with commit keeps what they have settled.
+func (l *Loop) release(ctx context.Context, parts map[string][]int32, commit bool) {
 	var going []*worker
 	l.mu.Lock()
 	for topic, ids := range parts {
@@ -354,7 +361,7 @@ func (l *Loop) release(parts map[string][]int32, commit bool) {
 	l.commits.Lock()
 	defer l.commits.Unlock()
 	if commit {
-		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
+		ctx, cancel := l.handover(ctx)
 		defer cancel()
 		l.commit(ctx, going)
 	}

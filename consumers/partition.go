@@ -268,7 +268,7 @@ func (w *worker) run() {
 		}
 	}
 	<-w.ctx.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), w.loop.cfg.HandoverTimeout)
+	ctx, cancel := w.loop.handover(w.ctx)
 	defer cancel()
 	if err := Contain(func() error { return feed.Close(ctx) }); err != nil {
 		w.loop.cfg.Client.logger().Warn("partition handed over unfinished", "topic", w.part.Topic, "partition", w.part.ID, "error", err)

@@ -100,6 +100,7 @@ func (p *Publisher) Publish(ctx context.Context, rec *kgo.Record, done func(erro
 		return
 	}
 	// Not the caller's context: at shutdown what was decided is still written, and Flush bounds the wait.
+	//nolint:contextcheck // as said; and WithoutCancel would be an allocation for each record
 	p.cl.Produce(context.Background(), rec, func(r *kgo.Record, err error) { p.tell(r, err, done) })
 	if p.quiet != nil && p.quiet.record(time.Now()) {
 		p.endLinger()
@@ -161,6 +162,8 @@ const (
 
 // endLinger sends what lingers. While a flush runs nothing lingers at all, so one at a time would do; the
 // second is for a record that meets the end of the first. With Kafka away there are never more.
+//
+//nolint:contextcheck // the flush is of everybody's records, not of one caller's
 func (p *Publisher) endLinger() {
 	if p.flushes.Add(1) > 2 {
 		p.flushes.Add(-1)

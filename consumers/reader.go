@@ -236,7 +236,7 @@ func (r *Reader) Run(ctx context.Context) error {
 			return nil // a stop is not an error
 		}
 		if !interrupted || !errors.Is(fetches.Err0(), context.Canceled) {
-			if err := fatalFetch(fetches, r.cfg); err != nil {
+			if err := fatalFetch(ctx, fetches, r.cfg); err != nil {
 				return err
 			}
 		}
@@ -295,7 +295,7 @@ func (r *Reader) ended() {
 }
 
 // fatalFetch is the first error that ends a consumer; the others are logged and the client goes on.
-func fatalFetch(fetches kgo.Fetches, c ClientConfig) error {
+func fatalFetch(ctx context.Context, fetches kgo.Fetches, c ClientConfig) error {
 	var fatal error
 	fetches.EachError(func(topic string, partition int32, err error) {
 		// Data loss ends it too: somebody must look before Whisper goes on as if nothing had happened.
@@ -306,7 +306,7 @@ func fatalFetch(fetches kgo.Fetches, c ClientConfig) error {
 			fatal = fmt.Errorf("consume %s/%d: %w", topic, partition, err)
 			return
 		}
-		c.logger().Log(context.Background(), fetchLevel(err), "consume", "topic", topic, "partition", partition, "error", err)
+		c.logger().Log(ctx, fetchLevel(err), "consume", "topic", topic, "partition", partition, "error", err)
 	})
 	return fatal
 }

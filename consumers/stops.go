@@ -186,12 +186,14 @@ func (l *Loop) siblings(p *Partition) []*worker {
 }
 
 // wait closes the feeds, lets go what they have settled, and hands the stop to the poll loop when it is time.
+//
+//nolint:contextcheck // a stop outlives the poll, or whatever else met the error: it ends when the partition goes
 func (l *Loop) wait(s *stop, pause time.Duration) {
 	for _, w := range s.workers {
 		<-w.done
 	}
 	l.commits.Lock()
-	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.HandoverTimeout)
+	ctx, cancel := l.handover(context.Background())
 	l.commitStopped(ctx, s)
 	cancel()
 	l.commits.Unlock()
@@ -315,6 +317,8 @@ func (l *Loop) resumeOne(s *stop) {
 }
 
 // startsOf asks where to start again, where the loop keeps no commits of its own.
+//
+//nolint:contextcheck // see wait
 func (l *Loop) startsOf(s *stop) (map[string]map[int32]int64, error) {
 	if l.cfg.Starts == nil {
 		return nil, nil
@@ -383,7 +387,7 @@ func (l *Loop) commitStopped(ctx context.Context, s *stop) {
 
 // fetchErrors stops the partitions whose fetches fail for good; what passes is logged. Its error ends the loop: one
 // that is no partition's, the group's or the client's.
-func (l *Loop) fetchErrors(fetches kgo.Fetches) error {
+func (l *Loop) fetchErrors(ctx context.Context, fetches kgo.Fetches) error {
 	var fatal error
 	fetches.EachError(func(topic string, partition int32, err error) {
 		if errors.Is(err, errLater) || errors.Is(err, context.Canceled) {
@@ -395,7 +399,7 @@ func (l *Loop) fetchErrors(fetches kgo.Fetches) error {
 		}
 		loss := (*kgo.ErrDataLoss)(nil)
 		if !IsFatal(err) && !errors.As(err, &loss) {
-			l.cfg.Client.logger().Log(context.Background(), fetchLevel(err), "consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)
+			l.cfg.Client.logger().Log(ctx, fetchLevel(err), "consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)
 			return
 		}
 		if w := l.worker(topic, partition); w != nil && ReachOf(err) < ReachProcess {

@@ -146,7 +146,7 @@ func (l *Loop) renew(topic string) {
 	parts := slices.Collect(maps.Keys(l.workers[topic]))
 	l.renewed[topic] = time.Now()
 	l.mu.Unlock()
-	l.release(map[string][]int32{topic: parts}, false)
+	l.release(context.Background(), map[string][]int32{topic: parts}, false)
 	l.cl.PurgeTopicsFromConsuming(topic)
 	l.cl.AddConsumeTopics(topic)
 }

@@ -18,7 +18,7 @@ func (s *session) received(b []byte) {
 	}
 	b = s.in.begin(b)
 	for {
-		if wait := s.debt(now); wait > 0 {
+		if wait := s.ids.debt(now, idRoom); wait > 0 {
 			s.in.end(b)
 			s.rest(now + int64(wait))
 			return
@@ -42,9 +42,11 @@ func (s *session) received(b []byte) {
 	s.in.end(b)
 }
 
-// debt is how long nothing is read: the session has used its share of ids, or its user theirs.
-func (s *session) debt(now int64) time.Duration {
-	return max(s.ids.debt(now, idRoom), time.Duration(s.owes-now))
+// owe has the session pay what its user owes: until then nothing of it is read. It has no room of its own then.
+func (s *session) owe(now int64, debt time.Duration) {
+	if debt > 0 {
+		s.ids = max(s.ids, meter(now+int64(debt+idRoom)))
+	}
 }
 
 // rest reads nothing more until a time: the session has used its share. What its client goes on sending waits in
@@ -248,7 +250,7 @@ func (s *session) reads(f *clientFrame) *protocolError {
 		}
 		now := s.g.now()
 		s.ids.charge(now, priceStranger)
-		s.owes = now + int64(s.g.strangers.charge(s.user, now, s.priceStrangerOfUser()))
+		s.owe(now, s.g.strangers.charge(s.user, now, s.priceStrangerOfUser()))
 		s.g.readElsewhere(s.user, id, which)
 	}
 	return bad

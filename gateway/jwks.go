@@ -74,7 +74,7 @@ func (v *verifier) addSet(c AuthConfig) error {
 		return nil
 	}
 	// A file is there from the start or never.
-	if err := j.read(context.Background()); err != nil {
+	if err := j.readFile(); err != nil {
 		return fmt.Errorf("auth-jwks: %w", err)
 	}
 	return nil
@@ -244,16 +244,25 @@ func (j *jwks) await(ctx context.Context) error {
 
 // read replaces the set if what is read is one.
 func (j *jwks) read(ctx context.Context) error {
-	var raw []byte
-	var err error
-	if j.url {
-		raw, err = j.fetch(ctx)
-	} else {
-		raw, err = os.ReadFile(j.source)
+	if !j.url {
+		return j.readFile()
 	}
+	raw, err := j.fetch(ctx)
 	if err != nil {
 		return err
 	}
+	return j.replace(raw)
+}
+
+func (j *jwks) readFile() error {
+	raw, err := os.ReadFile(j.source)
+	if err != nil {
+		return err
+	}
+	return j.replace(raw)
+}
+
+func (j *jwks) replace(raw []byte) error {
 	set, err := parseKeySet(raw)
 	if err != nil {
 		return err

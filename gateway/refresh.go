@@ -15,6 +15,8 @@ func refreshedFrame(expires time.Time) wireFrame {
 
 // refresh has a new token take the place of the session's. It does not wait; where the key set must be
 // read again first, that is done aside, one at a time, and answered when it is over.
+//
+//nolint:contextcheck // a refresh that waits has its own bound, renewWait, and no round of a poller may end it
 func (s *session) refresh(token string) *protocolError {
 	g, err := s.g.verifier.check(token)
 	if !errors.Is(err, errUnknownKey) {

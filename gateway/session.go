@@ -45,7 +45,6 @@ type session struct {
 	in     frameReader
 	frames meter
 	ids    meter
-	owes   int64 // until when its user has no room for reads of strangers
 
 	mu         sync.Mutex
 	login      login
@@ -102,7 +101,7 @@ func newSession(g *Gateway, grant grant, auto bool) *session {
 	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, g.cfg.Now()), auto: auto}
 	s.in.limit = g.cfg.MaxFrame
 	s.heard.Store(now)
-	s.owes = now + int64(g.strangers.debt(grant.user, now))
+	s.owe(now, g.strangers.debt(grant.user, now))
 	s.since = int32((now - g.began.UnixNano()) / int64(time.Second)) // for 68 years
 	s.pingDue = now + g.timekeeper.firstPing()
 	return s

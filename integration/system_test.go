@@ -109,7 +109,7 @@ func (s *system) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.apple, err = simulator.Start(simulator.Config{Addr: "127.0.0.1:0", Remember: 1_000_000}); err != nil {
+	if s.apple, err = simulator.Start(ctx, simulator.Config{Addr: "127.0.0.1:0", Remember: 1_000_000}); err != nil {
 		return err
 	}
 	if err := s.credentials(); err != nil {

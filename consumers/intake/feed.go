@@ -183,6 +183,8 @@ func (r *receipt) done(err error) {
 	r.feed.paid(err)
 }
 
+//
+//nolint:contextcheck // the publisher calls it, long after the context of Handle
 func (r *receipt) finish() {
 	r.mu.Lock()
 	failure := r.failure

@@ -75,7 +75,7 @@ func outcome(class whisperv1.FailureClass) string {
 
 // observe counts an attempt and writes its one line: at debug where it was taken, since there are as
 // many as deliveries, and at info where not. Neither token nor text is in it.
-func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
+func (s *sender) observe(ctx context.Context, p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
 	counter := s.m.attempts[r.Class]
 	if p.GetRetract() { // no delivery's attempt: its rates must not move with it
 		counter = s.m.retracts[r.Class]
@@ -93,7 +93,7 @@ func (s *sender) observe(p *whisperv1.Push, r Result, at time.Time, took time.Du
 		s.m.latency.Update(at.Sub(id.Time()).Seconds())
 		s.m.due.Update(max(0, at.Sub(time.UnixMicro(decide.Due(id, p.GetDueMs()))).Seconds()))
 	}
-	if ctx := context.Background(); s.log.Enabled(ctx, level) {
+	if s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(
 			ctx, level, "push attempt",
 			slog.Bool("retract", p.GetRetract()), slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),

@@ -522,7 +522,7 @@ func TestThroughAPNs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sim, err := simulator.Start(simulator.Config{Key: public})
+	sim, err := simulator.Start(t.Context(), simulator.Config{Key: public})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func (f *feed) attempt(rec *kgo.Record) {
 		return
 	}
 	end := f.now()
-	f.observe(p, r, end, end.Sub(start))
+	f.observe(f.ctx, p, r, end, end.Sub(start))
 	if !r.Bug {
 		f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), f.settled(rec, 1))
 		return

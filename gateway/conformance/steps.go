@@ -76,11 +76,11 @@ type Step struct {
 func (w *world) play(ctx context.Context, s Step) error {
 	switch s.Op {
 	case "notify": // a notification, sent until it is acknowledged; asked for days_ago; without "receipt", as older gateways'
-		return w.notify(s)
+		return w.notify(ctx, s)
 	case "again": // the same once more
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.again(s.ID, w.routes)
+		return w.again(ctx, s.ID, w.routes)
 	case "front": // what becomes of new connections
 		w.front.note(func() { w.front.mode = frontMode{s.Mode, s.Status, s.RetryAfter} })
 		return nil

@@ -137,7 +137,7 @@ func (w *world) token(ttl time.Duration, kind string) (string, error) {
 
 // notify makes a notification, which is sent to the user's sessions until it is acknowledged. One that was asked for
 // days ago is another delivery than a later one of the same id, and has another receipt.
-func (w *world) notify(s Step) error {
+func (w *world) notify(ctx context.Context, s Step) error {
 	id, lane := s.ID, s.Lane
 	if lane == "" {
 		lane = "normal"
@@ -165,7 +165,7 @@ func (w *world) notify(s Step) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.routes, w.pending = append(w.routes, route), append(w.pending, route)
-	return w.send(route)
+	return w.send(ctx, route)
 }
 
 // withoutReceipt is the frame of a gateway from before there were receipts.
@@ -183,10 +183,10 @@ func withoutReceipt(frame []byte) ([]byte, error) {
 }
 
 // again sends one of these once more. The lock is held.
-func (w *world) again(id string, among []*whisperv1.Route) error {
+func (w *world) again(ctx context.Context, id string, among []*whisperv1.Route) error {
 	for _, route := range among {
 		if route.GetNotificationId() == id {
-			return w.send(route)
+			return w.send(ctx, route)
 		}
 	}
 	return fmt.Errorf("there is no notification %q", id)
@@ -194,7 +194,7 @@ func (w *world) again(id string, among []*whisperv1.Route) error {
 
 // send addresses a route to where the user's latest session is; without one it waits for the next. The
 // lock is held.
-func (w *world) send(route *whisperv1.Route) error {
+func (w *world) send(ctx context.Context, route *whisperv1.Route) error {
 	var at *whisperv1.Presence
 	for _, p := range w.presences {
 		if at == nil || p.GetAtUs() > at.GetAtUs() {
@@ -210,7 +210,7 @@ func (w *world) send(route *whisperv1.Route) error {
 	if err != nil {
 		return err
 	}
-	w.stage.publisher.Publish(context.Background(), &kgo.Record{
+	w.stage.publisher.Publish(ctx, &kgo.Record{
 		Topic: consumers.TopicNode(at.GetNode()), Partition: int32(domain.LaneOf(route.GetLane())), Key: []byte(w.user), Value: value,
 	}, nil)
 	return nil
@@ -231,7 +231,7 @@ func (w *world) present(node string, p *whisperv1.Presence) {
 		return
 	}
 	for _, route := range w.pending {
-		_ = w.send(route) // it was encoded before
+		_ = w.send(context.Background(), route) // it was encoded before
 	}
 }
 
@@ -263,7 +263,7 @@ func (w *world) fact(ev *whisperv1.Event) {
 		// What bounced off a session that closed is for the session that has opened since.
 		for _, p := range w.presences {
 			if p.GetAtUs() > ev.GetAtUs() {
-				_ = w.again(id, w.pending)
+				_ = w.again(context.Background(), id, w.pending)
 				return
 			}
 		}

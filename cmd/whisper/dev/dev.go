@@ -229,7 +229,7 @@ func (d *system) run(ctx context.Context, sockets net.Listener) error {
 	if err := d.declareOwn(ctx); err != nil {
 		return cli.UnlessStopped(ctx, err)
 	}
-	if d.apple, err = simulator.Start(simulator.Config{Logger: d.base.Log}); err != nil {
+	if d.apple, err = simulator.Start(ctx, simulator.Config{Logger: d.base.Log}); err != nil {
 		return err
 	}
 	defer d.apple.Close()

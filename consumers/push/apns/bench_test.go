@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if file := os.Getenv(simulatorVar); file != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		s, err := simulator.Start(simulator.Config{CAFile: file})
+		s, err := simulator.Start(ctx, simulator.Config{CAFile: file})
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -261,6 +261,8 @@ func (p *pool) grow() error {
 // Between failed dials: Apple takes rapid connecting for an attack.
 const minDialPause, maxDialPause = 500 * time.Millisecond, 30 * time.Second
 
+//
+//nolint:contextcheck // a connection is of all who wait for one, so it is not dialled in the context of any
 func (p *pool) connect() {
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
 	defer cancel()

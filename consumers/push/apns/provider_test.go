@@ -64,7 +64,7 @@ func setup(t testing.TB, change ...func(*Config, *simulator.Config)) *fixture {
 		c(&cfg, &sim)
 	}
 	var err error
-	if f.sim, err = simulator.Start(sim); err != nil {
+	if f.sim, err = simulator.Start(t.Context(), sim); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.sim.Close)

@@ -97,8 +97,8 @@ type Simulator struct {
 	watcherSeq int
 }
 
-// Start listens and serves until Close.
-func Start(cfg Config) (*Simulator, error) {
+// Start listens and serves until Close; ctx bounds only the beginning.
+func Start(ctx context.Context, cfg Config) (*Simulator, error) {
 	if cfg.Addr == "" {
 		cfg.Addr = "127.0.0.1:0"
 	}
@@ -140,7 +140,7 @@ func Start(cfg Config) (*Simulator, error) {
 	}
 	s.roots.AppendCertsFromPEM(ca)
 	var lc net.ListenConfig
-	s.listener, err = lc.Listen(context.Background(), "tcp", cfg.Addr)
+	s.listener, err = lc.Listen(ctx, "tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("apns simulator: %w", err)
 	}
@@ -154,7 +154,7 @@ func Start(cfg Config) (*Simulator, error) {
 
 // Run starts a simulator as a process of its own: it serves until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
-	s, err := Start(cfg)
+	s, err := Start(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func setup(t *testing.T, change ...func(*simulator.Config)) *fixture {
 	for _, c := range change {
 		c(&cfg)
 	}
-	if f.Simulator, err = simulator.Start(cfg); err != nil {
+	if f.Simulator, err = simulator.Start(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.Close)
@@ -362,7 +362,7 @@ func TestKeepsWhatOtherProcessesNeed(t *testing.T) {
 	if err := os.WriteFile(key, []byte("no key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := simulator.Start(simulator.Config{KeyFile: key}); err == nil {
+	if s, err := simulator.Start(t.Context(), simulator.Config{KeyFile: key}); err == nil {
 		s.Close()
 		t.Error("took a file that is no key")
 	}
@@ -371,7 +371,7 @@ func TestKeepsWhatOtherProcessesNeed(t *testing.T) {
 func TestAddressInUse(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
-	if s, err := simulator.Start(simulator.Config{Addr: f.Addr()}); err == nil {
+	if s, err := simulator.Start(t.Context(), simulator.Config{Addr: f.Addr()}); err == nil {
 		s.Close()
 		t.Error("two on one address")
 	}
