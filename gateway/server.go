@@ -246,5 +246,5 @@ func (g *Gateway) originAllowed(r *http.Request) bool {
 		return slices.Contains(g.cfg.Origins, "*") || slices.ContainsFunc(g.cfg.Origins, func(o string) bool { return strings.EqualFold(o, origin) })
 	}
 	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }

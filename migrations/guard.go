@@ -34,6 +34,8 @@ func analystsCan(ctx context.Context, db *sql.DB) ([]string, error) {
 	for _, ability := range []struct{ name, question string }{
 		{"make temporary tables", "has_database_privilege('whisper_analyst', current_database(), 'TEMP')"},
 		{"make large objects", "has_function_privilege('whisper_analyst', 'lo_create(oid)', 'EXECUTE')"},
+		{"write to the write-ahead log", "has_function_privilege('whisper_analyst', 'pg_logical_emit_message(boolean, text, text)', 'EXECUTE')"},
+		{"make tables in the schema public", "coalesce(has_schema_privilege('whisper_analyst', to_regnamespace('public'), 'CREATE'), false)"},
 		{"ask without a statement_timeout", `EXISTS (SELECT FROM pg_roles r WHERE rolcanlogin AND NOT rolsuper AND pg_has_role(oid, 'whisper_analyst', 'MEMBER')
 			AND NOT has_table_privilege(oid, 'whisper.deliveries', 'INSERT')
 			AND NOT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON s.setdatabase IN (0, d.oid) AND d.datname = current_database()

@@ -41,7 +41,8 @@ func TestAnalystsCantHurtOthers(t *testing.T) {
 	writer := login(t, db, "guard_writer", "pg_read_all_data")
 	exec(t, db, "GRANT INSERT ON whisper.deliveries TO guard_writer")
 	// As at each update: logins that came since the last get their bounds, writers keep what they need.
-	exec(t, db, "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC")
+	exec(t, db, "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC; GRANT CREATE ON SCHEMA public TO PUBLIC")
+	exec(t, db, "ALTER ROLE guard_own SET my.statement_timeout = '1'") // is none
 	if err := migrations.Up(t.Context(), db, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +61,22 @@ func TestAnalystsCantHurtOthers(t *testing.T) {
 		"SELECT pg_try_advisory_lock(8604230950266041965)",
 		"SELECT pg_advisory_xact_lock(1, 2)",
 		"SELECT pg_advisory_lock_shared(1, 2)",
+		"SELECT pg_try_advisory_xact_lock_shared(1)",
+		"SELECT pg_advisory_unlock_all()",
+		"DO $$ BEGIN PERFORM pg_try_advisory_lock(1); END $$",
+		"SELECT lo_put(1, 0, 'x')",
+		"SELECT lo_import('/etc/passwd')",
+		"SELECT pg_logical_emit_message(false, 'x', repeat('y', 1000))",
+		"SELECT pg_logical_emit_message(false, 'x', 'y'::bytea)",
+		"CREATE TABLE public.mine (a int)",
+		"CREATE TABLE whisper.mine (a int)",
+		"CREATE SCHEMA mine",
+		"CREATE MATERIALIZED VIEW public.mine AS SELECT * FROM whisper.deliveries",
+		"CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+		"CREATE TEMP SEQUENCE mine",
+		"CREATE TEMP VIEW mine AS SELECT 1",
+		"SELECT * FROM whisper.notification_balances FOR UPDATE",
+		"COPY whisper.deliveries TO PROGRAM 'cat'",
 	} {
 		_, err := conn.Exec(t.Context(), sql)
 		if pg, ok := err.(*pgconn.PgError); !ok || pg.Code != "42501" { //nolint:errorlint // Exec gives it as it is
@@ -74,8 +91,10 @@ func TestAnalystsCantHurtOthers(t *testing.T) {
 			t.Errorf("the statement timeout is %s, want %s", got[0], want)
 		}
 	}
-	if got := strs(t, analyst, "SHOW idle_in_transaction_session_timeout"); got[0] != "5min" {
-		t.Errorf("a transaction may stay open for %s", got[0])
+	for user, want := range map[string]string{analyst: "5min", own: "5min", writer: "0"} {
+		if got := strs(t, user, "SHOW idle_in_transaction_session_timeout"); got[0] != want {
+			t.Errorf("a transaction may stay open for %s, want %s", got[0], want)
+		}
 	}
 	if _, err := connect(t, writer).Exec(t.Context(), "SELECT pg_advisory_lock(1)"); err != nil {
 		t.Errorf("a writer can't wait for others: %v", err)
