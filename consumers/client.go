@@ -139,29 +139,29 @@ func (c ClientConfig) Await(ctx context.Context) error {
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer cl.Close()
+	said := false
 	var why error // of the last try that was not cut off
-	for wait, said := 250*time.Millisecond, false; ; wait = min(2*wait, 5*time.Second) {
+	err = Retry{
+		First: 250 * time.Millisecond, Most: 5 * time.Second, Over: IsFatal,
+		Tell: func(err error, next time.Duration) {
+			why, said = err, true
+			c.logger().Warn("waiting for kafka", "brokers", c.Brokers, "error", err, "next_try", next)
+		},
+	}.Do(ctx, func() error {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := ping(attempt, cl)
-		cancel()
-		switch {
-		case err == nil:
-			if said {
-				c.logger().Info("kafka answers")
-			}
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("kafka at %v did not answer: %w", c.Brokers, cmp.Or(why, err))
-		case IsFatal(err):
-			return fmt.Errorf("kafka at %v refuses: %w (check kafka-sasl-user, kafka-sasl-password and kafka-tls)", c.Brokers, err)
+		defer cancel()
+		return ping(attempt, cl)
+	})
+	switch {
+	case err == nil:
+		if said {
+			c.logger().Info("kafka answers")
 		}
-		why = err
-		c.logger().Warn("waiting for kafka", "brokers", c.Brokers, "error", err, "next_try", wait)
-		said = true
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("kafka at %v did not answer: %w", c.Brokers, cmp.Or(why, err))
+	default:
+		return fmt.Errorf("kafka at %v refuses: %w (check kafka-sasl-user, kafka-sasl-password and kafka-tls)", c.Brokers, err)
 	}
 }
 

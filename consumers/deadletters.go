@@ -115,17 +115,22 @@ func (d *DeadLetters) counter(word string) *metrics.Counter {
 	return metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_deadletters_total{role=%q,reason=%q}`, d.role, word))
 }
 
-func (d *DeadLetters) record(rec *kgo.Record, reason error) *kgo.Record {
-	headers := make([]kgo.RecordHeader, 0, len(rec.Headers)+5)
+// OwnHeaders are those that a record had before it became a dead letter.
+func OwnHeaders(rec *kgo.Record) []kgo.RecordHeader {
+	own := make([]kgo.RecordHeader, 0, len(rec.Headers)+5) // a dead letter adds five
 	for _, h := range rec.Headers {
 		switch h.Key {
-		case HeaderError, HeaderRole, HeaderTopic, HeaderPartition, HeaderOffset, HeaderRefused:
+		case HeaderError, HeaderRole, HeaderTopic, HeaderPartition, HeaderOffset, HeaderLastOffset, HeaderRefused:
 		default:
-			headers = append(headers, h)
+			own = append(own, h)
 		}
 	}
-	headers = append(
-		headers,
+	return own
+}
+
+func (d *DeadLetters) record(rec *kgo.Record, reason error) *kgo.Record {
+	headers := append(
+		OwnHeaders(rec),
 		kgo.RecordHeader{Key: HeaderError, Value: []byte(reason.Error())},
 		kgo.RecordHeader{Key: HeaderRole, Value: []byte(d.role)},
 		kgo.RecordHeader{Key: HeaderTopic, Value: []byte(rec.Topic)},

@@ -34,9 +34,10 @@ func maxBatchBytes(topic string) int32 {
 // off all roles and the broker at 2,000.
 const LingerBulk = 20 * time.Millisecond
 
-// Publisher writes records: idempotent, acknowledged by all in-sync replicas, in order per partition,
-// tried again without end while Kafka is away. The caller sets each record's topic and partition.
-// All methods may be called from any goroutine.
+// Publisher writes records: each once, acknowledged by all in-sync replicas, in the order of its partition. While Kafka
+// does not answer it tries again, until [Publisher.Close]; an error that Kafka answers with is not tried again, except
+// for records given to [Publisher.Persist]. The caller sets each record's topic and partition. All methods may be called
+// from any goroutine.
 type Publisher struct {
 	cl      *kgo.Client
 	log     *slog.Logger

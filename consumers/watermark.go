@@ -2,22 +2,23 @@ package consumers
 
 import "sync"
 
-// Watermark commits a partition behind the slowest of its records: Take them in order, tell Done in
-// any order, from any goroutine. It costs one byte a record in flight.
+// Watermark commits a partition's offset up to the first record that is not settled. Take records in order; call Done
+// for each of them in any order, from any goroutine. A record in flight costs nine bytes: its offset and a flag. So does
+// a settled one that waits for an earlier one.
 type Watermark struct {
 	partition *Partition
 
 	mu      sync.Mutex
-	offsets []int64 // ring of what was taken, ascending; done ones are marked in the same place
-	done    []bool
+	offsets []int64 // of the records that were taken, ascending; from head on they are not committed
+	done    []bool  // at the same index: the record is settled
 	head    int
 }
 
 // NewWatermark commits through p.
 func NewWatermark(p *Partition) *Watermark { return &Watermark{partition: p} }
 
-// Take notes that the record at offset is being worked on. Offsets ascend; gaps are fine (a compacted
-// topic, a control record).
+// Take notes that the record at offset is being worked on. Offsets must ascend; gaps are allowed (compacted topics,
+// control records).
 func (w *Watermark) Take(offset int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -25,7 +26,7 @@ func (w *Watermark) Take(offset int64) {
 	w.done = append(w.done, false)
 }
 
-// Done notes that the record at offset is settled. Every taken offset must be told once.
+// Done notes that the record at offset is settled. Call it once for each offset that was taken.
 func (w *Watermark) Done(offset int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -52,14 +53,14 @@ func (w *Watermark) Done(offset int64) {
 	w.partition.Commit(next)
 }
 
-// InFlight is how many were taken and hold the commit back, done ones behind the slowest included.
+// InFlight is how many taken records are not committed, including settled ones that wait for an earlier one.
 func (w *Watermark) InFlight() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.offsets) - w.head
 }
 
-// find looks for an offset from the place where it stands when there are no gaps.
+// find is the index of an offset, or -1. It first looks where the offset is if there are no gaps.
 func (w *Watermark) find(offset int64) int {
 	lo, hi := w.head, len(w.offsets)
 	if lo == hi {

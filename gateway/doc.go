@@ -1,34 +1,34 @@
-// Package gateway is the role that holds sockets: it takes frames from this node's own topic, writes
-// them to the sessions of the user they are for, and tells what became of each as facts. It owns the
-// wire format of the socket, sessions, presence and the node's heartbeat. It must not decide what a
-// user gets, over which channel or when again: that is dispatch's.
+// Package gateway is the role that holds clients' sockets. It reads frames from this node's own topic, writes them to
+// the sessions of the user they are for, and publishes facts that say what became of each. It owns the wire format of the
+// socket, sessions, presence and the node's heartbeat. It must not decide what a user gets, over which channel or when
+// again: that is dispatch's.
 //
-// What others may rely on:
+// What other roles and clients may rely on:
 //
-//   - Every record of `whisper.node.{id}` has an outcome: sent, delivered, or a failed attempt
-//     (unreachable: no such session here, or meant for another incarnation; expired), or a dead letter.
-//     The offset is committed only when Kafka has the outcome, so a crash hands the record out again, and
-//     the next incarnation answers `unreachable`.
-//   - A presence record tells the user's last state here; at_us grows with each change of it. A bounce
-//     that was decided before a session opened has a smaller at_us than that session's presence.
-//   - `high` frames leave before `normal` before `low`: off Kafka, and on each socket, where at most one
-//     write of 16 KiB is under way when an alert comes.
-//   - A session never outlives its token, or the last one it was refreshed with, by more than the leeway; a
-//     revocation closes every session that it covers, also one that is just being opened. Which algorithms
-//     count is fixed by the keys configured. No token is logged or sent back.
-//   - One session costs the others nothing: writes never block anything but their own session, which is
-//     closed when it falls behind. Its frames and the ids in them are paid for (meter); who has used its share is
-//     not read until it is paid for. At most 8 KiB of one socket are read until others had their turn.
-//   - A connection that is no session yet keeps nobody out: silent ones go first, a token is verified before its
-//     connection takes a turn, and what strangers cost is counted for their address.
+//   - Every record of `whisper.node.{id}` gets an outcome: sent, delivered, a failed attempt (expired; or unreachable:
+//     there is no such session here, or the record is for another incarnation), or a dead letter. The record's offset is
+//     committed only when Kafka has the outcome. After a crash Kafka hands the record out again, and the next incarnation
+//     answers `unreachable`.
+//   - A presence record says whether the user is connected here; at_us grows with each change. A bounce that was decided
+//     before a session opened has a smaller at_us than that session's presence.
+//   - `high` frames are sent before `normal`, and `normal` before `low`: in reading from Kafka, and on each socket. At most
+//     one write of 16 KiB is under way when an alert comes.
+//   - A session ends at the latest when its token does (the newest, if it was refreshed), plus the leeway. A revocation
+//     closes every session that it covers, also one that is being opened at that moment. The configured keys decide which
+//     algorithms count. Tokens are never logged or sent back.
+//   - A session cannot slow others down. A write blocks nothing but its own session, which is closed when it falls behind.
+//     Frames and the ids in them are limited (below): a session that is over a limit is not read until the limit allows
+//     more. At most 8 KiB of one socket are read before other sockets get their turn.
+//   - Connections that are no sessions yet keep nobody out: silent ones are closed first, a token is verified before its
+//     connection counts against the admission rate, and what strangers cost is counted for their address.
 //
 // # What it costs
 //
-// A session at rest is about 1 KiB of heap beside the kernel's socket: no goroutine and no buffer, as long as
-// its socket can be polled; with TLS or without epoll, a goroutine and a buffer of 512 bytes. An
-// unacknowledged delivery costs about 0.5 KiB; the last 64 that were acknowledged cost the same until the
-// second ping after it, then 32 bytes. Everything of a node's topic passes through one goroutine, and the
-// acknowledgements through one for two processors: that is where a node stops scaling.
+// A session at rest takes about 1 KiB of heap, besides the kernel's socket. It has no goroutine and no buffer where its
+// socket can be polled; with TLS, or without epoll, it has a goroutine and a buffer of 512 bytes. An unacknowledged
+// delivery takes about 0.5 KiB; so do the last 64 that were acknowledged, until the second ping after the
+// acknowledgement, and 32 bytes each after that. All records of a node's topic pass through one goroutine, and all
+// acknowledgements through one for each two processors: that is where a node stops scaling.
 //
 // # Limits
 //
@@ -53,8 +53,8 @@
 //
 // # When Kafka takes nothing
 //
-// Whoever has a fact to tell waits, and so do those who read sockets: the clients' words wait where they
-// are. Nobody is closed for that, no more deliveries are handed over, and a stop gives up waiting with its drain.
+// Whoever has a fact to publish waits, and with it the goroutines that read sockets: what clients send waits in their
+// sockets. No session is closed for that, no more deliveries are handed over, and a stop waits only until its drain ends.
 //
 // # Close codes
 //

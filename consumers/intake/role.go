@@ -1,15 +1,16 @@
-// Package intake takes what upstream asks for: it validates requests, profile patches and templates,
-// dead-letters what is wrong with the reason, gives each request its id, splits recipient lists and
-// re-keys everything by user. It keeps no state but the templates that it follows, so any number of
+// Package intake reads the records of upstream services. It validates requests, profile patches, templates and
+// categories, writes a dead letter with the reason for each that is wrong, gives each request its id, and writes one
+// delivery for each recipient, keyed by user. It keeps no state but the templates that it follows, so any number of
 // processes share the work. It must not decide about a delivery: that is dispatch's.
 //
-// What it promises: a record is committed only when everything that follows from it (one delivery a
-// recipient, or a dead letter) is acknowledged by all in-sync replicas. A crash in between hands it out
-// again, and the same deliveries with the same ids are written again; dispatch drops them. No record
-// can stop it or loop it; only Kafka can.
+// What it promises: a record's offset is committed only when all in-sync replicas have everything that follows from it
+// (its deliveries, or a dead letter). After a crash in between Kafka hands the record out again, and intake writes the
+// same deliveries with the same ids again; dispatch drops them. A record that is wrong, or that meets a bug (a panic),
+// becomes a dead letter, and the next one is served. What stops a partition is Kafka: an answer that trying again can't
+// mend, for example a topic that is missing or that the role may not write. The other partitions go on.
 //
-// What it costs: a request is parsed and encoded once, and each further recipient costs a hash and a
-// copy. It scales by partitions of the request topics; one request never spreads over processes.
+// What it costs: a request is parsed and encoded once, and each recipient costs a hash and a copy. It scales by the
+// partitions of the request topics; one process handles the whole of a request.
 package intake
 
 import (

@@ -89,24 +89,10 @@ func (d deadLetter) opened() deadLetter {
 		d.Value = nil
 	}
 	d.Headers = map[string]string{}
-	for _, h := range ownHeaders(d.record) {
+	for _, h := range consumers.OwnHeaders(d.record) {
 		d.Headers[h.Key] = string(h.Value)
 	}
 	return d
-}
-
-// ownHeaders are those that the record had before it was given up.
-func ownHeaders(rec *kgo.Record) []kgo.RecordHeader {
-	var own []kgo.RecordHeader
-	for _, h := range rec.Headers {
-		switch h.Key {
-		case consumers.HeaderError, consumers.HeaderRole, consumers.HeaderTopic, consumers.HeaderPartition, consumers.HeaderOffset,
-			consumers.HeaderLastOffset, consumers.HeaderRefused:
-		default:
-			own = append(own, h)
-		}
-	}
-	return own
 }
 
 // from is where the record stood, which is also the id of a notification without one.
@@ -205,7 +191,7 @@ func (d deadLetter) print(w io.Writer) error {
 	if d.Refused != "" {
 		_, _ = fmt.Fprintf(w, "refused    %s (the rest of the record was taken)\n", cli.OneLine(d.Refused))
 	}
-	for _, h := range ownHeaders(d.record) {
+	for _, h := range consumers.OwnHeaders(d.record) {
 		_, _ = fmt.Fprintf(w, "header     %s: %q\n", cli.OneLine(h.Key), h.Value)
 	}
 	if d.Value == nil {
