@@ -116,7 +116,9 @@ var (
 
 // PublishAttempt writes what a gateway tells most often; the record is the one that Publish would write of
 // the same fact.
-func (f *Facts) PublishAttempt(ctx context.Context, shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error)) {
+func (f *Facts) PublishAttempt(
+	ctx context.Context, shared *domain.AttemptFacts, fact domain.AttemptFact, trace []kgo.RecordHeader, done func(error),
+) {
 	kind := kindSent
 	if fact.Delivered {
 		kind = kindDelivered

@@ -154,7 +154,8 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 		switch {
 		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
 			return nil
-		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID), ctx.Err() != nil, IsFatal(err):
+		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID),
+			ctx.Err() != nil, IsFatal(err):
 			return fmt.Errorf("the group %s has not confirmed %s/%d: %w", l.cfg.Group, p.Topic, p.ID, err)
 		}
 		select {

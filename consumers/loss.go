@@ -24,8 +24,9 @@ func (l *Loop) accepts(w *worker, lost, from int64) bool {
 			"group", l.cfg.Group, "topic", w.part.Topic, "partition", w.part.ID, "offsets", lost, "from", from)
 		return true
 	}
-	l.fail(w.part, "read", Reaching(ReachProcess, fmt.Errorf("up to %d records before offset %d were removed by retention before group %s read them: "+
-		"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
+	l.fail(w.part, "read", Reaching(ReachProcess, fmt.Errorf(
+		"up to %d records before offset %d were removed by retention before group %s read them: "+
+			"they are lost; to go on without them start once with --kafka-accept-loss, and see that the topic's retention outlasts every outage",
 		lost, from, l.cfg.Group)))
 	return false
 }

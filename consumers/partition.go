@@ -111,7 +111,10 @@ type worker struct {
 }
 
 func newWorker(l *Loop, topic string, id int32) *worker {
-	w := &worker{loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1}, done: make(chan struct{}), arrived: make(chan struct{}, 1)}
+	w := &worker{
+		loop: l, part: &Partition{Topic: topic, ID: id, Start: FromStart, committed: -1},
+		done: make(chan struct{}), arrived: make(chan struct{}, 1),
+	}
 	w.part.next.Store(-1)
 	w.position, w.first, w.stood = -1, -1, -2
 	w.part.fail = func(err error) { l.fail(w.part, "go on with", err) }

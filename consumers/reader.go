@@ -80,7 +80,10 @@ func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, err
 	if err != nil {
 		return nil, fmt.Errorf("kafka reader: %w", err)
 	}
-	r := &Reader{cl: cl, adm: kadm.NewClient(cl), cfg: c, following: map[string]map[int32]*followed{}, remakes: map[string]func(context.Context) error{}}
+	r := &Reader{
+		cl: cl, adm: kadm.NewClient(cl), cfg: c,
+		following: map[string]map[int32]*followed{}, remakes: map[string]func(context.Context) error{},
+	}
 	r.turned = sync.NewCond(&r.mu)
 	r.stalls = newStalls(newSkipper(cl, c, c.ClientID))
 	r.anew = make(chan error, 1)

@@ -113,7 +113,9 @@ func (s *stalls) skip() {
 
 // watch runs until ctx ends. standing are the partitions that wait for records, with their offsets (-1: not known,
 // nothing was read); skipTo moves one of them on.
-func (s *stalls) watch(ctx context.Context, every time.Duration, standing func() map[topicPartition]int64, skipTo func(p topicPartition, from, next int64)) {
+func (s *stalls) watch(
+	ctx context.Context, every time.Duration, standing func() map[topicPartition]int64, skipTo func(p topicPartition, from, next int64),
+) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -188,7 +190,8 @@ func (s *stalls) check(ctx context.Context, at map[topicPartition]int64, all boo
 			skipTo(p, was, next)
 			s.tell(p, was, nil)
 		case err != nil && ctx.Err() == nil:
-			s.skipper.cfg.logger().Warn("a partition does not move", "topic", p.topic, "partition", p.id, "offset", from, "end", end.Offset, "error", err)
+			s.skipper.cfg.logger().Warn("a partition does not move",
+				"topic", p.topic, "partition", p.id, "offset", from, "end", end.Offset, "error", err)
 			s.tell(p, was, err)
 		case there && stood >= stallsFor:
 			s.tell(p, was, fmt.Errorf("there are records from offset %d to %d, and none arrives", from, end.Offset))

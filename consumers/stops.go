@@ -43,7 +43,8 @@ type Stopped struct {
 }
 
 func (s Stopped) Error() string {
-	text := fmt.Sprintf("group %s: partition %s/%d is stopped since %s: %s", s.Group, s.Topic, s.Partition, s.Since.UTC().Format(time.RFC3339), s.Reason)
+	text := fmt.Sprintf("group %s: partition %s/%d is stopped since %s: %s",
+		s.Group, s.Topic, s.Partition, s.Since.UTC().Format(time.RFC3339), s.Reason)
 	if s.Help != "" {
 		text += " (" + s.Help + ")"
 	}
@@ -160,7 +161,8 @@ func (l *Loop) fail(p *Partition, doing string, err error) {
 	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_partition_stops_total{group=%q,topic=%q}`, l.cfg.Group, p.Topic)).Inc()
 	l.cl.PauseFetchPartitions(pause)
 	l.cfg.Client.logger().Error("partition stopped, the others go on", "group", l.cfg.Group, "topic", p.Topic, "partition", p.ID,
-		"reason", err, "next_try", wait, "mend", cmp.Or(help, "see the reason"), "then", "wait, or POST /v1/partitions/retry on the operations port")
+		"reason", err, "next_try", wait, "mend", cmp.Or(help, "see the reason"),
+		"then", "wait, or POST /v1/partitions/retry on the operations port")
 	go l.wait(s, wait)
 }
 
@@ -313,7 +315,8 @@ func (l *Loop) resumeOne(s *stop) {
 		go w.run()
 	}
 	l.cl.ResumeFetchPartitions(resumed)
-	l.cfg.Client.logger().Warn("partition is tried again", "group", l.cfg.Group, "topic", s.told.Topic, "partition", s.told.Partition, "stopped_since", s.told.Since)
+	l.cfg.Client.logger().Warn("partition is tried again", "group", l.cfg.Group,
+		"topic", s.told.Topic, "partition", s.told.Partition, "stopped_since", s.told.Since)
 }
 
 // startsOf asks where to start again, where the loop keeps no commits of its own.
@@ -375,7 +378,8 @@ func (l *Loop) commitStopped(ctx context.Context, s *stop) {
 		return nil
 	})
 	if err := l.commitSync(ctx, offsets); err != nil {
-		l.cfg.Client.logger().Warn("commit offsets of a stopped partition", "group", l.cfg.Group, "topic", s.told.Topic, "partition", s.told.Partition, "error", err)
+		l.cfg.Client.logger().Warn("commit offsets of a stopped partition", "group", l.cfg.Group,
+			"topic", s.told.Topic, "partition", s.told.Partition, "error", err)
 		return
 	}
 	for _, w := range s.workers {

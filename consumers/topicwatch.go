@@ -126,7 +126,8 @@ func (w *topicWatch) look(ctx context.Context, topic string, was topicSeen, foun
 
 // errMadeAnew ends who read a topic that was not to change.
 func errMadeAnew(topic string) error {
-	return Reaching(ReachProcess, fmt.Errorf("the topic %s was deleted and made anew: what stood in it is lost, and what was read of it no longer holds", topic))
+	return Reaching(ReachProcess, fmt.Errorf(
+		"the topic %s was deleted and made anew: what stood in it is lost, and what was read of it no longer holds", topic))
 }
 
 func (l *Loop) madeAnew(topic string) {

@@ -226,7 +226,8 @@ func planTopic(s TopicSpec, have kadm.TopicDetail, configs kadm.ResourceConfigs)
 		return plan
 	}
 	if s.Fixed && int32(len(have.Partitions)) != s.Partitions {
-		plan.Conflict = fmt.Sprintf("has %d partitions, %d are configured, and that number can't change: start with --partitions %d, or use an empty cluster",
+		plan.Conflict = fmt.Sprintf(
+			"has %d partitions, %d are configured, and that number can't change: start with --partitions %d, or use an empty cluster",
 			len(have.Partitions), s.Partitions, len(have.Partitions))
 		return plan
 	}
@@ -284,7 +285,8 @@ func awaitTopics(ctx context.Context, adm *kadm.Client, made []TopicSpec) error 
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("the topics %s were made but brokers do not tell of them: %w", strings.Join(missing(plans), ", "), errors.Join(err, ctx.Err()))
+			return fmt.Errorf("the topics %s were made but brokers do not tell of them: %w",
+				strings.Join(missing(plans), ", "), errors.Join(err, ctx.Err()))
 		}
 	}
 }
@@ -371,7 +373,8 @@ func CheckTopics(ctx context.Context, adm *kadm.Client, t Topology, log *slog.Lo
 			return plans, nil
 		}
 		if time.Now().After(end) {
-			return plans, fmt.Errorf("%d topics are missing (%s), and did not come within %s: run `whisper topics apply`", len(names), strings.Join(names, ", "), metadataWait)
+			return plans, fmt.Errorf("%d topics are missing (%s), and did not come within %s: run `whisper topics apply`",
+				len(names), strings.Join(names, ", "), metadataWait)
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):

@@ -87,7 +87,9 @@ func (s *skipper) letter(topic string, partition int32, bad *unreadable) *kgo.Re
 }
 
 // look goes over what holds no record, up to the first batch that does, that can't be read, or the end.
-func (s *skipper) look(ctx context.Context, topic string, partition int32, from int64) (next int64, there bool, bad *unreadable, err error) {
+func (s *skipper) look(
+	ctx context.Context, topic string, partition int32, from int64,
+) (next int64, there bool, bad *unreadable, err error) {
 	id, leader, err := leaderOf(ctx, s.adm, topic, partition)
 	if err != nil {
 		return from, false, nil, err

@@ -90,7 +90,8 @@ func (k *kafka) Prepare(ctx context.Context) error {
 	}
 	err := k.persist(ctx, func() error { return k.ensure(ctx) })
 	if errors.Is(err, kerr.InvalidTopicException) {
-		return fmt.Errorf("node: the name %q can't be used: it is part of a topic's name, where Kafka takes a dot and an underscore for the same; choose another name: %w", k.cfg.Node, err)
+		return fmt.Errorf("node: the name %q can't be used: it is part of a topic's name, where Kafka takes a dot and an underscore "+
+			"for the same; choose another name: %w", k.cfg.Node, err)
 	}
 	return err
 }

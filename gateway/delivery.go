@@ -124,7 +124,8 @@ func (d *delivery) sentFact() {
 
 func (d *delivery) tellSent() {
 	d.told = true
-	d.g.broker.Attempt(&d.facts, domain.AttemptFact{ID: d.id, User: d.user, AtUS: d.sentUS, LatencyUS: d.sentUS - d.takenUS}, d.trace, d.written)
+	d.g.broker.Attempt(&d.facts,
+		domain.AttemptFact{ID: d.id, User: d.user, AtUS: d.sentUS, LatencyUS: d.sentUS - d.takenUS}, d.trace, d.written)
 }
 
 // acked: a client has it. That proves that a socket took it, even if the writer has not come to say so.

@@ -50,7 +50,8 @@ func (g *Gateway) drain(ctx context.Context, server *http.Server, stopReading fu
 	if err != nil {
 		return fmt.Errorf("drain within %s: %w", g.cfg.DrainTimeout, err)
 	}
-	g.cfg.Logger.Info("gateway has drained", "node", g.cfg.Node, "connections", had, "took", time.Since(began).Round(time.Millisecond).String())
+	g.cfg.Logger.Info("gateway has drained", "node", g.cfg.Node,
+		"connections", had, "took", time.Since(began).Round(time.Millisecond).String())
 	return nil
 }
 

@@ -65,7 +65,8 @@ func (n *nodes) again() {
 	n.g.incarnation.Store(own)
 	n.owned = false
 	n.mu.Unlock()
-	n.g.cfg.Logger.Warn("the node's topic was deleted; it is there again, and what is open is sent anew", "node", n.g.cfg.Node, "incarnation", own)
+	n.g.cfg.Logger.Warn("the node's topic was deleted; it is there again, and what is open is sent anew",
+		"node", n.g.cfg.Node, "incarnation", own)
 	n.beat(func(error) {})
 	n.g.hub.tellAll()
 }
@@ -152,7 +153,8 @@ func (n *nodes) lostTo(incarnation uint64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lost == nil {
-		n.lost = fmt.Errorf("another gateway was started as node %q (incarnation %d, this one has %d): this one stops; give each gateway a node id of its own",
+		n.lost = fmt.Errorf(
+			"another gateway was started as node %q (incarnation %d, this one has %d): this one stops; give each gateway a node id of its own",
 			n.g.cfg.Node, incarnation, n.g.incarnation.Load())
 		close(n.gone)
 	}

@@ -83,8 +83,11 @@ func (e *remembered) delivery(s *session, notification string, reading bool) *de
 		return e.d
 	}
 	d := &delivery{
-		routed: &routed{g: s.g, requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Attempt: e.attempt, Node: s.g.cfg.Node}},
-		id:     e.id, user: s.user, told: true, delivered: !e.open, read: e.read, sentUS: e.id.Time().UnixMicro(),
+		routed: &routed{
+			g:         s.g,
+			requested: e.id.Time(), facts: domain.AttemptFacts{Notification: notification, Lane: e.lane, Attempt: e.attempt, Node: s.g.cfg.Node},
+		},
+		id: e.id, user: s.user, told: true, delivered: !e.open, read: e.read, sentUS: e.id.Time().UnixMicro(),
 	}
 	e.read = e.read || reading
 	return d

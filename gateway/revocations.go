@@ -85,7 +85,8 @@ func (r *revocations) seen(records []*kgo.Record) {
 			continue
 		}
 		var rev whisperv1.Revocation
-		if err := proto.Unmarshal(rec.Value, &rev); err != nil || rev.GetUserId() != user || rev.GetSession() != session || rev.GetBeforeUs() <= 0 {
+		if err := proto.Unmarshal(rec.Value, &rev); err != nil || rev.GetUserId() != user ||
+			rev.GetSession() != session || rev.GetBeforeUs() <= 0 {
 			// Somebody meant to throw a user out: a person must look. No dead letter, since the record stays where
 			// it is and every gateway meets it at every start.
 			r.bad.Inc()

@@ -211,7 +211,8 @@ func (g *Gateway) admit(w http.ResponseWriter, welcome bool) bool {
 
 func (g *Gateway) addressFull(w http.ResponseWriter) {
 	g.metrics.addressFull.Inc()
-	refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf("at most %d connections from one address", g.cfg.MaxPerAddress))
+	refuse(w, http.StatusTooManyRequests, jitter(10*time.Second, 20*time.Second), fmt.Sprintf(
+		"at most %d connections from one address", g.cfg.MaxPerAddress))
 }
 
 func refuse(w http.ResponseWriter, status int, wait time.Duration, text string) {
@@ -243,7 +244,8 @@ func (g *Gateway) originAllowed(r *http.Request) bool {
 		return true
 	}
 	if len(g.cfg.Origins) > 0 {
-		return slices.Contains(g.cfg.Origins, "*") || slices.ContainsFunc(g.cfg.Origins, func(o string) bool { return strings.EqualFold(o, origin) })
+		return slices.Contains(g.cfg.Origins, "*") ||
+			slices.ContainsFunc(g.cfg.Origins, func(o string) bool { return strings.EqualFold(o, origin) })
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)

@@ -96,7 +96,8 @@ func (s *sender) observe(ctx context.Context, p *whisperv1.Push, r Result, at ti
 	if s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(
 			ctx, level, "push attempt",
-			slog.Bool("retract", p.GetRetract()), slog.String("outcome", outcome(r.Class)), slog.String("reason", r.Reason), slog.Int("status", r.Status),
+			slog.Bool("retract", p.GetRetract()), slog.String("outcome", outcome(r.Class)),
+			slog.String("reason", r.Reason), slog.Int("status", r.Status),
 			slog.String("delivery_id", id.String()), slog.String("notification_id", p.GetNotificationId()),
 			slog.Int("attempt", int(p.GetAttempt())), slog.String("endpoint", p.GetEndpoint()),
 			slog.String("provider_id", r.ProviderID), slog.Duration("latency", took), slog.Duration("retry_after", r.RetryAfter),

@@ -119,7 +119,10 @@ func (f *feed) attempt(rec *kgo.Record) {
 		return
 	}
 	settled := f.settled(rec, 2)
-	reason := &consumers.Reason{Word: "refused", Err: fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason)}
+	reason := &consumers.Reason{
+		Word: "refused",
+		Err:  fmt.Errorf("%s refused the request as malformed: %d %s", f.provider.Name(), r.Status, r.Reason),
+	}
 	if bug != nil {
 		reason = &consumers.Reason{Word: "panic", Err: bug}
 	}

@@ -77,7 +77,10 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 		u.RawQuery = q.Encode()
 	}
 	opts = opts.withDefaults()
-	c := &Client{url: u.String(), opts: opts, token: token, dialer: opts.dialer(), ended: make(chan struct{}), fetching: make(chan struct{}, 1)}
+	c := &Client{
+		url: u.String(), opts: opts, token: token, dialer: opts.dialer(),
+		ended: make(chan struct{}), fetching: make(chan struct{}, 1),
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reads.send = func(of []key) error { return c.send(newIDsFrame("read", of)) }
 	c.reads.now = time.Now
