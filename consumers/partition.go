@@ -242,6 +242,8 @@ func (w *worker) hand(feed Feed, records []*kgo.Record, next int64) error {
 }
 
 // run opens, feeds and closes; an error stops what it reaches.
+//
+//nolint:contextcheck // a worker outlives the call that assigned its partition
 func (w *worker) run() {
 	defer close(w.done)
 	var feed Feed

@@ -119,7 +119,7 @@ const (
 	// defaultMessageMax is Kafka's own default of max.message.bytes.
 	defaultMessageMax = 1_048_588
 
-	helpCredentials = "check kafka-sasl-mechanism, kafka-sasl-user and kafka-sasl-password"
+	helpCredentials = "check kafka-sasl-mechanism, kafka-sasl-user and kafka-sasl-password" //nolint:gosec // names of settings, no credentials
 	helpTopics      = "run `whisper topics apply`"
 )
 

@@ -357,7 +357,7 @@ func pairOf(t *testing.T) (certFile, keyFile string) {
 }
 
 // trusting takes any certificate: what is tested here is what goes over it.
-var trusting = &websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
+var trusting = &websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 
 // eventually waits for a condition; it fails the test after a time that no healthy run needs.
 func eventually(t testing.TB, what string, ok func() bool) {

@@ -123,7 +123,7 @@ func (r *recalls) run(ctx context.Context) error {
 func (r *recalls) read(ctx context.Context, p *partition, notes map[string]recall) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
+	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // it ends with the partition, too
 	b := &readBack{recalls: r, part: p, notes: notes, began: time.Now()}
 	b.logged = b.began
 	err := b.run(ctx)

@@ -225,7 +225,7 @@ func (s *Stage) Handler() http.Handler {
 	})
 	mux.HandleFunc("POST /worlds/{world}/steps", func(rw http.ResponseWriter, r *http.Request) {
 		var step Step
-		answer(rw, r, &step, func() (any, error) {
+		answer(rw, r, &step, func() (any, error) { //nolint:contextcheck // the step's context is made of the request's
 			w := s.world(r.PathValue("world"))
 			if w == nil {
 				return nil, errNoWorld
