@@ -139,7 +139,7 @@ func setClock(file string, d time.Duration) error { return replaceFile(file, d.S
 
 // replaceFile never lets a reader see half of it.
 func replaceFile(file, text string) error {
-	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil { //nolint:gosec // Postgres is another user
+	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(file+".new", file)

@@ -40,12 +40,12 @@ func newMachine(t *testing.T, long bool) *machine {
 	}
 	m := &machine{t: t, dir: dir, links: map[string]*link.Link{}, disks: map[string]disk{}, faked: fakeTime(), roles: long}
 	t.Cleanup(m.close)
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // for that user
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"broker-1", "broker-2", "broker-3", "postgres"} {
 		folder := m.path(part)
-		if err := os.Mkdir(folder, 0o755); err != nil { //nolint:gosec // for that user
+		if err := os.Mkdir(folder, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		d, err := mountDisk(folder)
