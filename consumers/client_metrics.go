@@ -59,12 +59,12 @@ func (m *clientMetrics) OnBrokerDisconnect(kgo.BrokerMetadata, net.Conn) { m.con
 func (m *clientMetrics) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 	m.written.Add(e2e.BytesWritten)
 	m.read.Add(e2e.BytesRead)
-	switch kmsg.Key(key) {
-	case kmsg.Produce:
+	switch key {
+	case int16(kmsg.Produce):
 		m.produce.Inc()
-	case kmsg.Fetch:
+	case int16(kmsg.Fetch):
 		m.fetch.Inc()
-	case kmsg.OffsetCommit:
+	case int16(kmsg.OffsetCommit):
 		m.commit.Inc()
 	default:
 		m.other.Inc()

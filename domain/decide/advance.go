@@ -12,11 +12,15 @@ import (
 func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
 	s.ready(d)
-	switch {
-	case !s.permit(d) || s.behind(d):
-	case d.all && d.legs == nil:
+	if !s.permit(d) {
+		return
+	}
+	if waits, went := s.behind(d); waits || went && !s.permit(d) {
+		return
+	}
+	if d.all && d.legs == nil {
 		s.advanceLegs(s.split(d))
-	default:
+	} else {
 		s.try(d)
 	}
 }

@@ -22,14 +22,22 @@ type deliveries struct {
 	due    schedule[*delivery]
 	parked int
 
-	resting  map[string]bool        // users of whom something waits for the end of quiet hours, or did
-	untexted map[string][]*delivery // by user: what waits for its template, or behind one that does, or did
+	resting  map[string]bool          // users of whom something waits for the end of quiet hours, or did
+	untexted map[userLane][]*delivery // what waits for its template, or behind one that does, or did
 }
+
+// userLane is what keeps an order of its own.
+type userLane struct {
+	user string
+	lane domain.Lane
+}
+
+func laneOf(d *delivery) userLane { return userLane{d.user(), d.source.Lane} }
 
 func newDeliveries() deliveries {
 	return deliveries{
 		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{},
-		resting: map[string]bool{}, untexted: map[string][]*delivery{},
+		resting: map[string]bool{}, untexted: map[userLane][]*delivery{},
 	}
 }
 
@@ -79,9 +87,24 @@ func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
 	if len(rest) == 0 {
 		delete(h.byUser, d.user())
 		delete(h.resting, d.user())
-		delete(h.untexted, d.user())
+		for _, lane := range domain.Lanes {
+			delete(h.untexted, userLane{d.user(), lane})
+		}
 	} else {
 		h.byUser[d.user()] = rest
+	}
+}
+
+// texted takes the delivery at i out of those that wait for a template.
+func (h *deliveries) texted(key userLane, i int) {
+	switch of := h.untexted[key]; {
+	case len(of) == 1:
+		delete(h.untexted, key)
+	case i == 0:
+		of[0] = nil
+		h.untexted[key] = of[1:]
+	default:
+		h.untexted[key] = slices.Delete(of, i, i+1)
 	}
 }
 

@@ -106,7 +106,7 @@ func TestAUsersHintsEndWithTheLastDelivery(t *testing.T) {
 	first, second := arrived("mona", 1), arrived("mona", 2)
 	h.add(first)
 	h.add(second)
-	h.resting["mona"], h.untexted["mona"] = true, []*delivery{second}
+	h.resting["mona"], h.untexted[laneOf(second)] = true, []*delivery{second}
 	if h.drop(first, first.key()); !h.resting["mona"] || len(h.untexted) != 1 {
 		t.Fatal("one is held, and nothing is known of it")
 	}

@@ -40,6 +40,8 @@ type delivery struct {
 	// When the attempts over the socket began that follow one another since.
 	sending time.Time
 	bounces int
+	// Since when it waits for its template, or behind a delivery that does; zero: it does not.
+	untextedSince time.Time
 
 	// What the policy said; see [asked].
 	own      []string // the channels to try; nil until they are settled

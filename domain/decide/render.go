@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -51,44 +50,66 @@ func (s *State) render(d *delivery, channel string) bool {
 // templateWait is how soon a template that is on its way is looked for again.
 const templateWait = 100 * time.Millisecond
 
-// awaitText has d wait for its template, or behind a delivery that does.
+// awaitText has d wait for its template, or behind a delivery that does. Longer than HoldBack no offset waits with it.
 func (s *State) awaitText(d *delivery) {
 	d.phase = whisperv1.Phase_PHASE_BACKOFF
 	s.deliveries.schedule(d, s.now.Add(templateWait))
-	if of := s.deliveries.untexted[d.user()]; d.walk == nil && !d.begun() && !slices.Contains(of, d) {
-		s.deliveries.untexted[d.user()] = append(of, d)
+	switch {
+	case d.walk != nil || d.attempt > 0:
+	case d.untextedSince.IsZero():
+		d.untextedSince = s.now
+		key := laneOf(d)
+		s.deliveries.untexted[key] = append(s.deliveries.untexted[key], d)
+	case !d.parked && s.now.Sub(d.untextedSince) >= s.policy.HoldBack:
+		s.park(d)
 	}
 }
 
 // awaitsText: d is in untexted for a reason, and not for what it was before.
 func (s *State) awaitsText(d *delivery) bool {
-	return s.deliveries.holds(d) && d.phase == whisperv1.Phase_PHASE_BACKOFF && !d.begun() && !d.lacking
+	return s.deliveries.holds(d) && d.phase == whisperv1.Phase_PHASE_BACKOFF && d.attempt == 0 && !d.lacking
+}
+
+// lacksText: the template of d is on its way.
+func (s *State) lacksText(d *delivery) bool {
+	if d.acc.GetTemplate() == "" {
+		return false
+	}
+	tmpl, gone := s.templates.of(d.acc)
+	return tmpl == nil && !gone
 }
 
 // behind has d wait while an older delivery of its user and lane waits for its template: a user's deliveries of one lane
-// begin in the order of their requests. An older one whose template has arrived goes first.
-func (s *State) behind(d *delivery) bool {
-	of := s.deliveries.untexted[d.user()]
-	if len(of) == 0 || d.walk != nil || d.begun() {
-		return false
+// begin in the order of their requests. An older one whose template has arrived goes first, which went says: it may have
+// used up what was left of a cap. A template that does not come for HoldBack keeps nobody else waiting any longer.
+func (s *State) behind(d *delivery) (waits, went bool) {
+	key := laneOf(d)
+	if len(s.deliveries.untexted[key]) == 0 || d.walk != nil || d.begun() {
+		return false, false
 	}
-	if of = slices.DeleteFunc(of, func(o *delivery) bool { return !s.awaitsText(o) }); len(of) == 0 {
-		delete(s.deliveries.untexted, d.user())
-		return false
-	}
-	s.deliveries.untexted[d.user()] = of
-	for _, o := range slices.Clone(of) {
-		if o.id == d.id || o.source.Lane != d.source.Lane || compareArrival(o, d) > 0 || !s.awaitsText(o) {
-			continue
-		}
-		if tmpl, gone := s.templates.of(o.acc); tmpl != nil || gone || o.acc.GetTemplate() == "" {
+	for i := 0; i < len(s.deliveries.untexted[key]); {
+		switch o := s.deliveries.untexted[key][i]; {
+		case o == d:
+			return false, went
+		case !s.awaitsText(o):
+			o.untextedSince = time.Time{}
+			s.deliveries.texted(key, i)
+		case o.id == d.id || compareArrival(o, d) > 0:
+			i++
+		case s.lacksText(o) && s.now.Sub(o.untextedSince) >= s.policy.HoldBack:
+			s.deliveries.texted(key, i)
+		case s.lacksText(o):
+			s.awaitText(d)
+			return true, went
+		default:
 			s.advance(o)
 			s.busy = busy{delivery: d}
-		}
-		if s.awaitsText(o) {
-			s.awaitText(d)
-			return true
+			i, went = 0, true
+			if s.awaitsText(o) { // behind another one
+				s.awaitText(d)
+				return true, went
+			}
 		}
 	}
-	return false
+	return false, went
 }

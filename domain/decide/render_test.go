@@ -1,10 +1,12 @@
 package decide_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/category"
 	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/template"
 )
@@ -153,4 +155,81 @@ func TestWhatWaitsForItsTemplateIsNotPassed(t *testing.T) {
 	play(s, 1, bodied(t, "card", "one", 7))
 	// The template is there and nothing is due yet: what arrives now is still behind the two.
 	expect(t, play(s, 1, arrived("third", "mona", 3, given{})), "socket one; socket B; socket B")
+}
+
+// TestWhatGoesFirstMayUseUpTheCap: the older one gets its template and is sent; what is left of the cap is asked for again.
+func TestWhatGoesFirstMayUseUpTheCap(t *testing.T) {
+	t.Parallel()
+	s := connected(t)
+	play(s, 0, here("mona", "n1", "s1", 1))
+	promo, err := category.Parse("promo", []byte(`{"caps":[{"n":1,"per":"day"}],"over_cap":"drop"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	play(s, 0, decide.CategorySeen{Name: "promo", Category: promo})
+	first, second := templated("first", "card", 7, 1), arrived("second", "mona", 2, given{})
+	first.Event.GetDeliveryAccepted().Category = "promo"
+	second.Event.GetDeliveryAccepted().Category = "promo"
+	expect(t, play(s, 0, first), "")
+	play(s, 0, bodied(t, "card", "one", 7))
+	expect(t, play(s, 0, second), "socket one")
+}
+
+// TestNoLegIsPassed: both legs of what waited for its template go before what follows.
+func TestNoLegIsPassed(t *testing.T) {
+	t.Parallel()
+	s := connected(t)
+	play(s, 0, here("mona", "n1", "s1", 1))
+	play(s, 0, fraud(t, `{"all_channels":["socket","apns"]}`))
+	first := alert("first", 1)
+	first.Event.GetDeliveryAccepted().Template, first.Event.GetDeliveryAccepted().TemplateVersion = "card", 7
+	expect(t, play(s, 0, first), "")
+	play(s, 0, bodied(t, "card", "one", 7))
+	expect(t, play(s, 0, alert("second", 2)), "push short one; socket one; push B; socket B")
+}
+
+// TestATemplateThatNeverComesKeepsNobodyElseForLong: whoever follows goes when HoldBack is over, in order, and no offset
+// is held for longer.
+func TestATemplateThatNeverComesKeepsNobodyElseForLong(t *testing.T) {
+	t.Parallel()
+	s := connected(t)
+	play(s, 0, here("mona", "n1", "s1", 1))
+	expect(t, play(s, 0, templated("first", "card", 500, 1)), "")
+	for i := range 20 {
+		expect(t, play(s, 1, arrived(fmt.Sprint("n", i), "mona", int64(i+2), given{})), "")
+	}
+	expect(t, play(s, 29, decide.TimePassed{}), "")
+	if got := play(s, 31, decide.TimePassed{}); strings.Count(got, "socket B") != 20 {
+		t.Errorf("after HoldBack %q went out, want what waited behind the first", got)
+	}
+	if sizes := s.Sizes(); sizes.Parked != 1 || sizes.InFlight != 20 {
+		t.Errorf("%+v, want the first to be parked", sizes)
+	}
+	expect(t, play(s, 32, arrived("late", "mona", 30, given{})), "socket B")
+	play(s, 33, bodied(t, "card", "one", 500))
+	expect(t, play(s, 34, decide.TimePassed{}), "socket one")
+}
+
+// BenchmarkBehind is one user's deliveries that wait for one template: how long each takes to arrive, and a look at all
+// of them.
+func BenchmarkBehind(b *testing.B) {
+	for _, n := range []int{250, 1_000, 4_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				s := connected(b)
+				play(s, 0, here("mona", "n1", "s1", 1))
+				play(s, 0, templated("first", "card", 500, 1))
+				for i := range n {
+					s.Decide(arrived(fmt.Sprint("n", i), "mona", int64(i+2), given{}), at(0))
+				}
+				for at1 := at(1); ; {
+					s.Decide(decide.TimePassed{}, at1)
+					if due, _ := s.NextDue(); due.After(at1) {
+						break
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/delivery")
+		})
+	}
 }

@@ -15,20 +15,21 @@ import (
 // lostAtARestart are the fields of a delivery that its parked record does not have, each with the reason why nothing
 // depends on them.
 var lostAtARestart = map[string]string{
-	"doubtful":     "a read ends the retries of a push of which nobody knows what came; without it one more is made",
-	"walk":         "the broadcast's own record has it: a delivery of one is restored by it",
-	"slice":        "what is parked holds no cursor back",
-	"lacking":      "a delivery that is parked may wait once more",
-	"sending":      "the attempts over the socket begin anew, and so does their time",
-	"denied":       "asked again before each attempt, and before anything that reads it",
-	"recount":      "whisper.counters has it, and what was parked before it was counted looks there",
-	"rulesChanged": "what is held is asked by the rules of now when its time comes; a new process has no older ones",
-	"closing":      "the digest is written again under the same id, which makes it one",
-	"heldByPause":  "its record says that it is due, and the pause stops it again",
-	"rateSlot":     "the rate is reserved anew",
-	"content":      "rendered again from the version that intake saw",
-	"variant":      "with the content",
-	"slot":         "a place in the schedule",
+	"doubtful":      "a read ends the retries of a push of which nobody knows what came; without it one more is made",
+	"walk":          "the broadcast's own record has it: a delivery of one is restored by it",
+	"slice":         "what is parked holds no cursor back",
+	"lacking":       "a delivery that is parked may wait once more",
+	"untextedSince": "its template may have come; if not, the wait begins anew",
+	"sending":       "the attempts over the socket begin anew, and so does their time",
+	"denied":        "asked again before each attempt, and before anything that reads it",
+	"recount":       "whisper.counters has it, and what was parked before it was counted looks there",
+	"rulesChanged":  "what is held is asked by the rules of now when its time comes; a new process has no older ones",
+	"closing":       "the digest is written again under the same id, which makes it one",
+	"heldByPause":   "its record says that it is due, and the pause stops it again",
+	"rateSlot":      "the rate is reserved anew",
+	"content":       "rendered again from the version that intake saw",
+	"variant":       "with the content",
+	"slot":          "a place in the schedule",
 }
 
 // TestARestartKnowsEveryFieldOfADelivery goes over all of them, so that one that is added is either parked or on the list.
