@@ -185,9 +185,11 @@ func (l *latencies) recovered(late time.Duration) (r RecoveredAfter) {
 	defer l.mu.Unlock()
 	var arrived []time.Time
 	var longest time.Duration
+	end := time.Now()
 	for i, at := range l.arrived {
-		if at.IsZero() {
-			r.Lost++
+		if at.IsZero() { // it has waited until now, and no less
+			r.Lost, r.Late = r.Lost+1, r.Late+1
+			longest = max(longest, end.Sub(l.due[i]))
 			continue
 		}
 		arrived = append(arrived, at)
@@ -198,11 +200,14 @@ func (l *latencies) recovered(late time.Duration) (r RecoveredAfter) {
 		}
 	}
 	slices.SortFunc(arrived, time.Time.Compare)
+	if r.Lost > 0 {
+		arrived = append(arrived, end)
+	}
 	var gap time.Duration
 	for i := 1; i < len(arrived); i++ {
 		gap = max(gap, arrived[i].Sub(arrived[i-1]))
 	}
-	r.LongestWait, r.LongestGap, r.Late = milliseconds(longest), milliseconds(gap), r.Late/float64(max(len(arrived), 1))
+	r.LongestWait, r.LongestGap, r.Late = milliseconds(longest), milliseconds(gap), r.Late/float64(max(len(l.due), 1))
 	return r
 }
 

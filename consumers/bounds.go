@@ -79,7 +79,7 @@ func (r *Reader) offsets(ctx context.Context, partition int32, topics []string, 
 		req.Topics = append(req.Topics, t)
 	}
 	resp, err := req.RequestWith(ctx, r.cl)
-	if err != nil {
+	if err != nil && (resp == nil || !errors.Is(err, kerr.UnknownTopicOrPartition)) { // which one is unknown, the answer says
 		return nil, fmt.Errorf("%s/%d: %w", strings.Join(topics, ", "), partition, err)
 	}
 	found := make([]int64, len(topics))

@@ -3,10 +3,12 @@ package consumers_test
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
@@ -21,8 +23,8 @@ func instance(client consumers.ClientConfig, rec *recorder, name string) consume
 }
 
 // A process with an instance name that stops and comes back has its partitions again, and the other member never loses
-// or gains one: there is no rebalance.
-func TestAnInstanceThatComesBackGetsItsPartitionsWithoutARebalance(t *testing.T) {
+// or gains one. (That there is no rebalance a real broker shows: see the integration tests.)
+func TestAnInstanceThatComesBackGetsItsPartitions(t *testing.T) {
 	t.Parallel()
 	client := kafka(t, 4, "requests")
 	first, other := newRecorder(), newRecorder()
@@ -77,5 +79,25 @@ func TestEachLaneIsAnInstanceOfItsOwn(t *testing.T) {
 	}
 	if c := (consumers.ClientConfig{ClientID: "intake"}).ForLane(domain.High); c.Instance != "" {
 		t.Errorf("without an instance a lane has %q", c.Instance)
+	}
+}
+
+// Some time after it has come back it asks for one rebalance: what it was giving up when it died would stay without an owner.
+func TestAnInstanceAsksForOneRebalance(t *testing.T) {
+	t.Parallel()
+	cluster, client := fakeKafka(t, 2, "requests")
+	var joins atomic.Int32
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		joins.Add(1)
+		return nil, nil, false
+	})
+	rec := newRecorder()
+	start(t, instance(client, rec, "pod-0"))
+	before := joins.Load()
+	eventually(t, "it joins again", func() bool { return joins.Load() > before })
+	eventually(t, "it has all partitions", func() bool { return len(rec.owns()) == 2 })
+	if rec.closed > 0 {
+		t.Errorf("%d partitions were given up for it", rec.closed)
 	}
 }

@@ -17,6 +17,9 @@ import (
 // another process. Time in which this process was stopped (SIGSTOP, a paused machine) counts: whoever wakes up
 // waits for the next confirmation before anything is done.
 //
+// With [ClientConfig.Instance] another process may have the partitions at once, and the lease of this one lasts on: see
+// dispatch/takeover.go for what keeps them apart.
+//
 // It narrows the time in which two processes act for one partition to what is on its way to a broker; what such
 // a record can still do to a partition's state is the business of [Owners].
 type lease struct {
@@ -154,7 +157,8 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 		switch {
 		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
 			return nil
-		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID),
+		case errors.Is(err, kerr.IllegalGeneration) && ctx.Err() == nil: // a rebalance has ended: the client hears of it next, or loses p
+		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID),
 			ctx.Err() != nil, IsFatal(err):
 			return fmt.Errorf("the group %s has not confirmed %s/%d: %w", l.cfg.Group, p.Topic, p.ID, err)
 		}

@@ -101,6 +101,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.commitEvery(ctx) })
 	committer.Go(func() { l.lease.watch(ctx) })
+	if l.cfg.Client.Instance != "" {
+		committer.Go(func() { l.claimRest(ctx) })
+	}
 	committer.Go(func() { l.topics.watch(ctx, l.cfg.StallCheck, func() []string { return l.cfg.Topics }) })
 	committer.Go(func() { l.stalls.watch(ctx, l.cfg.StallCheck, l.standing, l.skipTo) })
 	go func() {
@@ -124,6 +127,35 @@ func (l *Loop) Run(ctx context.Context) error {
 // the context of the work has usually ended by then.
 func (l *Loop) handover(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), l.cfg.HandoverTimeout)
+}
+
+// afterReturn is how long after a process with an instance has joined its group is rebalanced: its partitions are restored
+// by then.
+const afterReturn = 5 * time.Second
+
+// claimRest rebalances the group once, some time after this process has joined. A process that died in the middle of a
+// handover comes back to what it was to keep, and nobody has what it was giving up: the handover's second rebalance, which
+// gives that away, never came. Where there is nothing of the kind, the rebalance moves nothing.
+func (l *Loop) claimRest(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var joined time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		l.mu.Lock()
+		if joined.IsZero() && l.joined {
+			joined = time.Now()
+		}
+		l.mu.Unlock()
+		if !joined.IsZero() && time.Since(joined) >= afterReturn {
+			l.cl.ForceRebalance()
+			return
+		}
+	}
 }
 
 // leave takes its leave of the group, so that others need not wait for the session to end; one with an instance stays a

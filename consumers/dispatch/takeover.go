@@ -120,7 +120,12 @@ func (p *partition) takeOver(ctx context.Context, t *takeover) error {
 			return ctx.Err()
 		}
 	}
-	return nil
+	if p.role.cfg.Client.Instance == "" {
+		return nil
+	}
+	// Two processes of one instance may have the partition in one generation, and both may have chosen this epoch. Whoever
+	// the group confirms behind its marks is the later one: whoever comes after it reads them, and chooses a greater one.
+	return p.role.loop.Confirm(ctx, source)
 }
 
 // stale says whether a fact is the word of an owner who had lost the partition when it was written: it ends nothing.

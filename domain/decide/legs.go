@@ -274,7 +274,7 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 		}
 		s.restoreOne(leg, form)
 		for i := range leg.waiting {
-			leg.waiting[i].unmade = leg.phase == whisperv1.Phase_PHASE_BACKOFF && leg.waiting[i].push()
+			leg.waiting[i].unmade = leg.phase != whisperv1.Phase_PHASE_SENDING && leg.waiting[i].push()
 		}
 	}
 }

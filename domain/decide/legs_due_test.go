@@ -71,3 +71,26 @@ func TestALegThatIsGoneIsRememberedAsHandedOut(t *testing.T) {
 		t.Errorf("a read from before did not end it: %+v", held)
 	}
 }
+
+// TestAPushThatMayNotHaveBeenMadeIsMadeAfterTheUserAllowsItAgain: the process died before it made the push, the user refused the
+// channel, and dispatch was started again.
+func TestAPushThatMayNotHaveBeenMadeIsMadeAfterTheUserAllowsItAgain(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.category("c", `{"all_channels":["socket","apns"]}`)
+	d.user("mona", `{"endpoints":{"phone":{"channel":"apns","token":"t","app":"a"}}}`)
+	d.do(d.delivery("n", "mona", "c", toAll)) // parked, and the push is on its way
+	for _, patch := range []string{`{"preferences":{"c":{"apns":false}}}`, `{"attributes":{"a":"b"}}`} {
+		d.restart()
+		d.category("c", `{"all_channels":["socket","apns"]}`)
+		d.user("mona", patch)
+	}
+	d.out = nil
+	d.user("mona", `{"preferences":{"c":{"apns":null}}}`)
+	for _, o := range d.out {
+		if _, pushed := o.(decide.PushTo); pushed {
+			return
+		}
+	}
+	t.Error("it is not pushed")
+}

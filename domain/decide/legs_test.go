@@ -141,6 +141,34 @@ func TestAllChannelsGetIt(t *testing.T) {
 			{9, decide.TimePassed{}, nil},
 			{60, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":null}}}`), At: at(60), Offset: 3}, []string{"put mona", "push pay #2 to phone"}},
 		}},
+		"a socket that is refused while it is to acknowledge holds no offset": {both, []step{
+			n1, connected, phone, sent,
+			{1, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"socket":false}}}`), At: at(1), Offset: 2}, []string{"put mona"}},
+			{10, decide.TimePassed{}, nil},
+			{11, pushed("pay", "mona", "phone", 1), []string{"settle 7"}},
+		}},
+		"a channel that is allowed again before its provider wants it waits for that": {both, []step{
+			n1, phone,
+			{0, alert("pay", 7), []string{"push pay #1 to phone", "deferred away", "park", "settle 7"}},
+			{1, failed("pay", "mona", &whisperv1.AttemptFailed{
+				Attempt: 1, Channel: domain.ChannelAPNs, Endpoint: "phone", Class: retry, RetryAfterMs: 600_000,
+			}), []string{"deferred retry", "park"}},
+			{2, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false}}}`), At: at(2), Offset: 2}, []string{"put mona", "park"}},
+			{3, decide.ProfilePatched{User: "mona", Patch: []byte(`{"attributes":{"x":"y"}}`), At: at(3), Offset: 3}, []string{"put mona"}},
+			{60, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":null}}}`), At: at(60), Offset: 4}, []string{"put mona", "deferred retry", "park"}},
+			{602, decide.TimePassed{}, []string{"push pay #2 to phone"}},
+		}},
+		"a channel that is allowed again in quiet hours waits for their end": {both, []step{ // it is 22:13:20
+			n1, phone,
+			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false}}}`), At: t0, Offset: 2}, []string{"put mona"}},
+			{0, alert("pay", 7), []string{"deferred away", "park", "settle 7"}},
+			{
+				1,
+				decide.ProfilePatched{User: "mona", Patch: []byte(`{"timezone":"UTC","quiet_hours":{"from":"22:00","to":"22:20"},"preferences":{"fraud":{"apns":null}}}`), At: at(1), Offset: 3},
+				[]string{"put mona", "deferred quiet_hours", "park"},
+			},
+			{1301, decide.TimePassed{}, []string{"push pay #1 to phone"}},
+		}},
 		"every channel is refused: it is told once": {both, []step{
 			n1, connected, phone,
 			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"preferences":{"fraud":{"apns":false,"socket":false}}}`), At: t0, Offset: 2}, []string{"put mona"}},

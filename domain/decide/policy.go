@@ -144,7 +144,7 @@ func (s *State) deferred(d *delivery, v *verdict) {
 // refuse ends d, which a check lets go to nobody. A push leg whose channel alone the user refuses waits while other legs are at
 // work: the user may allow that channel again.
 func (s *State) refuse(d *delivery, v *verdict) {
-	if v.reason == domain.ReasonPreference && d.legs.active(d) && d.channel() != domain.ChannelSocket {
+	if v.reason == domain.ReasonPreference && d.legs.active(d) && d.own[0] != domain.ChannelSocket {
 		s.idle(d)
 		return
 	}

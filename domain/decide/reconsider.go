@@ -55,13 +55,19 @@ func (s *State) reconsider(user string, endpoint bool) {
 func (s *State) askAgain(d *delivery, endpoint bool) {
 	switch v := *s.judge(s.ask(d)); v.action {
 	case drop:
-		if v.reason == domain.ReasonUnsubscribed || v.reason == domain.ReasonPreference {
+		switch {
+		case v.reason == domain.ReasonPreference && d.idle() && d.legs.active(d): // it waits already
+		case v.reason == domain.ReasonUnsubscribed || v.reason == domain.ReasonPreference:
 			s.refuse(d, &v)
 		}
 	case send:
 		d.denied = v.denied
 		s.pushInstead(d, endpoint)
-	case hold, gather, lapse, waitFor:
+	case hold:
+		if d.denied = v.denied; d.idle() && s.owesPush(d) { // nothing else would look at it when the hold is over
+			s.advance(d)
+		}
+	case gather, lapse, waitFor:
 	}
 }
 
@@ -70,7 +76,7 @@ func (s *State) askAgain(d *delivery, endpoint bool) {
 func (s *State) pushInstead(d *delivery, endpoint bool) {
 	away := d.phase == whisperv1.Phase_PHASE_AWAY
 	again := d.phase == whisperv1.Phase_PHASE_BACKOFF && (d.attempt > 0 || d.lacking) && (endpoint || d.channel() == domain.ChannelSocket)
-	if d.heldByPause || !away && !again || d.pushAfter.After(s.now) || !s.owesPush(d) {
+	if d.heldByPause || !away && !again || d.pushAfter.After(s.now) && !d.idle() || !s.owesPush(d) {
 		return
 	}
 	d.step = d.pushStep()
