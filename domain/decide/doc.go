@@ -31,4 +31,8 @@
 //	retraction.go   taking a notification back; recall.go: from phones
 //	reconsider.go   looking again at what waits when rules, profiles or endpoints change
 //	restore.go      what a restart puts back; aside.go: what is set aside when a decision meets a bug
+//
+// Broadcasts and retractions are not packages of their own: a step of either decides about deliveries ([State.judge],
+// advance, suppress), and what a delivery comes to moves the broadcast on. As packages they would import each other, or
+// need an interface as wide as State.
 package decide
