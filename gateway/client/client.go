@@ -87,7 +87,7 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 	c.reads.forgot = func(n int) { opts.Logger.Warn("reads forgotten: too many wait, or for too long", "count", n) }
 	c.inbox.init(c)
 	stop := context.AfterFunc(ctx, c.cancel)
-	l, err := c.connect()
+	l, err := c.connect() //nolint:contextcheck // the client outlives Dial and has a context of its own, which ctx ends until Dial returns
 	if err == nil && !stop() {
 		_ = l.conn.Close() // ctx ended at the last moment
 		err = ctx.Err()
@@ -101,7 +101,7 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 		return nil, fmt.Errorf("connect to %s: %w", address, unwrapEnd(err))
 	}
 	c.open(l)
-	go c.run(l)
+	go c.run(l) //nolint:contextcheck // as above
 	return c, nil
 }
 
