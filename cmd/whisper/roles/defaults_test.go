@@ -170,7 +170,7 @@ func TestDefaultsAreWrittenOnce(t *testing.T) {
 		}
 	}
 	look(reflect.TypeFor[all]())
-	for name := range Defaults() {
+	for name := range defaultTexts() {
 		if !used[name] {
 			t.Errorf("no flag uses the default %s", name)
 		}
