@@ -115,7 +115,7 @@ func TestACountFromBeforeAnErasureIsNotTakenForAnother(t *testing.T) {
 }
 
 // TestAWalkKnowsItsOwnCountsAfterARestart: a user of a broadcast is counted, and dispatch dies before anything is
-// sent. What was counted for him must not keep from him what it was counted for, and is counted once.
+// sent. What was counted for them must not keep from them what it was counted for, and is counted once.
 func TestAWalkKnowsItsOwnCountsAfterARestart(t *testing.T) {
 	t.Parallel()
 	const promo = `{"caps":[{"n":1,"per":"day"}]}`

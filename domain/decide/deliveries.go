@@ -87,8 +87,10 @@ func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
 	if len(rest) == 0 {
 		delete(h.byUser, d.user())
 		delete(h.resting, d.user())
-		for _, lane := range domain.Lanes {
-			delete(h.untexted, userLane{d.user(), lane})
+		if len(h.untexted) > 0 { // nearly never
+			for _, lane := range domain.Lanes {
+				delete(h.untexted, userLane{d.user(), lane})
+			}
 		}
 	} else {
 		h.byUser[d.user()] = rest
