@@ -24,12 +24,12 @@ type Notification struct {
 	Data      json.RawMessage `json:"data"`
 	At        time.Time       `json:"at"`
 	ExpiresAt time.Time       `json:"expires_at"`
-	// Receipt is opaque. It tells two uses of one ID apart, such as a reminder each week, and goes back to the server
-	// with what is acknowledged and read. Empty where the gateway is older than receipts.
+	// Receipt is opaque. It distinguishes two uses of one ID, such as a weekly reminder. The client returns it with each
+	// acknowledgement and read. It is empty if the gateway is older than receipts.
 	Receipt string `json:"receipt,omitempty"`
 }
 
-// What ends a client for good.
+// The errors that end a client for good.
 var (
 	ErrClosed       = errors.New("the client was closed")
 	ErrUnauthorized = errors.New("the server does not accept the token (4001)")
@@ -37,7 +37,7 @@ var (
 	ErrRefused      = errors.New("the server refuses the connection")
 )
 
-// Client is one connection that is kept up. All methods may be called from any goroutine, callbacks included.
+// Client keeps one connection to a gateway open. All methods may be called from any goroutine, also within callbacks.
 type Client struct {
 	url    string
 	opts   Options
@@ -48,7 +48,7 @@ type Client struct {
 	ended  chan struct{}
 	reads  reads
 	inbox  inbox
-	// fetching holds who asks the TokenFunc.
+	// fetching is held during a call of the TokenFunc.
 	fetching chan struct{}
 
 	mu      sync.Mutex
@@ -60,9 +60,9 @@ type Client struct {
 }
 
 // Dial connects to a gateway (ws://host:port/v1/socket) and returns when the gateway has accepted the token. The client
-// then goes on in the background, through any number of connections, until Close or until the server says that trying
-// again is useless. ctx bounds Dial alone: after it has returned, ctx means nothing to the client. Dial's error is that
-// of the first attempt; it is not tried again.
+// then runs in the background and reconnects as often as needed, until Close or until the server says that reconnecting
+// is useless. ctx bounds only Dial; once Dial has returned, ctx has no effect. Dial makes one attempt and returns its
+// error.
 func Dial(ctx context.Context, address string, token Token, opts Options) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
@@ -105,35 +105,36 @@ func Dial(ctx context.Context, address string, token Token, opts Options) (*Clie
 	return c, nil
 }
 
-// Notifications delivers where there is no Handle; it is closed when the client has ended. Taking one
-// acknowledges it.
+// Notifications delivers notifications if Options.Handle is nil. Receiving one acknowledges it. The channel is closed
+// when the client has ended.
 func (c *Client) Notifications() <-chan Notification { return c.inbox.channel }
 
-// Done is closed when the client has ended and its last callback has returned; Err then says why. A callback must not
-// wait for it.
+// Done is closed when the client has ended and its last callback has returned. Err then returns the reason. A callback
+// must not wait for Done.
 func (c *Client) Done() <-chan struct{} { return c.ended }
 
-// Err is nil while the client lives.
+// Err returns why the client ended, and nil while it runs.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Close ends the client: nothing that has not begun is handed over any more, the context of the handler that runs ends,
-// what was read or taken from the channel before is told, for which the connection stays open for up to a second,
-// and the connection is closed. It does not wait, so that any callback may call it; Done says when all has ended. What
-// was handed over, but not handled, comes again to the user's next client. It always returns nil.
+// Close ends the client. No further notification is handed over, and the context of a running handler is cancelled.
+// Reads, and acknowledgements of what was taken from the channel, are still sent: for that the connection stays open for
+// up to a second. Close does not wait, so any callback may call it; Done is closed when everything has ended. A
+// notification that was handed over but not handled is sent again to the user's next client. Close always returns nil.
 func (c *Client) Close() error {
 	c.cancel()
 	return nil
 }
 
-// Read tells that the person has seen these notifications. It implies that they are acknowledged. Without a connection
-// it is told with the next one, and so is what was told shortly before a connection ended; of more than 1,000 that wait
-// the oldest are forgotten, and so is one whose delivery had no receipt after a day, since the id may by then be that of a later
-// notification. Those that follow one another quickly are told together. Where several deliveries have come
-// under one id, the newest by its own time (At) is meant; ReadNotification tells of another. It fails only when the client has ended.
+// Read reports that the person has seen these notifications, which also acknowledges them. Without a connection the
+// report waits for the next one, and a report that was sent shortly before a connection ended is sent again. At most
+// 1,000 reports wait; beyond that the oldest are dropped. A report without a receipt is dropped after a day, because a
+// later notification may then use the id. Reports that follow one another quickly share a frame. If several deliveries
+// used one id, Read means the newest by its own time (At); use ReadNotification for another. Read fails only when the
+// client has ended.
 func (c *Client) Read(ids ...string) error {
 	of := make([]key, len(ids))
 	for i, id := range ids {
@@ -142,7 +143,7 @@ func (c *Client) Read(ids ...string) error {
 	return c.read(of)
 }
 
-// ReadNotification is Read of exactly these deliveries: ID and Receipt of each matter.
+// ReadNotification is Read for exactly these deliveries, which it takes by their ID and Receipt.
 func (c *Client) ReadNotification(notifications ...Notification) error {
 	of := make([]key, len(notifications))
 	for i, n := range notifications {
@@ -163,10 +164,10 @@ func (c *Client) read(of []key) error {
 
 var errNotConnected = errors.New("not connected")
 
-// send writes a frame to the connection that there is.
+// send writes a frame to the current connection.
 func (c *Client) send(v any) error { return c.sendOver(0, v) }
 
-// sendOver writes a frame to the connection with this number, unless it is gone; 0: to any.
+// sendOver writes a frame to the connection with this number, if it is still open; 0 means the current one.
 func (c *Client) sendOver(session int, v any) error {
 	frame, err := json.Marshal(v)
 	if err != nil {

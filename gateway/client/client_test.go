@@ -159,7 +159,7 @@ func tokens(of ...string) client.Token {
 	})
 }
 
-func TestItAcknowledgesAfterTheHandlerAndDropsWhatComesTwice(t *testing.T) {
+func TestAcknowledgesAfterTheHandlerAndDropsDuplicates(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) {
 		p.welcome()
@@ -197,7 +197,7 @@ func TestItAcknowledgesAfterTheHandlerAndDropsWhatComesTwice(t *testing.T) {
 	eventually(t, "the read", func() bool { return slices.Contains(s.acked(), "read a") })
 }
 
-func TestItDeliversOnAChannel(t *testing.T) {
+func TestDeliversOnTheChannel(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) {
 		p.welcome()
@@ -220,7 +220,7 @@ func TestItDeliversOnAChannel(t *testing.T) {
 	}
 }
 
-func TestItComesBack(t *testing.T) {
+func TestReconnects(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(*peer){
 		"after a cut":         func(p *peer) { p.Close() },
@@ -254,7 +254,7 @@ func TestItComesBack(t *testing.T) {
 	}
 }
 
-func TestARefusedTokenEndsIt(t *testing.T) {
+func TestARefusedTokenEndsTheClient(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) { p.close(4001) })
 	if _, err := client.Dial(t.Context(), s.address(), client.StaticToken("token"), client.Options{}); !errors.Is(err, client.ErrUnauthorized) {
@@ -283,7 +283,7 @@ func TestAnExpiredTokenIsReplaced(t *testing.T) {
 	}
 }
 
-func TestFramesOfALaterServerArePassedOver(t *testing.T) {
+func TestFramesOfALaterServerAreIgnored(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) {
 		p.welcome()
@@ -304,7 +304,7 @@ func TestFramesOfALaterServerArePassedOver(t *testing.T) {
 	}
 }
 
-func TestTheWindowForgets(t *testing.T) {
+func TestTheWindowIsBounded(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) {
 		p.welcome()

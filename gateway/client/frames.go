@@ -2,12 +2,12 @@ package client
 
 import "encoding/json"
 
-// key names one delivery: the receipt tells two uses of one id apart, and is empty where the gateway gave none.
+// key names one delivery. The receipt distinguishes two uses of one id; it is empty if the gateway sent none.
 type key struct{ id, receipt string }
 
 func keyOf(n Notification) key { return key{n.ID, n.Receipt} }
 
-// frame is any frame of the server.
+// frame is any frame from the server.
 type frame struct {
 	Type        string  `json:"type"`
 	Session     string  `json:"session"`
@@ -18,7 +18,7 @@ type frame struct {
 	Notification
 }
 
-// idsFrame is an ack or a read. A gateway that gave no receipts gets none.
+// idsFrame is an ack or a read. A gateway that sent no receipts gets none back.
 type idsFrame struct {
 	Type     string   `json:"type"`
 	IDs      []string `json:"ids"`
@@ -40,13 +40,13 @@ func newIDsFrame(kind string, of []key) idsFrame {
 }
 
 const (
-	// maxFrameBytes is half of what a gateway takes in one frame unless it was told otherwise (16 KiB).
+	// maxFrameBytes is half of what a gateway accepts in one frame by default (16 KiB).
 	maxFrameBytes = 8 << 10
-	// maxFrameIDs is well below the 256 that a gateway takes.
+	// maxFrameIDs is well below the 256 ids that a gateway accepts.
 	maxFrameIDs = 64
 )
 
-// chunks cuts what is to be told into parts that fit into a frame each.
+// chunks splits the keys into parts that each fit into a frame.
 func chunks(of []key) (parts [][]key) {
 	first, size := 0, 0
 	for i, k := range of {
@@ -66,7 +66,7 @@ func chunks(of []key) (parts [][]key) {
 func encodedLen(text string) int {
 	encoded, err := json.Marshal(text)
 	if err != nil {
-		return maxFrameBytes // can't be: a string is always encoded
+		return maxFrameBytes // cannot happen: encoding a string never fails
 	}
 	return len(encoded) + 1
 }

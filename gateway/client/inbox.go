@@ -8,40 +8,40 @@ import (
 )
 
 // inbox stands between the connection, which must go on answering pings, and the application, which may be slow. It
-// hands over one notification at a time, the most urgent lane's first and each lane's in order, on a goroutine that lives
-// only while there is something to hand over. Each notification is handed over once, and acknowledged after that and each time that it
-// came again.
+// hands over one notification at a time, the most urgent lane first and each lane in order. Its goroutine runs only
+// while there is something to hand over. Each notification is handed over once. It is acknowledged after that, and again
+// for each duplicate.
 //
-// An acknowledgement goes over the connection by which the notification came last: another one would not know it, and its server
-// sends again first.
+// An acknowledgement is sent over the connection that delivered the notification last. The server of a newer connection
+// would not know the delivery before it has sent it again.
 type inbox struct {
 	ctx     context.Context
 	handle  func(context.Context, Notification) error
 	retract func(id string)
 	ack     func(session int, of key)
 	failed  func(Notification, error)
-	channel chan Notification // nil where there is a handle
-	room    chan struct{}     // one in it for each that waits or is handed over
+	channel chan Notification // nil if there is a handle
+	room    chan struct{}     // one token for each notification that waits or is being handed over
 
 	mu       sync.Mutex
 	lanes    [3][]entry
-	pending  map[key]int // waits or is handed over: the connection that it came by last
+	pending  map[key]int // what waits or is being handed over, and the connection that delivered it last
 	seen     window
 	receipts latest
-	offered  int           // the lane of what the channel's receiver is offered
+	offered  int           // the lane of what is offered to the channel's receiver
 	inHand   string        // its id
-	passed   chan struct{} // something more urgent has come meanwhile
+	passed   chan struct{} // something more urgent has arrived since
 	idle     chan struct{} // closed while there is no worker
 	working  bool
 }
 
-// entry is one line of a queue: a notification, or with retracted the id of one that is to be taken back.
+// entry is an element of a queue: a notification, or in retracted the id of one that was retracted.
 type entry struct {
 	note      Notification
 	retracted string
 }
 
-var errPassed = errors.New("something more urgent has come")
+var errPassed = errors.New("something more urgent has arrived")
 
 func (in *inbox) init(c *Client) {
 	in.ctx = c.ctx
@@ -63,7 +63,7 @@ func (in *inbox) init(c *Client) {
 	close(in.idle)
 }
 
-// laneOf counts from the most urgent; a lane of a later server is a normal one.
+// laneOf is 0 for the most urgent lane. A lane that only a later server knows counts as normal.
 func laneOf(n Notification) int {
 	switch n.Lane {
 	case "high":
@@ -75,7 +75,7 @@ func laneOf(n Notification) int {
 	}
 }
 
-// take accepts a notification from a connection and waits while too many wait already; waited says that it had to.
+// take accepts a notification from a connection. It blocks while the queue is full, and says whether it had to.
 func (in *inbox) take(session int, n Notification) (waited bool) {
 	k := keyOf(n)
 	in.mu.Lock()
@@ -96,7 +96,7 @@ func (in *inbox) take(session int, n Notification) (waited bool) {
 	return in.push(laneOf(n), entry{note: n})
 }
 
-// takeBack tells of a retraction after the notification itself, where that still waits.
+// takeBack reports a retraction: after the notification itself, if that still waits.
 func (in *inbox) takeBack(id string) (waited bool) {
 	if in.retract == nil {
 		return false
@@ -111,7 +111,7 @@ func (in *inbox) takeBack(id string) (waited bool) {
 		}
 	}
 	if in.channel != nil && in.inHand == id {
-		lane = max(lane, in.offered) // it goes back to its lane when something more urgent comes
+		lane = max(lane, in.offered) // it goes back to its lane when something more urgent arrives
 	}
 	in.mu.Unlock()
 	return in.push(lane, entry{retracted: id})
@@ -125,7 +125,7 @@ func (in *inbox) push(lane int, e entry) (waited bool) {
 		select {
 		case in.room <- struct{}{}:
 		case <-in.ctx.Done():
-			return waited // the client has ended: it is not acknowledged and comes again
+			return waited // the client has ended: not acknowledged, so the server sends it again
 		}
 	}
 	in.mu.Lock()
@@ -144,7 +144,7 @@ func (in *inbox) push(lane int, e entry) (waited bool) {
 	return waited
 }
 
-// work hands over what waits.
+// work hands over what waits, until nothing does.
 func (in *inbox) work() {
 	for {
 		e, lane, ok := in.next()
@@ -168,7 +168,8 @@ func (in *inbox) work() {
 	}
 }
 
-// next takes the first of the most urgent lane out; false: there is none, or the client has ended, and the worker with it.
+// next removes the first entry of the most urgent lane. It returns false, and the worker ends, if there is none or the
+// client has ended.
 func (in *inbox) next() (entry, int, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -184,7 +185,7 @@ func (in *inbox) next() (entry, int, bool) {
 			}
 			in.offered, in.inHand = lane, e.note.ID
 			select {
-			case <-in.passed: // by what was taken out now
+			case <-in.passed: // a signal about the entry that is taken now
 			default:
 			}
 			return e, lane, true
@@ -206,13 +207,13 @@ func (in *inbox) handled(n Notification, err error) {
 	}
 	in.mu.Unlock()
 	if err != nil {
-		in.failed(n, err) // not acknowledged: it comes again
+		in.failed(n, err) // not acknowledged, so the server sends it again
 		return
 	}
 	in.ack(session, k)
 }
 
-// offer is the handle where there is none: who takes the notification from the channel has it.
+// offer is the handle of a client without one: the notification is handled when it was received from the channel.
 func (in *inbox) offer(ctx context.Context, n Notification) error {
 	select {
 	case in.channel <- n:
@@ -224,15 +225,15 @@ func (in *inbox) offer(ctx context.Context, n Notification) error {
 	}
 }
 
-// receipt is that of the newest notification under the id, by its own time; empty: nothing is known, and the server
-// takes the newest that it knows.
+// receipt returns the receipt of the newest notification with the id, by its own time. If none is known it is empty,
+// and the server takes the newest that it knows.
 func (in *inbox) receipt(id string) string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.receipts.of[id].receipt
 }
 
-// rest waits until nothing is handed over any more, or for some time.
+// rest waits until nothing is being handed over, at most for some time.
 func (in *inbox) rest(most time.Duration) {
 	in.mu.Lock()
 	idle := in.idle
@@ -245,7 +246,7 @@ func (in *inbox) rest(most time.Duration) {
 	}
 }
 
-// wait returns when the last callback has; the context has ended before.
+// wait returns when the last callback has returned. The context must have ended before.
 func (in *inbox) wait() {
 	in.mu.Lock()
 	idle := in.idle
@@ -256,7 +257,7 @@ func (in *inbox) wait() {
 	}
 }
 
-// window remembers the last deliveries.
+// window remembers the last size deliveries.
 type window struct {
 	keys map[key]struct{}
 	ring []key
@@ -282,8 +283,8 @@ func (w *window) add(k key) {
 	w.next = (w.next + 1) % w.size
 }
 
-// latest remembers, of the last ids, the newest delivery of each by its own time. What arrives last may be older: a
-// delivery of last week that was not acknowledged comes again after this week's.
+// latest remembers the newest delivery of each of the last size ids, by the deliveries' own times. The one that arrives
+// last may be older: a delivery of last week that was not acknowledged is sent again after this week's.
 type latest struct {
 	of   map[string]dated
 	ring []string
@@ -291,7 +292,7 @@ type latest struct {
 	size int
 }
 
-// dated is a receipt, and the time of its delivery.
+// dated is a receipt with the time of its delivery.
 type dated struct {
 	receipt string
 	at      time.Time

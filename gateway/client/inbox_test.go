@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestARetractionDoesNotPassWhatIsOffered on the channel, also when something more urgent sends that back to its lane.
-func TestARetractionDoesNotPassWhatIsOffered(t *testing.T) {
+// TestARetractionDoesNotOvertakeWhatIsOffered on the channel, also when something more urgent sends that back to its lane.
+func TestARetractionDoesNotOvertakeWhatIsOffered(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -75,8 +75,8 @@ func TestReadMeansTheNewestUseOfAnID(t *testing.T) {
 	}
 }
 
-// TestTheNewestUsesAreRememberedForAWindow: of more ids than that the first are forgotten, not the newest uses.
-func TestTheNewestUsesAreRememberedForAWindow(t *testing.T) {
+// TestTheNewestUsesAreKeptForAWindow: of more ids than that the first are forgotten, not the newest uses.
+func TestTheNewestUsesAreKeptForAWindow(t *testing.T) {
 	t.Parallel()
 	l := latest{of: map[string]dated{}, size: 3}
 	for i, id := range []string{"a", "b", "c", "b", "d"} {

@@ -28,7 +28,7 @@ func ended(t *testing.T, c *client.Client) error {
 	}
 }
 
-func TestTheDialsContextBoundsTheDialOnly(t *testing.T) {
+func TestDialsContextBoundsOnlyDial(t *testing.T) {
 	t.Parallel()
 	s := serve(t,
 		func(p *peer) { p.welcome(); p.hear() },
@@ -52,7 +52,7 @@ func TestTheDialsContextBoundsTheDialOnly(t *testing.T) {
 	}
 }
 
-func TestADialCanBeGivenUp(t *testing.T) {
+func TestDialCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]func(*peer){
 		"before the welcome": func(p *peer) { p.listen() },
@@ -130,8 +130,8 @@ func TestCloseWithinCallbacks(t *testing.T) {
 	}
 }
 
-// TestCloseEndsTheHandlersContext, so that one that takes long can stop; Done waits for it.
-func TestCloseEndsTheHandlersContext(t *testing.T) {
+// TestCloseCancelsTheHandlersContext, so that one that takes long can stop; Done waits for it.
+func TestCloseCancelsTheHandlersContext(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) { p.welcome(); p.notify("a", "b"); p.listen() })
 	began, over := make(chan struct{}), atomic.Int32{}
@@ -192,9 +192,9 @@ func TestPingsAreAnsweredWhileAHandlerRuns(t *testing.T) {
 	eventually(t, "both are acknowledged", func() bool { return slices.Equal(s.acked(), []string{"ack slow", "ack next"}) })
 }
 
-// TestAFullQueueHoldsTheServerBack: what does not fit stays with the server, and if that closes the connection, nothing is lost
+// TestAFullQueueStopsReading: what does not fit stays with the server, and if that closes the connection, nothing is lost
 // or handed over twice.
-func TestAFullQueueHoldsTheServerBack(t *testing.T) {
+func TestAFullQueueStopsReading(t *testing.T) {
 	t.Parallel()
 	var all []string
 	for i := range 20 {
@@ -247,8 +247,8 @@ func TestAFullQueueHoldsTheServerBack(t *testing.T) {
 	}
 }
 
-// TestAnAlertPassesWhatWaits, with a handler and with the channel.
-func TestAnAlertPassesWhatWaits(t *testing.T) {
+// TestAnAlertOvertakesWhatWaits, with a handler and with the channel.
+func TestAnAlertOvertakesWhatWaits(t *testing.T) {
 	t.Parallel()
 	serveLanes := func(began <-chan struct{}) (s *server, all chan struct{}) {
 		all = make(chan struct{})
@@ -351,8 +351,8 @@ func TestAFrameThatIsTooLargeEndsTheConnection(t *testing.T) {
 	}
 }
 
-// TestATokenThatCannotBeGotAnyMoreEndsIt: before a connection, and to refresh.
-func TestATokenThatCannotBeGotAnyMoreEndsIt(t *testing.T) {
+// TestATokenFuncThatIsUnauthorizedEndsTheClient: before a connection, and to refresh.
+func TestATokenFuncThatIsUnauthorizedEndsTheClient(t *testing.T) {
 	t.Parallel()
 	out := fmt.Errorf("logged out: %w", client.ErrUnauthorized)
 	for name, tt := range map[string]struct {
@@ -379,7 +379,7 @@ func TestATokenThatCannotBeGotAnyMoreEndsIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithTheOptionsIsNamed(t *testing.T) {
+func TestValidationNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	_, err := client.Dial(t.Context(), "ws://127.0.0.1:1/v1/socket", client.Token{}, client.Options{
 		Window: -1, ReadLimit: -1, Header: map[string][]string{"Authorization": {"x"}},
@@ -391,8 +391,8 @@ func TestWhatIsWrongWithTheOptionsIsNamed(t *testing.T) {
 	}
 }
 
-// TestAnIDThatIsUsedAgainIsAnotherNotification, and what was read says of which.
-func TestAnIDThatIsUsedAgainIsAnotherNotification(t *testing.T) {
+// TestAReusedIDIsAnotherNotification, and what was read says of which.
+func TestAReusedIDIsAnotherNotification(t *testing.T) {
 	t.Parallel()
 	frames := make(chan string, 10)
 	s := serve(t, func(p *peer) {

@@ -20,7 +20,7 @@ import (
 
 const writeTimeout = 10 * time.Second
 
-// goodbyeWait is how long Close leaves the connection open for what was handed over to be acknowledged.
+// goodbyeWait is how long Close keeps the connection open so that what was handed over can be acknowledged.
 const goodbyeWait = time.Second
 
 // link is one connection.
@@ -32,9 +32,9 @@ type link struct {
 	leaving  atomic.Bool
 }
 
-// write sends a text frame; one writer at a time. A connection that can't be written to has ended.
+// write sends a text frame; one writer at a time. A failed write ends the connection.
 func (l *link) write(frame []byte) error {
-	_ = l.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // a closed socket fails in the write
+	_ = l.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // on a closed socket the write fails
 	if err := l.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
 		_ = l.conn.Close()
 		return fmt.Errorf("send a frame: %w", err)
@@ -42,14 +42,14 @@ func (l *link) write(frame []byte) error {
 	return nil
 }
 
-// hangUp says goodbye and gives the server a second to do the same: then the reader returns.
+// hangUp sends a close frame and gives the server a second to answer it, after which the reader returns.
 func (l *link) hangUp(code int) {
 	l.leaving.Store(true)
 	_ = l.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(time.Second))
-	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second)) // a socket that is closed already has no reader
+	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second)) // a socket that is already closed has no reader
 }
 
-// alive gives the server its whole time again.
+// alive restarts the time that the server may be silent for.
 func (l *link) alive() {
 	if !l.leaving.Load() {
 		_ = l.conn.SetReadDeadline(time.Now().Add(l.patience))
@@ -80,8 +80,7 @@ func (c *Client) connect() (*link, error) {
 	return l, nil
 }
 
-// fetchToken asks the TokenFunc, once at a time and with a deadline: it may be called from application code that is not
-// made for more.
+// fetchToken calls the TokenFunc, never twice at once and with a deadline, since applications may not expect otherwise.
 func (c *Client) fetchToken(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.HandshakeTimeout)
 	defer cancel()
@@ -125,7 +124,7 @@ func (c *Client) handshake(token string) (*websocket.Conn, error) {
 	}
 }
 
-// userAgent is what operators see of the client, with the version of this module where the program knows it.
+// userAgent is what operators see of the client: with this module's version, if the program knows it.
 var userAgent = sync.OnceValue(func() string {
 	const module = "github.com/klivvr/whisper/gateway/client"
 	build, ok := debug.ReadBuildInfo()
@@ -139,10 +138,10 @@ var userAgent = sync.OnceValue(func() string {
 	return "whisper-go"
 })
 
-// passing are the statuses of 400 to 499 that waiting may change.
+// passing are the statuses from 400 to 499 that may be gone at the next attempt.
 var passing = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
 
-// retryAfter reads seconds or a date; 0: there is nothing to read, so the back-off decides.
+// retryAfter reads seconds or a date. It returns 0 if the header has neither; then the back-off decides.
 func retryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(text); err == nil {
 		return max(0, time.Duration(seconds)*time.Second)
@@ -153,7 +152,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return 0
 }
 
-// spread adds up to a quarter, so that those who were told the same do not come at the same moment.
+// spread adds up to a quarter, so that clients that were told the same time don't reconnect at the same moment.
 func spread(d time.Duration) time.Duration { return d + rand.N(d/4+1) }
 
 // welcome waits for the server's first frame, which says that the token was accepted.
@@ -184,7 +183,7 @@ func (c *Client) welcome(conn *websocket.Conn) (*link, error) {
 	return l, nil
 }
 
-// silence is how long a server may say nothing before it is taken for dead: two pings and a bit.
+// silence is how long a server may be silent before the connection counts as dead: a little more than two pings.
 func silence(pingSeconds float64) time.Duration {
 	if pingSeconds <= 0 {
 		pingSeconds = 25
@@ -192,7 +191,7 @@ func silence(pingSeconds float64) time.Duration {
 	return time.Duration(pingSeconds*2.5*float64(time.Second)) + time.Second
 }
 
-// open makes a connection the client's.
+// open makes l the client's current connection.
 func (c *Client) open(l *link) {
 	c.reads.alive()
 	c.mu.Lock()
@@ -204,7 +203,7 @@ func (c *Client) open(l *link) {
 	c.reads.tell()
 }
 
-// receive handles frames until the connection ends, and says why it did.
+// receive handles frames until the connection ends, and returns the reason.
 func (c *Client) receive(l *link) *pause {
 	stop := context.AfterFunc(c.ctx, func() { // Close ends the read
 		c.inbox.rest(goodbyeWait)
@@ -249,12 +248,12 @@ func (c *Client) receive(l *link) *pause {
 			continue
 		}
 		if c.take(l, &f) {
-			l.alive() // what the server has said meanwhile was not read
+			l.alive() // nothing was read during the wait, so its silence was ours
 		}
 	}
 }
 
-// take deals with one frame; waited says that it had to wait for the application.
+// take handles one frame, and says whether it had to wait for the application.
 func (c *Client) take(l *link, f *frame) (waited bool) {
 	switch f.Type {
 	case "notification":
@@ -268,7 +267,7 @@ func (c *Client) take(l *link, f *frame) (waited bool) {
 	return false
 }
 
-// acknowledge tells that a delivery is handled, over the connection that knows of it.
+// acknowledge reports that a delivery is handled, over the connection that delivered it.
 func (c *Client) acknowledge(session int, of key) {
 	if c.opts.AutoAck {
 		return
@@ -278,7 +277,7 @@ func (c *Client) acknowledge(session int, of key) {
 	}
 }
 
-// why reads a connection's end.
+// why translates the error that ended a connection.
 func (c *Client) why(err error) *pause {
 	if c.ctx.Err() != nil {
 		return &pause{err: ErrClosed, end: true}

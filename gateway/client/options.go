@@ -15,20 +15,20 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Token says who the user is: a StaticToken, or what a TokenFunc gets.
+// Token says who the user is: a StaticToken or a TokenFunc.
 type Token struct {
 	static string
 	get    func(context.Context) (string, error)
 }
 
-// StaticToken is one token for the whole life of the client: when the server does not accept it any more, the client
-// ends (ErrUnauthorized, ErrTokenExpired).
+// StaticToken is one token for the whole life of the client. When the server no longer accepts it, the client ends
+// (ErrUnauthorized, ErrTokenExpired).
 func StaticToken(token string) Token { return Token{static: token} }
 
-// TokenFunc gets a token whenever one is needed: before each connection, and a minute or two before one that tells its
-// end (a JWT) expires; then the connection goes on with the new one. After an error it is asked again later, with
-// back-off; one that wraps ErrUnauthorized (the person has logged out) ends the client. It is
-// asked once at a time. Its context ends after HandshakeTimeout and with the client, and while Dial runs with that of Dial, too.
+// TokenFunc fetches a token whenever one is needed: before each connection, and a minute or two before the current token
+// expires, if it is a JWT with an end; the connection then continues with the new token. After an error it is called
+// again later, with back-off; an error that wraps ErrUnauthorized (the person has logged out) ends the client. It is
+// never called twice at once. Its context ends after HandshakeTimeout, with the client and, while Dial runs, with Dial's.
 func TokenFunc(get func(ctx context.Context) (string, error)) Token { return Token{get: get} }
 
 func (t Token) renewable() bool { return t.get != nil }
@@ -40,49 +40,51 @@ func (t Token) validate() error {
 	return nil
 }
 
-// Options may be left empty.
+// Options has defaults for everything.
 type Options struct {
-	// Handle takes each notification, one after the other, on a goroutine of the client's. After nil it is
-	// acknowledged; after an error it comes again later. It may take as long as it needs: meanwhile the connection is kept, and up to
-	// Queue notifications are taken in, of which the most urgent lane's is handed over next. ctx ends with Close.
-	// Without Handle, Notifications delivers.
+	// Handle is called with each notification, one at a time, on a goroutine of the client. If it returns nil the
+	// notification is acknowledged; after an error the server sends it again later. It may take as long as it needs:
+	// meanwhile the connection stays open and up to Queue notifications wait, the most urgent lane first. ctx ends with
+	// Close. If Handle is nil, notifications arrive on [Client.Notifications].
 	Handle func(ctx context.Context, n Notification) error
-	// Retracted is told the id of a notification that is to be taken back, never while Handle runs and, where the
-	// notification still waits for Handle, after that.
+	// Retracted is called with the id of a notification that was retracted. It never runs beside Handle, and it runs
+	// after Handle if the notification still waits for that.
 	Retracted func(id string)
-	// Connected is told the session of each new connection. It and Disconnected may be called while Handle runs; the connection
-	// waits until they have returned.
+	// Connected is called with the session of each new connection. It and Disconnected may run beside Handle; the
+	// connection waits until they have returned.
 	Connected func(session string)
-	// Disconnected is told why a connection ended.
+	// Disconnected is called with the reason that a connection ended for.
 	Disconnected func(err error)
-	// AutoAck asks the server to count what the socket took as delivered; nothing is acknowledged. In a category with
-	// auto_ack: false, as mandatory ones have it, it does not count, and the next channel is tried.
+	// AutoAck asks the server to count a notification as delivered once it is written to the socket; the client then
+	// acknowledges nothing. It does not count in a category with auto_ack: false, such as a mandatory one: there the
+	// next channel is tried.
 	AutoAck bool
-	// Window is how many notifications are remembered to drop what comes twice (256).
+	// Window is how many notifications are remembered in order to drop duplicates (256).
 	Window int
-	// Queue is how many notifications may wait for Handle (1,000). When so many wait, nothing more is read from the connection
-	// until there is room, pings included: the server sees a client that is too slow. If it closes the connection for that,
-	// what was not acknowledged comes again over the next, and what still waits is not handed over twice.
+	// Queue is how many notifications may wait for Handle (1,000). While so many wait, nothing is read from the
+	// connection, not even pings, so the server sees a client that is too slow. If it closes the connection for that, it
+	// sends what was not acknowledged again over the next one; what still waits is not handed over twice.
 	Queue int
-	// ReadLimit is the most bytes that a frame of the server may have (256 KiB). A larger one ends the connection (1009).
+	// ReadLimit bounds a frame of the server, in bytes (256 KiB). A larger one ends the connection (1009).
 	ReadLimit int64
 	// MinBackoff (250 ms) and MaxBackoff (30 s) bound the wait between attempts to connect.
 	MinBackoff, MaxBackoff time.Duration
-	// HandshakeTimeout bounds one attempt to connect, and the question for a token before it (10 s).
+	// HandshakeTimeout bounds one attempt to connect, and the call of the TokenFunc before it (10 s).
 	HandshakeTimeout time.Duration
-	// TLS is how wss:// connects: the machine's certificates unless it says otherwise.
+	// TLS configures wss:// (default: the machine's certificates).
 	TLS *tls.Config
-	// Proxy is the proxy of a request (that of the environment; see http.ProxyFromEnvironment).
+	// Proxy returns the proxy for a request (default: [http.ProxyFromEnvironment]).
 	Proxy func(*http.Request) (*url.URL, error)
-	// Header is sent with each handshake, beside the token. Operators see its User-Agent (whisper-go and the version).
+	// Header is sent with each handshake, beside the token. Operators see its User-Agent (default: whisper-go with the
+	// version).
 	Header http.Header
-	// DialContext makes connections, to choose source addresses for example (a net.Dialer's).
+	// DialContext opens connections, for example from a chosen source address (default: that of a [net.Dialer]).
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-	// Logger (discards) gets no contents and no tokens.
+	// Logger never gets contents or tokens (default: discards).
 	Logger *slog.Logger
 }
 
-// validate names everything that is wrong.
+// validate names every problem.
 func (o Options) validate() error {
 	var wrong []error
 	for _, number := range []struct {

@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// maxReads bounds what is kept of Read while there is no connection.
+	// maxReads bounds the reads that are kept while there is no connection.
 	maxReads = 1000
 	// readsGather is the shortest time between two frames of reads: servers count frames (100 a second).
 	readsGather = 20 * time.Millisecond
-	// inDoubt is how long before the last sign of life a read may have been sent and still be lost with its
+	// inDoubt: a read that was sent within this time before the server's last sign of life may have been lost with its
 	// connection.
 	inDoubt = 5 * time.Second
 	// maxReadAge is how long a read without a receipt may wait: the window within which an id names one notification,
@@ -19,12 +19,11 @@ const (
 	maxReadAge = 24 * time.Hour
 )
 
-// reads is what the person has seen, until the server can be taken to know. The server does not answer
-// reads, and hearing of one twice costs it nothing: so those that were sent shortly before a connection
-// ended are sent again over the next.
+// reads keeps what the person has seen until the server very likely knows it. The server does not answer reads, and a
+// repeated one costs it nothing. So reads that were sent shortly before a connection ended are sent again over the next.
 type reads struct {
-	send   func(of []key) error // nil: it is in the socket's hands
-	forgot func(n int)          // so many will never be told
+	send   func(of []key) error // nil: the socket took it
+	forgot func(n int)          // this many will never be sent
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -36,7 +35,7 @@ type reads struct {
 	over    bool
 }
 
-// seenAt is a delivery, and when the person saw it by the clock on the wall: the other one stands still while a machine sleeps.
+// seenAt is a delivery and when the person saw it, by the wall clock: the monotonic one stops while a machine sleeps.
 type seenAt struct {
 	of key
 	at time.Time
@@ -47,7 +46,7 @@ type sentReads struct {
 	of []seenAt
 }
 
-// add keeps them and tells them: at once, or together with those that follow quickly.
+// add keeps the reads and sends them: at once, or together with others that follow quickly.
 func (r *reads) add(of []key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,13 +69,13 @@ func (r *reads) add(of []key) {
 	r.flush()
 }
 
-// keep adds to what waits; of too many it forgets the oldest. The lock is held.
+// keep adds to what waits, and drops the oldest beyond maxReads. The lock is held.
 func (r *reads) keep(of []seenAt) {
 	r.waiting = append(r.waiting, of...)
 	r.forget(max(0, len(r.waiting)-maxReads))
 }
 
-// forget drops the oldest that wait. The lock is held.
+// forget drops the n oldest that wait. The lock is held.
 func (r *reads) forget(n int) {
 	if n > 0 {
 		r.waiting = r.waiting[n:]
@@ -84,7 +83,7 @@ func (r *reads) forget(n int) {
 	}
 }
 
-// dropStale drops what is too old to be told without a receipt. The lock is held.
+// dropStale drops reads without a receipt that are too old to be sent. The lock is held.
 func (r *reads) dropStale() {
 	oldest, before := r.now().Add(-maxReadAge), len(r.waiting)
 	r.waiting = slices.DeleteFunc(r.waiting, func(s seenAt) bool { return s.of.receipt == "" && s.at.Before(oldest) })
@@ -93,7 +92,7 @@ func (r *reads) dropStale() {
 	}
 }
 
-// tell sends what waits: the gathering is over, or a connection was made.
+// tell sends what waits: the time for gathering is over, or there is a new connection.
 func (r *reads) tell() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,7 +133,7 @@ func (r *reads) alive() {
 	r.heard = now
 }
 
-// lost is the end of a connection: what may not have arrived waits for the next.
+// lost is called when a connection ended: reads that may not have arrived wait for the next.
 func (r *reads) lost() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,7 +148,7 @@ func (r *reads) lost() {
 	r.sent = nil
 }
 
-// close forgets them.
+// close drops all reads.
 func (r *reads) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAReadWithoutAReceiptIsForgottenAfterADay: the server would take it for the read of a later use of the id.
-func TestAReadWithoutAReceiptIsForgottenAfterADay(t *testing.T) {
+// TestAReadWithoutAReceiptIsDroppedAfterADay: the server would take it for the read of a later use of the id.
+func TestAReadWithoutAReceiptIsDroppedAfterADay(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	connected, forgotten := false, 0

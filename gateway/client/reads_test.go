@@ -17,7 +17,7 @@ import (
 	"github.com/klivvr/whisper/gateway/client"
 )
 
-func TestReadsThatFollowQuicklyAreToldTogether(t *testing.T) {
+func TestQuickReadsShareAFrame(t *testing.T) {
 	t.Parallel()
 	frames := make(chan []string, 100)
 	s := serve(t, func(p *peer) {
@@ -47,7 +47,7 @@ func TestReadsThatFollowQuicklyAreToldTogether(t *testing.T) {
 	}
 }
 
-func TestReadsInDoubtAreToldAgain(t *testing.T) {
+func TestReadsThatMayBeLostAreSentAgain(t *testing.T) {
 	t.Parallel()
 	cut := make(chan struct{})
 	s := serve(t,
@@ -71,7 +71,7 @@ func TestReadsInDoubtAreToldAgain(t *testing.T) {
 }
 
 // What was gathered when Close was called is told before the connection is closed.
-func TestCloseTellsTheReadsThatAreGathered(t *testing.T) {
+func TestCloseSendsTheReadsThatWait(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) { p.welcome(); p.listen() })
 	c := dial(t, s, client.Options{})
@@ -102,8 +102,8 @@ func TestTheTokenFuncHasADeadline(t *testing.T) {
 	<-c.Done()
 }
 
-// TestTheTokenFuncIsAskedOnceAtATime: a connection ends while a token is got to refresh it, by a function that does not heed its context.
-func TestTheTokenFuncIsAskedOnceAtATime(t *testing.T) {
+// TestTheTokenFuncNeverRunsTwiceAtOnce: a connection ends while a token is got to refresh it, by a function that does not heed its context.
+func TestTheTokenFuncNeverRunsTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	refreshing, twice, again := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s := serve(t,
@@ -137,8 +137,8 @@ func TestTheTokenFuncIsAskedOnceAtATime(t *testing.T) {
 	}
 }
 
-// TestWhoGivesUpTellsTheReadsThatAreGathered: the person has logged out, and saw something just before.
-func TestWhoGivesUpTellsTheReadsThatAreGathered(t *testing.T) {
+// TestGivingUpSendsTheReadsThatWait: the person has logged out, and saw something just before.
+func TestGivingUpSendsTheReadsThatWait(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) { p.welcome(); p.listen() })
 	clients := make(chan *client.Client, 1)
@@ -191,7 +191,7 @@ func refusing(t *testing.T, status int, retryAfter string) (address string, gap 
 	return "ws" + strings.TrimPrefix(s.URL, "http"), func() time.Duration { return time.Duration(second.Load() - first.Load()) }
 }
 
-func TestWhatARefusalMeans(t *testing.T) {
+func TestRefusals(t *testing.T) {
 	t.Parallel()
 	one := client.StaticToken("token")
 	for name, tt := range map[string]struct {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// keepFresh gives the connection a new token before the one that it was made with expires, as often as
-// that is due, until stop. It is a timer, and a goroutine while a token is fetched.
+// keepFresh gives the connection a new token before the current one expires, as often as needed, until stop. It costs a
+// timer, and a goroutine while a token is fetched.
 func (c *Client) keepFresh() (stop func()) {
 	if !c.token.renewable() {
 		return func() {}
@@ -49,8 +49,8 @@ func (f *freshener) schedule(in time.Duration) {
 	}
 }
 
-// refresh that comes to nothing is tried again while the connection lasts; when the token has expired, the
-// server ends it with 4002.
+// refresh fetches and sends a token. If that fails it tries again while the connection lasts; once the token has
+// expired the server ends the connection with 4002.
 func (f *freshener) refresh() {
 	token, err := f.c.fetchToken(f.ctx)
 	if f.ctx.Err() != nil {
@@ -71,9 +71,9 @@ func (f *freshener) refresh() {
 	f.schedule(refreshIn(token, time.Now()))
 }
 
-// refreshIn is when to ask for the next token: within the two minutes, or two fifths of what is left, before
-// the end, spread so that those who connected together don't ask together. 0: the token does not tell its
-// end, or is about to.
+// refreshIn returns how long to wait before the next token is fetched: until some time in the last two minutes, or the
+// last two fifths, of the token's life, at random so that clients that connected together don't ask together. It is 0
+// if the token has no end or is about to expire.
 func refreshIn(token string, now time.Time) time.Duration {
 	left := lifetime(token, now)
 	margin := min(time.Minute, left/5)
@@ -83,8 +83,8 @@ func refreshIn(token string, now time.Time) time.Duration {
 	return left - margin - rand.N(margin)
 }
 
-// lifetime is how long a JWT is good for. The machine's clock may be wrong: where it says more than the whole life of
-// the token, or less than nothing, the token counts as just issued.
+// lifetime returns how long a JWT is still valid. The machine's clock may be wrong: if by it more is left than the
+// token's whole life, or less than nothing, the token counts as just issued.
 func lifetime(token string, now time.Time) time.Duration {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

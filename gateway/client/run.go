@@ -8,13 +8,13 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A pause is why there is no connection now, and how to go on.
+// A pause says why there is no connection, and how to go on.
 type pause struct {
 	err   error
 	after time.Duration // at least this long; 0: back off
 	end   bool          // trying again is useless
-	moved bool          // the server asked for it: not a failure
-	by    time.Time     // it had asked for it by then, and left earlier
+	moved bool          // the server asked for it, so it is no failure
+	by    time.Time     // the server asked to leave by then, and ended earlier
 }
 
 func (p *pause) Error() string { return p.err.Error() }
@@ -28,8 +28,7 @@ func unwrapEnd(err error) error {
 	return err
 }
 
-// run is the client's goroutine: it reads one connection after the other. Notifications are handed over by the
-// inbox's.
+// run is the client's goroutine: it reads one connection after another. The inbox has its own for handing over.
 func (c *Client) run(l *link) {
 	failures := 0
 	for {
@@ -52,7 +51,7 @@ func (c *Client) run(l *link) {
 	close(c.ended)
 }
 
-// reconnect waits and tries until there is a connection; nil: the client has ended.
+// reconnect tries until there is a connection. It returns nil if the client has ended.
 func (c *Client) reconnect(why *pause, failures *int) *link {
 	for {
 		if c.ctx.Err() != nil {
@@ -89,7 +88,7 @@ func (c *Client) reconnect(why *pause, failures *int) *link {
 	}
 }
 
-// giveUp ends the client, which has a connection, since no other one will be possible.
+// giveUp ends the client although it has a connection, because another will not be possible.
 func (c *Client) giveUp(err error) {
 	c.mu.Lock()
 	c.useless = err
@@ -109,7 +108,7 @@ func pauseOf(err error) *pause {
 	return &pause{err: err}
 }
 
-// backoff is exponential with full jitter: clients that lost their node together come back spread out.
+// backoff is exponential with full jitter, so that clients that lost their node together return spread out.
 func (c *Client) backoff(failures int) time.Duration {
 	ceiling := c.opts.MinBackoff << min(failures, 20)
 	if ceiling <= 0 || ceiling > c.opts.MaxBackoff {
