@@ -13,7 +13,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// instruments of one lane; the first two are the contract's and shared with the gateway's by name.
+// instruments are one lane's metrics. The first two have the names of the contract, which the gateway uses as well.
 type instruments struct {
 	attempts map[whisperv1.FailureClass]*metrics.Counter
 	retracts map[whisperv1.FailureClass]*metrics.Counter
@@ -23,7 +23,7 @@ type instruments struct {
 	inFlight *metrics.Gauge
 }
 
-// latencyBounds are seconds, from a push that found its connection ready to one that waited 15 minutes.
+// latencyBounds are seconds, from a push that found its connection ready to one that waited for an hour.
 var latencyBounds = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 
 func newInstruments(set *metrics.Set, p Provider, lane domain.Lane) *instruments {
@@ -73,11 +73,11 @@ func outcome(class whisperv1.FailureClass) string {
 	}
 }
 
-// observe counts an attempt and writes its one line: at debug where it was taken, since there are as
-// many as deliveries, and at info where not. Neither token nor text is in it.
+// observe counts an attempt and logs it in one line: at debug if the provider accepted it, since there are as many as
+// deliveries, else at info. The line has neither token nor text.
 func (s *sender) observe(ctx context.Context, p *whisperv1.Push, r Result, at time.Time, took time.Duration) {
 	counter := s.m.attempts[r.Class]
-	if p.GetRetract() { // no delivery's attempt: its rates must not move with it
+	if p.GetRetract() { // not an attempt of the delivery, so it must not change its rates
 		counter = s.m.retracts[r.Class]
 	}
 	counter.Inc()

@@ -26,9 +26,9 @@ func retraction(i int) *whisperv1.Push {
 	return p
 }
 
-// TestTakingBackIsAFactOfItsOwn: what the provider took, refused, was never asked or can't, none of it an attempt of the
+// TestARetractionHasItsOwnFact: what the provider took, refused, was never asked or can't, none of it an attempt of the
 // delivery.
-func TestTakingBackIsAFactOfItsOwn(t *testing.T) {
+func TestARetractionHasItsOwnFact(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	results := []push.Result{
@@ -85,8 +85,8 @@ func TestTakingBackIsAFactOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestAProviderThatCannotTakeBackShowsNothing: an attempt without content is never sent as a notification.
-func TestAProviderThatCannotTakeBackShowsNothing(t *testing.T) {
+// TestAProviderThatCannotRetractShowsNothing: an attempt without content is never sent as a notification.
+func TestAProviderThatCannotRetractShowsNothing(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	events := f.follow(consumers.TopicEvents)

@@ -1,16 +1,17 @@
-// Package push is the role that hands attempts to push networks: it consumes
-// whisper.push.{channel}.{lane}, has a [Provider] make each attempt, and writes one fact about it to
-// whisper.events. A record is settled when Kafka has its fact.
+// Package push is the role that hands attempts to push networks. It consumes whisper.push.{channel}.{lane}, lets a
+// [Provider] make each attempt, and writes one fact about it to whisper.events. A record is settled once Kafka has its
+// fact.
 //
-// It must not decide what happens after an attempt (dispatch does, by the fact), wait before one, read
-// profiles, or know any provider's answers; providers are its subfolders.
+// It must not decide what happens after an attempt (dispatch does, from the fact), wait before one, read profiles, or
+// know any provider's answers. Providers are its subfolders.
 //
-// At least once: a crash between an answer and its fact sends the attempt again, with the same ids.
+// Attempts are made at least once: after a crash between an answer and its fact the attempt is made again, with the same
+// ids.
 //
-// Each lane has its own consumer group and its own bound of attempts in flight, so that a lane that is
-// held up holds up no other. The facts of one user come in no particular order: attempts run at once.
-// One attempt in flight costs a goroutine and its record; with the defaults at most 500 a lane. More
-// throughput is another process, up to one a partition.
+// Each lane has its own consumer group and its own limit of attempts in flight, so a slow lane does not delay another.
+// Attempts run concurrently, so the facts of one user have no particular order. An attempt in flight costs a goroutine
+// and its record; by default there are at most 500 in a lane. For more throughput start more processes, up to one for
+// each partition.
 package push
 
 import (
@@ -28,12 +29,12 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// Facts is where facts go: [consumers.Facts].
+// Facts writes facts: [consumers.Facts].
 type Facts interface {
 	Publish(ctx context.Context, ev *whisperv1.Event, trace []kgo.RecordHeader, done func(error))
 }
 
-// DeadLetters is where records go that are of no use: [consumers.DeadLetters].
+// DeadLetters takes records that can't be used: [consumers.DeadLetters].
 type DeadLetters interface {
 	Put(ctx context.Context, rec *kgo.Record, reason error, done func(error))
 }
@@ -42,23 +43,22 @@ type DeadLetters interface {
 type Config struct {
 	Client   consumers.ClientConfig
 	Provider Provider
-	// Facts and DeadLetters are written through a publisher that the caller owns: it runs it, and
-	// flushes and closes it after Run.
+	// Facts and DeadLetters write through a publisher of the caller, who runs it, and flushes and closes it after Run.
 	Facts       Facts
 	DeadLetters DeadLetters
 	// Lanes to serve (default all).
 	Lanes []domain.Lane
-	// MaxInFlight bounds the attempts of one lane that have no fact yet (default 500). Keep it within
-	// what the provider takes at once.
+	// MaxInFlight bounds the attempts of one lane that have no fact yet (default 500). It should not exceed what the
+	// provider accepts at once.
 	MaxInFlight int
-	// HandoverTimeout bounds the wait for attempts in flight when a partition goes (default 10 s, at
-	// most 25 s); those that are not done by then are made again by whoever gets it.
+	// HandoverTimeout bounds the wait for attempts in flight when a partition is revoked (default 10 s, at most 25 s).
+	// Attempts that are not done by then are made again by the next owner.
 	HandoverTimeout time.Duration
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
 
 	Logger *slog.Logger
-	// Metrics takes the metrics (default: the process's set).
+	// Metrics is the set that metrics are registered in (default: the process's).
 	Metrics *metrics.Set
 	Now     func() time.Time
 }
@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 	return errors.Join(append(errs, c.Client.Validate())...)
 }
 
-// Defaults are the settings where nothing else is said.
+// Defaults returns the default settings.
 func Defaults() (c Config) {
 	c.setDefaults()
 	return c
@@ -125,7 +125,7 @@ type Role struct {
 	loops    consumers.Loops
 }
 
-// New makes the role; Run starts it. The provider stays the caller's to close, after Run.
+// New makes the role; Run starts it. The caller closes the provider after Run.
 func New(cfg Config) (*Role, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func New(cfg Config) (*Role, error) {
 			Handler:         newSender(cfg, lane),
 			HandoverTimeout: cfg.HandoverTimeout,
 			CommitInterval:  cfg.CommitInterval,
-			// What is taken from Kafka ahead of the attempts in flight only grows older.
+			// Records that are fetched far ahead of the attempts in flight only grow old in memory.
 			MaxBufferedRecords: 2 * cfg.MaxInFlight,
 		})
 		if err != nil {
@@ -156,8 +156,7 @@ func Group(channel string, lane domain.Lane) string {
 	return "whisper-push-" + channel + "-" + lane.String()
 }
 
-// Run serves until ctx ends; it then finishes what is in flight, commits and returns nil. An error of
-// one lane ends all.
+// Run serves until ctx ends. It then finishes what is in flight, commits and returns nil. An error in one lane ends all.
 func (r *Role) Run(ctx context.Context) error {
 	return r.loops.Run(ctx)
 }
@@ -167,8 +166,8 @@ func (r *Role) Ready() error {
 	return errors.Join(r.provider.Ready(), r.loops.Ready())
 }
 
-// Stopped are the partitions of all lanes that can't go on, and why.
+// Stopped returns the partitions, of all lanes, that can't go on, and why.
 func (r *Role) Stopped() []consumers.Stopped { return r.loops.Stopped() }
 
-// Retry tries the stopped partitions again now and says how many there are.
+// Retry retries the stopped partitions now, and returns how many there are.
 func (r *Role) Retry() int { return r.loops.Retry() }

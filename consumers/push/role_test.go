@@ -315,7 +315,7 @@ func headers(rec *kgo.Record) map[string]string {
 	return m
 }
 
-func TestExpiredIsNeverSent(t *testing.T) {
+func TestAnExpiredAttemptIsNeverSent(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	now := time.Now()
@@ -333,7 +333,7 @@ func TestExpiredIsNeverSent(t *testing.T) {
 	}
 }
 
-func TestPoisonGoesToTheDeadLetters(t *testing.T) {
+func TestBadRecordsGoToTheDeadLetters(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	noID, noUser, noAttempt := attempt(1), attempt(2), attempt(3)
@@ -355,9 +355,9 @@ func TestPoisonGoesToTheDeadLetters(t *testing.T) {
 	}
 }
 
-// TestStopInTheMiddleLosesNothing ends a role whose attempts hang, as a crash would, and lets a second
+// TestAStopLosesNothing ends a role whose attempts hang, as a crash would, and lets a second
 // one finish.
-func TestStopInTheMiddleLosesNothing(t *testing.T) {
+func TestAStopLosesNothing(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	var once sync.Once
@@ -418,8 +418,8 @@ func TestCleanStopFinishesWhatIsInFlight(t *testing.T) {
 	}
 }
 
-// TestCommitsBehindTheSlowest: the ones after it are sent, and nothing past it is committed.
-func TestCommitsBehindTheSlowest(t *testing.T) {
+// TestCommitsOnlyUpToTheSlowestAttempt: the ones after it are sent, and nothing past it is committed.
+func TestCommitsOnlyUpToTheSlowestAttempt(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	release := make(chan struct{})

@@ -16,13 +16,13 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// sender makes the attempts of one lane.
+// sender makes one lane's attempts.
 type sender struct {
 	provider    Provider
 	facts       Facts
 	deadLetters DeadLetters
 	lane        domain.Lane
-	slots       chan struct{} // one for each attempt that has no fact yet, over all partitions
+	slots       chan struct{} // one for each attempt without a fact, over all partitions
 	log         *slog.Logger
 	now         func() time.Time
 	m           *instruments
@@ -51,17 +51,17 @@ type feed struct {
 	mark     *consumers.Watermark
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	sends    sync.WaitGroup // until the fact was handed to the publisher
-	attempts sync.WaitGroup // until Kafka has the fact
+	sends    sync.WaitGroup // attempts whose fact is not yet handed to the publisher
+	attempts sync.WaitGroup // attempts whose fact Kafka does not have yet
 }
 
-// Handle starts an attempt for each record; it blocks while the lane has as many in flight as it may.
+// Handle starts an attempt for each record. It blocks while the lane has MaxInFlight attempts in flight.
 func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 	for _, rec := range records {
 		select {
 		case f.slots <- struct{}{}:
 		case <-ctx.Done():
-			return nil // the rest is handed out again
+			return nil // Kafka hands out the rest again
 		}
 		f.mark.Take(rec.Offset)
 		f.attempts.Add(1)
@@ -73,8 +73,8 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 
 var errHandedOver = errors.New("the partition was handed over")
 
-// Close waits for the attempts in flight. What ctx cuts off is not committed; after Close nothing is
-// sent or published.
+// Close waits for the attempts in flight. Attempts that ctx cuts off are not committed. After Close nothing is sent or
+// published.
 func (f *feed) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -92,7 +92,7 @@ func (f *feed) Close(ctx context.Context) error {
 	}
 }
 
-// attempt makes one, and settles its record once Kafka has what came of it.
+// attempt makes one attempt, and settles its record once Kafka has the fact.
 func (f *feed) attempt(rec *kgo.Record) {
 	var p *whisperv1.Push
 	err := consumers.Contain(func() (err error) { p, err = decode(rec, f.lane); return err })
@@ -104,12 +104,12 @@ func (f *feed) attempt(rec *kgo.Record) {
 	start := f.now()
 	r, bug := Result{}, error(nil)
 	if bug = consumers.Contain(func() error { r = f.try(p, start); return nil }); bug != nil {
-		// It may have been sent. Tried again it would meet the bug again, so the endpoint is given up for it.
+		// It may have been sent, and a retry would meet the bug again, so this endpoint is given up for the delivery.
 		r = Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "panic", Bug: true}
 		f.log.Error("a push met a bug, it goes to the dead letters", "partition", rec.Partition, "offset", rec.Offset, "error", bug)
 	}
 	if f.ctx.Err() != nil {
-		f.release() // nobody knows what came of it: whoever has the partition now tries again
+		f.release() // the result is unknown: the partition's new owner makes the attempt again
 		return
 	}
 	end := f.now()
@@ -130,7 +130,7 @@ func (f *feed) attempt(rec *kgo.Record) {
 	f.facts.Publish(f.ctx, f.fact(rec, p, r, end, end.Sub(start)), consumers.TraceHeaders(rec), settled)
 }
 
-// try has the provider make the attempt, if it is still wanted.
+// try lets the provider make the attempt, unless it has expired.
 func (f *feed) try(p *whisperv1.Push, now time.Time) Result {
 	if ms := p.GetExpiresAtMs(); ms > 0 && now.UnixMilli() >= ms {
 		return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
@@ -145,8 +145,8 @@ func (f *feed) try(p *whisperv1.Push, now time.Time) Result {
 	return retracter.Retract(f.ctx, p)
 }
 
-// settled is told each of a record's writes; the last good one settles it. A failed write leaves the
-// offset where it is and stops the partition.
+// settled is called for each write of a record; the last one that succeeds settles it. A failed write leaves the offset
+// where it is and stops the partition.
 func (f *feed) settled(rec *kgo.Record, writes int) func(error) {
 	var mu sync.Mutex
 	ok := true
@@ -174,7 +174,7 @@ func (f *feed) release() {
 	f.attempts.Done()
 }
 
-// decode reads a record. The topic is the truth about the lane.
+// decode reads a record. The lane is that of the topic.
 func decode(rec *kgo.Record, lane domain.Lane) (*whisperv1.Push, error) {
 	p := &whisperv1.Push{}
 	if err := proto.Unmarshal(rec.Value, p); err != nil {

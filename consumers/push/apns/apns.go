@@ -1,13 +1,13 @@
 // Package apns hands attempts to Apple's push service with sideshow/apns2: provider tokens,
 // connections, and what its answers mean. [Classify] is the table of answers; this file acts on it.
 //
-// It must not wait longer than one try again at once (waiting is dispatch's, by the class and the
-// delay of a [push.Result]), must not talk to Kafka, and must not log a device token or a text.
+// It must not wait, except for one immediate second try (dispatch waits, by the class and the delay of a
+// [push.Result]), must not talk to Kafka, and must not log a device token or a text.
 //
-// One Provider is one (team, environment, key). Per lane it holds its own connections, at most
-// Config.Connections of Config.Streams requests each: 1,000 in flight a lane with the defaults, which
-// at 100 ms an answer is 10,000 a second. A push costs one goroutine of net/http and about 10 KiB while
-// it is in flight. Past that, start more processes: Apple takes hundreds of connections of one key.
+// One Provider is one (team, environment, key). Each lane has its own connections, at most Config.Connections with
+// Config.Streams requests each: by default 1,000 in flight in a lane, which at 100 ms an answer is 10,000 a second. A
+// push in flight costs one goroutine of net/http and about 10 KiB. For more, start more processes: Apple accepts
+// hundreds of connections of one key.
 package apns
 
 import (
@@ -50,11 +50,11 @@ type Provider struct {
 	spike      spike
 
 	topicsMu sync.RWMutex
-	topics   map[string]*gate // of topics that were refused
+	topics   map[string]*gate // one for each topic that was refused
 }
 
-// credential is an apns2 client with one provider token: a client's token can't be exchanged without
-// losing track of which request used which.
+// credential is an apns2 client with one provider token. The token of a client is never replaced, so that it is known
+// which request used which.
 type credential struct {
 	bearer *bearer
 	client *apns2.Client
@@ -65,7 +65,7 @@ var (
 	_ push.Retracter = (*Provider)(nil)
 )
 
-// New makes a provider. It connects with the first attempt of a lane. The caller closes it.
+// New makes a provider. A lane connects at its first attempt. The caller closes the provider.
 func New(cfg Config) (*Provider, error) {
 	r, err := cfg.resolve()
 	if err != nil {
@@ -121,7 +121,7 @@ func (p *Provider) Channel() string { return Channel }
 // Name implements push.Provider.
 func (p *Provider) Name() string { return Channel }
 
-// Ready says that the credential is refused. Everything else mends itself.
+// Ready returns an error while the credential is refused. All other trouble passes without help.
 func (p *Provider) Ready() error {
 	if why := p.credential.why(); why != "" {
 		return fmt.Errorf("apns: the key %s is refused (%s): check the key, its team and its environment", p.cfg.KeyID, why)
@@ -129,7 +129,7 @@ func (p *Provider) Ready() error {
 	return nil
 }
 
-// Close ends all connections; tries in flight end without an answer.
+// Close closes all connections. Tries in flight end without an answer.
 func (p *Provider) Close() {
 	for _, pool := range p.wire.pools {
 		pool.close()
@@ -156,20 +156,20 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 			t.verdict = ClassifyNoAnswer(t.arrived)
 		}
 	}
-	if ctx.Err() != nil { // the caller gave up; nothing is learned of APNs
+	if ctx.Err() != nil { // the caller gave up, which says nothing about APNs
 		pass.abandon()
 		return push.Result{Class: t.verdict.Class, Reason: "abandoned"}
 	}
 	return p.settle(t, n.Topic, pass)
 }
 
-// Retract implements push.Retracter with a background push, of which Apple promises nothing: it delays them, and
-// drops what is too much for a device.
+// Retract implements push.Retracter with a background push. Apple promises nothing about these: it delays them, and
+// drops them if a device gets too many.
 func (p *Provider) Retract(ctx context.Context, attempt *whisperv1.Push) push.Result {
 	return p.Send(ctx, attempt) // the request tells them apart
 }
 
-// unaskable is an attempt that APNs is not asked about, since the answer is known.
+// unaskable returns the result of an attempt that APNs would certainly refuse.
 func (p *Provider) unaskable(err error) push.Result {
 	reason := refusal(err)
 	if errors.Is(err, errMalformedToken) {
@@ -178,7 +178,7 @@ func (p *Provider) unaskable(err error) push.Result {
 	return push.Result{Class: drop, Reason: reason, Bug: true}
 }
 
-// try is one request and its answer.
+// try makes one request and returns its answer.
 type try struct {
 	answer
 	bearer  *bearer
@@ -189,7 +189,7 @@ type try struct {
 func (p *Provider) try(ctx context.Context, n *apns2.Notification, lane domain.Lane) *try {
 	t := &try{answer: answer{lane: lane}}
 	cred, err := p.authorize()
-	if err != nil { // the key can't sign; Validate has seen that it can
+	if err != nil { // the key can't sign, which Validate has ruled out
 		t.err, t.verdict = err, Verdict{Class: stop, Then: StopCredential, Listed: true}
 		t.reason = "unsigned"
 		return t
@@ -208,7 +208,7 @@ func (p *Provider) try(ctx context.Context, n *apns2.Notification, lane domain.L
 	return t
 }
 
-// authorize is the client with the token of now.
+// authorize returns the client with the current token.
 func (p *Provider) authorize() (*credential, error) {
 	b, err := p.cfg.minter.at(p.now())
 	if err != nil {
@@ -229,7 +229,7 @@ func (p *Provider) authorize() (*credential, error) {
 	return cred, nil
 }
 
-// mend does what can be done at once about an answer, and says whether another try is worth it.
+// mend does what the verdict asks for at once, and says whether to try again.
 func (p *Provider) mend(t *try) bool {
 	switch t.verdict.Then {
 	case Reconnect:
@@ -254,7 +254,7 @@ func (p *Provider) mend(t *try) bool {
 	}
 }
 
-// pause spreads second tries, and says whether the attempt is still wanted after it.
+// pause spreads second tries, and says whether the attempt is still valid after it.
 func (p *Provider) pause(ctx context.Context, attempt *whisperv1.Push) bool {
 	timer := time.NewTimer(50*time.Millisecond + rand.N(200*time.Millisecond))
 	defer timer.Stop()

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// gate is shut when asking can't succeed: a refused credential or topic, a provider that is down.
-// While it is shut, one attempt per rest goes through as a probe, and its answer opens the gate or
-// keeps it shut. Safe for concurrent use; an open gate costs one atomic read.
+// gate is closed while requests can't succeed: a refused credential or topic, a provider that is down. While it is
+// closed, one attempt in each rest period passes as a probe, and its answer opens the gate or keeps it closed. It is safe
+// for concurrent use; an open gate costs one atomic read.
 type gate struct {
 	rest time.Duration
 
@@ -20,8 +20,8 @@ type gate struct {
 	probing bool
 }
 
-// pass says whether an attempt may go on, and whether it is the probe; otherwise why not and how long
-// until the next probe.
+// pass says whether an attempt may go on, and whether it is the probe. If it may not, pass returns the reason and the
+// time until the next probe.
 func (g *gate) pass(now time.Time) (ok, probe bool, reason string, wait time.Duration) {
 	if !g.shut.Load() {
 		return true, false, "", 0
@@ -38,7 +38,7 @@ func (g *gate) pass(now time.Time) (ok, probe bool, reason string, wait time.Dur
 	return true, true, "", 0
 }
 
-// close shuts the gate, or keeps it shut for another rest; it says whether it was open.
+// close closes the gate, or keeps it closed for another rest period. It says whether it was open.
 func (g *gate) close(reason string, now time.Time) (was bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -46,7 +46,7 @@ func (g *gate) close(reason string, now time.Time) (was bool) {
 	return !g.shut.Swap(true)
 }
 
-// open is for the probe that was answered well.
+// open opens the gate after a probe that succeeded.
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,14 +54,14 @@ func (g *gate) open() {
 	g.shut.Store(false)
 }
 
-// abandon is for a probe that found nothing out: the next attempt is the probe.
+// abandon ends a probe without a result: the next attempt is the probe.
 func (g *gate) abandon() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.probing = false
 }
 
-// why is the reason that the gate is shut for, or "".
+// why returns the reason that the gate is closed for, or "".
 func (g *gate) why() string {
 	if !g.shut.Load() {
 		return ""
@@ -71,12 +71,12 @@ func (g *gate) why() string {
 	return g.reason
 }
 
-// A streak of failures that trips the provider's breaker.
+// This many failures in a row trip the provider's breaker.
 const breakerStreak = 20
 
-// spike tells many refused tokens in a short time from the few that a healthy base always has: at
-// least spikeMin of them in a minute or the one before, and a fifth of all answers. Then we most likely
-// ask the wrong environment, and forgetting those tokens would empty the base.
+// spike distinguishes a burst of refused tokens from the few that there always are: at least spikeMin of them in this
+// minute or the one before, and a fifth of all answers. Then most likely we ask the wrong environment, and pruning those
+// tokens would remove most users' endpoints.
 type spike struct {
 	mu            sync.Mutex
 	minute        int64
@@ -87,12 +87,12 @@ type spike struct {
 const (
 	spikeMin   = 10
 	spikeShare = 0.2
-	// After the last sign of a spike nothing is forgotten for this long.
+	// After the last sign of a spike nothing is pruned for this long.
 	spikeRest = 10 * time.Minute
 )
 
-// answered counts one answer. suspect: this refusal is no reason to forget the token; began: it is
-// the one that told.
+// answered counts one answer. suspect says that this refusal is no reason to prune the token; began says that the spike
+// was noticed by this one.
 func (s *spike) answered(refused bool, now time.Time) (suspect, began bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

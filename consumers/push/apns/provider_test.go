@@ -285,7 +285,7 @@ func TestNoAnswerTwice(t *testing.T) {
 	}
 }
 
-func TestServerIsAway(t *testing.T) {
+func TestServerIsDown(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.sim.Close()

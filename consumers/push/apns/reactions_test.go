@@ -80,7 +80,7 @@ func TestExpiredProviderTokenIsRefreshed(t *testing.T) {
 	}
 }
 
-func TestExpiredThoughYoungMeansAClock(t *testing.T) {
+func TestAYoungTokenThatIsExpiredMeansAWrongClock(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	now := f.clock.now()
@@ -243,7 +243,7 @@ func TestLanesShareNoConnection(t *testing.T) {
 	wg.Wait()
 }
 
-func TestAbandonedAttemptReturnsAtOnceAndTeachesNothing(t *testing.T) {
+func TestACancelledAttemptReturnsAtOnceAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	f := setup(t, func(c *Config, _ *simulator.Config) { c.RequestTimeout = time.Hour })
 	f.sim.Program("", 0, simulator.Answer{Fault: simulator.Silent})

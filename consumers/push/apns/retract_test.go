@@ -15,7 +15,7 @@ func retractionTo(token string) *whisperv1.Push {
 	return p
 }
 
-func TestTakingBackIsABackgroundPush(t *testing.T) {
+func TestARetractionIsABackgroundPush(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	p := retractionTo(device(1))
@@ -35,8 +35,8 @@ func TestTakingBackIsABackgroundPush(t *testing.T) {
 	}
 }
 
-// TestOneApnsIDForAllThatTakesBack: whichever attempt it is, and not that of any attempt which shows.
-func TestOneApnsIDForAllThatTakesBack(t *testing.T) {
+// TestAllAttemptsToRetractShareAnID: whichever attempt it is, and not that of any attempt which shows.
+func TestAllAttemptsToRetractShareAnID(t *testing.T) {
 	t.Parallel()
 	cfg := Config{}
 	p := retractionTo(device(1))
@@ -60,7 +60,7 @@ func TestOneApnsIDForAllThatTakesBack(t *testing.T) {
 	}
 }
 
-func TestTakingBackIsClassifiedAsAnyPush(t *testing.T) {
+func TestARetractionIsClassifiedAsAnyPush(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	since := time.UnixMilli(1_790_000_000_123)

@@ -8,7 +8,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// passage is what an attempt was let through, so that a probe's answer finds its gate.
+// passage records the gates that an attempt passed, so that a probe's answer finds its gate.
 type passage struct {
 	probes [3]*gate
 	n      int
@@ -20,7 +20,7 @@ func (p *passage) abandon() {
 	}
 }
 
-// pass asks the gates, or answers in APNs's place.
+// pass asks the gates. If one is closed it returns the result that takes the place of APNs's answer.
 func (p *Provider) pass(topic string) (taken passage, refused *push.Result) {
 	now := p.now()
 	for i, g := range []*gate{&p.credential, p.topicGate(topic), &p.breaker} {
@@ -37,7 +37,7 @@ func (p *Provider) pass(topic string) (taken passage, refused *push.Result) {
 			return passage{}, &push.Result{Class: stop, Reason: "stopped:" + reason, RetryAfter: wait}
 		case !ok:
 			taken.abandon()
-			// What is held back now must not come back all at once.
+			// Attempts that are held back now must not all return at once.
 			wait += rand.N(p.cfg.BreakerRest + 1)
 			return passage{}, &push.Result{Class: retry, Reason: "breaker:" + reason, RetryAfter: wait}
 		}
@@ -45,7 +45,7 @@ func (p *Provider) pass(topic string) (taken passage, refused *push.Result) {
 	return taken, nil
 }
 
-// settle acts on the last answer of an attempt, and makes it the result.
+// settle acts on the last answer of an attempt, and turns it into the result.
 func (p *Provider) settle(t *try, topic string, pass passage) push.Result {
 	v, now := t.verdict, p.now()
 	if !v.Listed {
@@ -84,7 +84,7 @@ func (p *Provider) settle(t *try, topic string, pass passage) push.Result {
 	return r
 }
 
-// answered: APNs is there and takes our key and topic.
+// answered notes that APNs answers and accepts our key and topic.
 func (p *Provider) answered(pass passage) {
 	if p.streak.Load() != 0 {
 		p.streak.Store(0)
@@ -104,7 +104,7 @@ func (p *Provider) answered(pass passage) {
 	}
 }
 
-// failed counts towards the breaker. While it is open, each failed probe keeps it so.
+// failed counts a failure for the breaker. While that is open, each failed probe keeps it open.
 func (p *Provider) failed(reason string, now time.Time) {
 	if p.streak.Add(1) < breakerStreak {
 		return
@@ -144,7 +144,7 @@ func (p *Provider) stopTopic(topic, reason string, now time.Time) {
 	}
 }
 
-// guardAnswer counts every answer about a token for the guard of the pruning.
+// guardAnswer counts each answer about a token for the guard against mass pruning.
 func (p *Provider) guardAnswer(v Verdict, r push.Result) whisperv1.FailureClass {
 	if v.Then == Guard {
 		return p.guard(v.Class, r.Reason)
@@ -153,7 +153,7 @@ func (p *Provider) guardAnswer(v Verdict, r push.Result) whisperv1.FailureClass 
 	return v.Class
 }
 
-// guard turns a refused token's class into one that forgets nothing while there are suspiciously many.
+// guard turns the class of a refused token into one that prunes nothing, while there are suspiciously many of them.
 func (p *Provider) guard(class whisperv1.FailureClass, reason string) whisperv1.FailureClass {
 	suspect, began := p.spike.answered(true, p.now())
 	if began {
@@ -166,7 +166,7 @@ func (p *Provider) guard(class whisperv1.FailureClass, reason string) whisperv1.
 	return class
 }
 
-// noAnswer is our word for an attempt that was not answered with a reason.
+// noAnswer is our reason for an attempt that got no answer with a reason.
 func noAnswer(t *try) string {
 	switch {
 	case t.status != 0:
@@ -178,7 +178,7 @@ func noAnswer(t *try) string {
 	}
 }
 
-// word cuts a reason from outside to what may be stored and logged.
+// word cuts a provider's reason to what may be stored and logged.
 func word(reason string) string {
 	if len(reason) > 64 || !isHeaderValue(reason) {
 		return "malformed_reason"
