@@ -13,7 +13,7 @@ import (
 	"github.com/klivvr/whisper/gateway/client"
 )
 
-// audience are connected users who acknowledge what they get and keep count of it.
+// audience is a set of connected users who acknowledge and count what they receive.
 type audience struct {
 	t     *testing.T
 	users []string
@@ -22,8 +22,8 @@ type audience struct {
 	got map[string]map[string]time.Time // user → notification → when the client handed it on; it passes over what comes again
 }
 
-// connect connects users u-0…, half of them to each gateway. Reconnecting clients find the other one
-// where theirs is gone only if their address does not answer; a killed gateway comes back at its own.
+// connect connects users u-0…, half of them to each gateway. A client whose gateway is gone goes to the other one only
+// if the address does not answer; a killed gateway is restarted at its own address.
 func connect(t *testing.T, prefix string, n int) *audience {
 	t.Helper()
 	a := &audience{t: t, got: map[string]map[string]time.Time{}}
@@ -67,7 +67,7 @@ func end(c *client.Client) {
 	<-c.Done()
 }
 
-// during is how many notifications clients were handed between two times.
+// during returns how many notifications the clients got between two times.
 func (a *audience) during(from, to time.Time) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -81,9 +81,9 @@ func (a *audience) during(from, to time.Time) (n int) {
 	return n
 }
 
-// sentTwice is how many deliveries of a notification went over a socket after one of the kills though they had before. None
-// may be whose acknowledgement was in the log before that: a second, since gateways gather receipts. Before the last kill
-// there must be such, or it shows nothing; an earlier one may come sooner than any.
+// sentTwice returns how many deliveries of a notification were sent over a socket again after one of the kills. It fails
+// if the acknowledgement of one was in the log a second before the kill (gateways gather receipts for a moment). Some
+// must have been acknowledged before the last kill, or the test shows nothing; an earlier kill may precede all.
 func sentTwice(t *testing.T, id string, kills ...time.Time) (n int64) {
 	t.Helper()
 	told := func(kind, when string) string {
@@ -106,7 +106,7 @@ func sentTwice(t *testing.T, id string, kills ...time.Time) (n int64) {
 	return n
 }
 
-// count is how many different notifications arrived.
+// count returns how many different notifications arrived.
 func (a *audience) count() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -128,7 +128,7 @@ type request struct {
 
 func to(users ...string) map[string]any { return map[string]any{"users": users} }
 
-// send produces one request and waits for Kafka to have it.
+// send produces one request and waits until Kafka has it.
 func send(t *testing.T, lane string, r request, headers ...kgo.RecordHeader) {
 	t.Helper()
 	if r.Content == nil {
@@ -187,7 +187,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// number is the first column of the first row of a query.
+// number returns the first column of the first row of a query.
 func number(t *testing.T, sql string, args ...any) (n int64) {
 	t.Helper()
 	if err := sys.db.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/klivvr/whisper/gateway/client"
 )
 
-// people gives n users a profile each that only one test's segments mean, and waits until dispatch has them.
+// people gives n users a profile each that only this test's segments match, and waits until dispatch has them.
 func people(t *testing.T, prefix string, n int) (segment string) {
 	t.Helper()
 	before := endOf(t, "whisper.users")
@@ -66,9 +66,8 @@ func finished(t *testing.T, id, state string, total int) {
 	}
 }
 
-// TestABroadcastSurvives whatever happens to dispatch: killed in the middle, a second one that takes half of the
-// partitions and gives them back. Nobody is missed, each delivery is settled once, and what came twice was not
-// acknowledged.
+// TestABroadcastSurvives: dispatch is killed in the middle, and a second one takes half of the partitions and gives them
+// back. No user is missed, each delivery is settled once, and only unacknowledged deliveries are sent twice.
 func TestABroadcastSurvives(t *testing.T) {
 	const users, online = 8_000, 400
 	a := connect(t, "cast", online)
@@ -120,7 +119,7 @@ func TestABroadcastSurvivesTheEndOfEverything(t *testing.T) {
 	t.Logf("%d of %d were sent to again after the kill", sentTwice(t, "all-1", killed), online)
 }
 
-// TestABroadcastIsSteered: paused and resumed within a second, cancelled, taken back; a repeated id sends nothing.
+// TestABroadcastIsSteered: it is paused and resumed within a second, cancelled, retracted; a repeated id sends nothing.
 func TestABroadcastIsSteered(t *testing.T) {
 	const users, online = 400, 200
 	a := connect(t, "steer", online)
@@ -153,7 +152,7 @@ func TestABroadcastIsSteered(t *testing.T) {
 	eventually(t, "everybody has it", func() bool { return a.count() == online })
 	cast(t, map[string]any{"cancel": "steer-1"})
 	finished(t, "steer-1", "cancelled", -1)
-	// Who was connected came first; of the others, some were not looked at, and are no deliveries.
+	// Connected users came first. Some of the others were not scanned and have no delivery.
 	if met := number(t, "SELECT total FROM whisper.broadcasts WHERE notification_id = 'steer-1'"); met < online || met > users {
 		t.Errorf("%d were met, want %d to %d", met, online, users)
 	}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Go programs ask the kernel for the time, past any library that could be put before them. So a role whose clock is to jump
-// is built from a package time to whose Now an offset is added; what Whisper is built from is as ever.
+// Go programs ask the kernel for the time, so a preloaded library can't change it. A role whose clock is to jump is
+// therefore built with a package time whose Now adds an offset; nothing of Whisper is changed.
 const (
 	goNow     = "	sec, nsec, mono := runtimeNow()\n"
 	goNowThen = goNow + `	if d := chaosOffset.Load(); d != 0 && mono != 0 {
@@ -63,7 +63,7 @@ func init() {
 `
 )
 
-// buildWithClock builds whisper so that its clock jumps by what the file says that CHAOS_CLOCK names.
+// buildWithClock builds whisper so that its clock is shifted by what the file named by CHAOS_CLOCK says.
 func buildWithClock(ctx context.Context, dir, binary string) error {
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
@@ -112,7 +112,7 @@ func buildWithClock(ctx context.Context, dir, binary string) error {
 	return nil
 }
 
-// fakeTime is the library that makes the clock of programs jump that ask libc for it; empty where it is not installed.
+// fakeTime is the library that shifts the clock of programs that ask libc for the time; empty if it is not installed.
 func fakeTime() string {
 	for _, pattern := range []string{"/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib64/faketime/libfaketimeMT.so.1"} {
 		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
@@ -122,7 +122,7 @@ func fakeTime() string {
 	return ""
 }
 
-// fakeEnv puts the library before a program; file says by how much its clock is off, as setFake writes it.
+// fakeEnv preloads the library in a program; file has its clock's shift, as setFake writes it.
 func fakeEnv(library, file string) []string {
 	return []string{
 		"LD_PRELOAD=" + library, "FAKETIME_TIMESTAMP_FILE=" + file, "FAKETIME_CACHE_DURATION=1",
@@ -130,14 +130,14 @@ func fakeEnv(library, file string) []string {
 	}
 }
 
-// setFake makes the clock of a program under fakeEnv jump, setClock that of a role.
+// setFake shifts the clock of a program under fakeEnv; setClock does so for a role.
 func setFake(file string, d time.Duration) error {
 	return replaceFile(file, fmt.Sprintf("%+.3f\n", d.Seconds()))
 }
 
 func setClock(file string, d time.Duration) error { return replaceFile(file, d.String()) }
 
-// replaceFile never lets a reader see half of it.
+// replaceFile replaces a file at once: no reader sees half of it.
 func replaceFile(file, text string) error {
 	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
 		return err

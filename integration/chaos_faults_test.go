@@ -21,7 +21,7 @@ import (
 	"github.com/klivvr/whisper/integration/cluster/link"
 )
 
-// machine is what faults are made of beyond signals, and which of them this machine allows.
+// machine has the means for faults other than signals, and says which of them this machine allows.
 type machine struct {
 	t     *testing.T
 	dir   string
@@ -76,7 +76,7 @@ func (m *machine) close() {
 
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
-// lead puts a link before an address.
+// lead puts a link in front of an address.
 func (m *machine) lead(name, address string) (string, error) {
 	l, err := link.New(address)
 	if err != nil {
@@ -124,7 +124,7 @@ func (m *machine) system() *system {
 
 func (m *machine) clock(name string) string { return m.path("clock-" + name) }
 
-// jump puts a clock off by d, of a role or of what libfaketime is before.
+// jump shifts a clock by d: that of a role, or of a program under libfaketime.
 func (m *machine) jump(name string, d time.Duration) {
 	set := setClock
 	if m.disks[name] != "" || name == "postgres" || strings.HasPrefix(name, "broker") {
@@ -135,7 +135,7 @@ func (m *machine) jump(name string, d time.Duration) {
 	}
 }
 
-// hows are the faults that a part can have here.
+// hows returns the faults that a part can have on this machine.
 func (m *machine) hows(what string) []string {
 	all := []string{"kill", "stop", "pause", "crawl"}
 	switch what {
@@ -160,7 +160,7 @@ func (m *machine) hows(what string) []string {
 	return all
 }
 
-// faults makes one after the other until then; of brokers, and of the processes of a role, one at a time.
+// faults injects one fault after another until then; at most one broker, and one process of a role, is faulty at a time.
 func (c *chaos) faults(until time.Time) {
 	parts := []string{"intake", "dispatch", "dispatch", "gateway", "push", "project", "client", "broker", "broker", "broker", "postgres"}
 	var woken sync.WaitGroup
@@ -203,7 +203,7 @@ type fault struct {
 	rng       *rand.Rand
 }
 
-// note keeps what was done, for who reads about a failure.
+// note records a fault, for whoever reads about a failure.
 func (c *chaos) note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -311,7 +311,7 @@ func (c *chaos) fault(f fault) {
 	}
 }
 
-// patiently starts a server that gives up after a minute: a busy machine takes longer, and without it nothing is shown.
+// patiently starts a server whose own start gives up after a minute, as often as needed: a busy machine takes longer.
 func patiently(start func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) (err error) {
 		for range 5 {
@@ -331,7 +331,7 @@ func (c *chaos) signal(sig syscall.Signal, pids ...int) {
 	}
 }
 
-// answers says whether Postgres still takes a write.
+// answers says whether Postgres still accepts a write.
 func (c *chaos) answers() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -344,7 +344,7 @@ func (c *chaos) answers() bool {
 	return err == nil
 }
 
-// totals are the faults by what was done, over all parts.
+// totals counts the faults by kind, over all parts.
 func totals(counts map[string]int) string {
 	by := map[string]int{}
 	all := 0

@@ -11,8 +11,8 @@ import (
 
 const mountsEnv = "WHISPER_TEST_OWN_MOUNTS" // set once this process has mounts of its own
 
-// ownMounts gives root's test run mounts of its own: what it mounts is nobody else's, and ends with it. It starts the
-// process anew, since a thread alone can have them; where it may not, there is no disk to fill.
+// ownMounts gives a test run by root its own mount namespace, so that its mounts are private and end with it. It starts
+// the process anew, since only a thread could change its own. If it is not allowed to, no disk is filled.
 func ownMounts() {
 	if os.Geteuid() != 0 || os.Getenv(mountsEnv) != "" {
 		return
@@ -31,12 +31,12 @@ func ownMounts() {
 	os.Exit(1)
 }
 
-// disk is a small one of its own, in memory.
+// disk is a small file system in memory.
 type disk string
 
 const diskSize = 4 << 30
 
-// mountDisk mounts one at an empty folder.
+// mountDisk mounts a disk at an empty folder.
 func mountDisk(folder string) (disk, error) {
 	if os.Getenv(mountsEnv) == "" {
 		return "", fmt.Errorf("this process may not mount")
@@ -47,13 +47,13 @@ func mountDisk(folder string) (disk, error) {
 	return disk(folder), nil
 }
 
-// fill leaves no room beyond some pages; free makes it as large as it was.
+// fill leaves only some pages free; free restores the size.
 func (d disk) fill() error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(string(d), &st); err != nil {
 		return err
 	}
-	// What is written meanwhile would make it smaller than what is on it, which the kernel refuses.
+	// Writes in the meantime could make the disk smaller than its contents, which the kernel refuses.
 	return d.resize((st.Blocks-st.Bfree)*uint64(st.Bsize) + 1<<20)
 }
 
@@ -65,7 +65,7 @@ func (d disk) resize(bytes uint64) error {
 
 func (d disk) unmount() { _ = syscall.Unmount(string(d), syscall.MNT_DETACH) }
 
-// family is a process and its children.
+// family returns a process and its children.
 func family(pid int) []int {
 	all := []int{pid}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))

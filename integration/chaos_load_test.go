@@ -53,7 +53,7 @@ func (c *chaos) produce(topic, key, value string) {
 	})
 }
 
-// ask asks for a notification to one user; more are further fields of the request.
+// ask requests a notification to one user; more has further fields of the request.
 func (c *chaos) ask(kind, lane, user, more string) (id string) {
 	id = fmt.Sprintf("chaos-%s-%d", kind, c.serial)
 	c.asked[id] = user
@@ -65,13 +65,13 @@ func (c *chaos) template(round int) {
 	c.produce("whisper.templates", "chaos", fmt.Sprintf(`{"default_locale":"en","locales":{"en":{"title":"round %d","body":"for {{ user.attributes.name }}"}}}`, round))
 }
 
-// moods are rules that a category changes between; by each of them everything is delivered.
+// moods are the rules that a category switches between; each of them lets everything be delivered.
 var moods = []string{
 	`{"mandatory":true}`, `{"auto_ack":false}`, `{"quiet_hours":"pass"}`, `{"channels":["socket"],"ack_timeout":"3s"}`,
 	`{"caps":[{"n":1000000,"per":"day"}]}`, `{"mandatory":true,"collapse":true}`,
 }
 
-// load asks for some 200 notifications a second until stop, all kinds of them.
+// load requests some 200 notifications a second, of all kinds, until stop.
 func (c *chaos) load(stop <-chan struct{}, rng *rand.Rand) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -6,7 +6,7 @@ import "errors"
 
 func ownMounts() {}
 
-// disk can't be mounted here, so none is filled.
+// disk can't be mounted on this system, so none is filled.
 type disk string
 
 func mountDisk(string) (disk, error) { return "", errors.New("only Linux has a disk in memory") }

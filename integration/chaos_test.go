@@ -42,10 +42,10 @@ func chaosSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// TestChaos: three brokers that keep every record three times, two processes of each role, load over all lanes and
-// features; brokers, roles and Postgres are killed, stopped for a while, slowed and ended cleanly, their disks are filled,
-// their clocks jump, and the network between them is made bad, at random. Afterwards nothing is lost, nobody has what
-// is another's, and every delivery is in the status that is true.
+// TestChaos runs three brokers with replication 3, two processes of each role, and load over all lanes and features. At
+// random, brokers, roles and Postgres are killed, stopped for a while, slowed and shut down, their disks are filled,
+// their clocks jump, and the network between them is impaired. Afterwards nothing is lost, no user has a notification of
+// another, and every delivery is in its true status.
 func TestChaos(t *testing.T) {
 	seed := chaosSeed(t)
 	duration, long := chaosFor(t)
@@ -97,14 +97,14 @@ type chaos struct {
 	broadcasts []string
 }
 
-// arrival is what a client was handed.
+// arrival is a notification that a client received.
 type arrival struct {
 	note, lane, title, body string
 	at                      time.Time
 }
 
-// listen connects a user to a gateway, over the link before it, until the test ends. The token is an hour old: a clock
-// that is behind must not take it for one of the future.
+// listen connects a user to a gateway, over its link, until the test ends. The token is an hour old, so that a clock that
+// is behind does not see it as issued in the future.
 func (c *chaos) listen(user, gatewayName string) {
 	t, err := gateway.SignToken([]byte(secret), user, 24*time.Hour, time.Now().Add(-time.Hour))
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *chaos) listen(user, gatewayName string) {
 	c.t.Cleanup(func() { end(cl) })
 }
 
-// running are the processes that are there now.
+// running returns the processes that run now.
 func (s *system) running() (all []*proc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +141,7 @@ func (s *system) running() (all []*proc) {
 	return all
 }
 
-// texts is the first column of a query's rows.
+// texts returns the first column of a query's rows.
 func texts(t *testing.T, sql string) []string {
 	t.Helper()
 	rows, err := sys.db.Query(t.Context(), sql)

@@ -1,5 +1,4 @@
-// Package integration shows the whole system on real servers: every role a process of its own, Apache
-// Kafka, Postgres, sockets, an APNs simulator; and everything that may fail, failing. One cluster and
-// one system serve all its tests, which therefore run one after the other and tell their notifications
-// apart by id. It holds no code of its own.
+// Package integration tests the whole system on real servers: every role in its own process, Apache Kafka, Postgres,
+// sockets and an APNs simulator, with faults in each of them. All tests share one cluster and one system, so they run
+// one after another and use ids of their own. The package has no code of its own.
 package integration

@@ -22,7 +22,7 @@ const (
 
 func admin() *kadm.Client { return kadm.NewClient(sys.kafka) }
 
-// during floods and does something in the middle of it, then checks that nothing was lost.
+// during produces a flood of requests, does something in the middle of it, and checks that nothing was lost.
 func during(t *testing.T, prefix string, fault func(a *audience)) {
 	t.Helper()
 	a := connect(t, prefix, faultUsers)
@@ -38,7 +38,7 @@ func during(t *testing.T, prefix string, fault func(a *audience)) {
 	allSettled(t, prefix, inEachFault)
 }
 
-// eventuallyCount waits until n have arrived, or for as long as that can take.
+// eventuallyCount waits until n have arrived, with a generous deadline.
 func eventuallyCount(a *audience, n int) {
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -52,8 +52,8 @@ func eventuallyCount(a *audience, n int) {
 	}
 }
 
-// TestEachRoleMayBeKilled: SIGKILL in the middle of 10,000 deliveries, then a start. Nothing is lost, each
-// delivery is settled once, every notification adds up.
+// TestEachRoleMayBeKilled kills each role in the middle of 10,000 deliveries and starts it again. Nothing is lost, each
+// delivery is settled once, and the counts of every notification add up.
 func TestEachRoleMayBeKilled(t *testing.T) {
 	for _, name := range []string{"intake", "dispatch", "gateway-1", "project"} {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestEachRoleMayBeKilled(t *testing.T) {
 	}
 }
 
-// TestPushMayBeKilledOrMove: the same for the role that talks to Apple, killed, and then shared.
+// TestPushMayBeKilledOrMove: the same for the push role, which is killed and then joined by a second process.
 func TestPushMayBeKilledOrMove(t *testing.T) {
 	users := make([]string, 50)
 	for i := range users {
@@ -92,7 +92,7 @@ func TestPushMayBeKilledOrMove(t *testing.T) {
 	})
 }
 
-// duringPushes asks for notifications of users with phones and does something when Apple has taken some.
+// duringPushes requests notifications to users with phones, and does something once Apple has accepted some.
 func duringPushes(t *testing.T, prefix string, users []string, fault func()) {
 	t.Helper()
 	const n = 2_000
@@ -137,7 +137,7 @@ func TestPartitionsMove(t *testing.T) {
 	}
 }
 
-// ours skips a test that has to kill a server which the environment gave us.
+// ours skips a test that would have to kill a server that the environment provides.
 func ours(t *testing.T) {
 	t.Helper()
 	if sys.cluster.Kind == cluster.KindAddress {
@@ -145,8 +145,8 @@ func ours(t *testing.T) {
 	}
 }
 
-// TestPostgresMayBeAway: notifications arrive without it; the rows catch up.
-func TestPostgresMayBeAway(t *testing.T) {
+// TestPostgresMayBeDown: notifications arrive without Postgres, and the rows catch up.
+func TestPostgresMayBeDown(t *testing.T) {
 	ours(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -167,7 +167,7 @@ func TestPostgresMayBeAway(t *testing.T) {
 	eventually(t, "the projector is ready again", func() bool { return sys.proc("project").ready() })
 }
 
-// TestTheBrokerMayRestart in the middle.
+// TestTheBrokerMayRestart restarts the broker in the middle of a flood.
 func TestTheBrokerMayRestart(t *testing.T) {
 	ours(t)
 	during(t, "broker", func(*audience) {
@@ -182,7 +182,7 @@ func TestTheBrokerMayRestart(t *testing.T) {
 	})
 }
 
-// TestZRebuildGivesTheSameRows: after everything above, the read models are built anew beside the old.
+// TestZRebuildGivesTheSameRows rebuilds the read models after everything above and compares them with the old.
 func TestZRebuildGivesTheSameRows(t *testing.T) {
 	tables := map[string]string{
 		"deliveries":    "SELECT delivery_id, notification_id, user_id, lane, category, status, reason, channel, attempts, accepted_at, sent_at, delivered_at, read_at, settled_at FROM whisper.deliveries ORDER BY delivery_id",
@@ -205,7 +205,7 @@ func TestZRebuildGivesTheSameRows(t *testing.T) {
 			t.Errorf("%s: rows differ after the rebuild (%s, before %s)", name, after, before[name])
 		}
 	}
-	// And the projector goes on in what was swapped in.
+	// The projector goes on in the new tables.
 	a := connect(t, "after", 1)
 	send(t, "high", request{ID: "after-rebuild", To: to(a.users[0])})
 	allSettled(t, "after", 1)
@@ -230,7 +230,7 @@ func projectedAll(t *testing.T) bool {
 	return done
 }
 
-// digest is a count and a hash of all rows of a query.
+// digest returns a count and a hash of all rows of a query.
 func digest(t *testing.T, sql string) (d string) {
 	t.Helper()
 	err := sys.db.QueryRow(t.Context(), `SELECT count(*) || ' rows, ' || md5(coalesce(string_agg(r::text, E'\n'), '')) FROM (`+sql+`) r`).Scan(&d)

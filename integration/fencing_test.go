@@ -19,8 +19,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// stops are for how long a process is stopped: once and for as little as tells anything, or what the environment
-// says, as `make chaos` does. Then compaction is forced, too.
+// stops returns for how long a process is stopped: once and briefly, or what the environment says, as `make chaos` does.
+// In that case compaction is forced, too.
 func stops(t *testing.T) (stops []time.Duration, long bool) {
 	t.Helper()
 	env := os.Getenv("WHISPER_TEST_STOPS")
@@ -37,9 +37,9 @@ func stops(t *testing.T) (stops []time.Duration, long bool) {
 	return stops, true
 }
 
-// TestAStoppedDispatchChangesNothing: a process is stopped while it writes profiles, parked deliveries, counts and a
-// broadcast's cursors; another one takes over, erases, cancels and counts on; the first one wakes up and its client
-// writes what it had buffered. For whoever restores the partitions next, only the owner's word counts.
+// TestAStoppedDispatchChangesNothing stops a process while it writes profiles, parked deliveries, counts and a
+// broadcast's cursors. Another process takes over, erases, cancels and counts. Then the first one wakes up and its client
+// writes what it had buffered. A later restore of the partitions sees only the records of the owner.
 func TestAStoppedDispatchChangesNothing(t *testing.T) {
 	ours(t)
 	durations, long := stops(t)
@@ -153,7 +153,7 @@ func stopDispatch(t *testing.T, stopped time.Duration, compacted bool) {
 	t.Logf("stopped for %s: %d records of it count for nothing", stopped, strays(t))
 }
 
-// busy produces n times what records says, some 1,000 a second, and does something after the first few.
+// busy produces the records of n calls, some 1,000 a second, and does something after the first few.
 func busy(t *testing.T, records func(i int) []*kgo.Record, n, after int, do func()) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -179,7 +179,7 @@ func busy(t *testing.T, records func(i int) []*kgo.Record, n, after int, do func
 	wg.Wait()
 }
 
-// all hands over every record of a topic that is there now, in the order of each partition.
+// all returns every record that a topic has now, in the order of each partition.
 func all(t *testing.T, topic string, each func(*kgo.Record)) {
 	t.Helper()
 	ends, err := admin().ListEndOffsets(t.Context(), topic)
@@ -215,7 +215,7 @@ func all(t *testing.T, topic string, each func(*kgo.Record)) {
 	}
 }
 
-// locales are those of the users that whisper.users has.
+// locales returns the locales of the users in whisper.users.
 func locales(t *testing.T, prefix string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -233,7 +233,7 @@ func locales(t *testing.T, prefix string) map[string]string {
 	return got
 }
 
-// stillParked are the deliveries of notifications that whisper.timers has, and where their last record is.
+// stillParked returns the deliveries of notifications in whisper.timers, and where their last record is.
 func stillParked(t *testing.T, prefix string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -251,7 +251,7 @@ func stillParked(t *testing.T, prefix string) map[string]string {
 	return got
 }
 
-// strays are the records of changelogs that do not count.
+// strays returns the records of changelogs that do not count.
 func strays(t *testing.T) (n int) {
 	t.Helper()
 	for _, topic := range []string{consumers.TopicUsers, consumers.TopicTimers, consumers.TopicCounters, consumers.TopicSeen} {
@@ -268,7 +268,7 @@ func strays(t *testing.T) (n int) {
 	return n
 }
 
-// compactSoon has the broker compact the changelogs as often as it can, a while after a record was written.
+// compactSoon makes the broker compact the changelogs as often as it can, some time after a record was written.
 func compactSoon(t *testing.T) {
 	t.Helper()
 	alter := []kadm.AlterConfig{
@@ -286,7 +286,7 @@ func compactSoon(t *testing.T) {
 	})
 }
 
-// cleaned waits until the broker has compacted what was written before: no key stands there twice.
+// cleaned waits until the broker has compacted what was written before: no key is there twice.
 func cleaned(t *testing.T) {
 	t.Helper()
 	ends, err := admin().ListEndOffsets(t.Context(), consumers.TopicUsers)

@@ -54,7 +54,7 @@ func TestWhatIsHeldAndWhatIsCountedOutliveDispatch(t *testing.T) {
 	send(t, "normal", request{ID: "policy-promo-2", Category: "it-promo", To: to(user)})
 	stands(t, "policy-promo-2", user, "suppressed", "cap")
 
-	// Quiet until the next full minute, or the one after it, where that is too soon to be killed before.
+	// Quiet hours end at the next full minute, or one later if there would be no time to be killed before it.
 	end := time.Now().UTC().Truncate(time.Minute).Add(time.Minute)
 	if time.Until(end) < 12*time.Second {
 		end = end.Add(time.Minute)
@@ -76,7 +76,7 @@ func TestWhatIsHeldAndWhatIsCountedOutliveDispatch(t *testing.T) {
 	if sent.Before(end) {
 		t.Errorf("sent at %s, in quiet hours until %s", sent.UTC(), end)
 	}
-	// In quiet hours it is held, and then it is one too many.
+	// In quiet hours it is held, and after them it exceeds the cap.
 	stands(t, "policy-promo-3", user, "suppressed", "cap")
 	var detail string
 	err := sys.db.QueryRow(t.Context(), `
@@ -87,7 +87,7 @@ func TestWhatIsHeldAndWhatIsCountedOutliveDispatch(t *testing.T) {
 	}
 }
 
-// TestADigestIsADeliveryOfItsOwn: what is gathered ends with the digest's name, and everything adds up.
+// TestADigestIsADeliveryOfItsOwn: gathered deliveries end with a reference to the digest, and all counts add up.
 func TestADigestIsADeliveryOfItsOwn(t *testing.T) {
 	tmpl := &kgo.Record{Topic: "whisper.templates", Key: []byte("it-digest"), Value: []byte(`{"default_locale":"en","locales":{"en":{"title":"{{ count }} new"}}}`)}
 	if err := sys.kafka.ProduceSync(t.Context(), tmpl).FirstErr(); err != nil {
@@ -114,7 +114,7 @@ func TestADigestIsADeliveryOfItsOwn(t *testing.T) {
 	}
 }
 
-// TestErasureReachesPostgres: the user is out of the tables, what waited has ended, and the counts add up.
+// TestErasureReachesPostgres: the user is gone from the tables, what waited has ended, and the counts add up.
 func TestErasureReachesPostgres(t *testing.T) {
 	const user = "erase-me@example.com"
 	profile(t, user, `{"locale":"ar-EG","attributes":{"name":"Mona"}}`)

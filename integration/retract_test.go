@@ -10,8 +10,8 @@ import (
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
 )
 
-// TestRetractReachesPhones: what Apple took is taken back by a background push to the same phone, though dispatch dies
-// as the retraction comes; a phone that never had it is left alone.
+// TestRetractReachesPhones: what Apple accepted is retracted by a background push to the same phone, although dispatch is
+// killed as the retraction arrives. A phone that never got the notification gets no push.
 func TestRetractReachesPhones(t *testing.T) {
 	phones := map[string]string{"back-had-it": fmt.Sprintf("%064x", 0xbac001), "back-other": fmt.Sprintf("%064x", 0xbac002)}
 	before := endOf(t, "whisper.users")

@@ -20,21 +20,21 @@ import (
 	"github.com/klivvr/whisper/bench"
 )
 
-// socketsEnv is how many clients the tests of sockets connect: a number, or max for as many as the file limit
-// leaves. Without it there are as many as CI has the time for.
+// socketsEnv says how many clients the tests of sockets connect: a number, or max for as many as the file limit allows.
+// Without it there are as many as CI has time for.
 const socketsEnv = "WHISPER_TEST_SOCKETS"
 
-// measuring: somebody wants figures, and keeps the machine free for them.
+// measuring says that figures are wanted, so the machine is free for them.
 func measuring() bool { return os.Getenv(socketsEnv) != "" }
 
-// clientsFor is how many clients a test gets, and says what bounds them.
+// clientsFor returns how many clients a test gets, and logs what bounds them.
 func clientsFor(t *testing.T, inCI int) int {
 	t.Helper()
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
 	}
-	// A gateway keeps 256 for itself; some sockets are counted until both ends have let go of them.
+	// A gateway reserves 256 files; some sockets count until both ends have closed them.
 	room := int(min(files.Max, 1<<20)) - 256 - 128
 	want := inCI
 	switch asked := os.Getenv(socketsEnv); asked {
@@ -55,7 +55,7 @@ func clientsFor(t *testing.T, inCI int) int {
 	return want
 }
 
-// crowd is the process of integration/crowd.
+// crowd is a process of integration/crowd.
 type crowd struct {
 	t   *testing.T
 	in  io.WriteCloser
@@ -74,8 +74,8 @@ var buildCrowd = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-// gather connects a crowd of users prefix-0… and waits until all are there. home is the node that they try first, 0
-// each another one.
+// gather connects a crowd of users prefix-0… and waits until all are connected. home is the node that they try first; 0
+// gives each another one.
 func gather(t *testing.T, prefix string, clients, home int) *crowd {
 	t.Helper()
 	binary, err := buildCrowd()
@@ -131,8 +131,8 @@ func (c *crowd) counts() (n bench.CrowdCounts) {
 	return n
 }
 
-// stream produces requests of one user each, all of a crowd in turn, until stop is closed; it returns how many.
-// Their ids end in their time, by which the crowd knows the latency.
+// stream produces requests of one user each, for all of a crowd in turn, until stop is closed, and returns how many.
+// Their ids end in their time, from which the crowd computes the latency.
 func stream(t *testing.T, prefix, users string, clients, perSecond int, stop <-chan struct{}) (n int) {
 	t.Helper()
 	var wg sync.WaitGroup

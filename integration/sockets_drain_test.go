@@ -12,9 +12,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// TestSocketsDrain: SIGTERM to one of two gateways under load. It is not ready any more at once, asks its
-// clients to leave one after the other, closes those that stay, hands back what they have not acknowledged, and ends
-// with 0; they are all at the other one then, and nothing is lost.
+// TestSocketsDrain sends SIGTERM to one of two gateways under load. It stops being ready at once, asks its clients to
+// leave one after another, closes those that stay, hands back what they have not acknowledged, and exits with 0. All
+// clients are then at the other gateway, and nothing is lost.
 func TestSocketsDrain(t *testing.T) {
 	const n, rate, users, silent = 5_000, 1_500, 150, 250
 	const prefix, node, drain = "socks-drain", "gateway-drain", 6 * time.Second
@@ -76,7 +76,7 @@ func TestSocketsDrain(t *testing.T) {
 	}
 }
 
-// drained stops a gateway cleanly and sees that it says that it is not ready while it goes.
+// drained stops a gateway cleanly and checks that it is not ready meanwhile.
 func (s *system) drained(t *testing.T, name string) error {
 	t.Helper()
 	p := s.proc(name)
@@ -104,7 +104,7 @@ func (s *system) drained(t *testing.T, name string) error {
 	return p.ended()
 }
 
-// witness is a raw connection that acknowledges nothing and leaves when it is asked to, or stays until it is closed.
+// witness is a raw connection that acknowledges nothing. It leaves when asked to, or stays until it is closed.
 type witness struct {
 	stays    bool
 	notified chan struct{}
@@ -161,8 +161,8 @@ func watch(t *testing.T, node, user string, stays bool) *witness {
 	return w
 }
 
-// paced checks that the clients were asked one after the other, each with a time of its own. On a busy machine
-// frames are late and come together, so only much less than the pace is an error.
+// paced checks that the clients were asked one after another, each with its own time. On a busy machine frames are late
+// and arrive together, so only a pace that is much too fast is an error.
 func paced(t *testing.T, witnesses []*witness) {
 	t.Helper()
 	var first, last time.Time

@@ -8,10 +8,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestSocketsKill: one of two gateways is killed under load and stays away. Who can goes to the other one, and what
-// was under way is sent again there. Who can't has deliveries in the dead node's topic: when the node is declared
-// dead they go to the next channel, or wait for the user. When the node's name lives again, what it finds in its
-// topic changes nothing any more.
+// TestSocketsKill kills one of two gateways under load, and it stays down. Clients that can go to the other one, which
+// sends again what was under way. Clients that can't have deliveries in the dead node's topic: when the node is declared
+// dead, these go to the next channel or wait for the user. When a node of that name starts again, what it finds in its
+// topic changes nothing.
 func TestSocketsKill(t *testing.T) {
 	const n, rate, lateUsers, phones, each = 5_000, 1_500, 20, 10, 5
 	const prefix = "socks-kill"

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestSocketsMove: users hop between two nodes while deliveries flow, some cut off and some with the next
-// connection before they end the last; nothing is lost and nothing waits for an acknowledgement that can't come.
+// TestSocketsMove: users move between two nodes while deliveries flow. Some are cut off, some open the next connection
+// before they end the last. Nothing is lost, and nothing waits for an acknowledgement that can't come.
 func TestSocketsMove(t *testing.T) {
 	const n, rate, users, hops = 5_000, 1_250, 60, 12
 	const prefix = "socks-move"
@@ -58,9 +58,8 @@ func TestSocketsMove(t *testing.T) {
 
 func home(i int) string { return fmt.Sprintf("gateway-%d", 1+i%2) }
 
-// TestSocketsStalePresence: what a killed node said of its users stays in Kafka, since nobody took it back. It must
-// never capture a delivery: not while the same name lives again in a new incarnation, and not after dispatch has
-// read it all anew.
+// TestSocketsStalePresence: the presence that a killed node wrote stays in Kafka, because nobody withdrew it. It must
+// never receive a delivery: neither while the same name runs as a new incarnation, nor after dispatch was restored.
 func TestSocketsStalePresence(t *testing.T) {
 	const users, each, rate = 40, 5, 1_000
 	const prefix = "socks-stale"

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestSocketsFrozenNode: a node that hangs keeps its connections and says nothing. It is declared dead and its users'
-// deliveries wait or go elsewhere; when it goes on, those who never left get what waited, and nothing is lost or
-// told twice to somebody who moved.
+// TestSocketsFrozenNode: a node that hangs keeps its connections and is silent. It is declared dead, and its users'
+// deliveries wait or go elsewhere. When it continues, users who stayed get what waited, nothing is lost, and users who
+// moved get nothing twice.
 func TestSocketsFrozenNode(t *testing.T) {
 	const node, prefix, users, each, rate = "gateway-frozen", "socks-frozen", 40, 10, 1_000
 	if err := sys.up(t.Context(), node, "--heartbeat", "250ms"); err != nil {
@@ -62,8 +62,8 @@ func TestSocketsFrozenNode(t *testing.T) {
 	}
 }
 
-// TestSocketsOneNameTwice: a second process is started under a node's name by mistake. The first one ends and says
-// why, its users go to the second, and nothing is lost.
+// TestSocketsOneNameTwice: a second process is started with a node's name by mistake. The first one ends and says why,
+// its users go to the second, and nothing is lost.
 func TestSocketsOneNameTwice(t *testing.T) {
 	const node, second, prefix, users, n, rate = "gateway-twice", "gateway-second", "socks-twice", 60, 3_000, 1_000
 	if err := sys.up(t.Context(), node); err != nil {

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// TestSocketsRollingRestart: both gateways are restarted, one after the other, under load. Nothing is lost, and,
-// where WHISPER_TEST_SOCKETS asks for the measurement, from a request to its client it takes less than a second, 99 of
-// 100 times, over the whole time.
+// TestSocketsRollingRestart restarts both gateways, one after the other, under load. Nothing is lost. If
+// WHISPER_TEST_SOCKETS asks for figures, the p99 from a request to its client is below a second over the whole time.
 func TestSocketsRollingRestart(t *testing.T) {
 	const prefix, users, perSecond = "socks-roll", "roll", 250
 	clients := clientsFor(t, 2_000)
@@ -30,7 +29,7 @@ func TestSocketsRollingRestart(t *testing.T) {
 	counts := c.counts()
 	t.Logf("%d deliveries at %d/s: p50 %.1f ms, p99 %.1f ms, max %.1f ms (p99 %.1f ms before the first restart); %d came twice, %d clients were asked to leave, %d lost their connection otherwise, %d were asked to wait",
 		n, perSecond, counts.P50, counts.P99, counts.Max, before.P99, counts.Twice, counts.Asked, counts.Lost, counts.Refused)
-	// Time is judged where somebody measures, and beside the machine's own: in CI it may be busy with anything.
+	// Times count only when figures are wanted, and relative to the machine's own: in CI it may be busy.
 	if bound := 1_000 + before.P99; measuring() && counts.P99 >= bound {
 		t.Errorf("p99 is %.1f ms, want less than %.1f", counts.P99, bound)
 	}

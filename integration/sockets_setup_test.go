@@ -15,8 +15,8 @@ import (
 // nobody is an audience that devices join one by one.
 func nobody(t *testing.T) *audience { return &audience{t: t, got: map[string]map[string]time.Time{}} }
 
-// device is one of a user's, with the Go client. Its way to the gateways is what a balancer is in production: to
-// the node that it is turned to, and where that one refuses to another. Whatever arrives counts for the user.
+// device is one device of a user, with the Go client. It reaches the gateways as over a load balancer: it goes to its
+// preferred node, and to another if that one refuses. What arrives counts for the user.
 type device struct {
 	t    *testing.T
 	user string
@@ -30,7 +30,7 @@ type device struct {
 	client  *client.Client
 }
 
-// device connects one, to the first of the nodes that answers.
+// device connects a device to the first of the nodes that answers.
 func (a *audience) device(user string, nodes ...string) *device {
 	a.t.Helper()
 	d := &device{t: a.t, user: user, a: a, nodes: nodes}
@@ -72,7 +72,7 @@ func (d *device) close() {
 	end(c)
 }
 
-// way is the client's NetDialContext.
+// way is the client's DialContext.
 func (d *device) way(ctx context.Context, network, _ string) (net.Conn, error) {
 	d.mu.Lock()
 	nodes, offline := d.nodes, d.offline
@@ -95,7 +95,7 @@ func (d *device) way(ctx context.Context, network, _ string) (net.Conn, error) {
 	return nil, errs
 }
 
-// turn leads the next connections to other nodes; cut ends the one that there is, without a goodbye.
+// turn directs the next connections to other nodes; cut ends the current one without a close frame.
 func (d *device) turn(nodes ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -108,7 +108,7 @@ func (d *device) cut() {
 	_ = d.conn.Close()
 }
 
-// replace connects anew before it ends the connection that there is.
+// replace opens a new connection before it ends the current one.
 func (d *device) replace() {
 	d.mu.Lock()
 	c := d.client
@@ -117,7 +117,7 @@ func (d *device) replace() {
 	end(c)
 }
 
-// reachable lets the device connect from now on, or keeps it from it; a connection that there is stays.
+// reachable allows or forbids new connections of the device; an open one stays.
 func (d *device) reachable(is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -136,7 +136,7 @@ func (a *audience) countOf(user string) int {
 	return len(a.got[user])
 }
 
-// waitFor waits for a condition; false: it was stopped before.
+// waitFor waits for a condition. It returns false if it was stopped before.
 func (a *audience) waitFor(stop <-chan struct{}, ok func() bool) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -150,13 +150,13 @@ func (a *audience) waitFor(stop <-chan struct{}, ok func() bool) bool {
 	return true
 }
 
-// statuses counts the deliveries of a prefix by where they stand in Postgres.
+// statuses counts the deliveries of a prefix by their status in Postgres.
 func statuses(t *testing.T, prefix, status string) int64 {
 	t.Helper()
 	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = $2`, prefix+"-%", status)
 }
 
-// waiting counts the deliveries of a prefix that wait because their user is known to be nowhere.
+// waiting counts the deliveries of a prefix that wait because their user is not connected anywhere.
 func waiting(t *testing.T, prefix string) int64 {
 	t.Helper()
 	return number(t, `SELECT count(*) FROM whisper.deliveries WHERE notification_id LIKE $1 AND status = 'deferred' AND reason = 'away'`, prefix+"-%")
@@ -170,7 +170,7 @@ func failures(t *testing.T, prefix, reason string) int64 {
 		WHERE notification_id LIKE $1 AND kind = 'attempt_failed' AND starts_with(detail->>'reason', $2)`, prefix+"-%", reason)
 }
 
-// lagOf is how much of a node's topic is not settled yet.
+// lagOf returns how many records of a node's topic are not settled yet.
 func lagOf(t *testing.T, topic string) (lag int64) {
 	t.Helper()
 	committed, err := admin().FetchOffsetsForTopics(t.Context(), strings.Replace(topic, "whisper.node.", "whisper-node-", 1), topic)

@@ -24,7 +24,7 @@ const (
 	forSlow     = 160 // notifications of 3 KB, far above the send buffer and the kernel's
 )
 
-// soak is the clients of TestSocketsSoak, of all kinds.
+// soak runs the clients of TestSocketsSoak, of all kinds.
 type soak struct {
 	t           *testing.T
 	prefix, url string
@@ -54,7 +54,7 @@ func (s *soak) acknowledged() int {
 	return len(s.acked)
 }
 
-// cycle is one connection's life; its kind goes by its number.
+// cycle runs one connection; its number decides its kind.
 func (s *soak) cycle(i int) {
 	notified := fmt.Sprintf("%s-user-%d", s.prefix, i*31%soakUsers)
 	stranger := fmt.Sprintf("%s-stranger-%d", s.prefix, i)
@@ -96,7 +96,7 @@ func dialerFrom(i int) *websocket.Dialer {
 	return &d
 }
 
-// connected gives use a connection of the user.
+// connected calls use with a connection of the user.
 func (s *soak) connected(user string, use func(*websocket.Conn)) {
 	s.connectedWith(&soakDialer, token(user), use)
 }
@@ -113,7 +113,7 @@ func (s *soak) connectedWith(d *websocket.Dialer, token string, use func(*websoc
 	_ = conn.Close() // for the second time, mostly
 }
 
-// cut ends a connection without a goodbye.
+// cut ends a connection without a close frame.
 func cut(conn *websocket.Conn) {
 	if tcp, ok := conn.UnderlyingConn().(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -121,7 +121,7 @@ func cut(conn *websocket.Conn) {
 	_ = conn.Close()
 }
 
-// endOfConn reads to the end of a connection and returns the close code; 1006: there was none.
+// endOfConn reads to the end of a connection and returns the close code, or 1006 if there was none.
 func endOfConn(conn *websocket.Conn) int {
 	for {
 		if _, _, err := conn.ReadMessage(); err != nil {
@@ -146,7 +146,7 @@ const (
 	fewTime = 100 * time.Millisecond
 )
 
-// acknowledges takes a few notifications, tells that it has them or has read them, and leaves.
+// acknowledges receives a few notifications, acknowledges or reads them, and leaves.
 func (s *soak) acknowledges(conn *websocket.Conn) {
 	_ = conn.SetReadDeadline(time.Now().Add(fewTime))
 	for range few {
@@ -186,13 +186,13 @@ func goodbye(conn *websocket.Conn) {
 	_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseGoingAway, ""), time.Now().Add(10*time.Second))
 }
 
-// leaves says goodbye and is answered.
+// leaves sends a close frame and waits for the answer.
 func (s *soak) leaves(conn *websocket.Conn) {
 	goodbye(conn)
 	s.wantEnd(conn, "a goodbye", websocket.CloseGoingAway)
 }
 
-// breaks sends what no client may.
+// breaks sends what no client may send.
 func (s *soak) breaks(user string, i int) {
 	breaches := []struct {
 		what string
@@ -217,7 +217,7 @@ func (s *soak) breaks(user string, i int) {
 	})
 }
 
-// comesTooOften opens a connection more than a user may have: the one that was silent longest makes room for it.
+// comesTooOften opens one connection more than a user may have; the one that was silent longest is closed.
 func (s *soak) comesTooOften(user string, left int) { s.comesAgain(user, left, nil) }
 
 func (s *soak) comesAgain(user string, left int, first *websocket.Conn) {
@@ -243,7 +243,7 @@ func (s *soak) isSilent(conn *websocket.Conn) {
 	s.wantEnd(conn, "silence", websocket.CloseAbnormalClosure)
 }
 
-// stalls never ends its request.
+// stalls never finishes its request.
 func (s *soak) stalls() {
 	conn, err := (&net.Dialer{}).DialContext(s.t.Context(), "tcp", s.proc.addr)
 	if err != nil {
@@ -262,7 +262,7 @@ func (s *soak) stalls() {
 	}
 }
 
-// slowOnes connect and read nothing, until the gateway has had enough of each.
+// slowOnes connect and read nothing, until the gateway closes each as too slow.
 func (s *soak) slowOnes(round int) {
 	dialer := soakDialer
 	dialer.NetDialContext = (&net.Dialer{Control: smallWindow}).DialContext
@@ -292,7 +292,7 @@ func (s *soak) slowOnes(round int) {
 	}
 }
 
-// breathes sends pongs, so that the client is not taken for gone, and reads nothing.
+// breathes sends pongs, so that the client counts as alive, and reads nothing.
 func breathes(conn *websocket.Conn, enough <-chan struct{}) {
 	defer cut(conn)
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -309,7 +309,7 @@ func breathes(conn *websocket.Conn, enough <-chan struct{}) {
 
 const tooSlow = `whisper_gateway_closes_total{code="4004"}`
 
-// within waits for a condition for some time; false: in vain.
+// within waits for a condition for some time, and says whether it became true.
 func within(d time.Duration, ok func() bool) bool {
 	deadline := time.After(d)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -324,7 +324,7 @@ func within(d time.Duration, ok func() bool) bool {
 	return true
 }
 
-// sawEverything checks that the gateway met each kind of end, so that the soak shows what it says.
+// sawEverything checks that the gateway counted each kind of end, so that the soak shows what it claims.
 func (s *soak) sawEverything() {
 	s.t.Helper()
 	var said []string

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestSocketsSoak is a day of coming and going in some seconds: thousands of connections that are used well, badly,
-// or not at all, and end in every way. Afterwards the gateway has as many goroutines, descriptors and bytes as before,
-// and whoever was sent something gets it in the end.
+// TestSocketsSoak is a day of connections in some seconds: thousands that are used well, badly or not at all, and end in
+// every way. Afterwards the gateway has as many goroutines, descriptors and bytes as before, and every notification
+// arrived in the end.
 func TestSocketsSoak(t *testing.T) {
 	const node, prefix, rounds, workers, perSecond = "gateway-soak", "socks-soak", 4, 48, 400
 	if err := sys.up(
@@ -70,10 +70,10 @@ func TestSocketsSoak(t *testing.T) {
 	allSettled(t, prefix, sent)
 }
 
-// soakRound is the cycles of a round: the first one sets what the others are held against.
+// soakRound is the number of cycles of a round. The first round gives the values that the others are compared with.
 const soakRound = 1_000
 
-// footprint is what must not grow with the number of connections that have been there.
+// footprint is what must not grow with the number of past connections.
 type footprint struct {
 	Goroutines, Files int
 	Heap              int64 // bytes in use after collections
@@ -142,7 +142,7 @@ func get(t *testing.T, p *proc, path string) string {
 	return string(text)
 }
 
-// metricOf is a metric's value; 0 where it is not there.
+// metricOf returns a metric's value, 0 if it is missing.
 func metricOf(t *testing.T, p *proc, name string) float64 {
 	t.Helper()
 	for line := range strings.Lines(get(t, p, "/metrics")) {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestSocketsStorm: a node with all the clients is killed. They come back to another one at the speed that it lets
-// them in, and have everything that was sent meanwhile.
+// TestSocketsStorm kills the node that has all clients. They reconnect to another one at its admit rate, and get
+// everything that was sent meanwhile.
 func TestSocketsStorm(t *testing.T) {
 	const prefix, users, perSecond = "socks-storm", "storm", 200
 	clients := clientsFor(t, 4_000)
@@ -47,7 +47,7 @@ func TestSocketsStorm(t *testing.T) {
 	sys.restart(t, "gateway-1")
 }
 
-// admitting restarts a gateway with an admit rate, until the test ends.
+// admitting restarts a gateway with an admit rate that holds until the test ends.
 func admitting(t *testing.T, name string, rate int) {
 	t.Helper()
 	args := sys.proc(name).args

@@ -67,7 +67,7 @@ func complain(err error) int {
 	return 1
 }
 
-// system is one process a role over the cluster.
+// system is one process for each role, on the cluster.
 type system struct {
 	dir     string
 	options cluster.Options
@@ -160,7 +160,7 @@ func buildWhisper(ctx context.Context, binary string) error {
 	return nil
 }
 
-// binaryOf is what runs a role: ours, or another version's, as `make compat` has it.
+// binaryOf returns the binary that runs a role: ours, or that of another version, as `make compat` sets it.
 func (s *system) binaryOf(role string) string {
 	if slices.Contains(strings.Split(os.Getenv("WHISPER_TEST_OLD_ROLES"), ","), role) {
 		return os.Getenv("WHISPER_TEST_OLD")
@@ -237,7 +237,7 @@ func (s *system) up(ctx context.Context, name string, flags ...string) error {
 	return p.await(ctx)
 }
 
-// await waits until the process says that it is ready.
+// await waits until the process is ready.
 func (p *proc) await(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -260,7 +260,7 @@ func (p *proc) ready() bool {
 	return ok
 }
 
-// ask is what the process says of itself at a path of its operations port, and whether that is a 200.
+// ask returns what the process answers at a path of its operations port, and whether it is a 200.
 func (p *proc) ask(path string) (said string, ok bool) {
 	c := http.Client{Timeout: 10 * time.Second}
 	resp, err := c.Get("http://" + p.ops + path) //nolint:noctx // a poll with its own end
@@ -275,7 +275,7 @@ func (p *proc) ask(path string) (said string, ok bool) {
 	return strings.TrimSpace(string(body)), resp.StatusCode == http.StatusOK
 }
 
-// report is why a process is not ready: what it says itself, and the end of its log.
+// report says why a process is not ready: its own answer, and the end of its log.
 func (p *proc) report() string {
 	ready, _ := p.ask("/readyz")
 	health, _ := p.ask("/v1/health")
@@ -300,7 +300,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// end signals the process, waits for its end and returns what it ended with.
+// end signals the process, waits for its end and returns the exit error.
 func (p *proc) end(sig os.Signal) error {
 	select {
 	case <-p.done:
@@ -329,7 +329,7 @@ func (s *system) proc(name string) *proc {
 	return s.procs[name]
 }
 
-// operations are where the processes that run tell of themselves, by their names.
+// operations returns the operations addresses of the running processes, by name.
 func (s *system) operations() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -344,13 +344,13 @@ func (s *system) operations() map[string]string {
 	return all
 }
 
-// kill is a crash; the process is started again with restart.
+// kill crashes the process; restart starts it again.
 func (s *system) kill(t *testing.T, name string) {
 	t.Helper()
 	_ = s.proc(name).end(syscall.SIGKILL)
 }
 
-// stop is a clean stop, which must end with 0.
+// stop stops the process cleanly, which must end with 0.
 func (s *system) stop(t *testing.T, name string) {
 	t.Helper()
 	if err := s.proc(name).end(syscall.SIGTERM); err != nil {
@@ -358,7 +358,7 @@ func (s *system) stop(t *testing.T, name string) {
 	}
 }
 
-// forget drops a process that has ended and is not to come back; remove stops one for good.
+// forget drops a process that has ended and will not be restarted; remove stops one for good.
 func (s *system) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

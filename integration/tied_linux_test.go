@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// tie has the process end with the test, also where the test is killed, and gives it a group of its own: a Ctrl-C is
-// for the test, which then ends it.
+// tie makes the process end with the test, even if the test is killed. It gives it its own process group, so that a
+// Ctrl-C reaches only the test, which then ends the process.
 func tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

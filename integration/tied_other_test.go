@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// tie can't tie it here: a role outlives a test that is killed with SIGKILL.
+// tie does nothing on this system: a role outlives a test that is killed with SIGKILL.
 func tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// TestAPhoneChangesHands: alerts go to whoever registered the phone last; whose it was before has none, and an erased
+// TestAPhoneChangesHands: alerts go to the user who registered the phone last, and none to the earlier one. An erased
 // owner's id leaves the log of claims.
 func TestAPhoneChangesHands(t *testing.T) {
 	apns := strings.Repeat("c7", 32)

@@ -15,7 +15,7 @@ import (
 	"github.com/klivvr/whisper/consumers"
 )
 
-// kept is a consumers.Handler of one partition that keeps what it is handed and commits it.
+// kept is a consumers.Handler of one partition that keeps and commits its records.
 type kept struct {
 	mu     sync.Mutex
 	values []string
@@ -142,8 +142,8 @@ func (l *realLog) atEnd() bool {
 	return ok && o.At == endOf(l.t, l.topic)
 }
 
-// TestTransactionsOnARealBroker: what was aborted is not handed out, a marker as the last record leaves no lag, and
-// its removal by retention is no loss. A real loss still is one.
+// TestTransactionsOnARealBroker: aborted records are not handed out, a marker as the last record leaves no lag, and its
+// removal by retention is no loss. A real loss is still reported.
 func TestTransactionsOnARealBroker(t *testing.T) {
 	t.Parallel()
 	l := newRealLog(t)
@@ -181,7 +181,7 @@ func TestTransactionsOnARealBroker(t *testing.T) {
 	}
 }
 
-// retain has retention remove what is before an offset.
+// retain makes retention remove what is before an offset.
 func (l *realLog) retain(from int64) {
 	l.t.Helper()
 	var offsets kadm.Offsets
@@ -195,7 +195,7 @@ func (l *realLog) retain(from int64) {
 	}
 }
 
-// TestABatchThatExpandsOnARealBroker: the broker takes it, since it is small as it is written; it is skipped, with a
+// TestABatchThatExpandsOnARealBroker: the broker accepts it, because it is small when compressed. It is skipped with a
 // dead letter, and the partition goes on.
 func TestABatchThatExpandsOnARealBroker(t *testing.T) {
 	t.Parallel()

@@ -15,8 +15,8 @@ import (
 	"github.com/klivvr/whisper/gateway/client"
 )
 
-// TestTheWholeWay: a record in, a frame on a socket, an acknowledgement and a read back, the whole story
-// in Postgres; on each lane.
+// TestTheWholeWay: on each lane, a request becomes a frame on a socket, is acknowledged and read, and Postgres has the
+// whole history.
 func TestTheWholeWay(t *testing.T) {
 	for _, lane := range []string{"high", "normal", "low"} {
 		t.Run(lane, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestTheWholeWay(t *testing.T) {
 	}
 }
 
-// story checks what Postgres and `whisper events` tell of a delivery that was read.
+// story checks what Postgres and `whisper events` say about a delivery that was read.
 func story(t *testing.T, id, user, lane, trace string) {
 	t.Helper()
 	var ordered bool
@@ -102,7 +102,7 @@ func TestAwayUsers(t *testing.T) {
 	if err := sys.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "whisper.profiles", Key: []byte("away-phone"), Value: []byte(profile)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	// The profile is another topic than the request: wait until dispatch has it.
+	// The profile is in another topic than the request: wait until dispatch has it.
 	eventually(t, "the profile is known", func() bool { return endOf(t, "whisper.users") > 0 })
 	send(t, "high", request{ID: "away-1", To: to("away-phone", "away-nobody")})
 	eventually(t, "Apple took it", func() bool {
