@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 const benchSecret = "the secret of a benchmark on loopback"
 
-// audience are the connected users of a benchmark. They acknowledge what they get.
+// audience are the connected users of a benchmark. They acknowledge what they get, or let the gateway do it.
 type audience struct {
 	users     int
 	current   atomic.Pointer[measurement]
@@ -22,10 +23,24 @@ type audience struct {
 	broadcast atomic.Pointer[broadcastCount]
 }
 
-// broadcastCount counts the users who have the broadcast that runs now.
+// broadcastCount counts the users who have the broadcast that runs now, or a request that is part of it: its id is id/N.
 type broadcastCount struct {
-	id   string
-	have atomic.Int64
+	id    string
+	begun time.Time
+	want  int64
+	have  atomic.Int64
+	all   chan time.Time // when the last one of want had it
+}
+
+func (b *broadcastCount) is(id string) bool {
+	rest, ok := strings.CutPrefix(id, b.id)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+func (b *broadcastCount) add(now time.Time) {
+	if b.have.Add(1) == b.want {
+		b.all <- now
+	}
 }
 
 // measurement is the load that runs now. Ids carry its number, so a late notification of an earlier measurement
@@ -38,7 +53,7 @@ type measurement struct {
 func userName(i int) string { return fmt.Sprintf("bench-%d", i) }
 
 // connectAudience holds users connections to the gateway.
-func connectAudience(ctx context.Context, url string, users int, progress func(done int)) (*audience, error) {
+func connectAudience(ctx context.Context, url string, users int, autoAck bool, progress func(done int)) (*audience, error) {
 	a := &audience{users: users, clients: make([]*client.Client, users)}
 	now := time.Now()
 	var done atomic.Int64
@@ -53,7 +68,7 @@ func connectAudience(ctx context.Context, url string, users int, progress func(d
 			if err != nil {
 				return err
 			}
-			c, err := client.Dial(ctx, url, client.StaticToken(token), client.Options{Window: 16, Handle: a.take})
+			c, err := client.Dial(ctx, url, client.StaticToken(token), client.Options{Window: 16, Handle: a.take, AutoAck: autoAck})
 			if err != nil {
 				return err
 			}
@@ -73,8 +88,8 @@ func connectAudience(ctx context.Context, url string, users int, progress func(d
 
 func (a *audience) take(_ context.Context, n client.Notification) error {
 	now := time.Now()
-	if b := a.broadcast.Load(); b != nil && b.id == n.ID {
-		b.have.Add(1)
+	if b := a.broadcast.Load(); b != nil && b.is(n.ID) {
+		b.add(now)
 		return nil
 	}
 	if m, i := a.measured(n.ID); m != nil {

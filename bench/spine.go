@@ -104,6 +104,8 @@ type spine struct {
 	serial int
 	env    []string
 	before func(context.Context) error // where set, once the topics are there
+	// autoAck: the gateway acknowledges what the sockets take.
+	autoAck bool
 }
 
 // RunSpine measures the way from a request to the socket.
@@ -191,7 +193,7 @@ func (s *spine) start(ctx context.Context) error {
 	}
 	s.say("connecting %d users", s.cfg.Users)
 	var err error
-	if s.users, err = connectAudience(ctx, "ws://"+sockets+"/v1/socket", s.cfg.Users, func(n int) { s.say("  %d connected", n) }); err != nil {
+	if s.users, err = connectAudience(ctx, "ws://"+sockets+"/v1/socket", s.cfg.Users, s.autoAck, func(n int) { s.say("  %d connected", n) }); err != nil {
 		return err
 	}
 	s.load, err = kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka...), kgo.ProducerLinger(0),
