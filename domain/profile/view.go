@@ -5,9 +5,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // View reads single fields of an encoded whisperv1.Profile, which is how [decide.State] holds a user. A walk reads a
@@ -84,34 +81,40 @@ func (v View) Number(number protowire.Number) int64 {
 // Field is the value of the first field with this number and the wire type of bytes, or "". A profile that can't be
 // read is like an empty one: a user of whom nothing is known. Fields are encoded in the order of their numbers.
 func (v View) Field(number protowire.Number) string {
+	value, _, _ := v.next(number)
+	return value
+}
+
+// next is Field, and what follows that field.
+func (v View) next(number protowire.Number) (value string, after View, ok bool) {
 	rest := string(v)
 	for rest != "" {
 		tag, n := Uvarint(rest)
 		if n <= 0 {
-			return ""
+			return "", "", false
 		}
 		rest = rest[n:]
 		at, kind := protowire.DecodeTag(tag)
 		if at > number {
-			return ""
+			return "", "", false
 		}
 		size, n := Uvarint(rest)
 		if n <= 0 {
-			return ""
+			return "", "", false
 		}
 		rest = rest[n:]
 		if kind != protowire.BytesType {
 			continue // a varint, which has been read over
 		}
 		if size > uint64(len(rest)) {
-			return ""
+			return "", "", false
 		}
 		if at == number {
-			return rest[:size]
+			return rest[:size], View(rest[size:]), true
 		}
 		rest = rest[size:]
 	}
-	return ""
+	return "", "", false
 }
 
 // Uvarint is binary.Uvarint of a string.
@@ -126,17 +129,26 @@ func Uvarint(s string) (value uint64, n int) {
 	return 0, 0
 }
 
+// fieldChannel is of whisperv1.Endpoint.
+const fieldChannel = 2
+
 // Channels are the channels of the user's endpoints, each once.
 func (v View) Channels() []string {
-	p := &whisperv1.Profile{}
-	if v == "" || proto.Unmarshal([]byte(v), p) != nil {
-		return []string{}
-	}
 	all := []string{}
-	for _, e := range p.GetEndpoints() {
-		if !slices.Contains(all, e.GetChannel()) {
-			all = append(all, e.GetChannel())
+	for endpoint, rest, ok := v.next(fieldEndpoints); ok; endpoint, rest, ok = rest.next(fieldEndpoints) {
+		if channel := View(endpoint).Field(fieldChannel); !slices.Contains(all, channel) {
+			all = append(all, channel)
 		}
 	}
 	return all
+}
+
+// HasChannel reports whether one of the user's endpoints is of the channel.
+func (v View) HasChannel(channel string) bool {
+	for endpoint, rest, ok := v.next(fieldEndpoints); ok; endpoint, rest, ok = rest.next(fieldEndpoints) {
+		if View(endpoint).Field(fieldChannel) == channel {
+			return true
+		}
+	}
+	return false
 }

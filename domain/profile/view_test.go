@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -24,7 +25,9 @@ func TestProfileViewReadsWhatDecodingDoes(t *testing.T) {
 			ChangesOffset: rapid.Int64().Draw(t, "offset"),
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "endpoints") {
-			p.Endpoints = append(p.Endpoints, &whisperv1.Endpoint{Name: "phone", Channel: domain.ChannelAPNs})
+			p.Endpoints = append(p.Endpoints, &whisperv1.Endpoint{
+				Name: "phone", Channel: rapid.SampledFrom([]string{"", domain.ChannelAPNs, "later"}).Draw(t, "channel"), Token: "t",
+			})
 		}
 		encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
 		if err != nil {
@@ -44,6 +47,20 @@ func TestProfileViewReadsWhatDecodingDoes(t *testing.T) {
 		}
 		if v.Reachable() != (len(p.GetEndpoints()) > 0) {
 			t.Fatalf("reachable is %v with %d endpoints", v.Reachable(), len(p.GetEndpoints()))
+		}
+		channels := []string{}
+		for _, e := range p.GetEndpoints() {
+			if !slices.Contains(channels, e.GetChannel()) {
+				channels = append(channels, e.GetChannel())
+			}
+		}
+		if !slices.Equal(v.Channels(), channels) {
+			t.Fatalf("the channels are %q, want %q", v.Channels(), channels)
+		}
+		for _, channel := range []string{"", domain.ChannelAPNs, "later"} {
+			if v.HasChannel(channel) != slices.Contains(channels, channel) {
+				t.Fatalf("HasChannel(%q) is %v with %q", channel, v.HasChannel(channel), channels)
+			}
 		}
 	})
 }

@@ -2,14 +2,12 @@ package segment
 
 import (
 	"math"
-	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 
-	"github.com/klivvr/whisper/domain/profile"
 	"github.com/klivvr/whisper/domain/record"
 )
 
@@ -17,7 +15,7 @@ import (
 // in place. CEL still parses and checks the expression, and a test holds both to the same answers, errors included.
 
 // predicate is one node of an expression.
-type predicate func(user string, profile profile.View) value
+type predicate func(u *subject) value
 
 // value is the result of a node. The zero value is an error: && and || of CEL ignore an error if the other side
 // decides.
@@ -51,12 +49,15 @@ func compilePredicate(e ast.Expr) predicate {
 		if !ok {
 			return nil
 		}
-		return func(string, profile.View) value { return v }
+		return func(*subject) value { return v }
 	case ast.IdentKind:
 		return field(e.AsIdent())
 	case ast.SelectKind:
-		return attribute(e.AsSelect())
+		return attribute(e)
 	case ast.CallKind:
+		if e.AsCall().FunctionName() == operators.Index {
+			return attribute(e)
+		}
 		return call(e.AsCall())
 	default:
 		return nil
@@ -83,81 +84,94 @@ func literal(e ast.Expr) (value, bool) {
 func field(name string) predicate {
 	switch name {
 	case "user.id":
-		return func(user string, _ profile.View) value { return value{kind: isText, text: user} }
+		return func(u *subject) value { return value{kind: isText, text: u.user} }
 	case "user.locale":
-		return func(_ string, profile profile.View) value { return value{kind: isText, text: profile.Locale()} }
+		return func(u *subject) value { return value{kind: isText, text: u.profile.Locale()} }
 	case "user.timezone":
-		return func(_ string, profile profile.View) value { return value{kind: isText, text: profile.Timezone()} }
+		return func(u *subject) value { return value{kind: isText, text: u.profile.Timezone()} }
 	default:
 		return nil
 	}
 }
 
-// attribute is user.attributes.NAME, or has(user.attributes.NAME).
-func attribute(e ast.SelectExpr) predicate {
-	if e.Operand().Kind() != ast.IdentKind || e.Operand().AsIdent() != "user.attributes" {
+// attribute is user.attributes.NAME, as deep as it goes, or has() of it.
+func attribute(e ast.Expr) predicate {
+	names, ok := path(e)
+	if !ok {
 		return nil
 	}
-	name := e.FieldName()
-	if e.IsTestOnly() {
-		return func(_ string, profile profile.View) value {
-			return boolean(attributeText(profile.Attributes(), name) != "")
+	if e.Kind() == ast.SelectKind && e.AsSelect().IsTestOnly() {
+		return func(u *subject) value { return u.has(names) }
+	}
+	return func(u *subject) value {
+		if m := u.find(names); m != nil {
+			return u.valueOf(m.raw)
 		}
-	}
-	return func(_ string, profile profile.View) value {
-		return valueOf(attributeText(profile.Attributes(), name))
-	}
-}
-
-// attributeText is the JSON text of a member, or "". Merged attributes have no blanks. Upstream can't write a member
-// twice; CEL would take the last one.
-func attributeText(object, name string) string {
-	if len(object) < 2 || object[0] != '{' {
-		return ""
-	}
-	c := record.NewCursor(object)
-	for key, raw, ok := c.Member(); ok; key, raw, ok = c.Member() {
-		if len(key) == len(name)+2 && key[1:len(key)-1] == name {
-			return raw
-		}
-		if strings.IndexByte(key, '\\') >= 0 {
-			if k, err := record.Text(key); err == nil && k == name {
-				return raw
-			}
-		}
-	}
-	return ""
-}
-
-func valueOf(raw string) value {
-	if raw == "" {
 		return value{}
 	}
-	switch raw[0] {
-	case '"':
-		text, err := record.Text(raw)
-		if err != nil {
-			return value{}
+}
+
+// path is the names that lead to an attribute: of user.attributes.a['b'].c these are a, b and c.
+func path(e ast.Expr) (names []string, ok bool) {
+	var inner ast.Expr
+	var name string
+	switch e.Kind() { //nolint:exhaustive // nothing else leads to an attribute
+	case ast.SelectKind:
+		inner, name = e.AsSelect().Operand(), e.AsSelect().FieldName()
+	case ast.CallKind:
+		args := e.AsCall().Args()
+		if e.AsCall().FunctionName() != operators.Index || args[1].Kind() != ast.LiteralKind {
+			return nil, false
 		}
-		return value{kind: isText, text: text}
-	case 't':
-		return boolean(true)
-	case 'f':
-		return boolean(false)
-	case 'n':
-		return value{kind: isNull}
-	case '{', '[':
-		return value{kind: isOther}
+		text, is := args[1].AsLiteral().(types.String)
+		if !is {
+			return nil, false
+		}
+		inner, name = args[0], string(text)
 	default:
-		if n, err := strconv.ParseInt(raw, 10, 64); err == nil {
-			return value{kind: isInt, int: n}
+		return nil, false
+	}
+	if inner.Kind() == ast.IdentKind && inner.AsIdent() == "user.attributes" {
+		return []string{name}, true
+	}
+	if names, ok = path(inner); !ok {
+		return nil, false
+	}
+	return append(names, name), true
+}
+
+// find is the member that the names lead to, or nil.
+func (u *subject) find(names []string) *member {
+	o := u.attributes()
+	for i, name := range names {
+		m := o.member(name)
+		if m == nil || i == len(names)-1 {
+			return m
 		}
-		f, err := strconv.ParseFloat(raw, 64)
-		if err != nil {
+		if o = m.object(u); o == nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// has answers as CEL does: what leads to the last name must be there, and must not be a list.
+func (u *subject) has(names []string) value {
+	o, last := u.attributes(), len(names)-1
+	if last > 0 {
+		m := u.find(names[:last])
+		if m == nil || m.raw[0] == '[' || u.valueOf(m.raw).kind == isError {
 			return value{}
 		}
-		return value{kind: isDouble, num: f}
+		if o = m.object(u); o == nil {
+			return boolean(false)
+		}
 	}
+	there := o.member(names[last]) != nil
+	if !there && u.exhausted() {
+		return value{}
+	}
+	return boolean(there)
 }
 
 func call(e ast.CallExpr) predicate {
@@ -170,8 +184,8 @@ func call(e ast.CallExpr) predicate {
 		if inner == nil {
 			return nil
 		}
-		return func(user string, profile profile.View) value {
-			v := inner(user, profile)
+		return func(u *subject) value {
+			v := inner(u)
 			if v.kind != isBool {
 				return value{}
 			}
@@ -199,10 +213,10 @@ func logic(args []ast.Expr, decides bool) predicate {
 			return nil
 		}
 	}
-	return func(user string, profile profile.View) value {
+	return func(u *subject) value {
 		result := boolean(!decides)
 		for _, one := range all {
-			switch v := one(user, profile); {
+			switch v := one(u); {
 			case v.kind != isBool:
 				result = value{}
 			case v.yes == decides:
@@ -223,11 +237,11 @@ func operands(a, b ast.Expr) (left, right predicate) {
 
 func equality(args []ast.Expr, not bool) predicate {
 	left, right := operands(args[0], args[1])
-	if left == nil || args[0].Kind() == ast.SelectKind && args[1].Kind() == ast.SelectKind {
-		return nil // two attributes may be lists, which are compared deeply
+	if left == nil || isAttribute(args[0]) && isAttribute(args[1]) {
+		return nil // both may be lists, which are compared deeply
 	}
-	return func(user string, profile profile.View) value {
-		a, b := left(user, profile), right(user, profile)
+	return func(u *subject) value {
+		a, b := left(u), right(u)
 		if a.kind == isError || b.kind == isError {
 			return value{}
 		}
@@ -300,8 +314,8 @@ func ordering(args []ast.Expr, name string) predicate {
 		operators.Greater:       func(c int) bool { return c > 0 },
 		operators.GreaterEquals: func(c int) bool { return c >= 0 },
 	}[name]
-	return func(user string, profile profile.View) value {
-		a, b := left(user, profile), right(user, profile)
+	return func(u *subject) value {
+		a, b := left(u), right(u)
 		numbers := (a.kind == isInt || a.kind == isDouble) && (b.kind == isInt || b.kind == isDouble)
 		switch {
 		case numbers:
@@ -324,14 +338,36 @@ func ordering(args []ast.Expr, name string) predicate {
 	}
 }
 
-// membership is `x in [literals]`.
+// isAttribute reports whether e may be a list or an object.
+func isAttribute(e ast.Expr) bool {
+	_, is := path(e)
+	return is
+}
+
+// membership is `x in [literals]`, `x in user.endpoints` or, where x is no list itself, `x in user.attributes.NAME`.
 func membership(args []ast.Expr) predicate {
 	one := compilePredicate(args[0])
-	if one == nil || args[1].Kind() != ast.ListKind {
+	if one == nil {
 		return nil
 	}
+	switch e := args[1]; e.Kind() { //nolint:exhaustive // everything else is CEL's own
+	case ast.ListKind:
+		return amongLiterals(one, e.AsList().Elements())
+	case ast.IdentKind:
+		if e.AsIdent() == "user.endpoints" {
+			return amongEndpoints(one)
+		}
+	case ast.SelectKind, ast.CallKind:
+		if names, is := path(e); is && !isAttribute(args[0]) && (e.Kind() != ast.SelectKind || !e.AsSelect().IsTestOnly()) {
+			return amongItems(one, names)
+		}
+	}
+	return nil
+}
+
+func amongLiterals(one predicate, items []ast.Expr) predicate {
 	var list []value
-	for _, item := range args[1].AsList().Elements() {
+	for _, item := range items {
 		if item.Kind() != ast.LiteralKind {
 			return nil
 		}
@@ -341,13 +377,47 @@ func membership(args []ast.Expr) predicate {
 		}
 		list = append(list, v)
 	}
-	return func(user string, profile profile.View) value {
-		v := one(user, profile)
+	return func(u *subject) value {
+		v := one(u)
 		if v.kind == isError {
 			return value{}
 		}
 		for i := range list {
 			if v.equals(list[i]) {
+				return boolean(true)
+			}
+		}
+		return boolean(false)
+	}
+}
+
+func amongEndpoints(one predicate) predicate {
+	return func(u *subject) value {
+		v := one(u)
+		if v.kind == isError {
+			return value{}
+		}
+		return boolean(v.kind == isText && u.profile.HasChannel(v.text))
+	}
+}
+
+// amongItems: the items of a list, or the names of an object.
+func amongItems(one predicate, names []string) predicate {
+	return func(u *subject) value {
+		v, m := one(u), u.find(names)
+		if v.kind == isError || m == nil {
+			return value{}
+		}
+		if o := m.object(u); o != nil {
+			return boolean(v.kind == isText && o.member(v.text) != nil)
+		}
+		if m.raw[0] != '[' {
+			return value{}
+		}
+		c := record.NewCursor(m.raw)
+		for raw, ok := c.Item(); ok && !u.exhausted(); raw, ok = c.Item() {
+			u.read += len(raw)
+			if u.valueOf(raw).equals(v) {
 				return boolean(true)
 			}
 		}
@@ -363,11 +433,12 @@ func textual(target, arg ast.Expr, name string) predicate {
 	holds := map[string]func(string, string) bool{
 		"startsWith": strings.HasPrefix, "endsWith": strings.HasSuffix, "contains": strings.Contains,
 	}[name]
-	return func(user string, profile profile.View) value {
-		a, b := left(user, profile), right(user, profile)
+	return func(u *subject) value {
+		a, b := left(u), right(u)
 		if a.kind != isText || b.kind != isText {
 			return value{}
 		}
+		u.touch(len(a.text))
 		return boolean(holds(a.text, b.text))
 	}
 }

@@ -1,8 +1,6 @@
 package segment
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,9 +15,8 @@ import (
 	"github.com/klivvr/whisper/domain/record"
 )
 
-// The limits of a segment. The cost is in CEL's own units, roughly one for each comparison. A unit takes at most some
-// 50 ns, so a user takes at most half a millisecond. Only a segment that uses every character of every attribute comes
-// near that.
+// The limits of a segment. The cost is in CEL's own units, roughly one for each comparison. What is computed may cost so
+// much, and what is read of the profile for it as much again (see [subject]).
 const (
 	MaxSegmentBytes = 4 << 10
 	maxSegmentCost  = 10_000
@@ -79,12 +76,18 @@ func Compile(expression string) (*Segment, error) {
 	if estimate.Max > maxSegmentCost {
 		return nil, fmt.Errorf("may cost %d units a user, at most %d are allowed: ask less of each attribute", estimate.Max, maxSegmentCost)
 	}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxSegmentCost))
+	if err := checkPatterns(ast.NativeRep().Expr()); err != nil {
+		return nil, err
+	}
+	more := costs{patterns: map[string]*pattern{}}
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.OptimizeRegex(more.optimizations()...), cel.CostTracking(more), cel.CostLimit(maxSegmentCost))
 	if err != nil {
 		return nil, fmt.Errorf("can't be used: %s", oneLine(err))
 	}
 	return &Segment{fast: compilePredicate(ast.NativeRep().Expr()), program: program}, nil
 }
+
+var errPattern = errors.New("has a pattern that is not a text: write what matches() looks for between quotes")
 
 // oneLine is the text of the compiler's first error without the drawing of its place, which takes several lines.
 func oneLine(err error) string {
@@ -123,99 +126,46 @@ func (sizes) EstimateSize(node cost.AstNode) *cost.SizeEstimate {
 	return &cost.SizeEstimate{Max: likelyText}
 }
 
-// Match evaluates the segment for one user. failed means that it could not be evaluated; the user does not match then.
-func (s *Segment) Match(user string, profile profile.View) (match, failed bool) {
+// Answer is what a segment says of a user.
+type Answer struct {
+	// Match: the user is meant.
+	Match bool
+	// Failed: it could not be evaluated. The user is not meant then.
+	Failed bool
+	// Units is what it cost, in units of the segment's bound.
+	Units int
+}
+
+// Ask evaluates the segment for one user.
+func (s *Segment) Ask(user string, view profile.View) Answer {
 	if s == nil {
-		return true, false
+		return Answer{Match: true}
 	}
-	if s.fast != nil {
-		v := s.fast(user, profile)
-		return v.kind == isBool && v.yes, v.kind != isBool
+	u := newSubject(user, view)
+	defer u.free()
+	if s.fast == nil {
+		return s.evaluate(u)
 	}
-	return s.evaluate(user, profile)
+	v := s.fast(u)
+	yes, failed := v.kind == isBool && v.yes, v.kind != isBool || u.exhausted()
+	return Answer{Match: yes && !failed, Failed: failed, Units: u.units()}
+}
+
+// Match is [Segment.Ask] without the cost.
+func (s *Segment) Match(user string, view profile.View) (match, failed bool) {
+	a := s.Ask(user, view)
+	return a.Match, a.Failed
 }
 
 // evaluate uses CEL's interpreter.
-func (s *Segment) evaluate(user string, profile profile.View) (match, failed bool) {
-	out, _, err := s.program.Eval(&celUser{user: user, profile: profile})
-	if err != nil {
-		return false, true
+func (s *Segment) evaluate(u *subject) Answer {
+	out, details, err := s.program.Eval(u)
+	a := Answer{Units: u.units()}
+	if cost := details.ActualCost(); cost != nil {
+		a.Units += int(*cost)
 	}
-	yes, ok := out.(types.Bool)
-	return bool(yes), !ok
-}
-
-// celUser gives CEL the fields of one user that the expression reads, and parses only those.
-type celUser struct {
-	user    string
-	profile profile.View
-}
-
-// ResolveName implements CEL's activation.
-func (a *celUser) ResolveName(name string) (any, bool) {
-	switch name {
-	case "user.id":
-		return a.user, true
-	case "user.locale":
-		return a.profile.Locale(), true
-	case "user.timezone":
-		return a.profile.Timezone(), true
-	case "user.attributes":
-		attributes, err := attributesOf(a.profile.Attributes())
-		if err != nil {
-			return types.NewErrFromString(err.Error()), true
-		}
-		return attributes, true
-	case "user.endpoints":
-		return a.profile.Channels(), true
-	default:
-		return nil, false
-	}
-}
-
-// Parent implements CEL's activation.
-func (a *celUser) Parent() cel.Activation { return nil }
-
-var errNoAttributes = errors.New("the attributes are not a JSON object")
-
-// attributesOf decodes attributes. Whole numbers become integers, which compare with both kinds of literals.
-func attributesOf(text string) (map[string]any, error) {
-	if text == "" {
-		return map[string]any{}, nil
-	}
-	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
-	dec.UseNumber()
-	var all map[string]any
-	if err := dec.Decode(&all); err != nil {
-		return nil, errNoAttributes
-	}
-	for name, value := range all {
-		all[name] = celValue(value)
-	}
-	return all, nil
-}
-
-func celValue(value any) any {
-	switch v := value.(type) {
-	case json.Number:
-		if n, err := v.Int64(); err == nil {
-			return n
-		}
-		f, err := v.Float64()
-		if err != nil {
-			return types.NewErrFromString("a number is too large")
-		}
-		return f
-	case []any:
-		for i := range v {
-			v[i] = celValue(v[i])
-		}
-	case map[string]any:
-		for name := range v {
-			v[name] = celValue(v[name])
-		}
-	case nil:
-		return types.NullValue
-	}
-	return value
+	yes, is := out.(types.Bool)
+	a.Failed = err != nil || !is || u.exhausted()
+	a.Match = bool(yes) && !a.Failed
+	return a
 }
