@@ -32,6 +32,9 @@ type ClientConfig struct {
 	// the group. Nor does it leave its group when it stops, so its partitions rest until it is back or its session ends. Two
 	// processes of one name end each other.
 	Instance string
+	// SessionTimeout is how long a group keeps a process of which it hears nothing: so soon its partitions move when it was
+	// killed. Heartbeats and the lease by which a process acts for its partitions follow from it. 0 is DefaultSessionTimeout.
+	SessionTimeout time.Duration
 	// TLS is used for every connection where it is set.
 	TLS *tls.Config
 	// SASLMechanism is empty (none), PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
@@ -57,8 +60,22 @@ func (c ClientConfig) Validate() error {
 	if c.Instance != "" && !validInstance.MatchString(c.Instance) {
 		errs = append(errs, fmt.Errorf("instance: %q: up to 240 letters, digits, dots, dashes and underscores", c.Instance))
 	}
+	if c.SessionTimeout != 0 && (c.SessionTimeout < minSessionTimeout || c.SessionTimeout > maxSessionTimeout) {
+		errs = append(errs, fmt.Errorf("session-timeout: %s is not between %s and %s", c.SessionTimeout, minSessionTimeout, maxSessionTimeout))
+	}
 	return errors.Join(errs...)
 }
+
+// DefaultSessionTimeout is the least that a broker takes unless its group.min.session.timeout.ms is set. docs/design.md
+// ("How soon the group notices a death") says why it is no more.
+const DefaultSessionTimeout = 6 * time.Second
+
+// Below the first a busy machine's scheduler looks like a death; more than the second no broker takes unless told to
+// (group.max.session.timeout.ms).
+const (
+	minSessionTimeout = time.Second
+	maxSessionTimeout = 30 * time.Minute
+)
 
 // validInstance is what Kafka takes as a group.instance.id (the rules of topics' names, KIP-345), with room for a lane.
 var validInstance = regexp.MustCompile(`^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,239}$`)

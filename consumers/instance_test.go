@@ -16,9 +16,9 @@ import (
 
 // instance is the configuration of a process of the group that keeps its name.
 func instance(client consumers.ClientConfig, rec *recorder, name string) consumers.LoopConfig {
-	client.Instance = name
+	client.Instance, client.SessionTimeout = name, 2*time.Minute
 	return consumers.LoopConfig{
-		Client: client, Group: "g", Topics: []string{"requests"}, Handler: rec, CommitInterval: 10 * time.Millisecond, SessionTimeout: 2 * time.Minute,
+		Client: client, Group: "g", Topics: []string{"requests"}, Handler: rec, CommitInterval: 10 * time.Millisecond,
 	}
 }
 

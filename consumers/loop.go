@@ -11,6 +11,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// heartbeatInterval lets five heartbeats in a row go wrong before the session ends. It is also how soon the others hear
+// that a member is gone.
+func heartbeatInterval(session time.Duration) time.Duration { return min(session/6, 3*time.Second) }
+
 // rebalanceTimeout is how long the group waits for its members to hand over.
 const rebalanceTimeout = 30 * time.Second
 
@@ -24,7 +28,7 @@ type Loop struct {
 
 	mu      sync.Mutex
 	workers map[string]map[int32]*worker
-	joined  bool
+	joined  chan struct{} // closed by the first assignment, which may be of nothing
 	err     error
 	failed  chan struct{}
 	renewed map[string]time.Time // topics to read from the start when they are assigned next, whatever was committed; since when
@@ -47,7 +51,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	}
 	cfg.setDefaults()
 	l := &Loop{
-		cfg: cfg, lease: newLease(cfg.SessionTimeout), workers: map[string]map[int32]*worker{}, failed: make(chan struct{}),
+		cfg: cfg, lease: newLease(cfg.Client.SessionTimeout), workers: map[string]map[int32]*worker{}, joined: make(chan struct{}), failed: make(chan struct{}),
 		renewed: map[string]time.Time{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
 	}
 	balancer := kgo.CooperativeStickyBalancer()
@@ -71,8 +75,8 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.DisableAutoCommit(),
 		kgo.KeepControlRecords(), // they move the position; no Feed sees them
 		kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(cfg.SessionTimeout),
-		kgo.HeartbeatInterval(min(cfg.SessionTimeout/4, 3*time.Second)),
+		kgo.SessionTimeout(cfg.Client.SessionTimeout),
+		kgo.HeartbeatInterval(heartbeatInterval(cfg.Client.SessionTimeout)),
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.WithHooks(l.lease),
 		kgo.OnPartitionsAssigned(l.assigned),
@@ -137,24 +141,15 @@ const afterReturn = 5 * time.Second
 // handover comes back to what it was to keep, and nobody has what it was giving up: the handover's second rebalance, which
 // gives that away, never came. Where there is nothing of the kind, the rebalance moves nothing.
 func (l *Loop) claimRest(ctx context.Context) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	var joined time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		l.mu.Lock()
-		if joined.IsZero() && l.joined {
-			joined = time.Now()
-		}
-		l.mu.Unlock()
-		if !joined.IsZero() && time.Since(joined) >= afterReturn {
-			l.cl.ForceRebalance()
-			return
-		}
+	select {
+	case <-l.joined:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-time.After(afterReturn):
+		l.cl.ForceRebalance()
+	case <-ctx.Done():
 	}
 }
 
@@ -172,11 +167,13 @@ func (l *Loop) leave(ctx context.Context) {
 
 // Ready is nil once the group was joined and every assigned partition is open and moves.
 func (l *Loop) Ready() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.joined {
+	select {
+	case <-l.joined:
+	default:
 		return fmt.Errorf("group %s: not joined yet", l.cfg.Group)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, s := range l.stops {
 		return s.told
 	}
@@ -279,7 +276,11 @@ func (l *Loop) assigned(_ context.Context, cl *kgo.Client, parts map[string][]in
 	_, generation := cl.GroupMetadata() // l.cl may not be set yet
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.joined = true
+	select {
+	case <-l.joined:
+	default:
+		close(l.joined)
+	}
 	for topic, ids := range parts {
 		for _, id := range ids {
 			if l.workers[topic] == nil {

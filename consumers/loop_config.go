@@ -44,8 +44,6 @@ type LoopConfig struct {
 	StallCheck time.Duration
 	// HandoverTimeout bounds Feed.Close (default 10 s); it must be below the group's rebalance timeout.
 	HandoverTimeout time.Duration
-	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
-	SessionTimeout time.Duration
 	// RetryFirst is how soon a partition that failed is tried again (default 1 s); the wait doubles up to
 	// RetryMost (default 1 min), and begins anew when the partition has run for as long as that.
 	RetryFirst, RetryMost time.Duration
@@ -75,7 +73,7 @@ func (c *LoopConfig) setDefaults() {
 	c.CommitInterval = cmp.Or(c.CommitInterval, time.Second)
 	c.StallCheck = cmp.Or(c.StallCheck, stallCheck)
 	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 10*time.Second)
-	c.SessionTimeout = cmp.Or(c.SessionTimeout, 10*time.Second)
+	c.Client.SessionTimeout = cmp.Or(c.Client.SessionTimeout, DefaultSessionTimeout)
 	c.RetryFirst = cmp.Or(c.RetryFirst, retryFirst)
 	c.RetryMost = cmp.Or(c.RetryMost, max(retryMost, c.RetryFirst))
 }

@@ -401,6 +401,11 @@ func (l *Loop) fetchErrors(ctx context.Context, fetches kgo.Fetches) error {
 			fatal = fmt.Errorf("group %s: another process has joined as the instance %q: give each its own name", l.cfg.Group, l.cfg.Client.Instance)
 			return
 		}
+		if errors.Is(err, kerr.InvalidSessionTimeout) {
+			fatal = fmt.Errorf("group %s: the broker does not take a session-timeout of %s: see its group.min.session.timeout.ms and group.max.session.timeout.ms",
+				l.cfg.Group, l.cfg.Client.SessionTimeout)
+			return
+		}
 		loss := (*kgo.ErrDataLoss)(nil)
 		if !IsFatal(err) && !errors.As(err, &loss) {
 			l.cfg.Client.logger().Log(ctx, fetchLevel(err), "consume", "group", l.cfg.Group, "topic", topic, "partition", partition, "error", err)

@@ -56,8 +56,8 @@ func member(t *testing.T, group, topic, instance string) (*holder, func()) {
 	t.Helper()
 	h := &holder{held: map[int32]int32{}}
 	loop, err := consumers.NewLoop(consumers.LoopConfig{
-		Client: consumers.ClientConfig{Brokers: sys.cluster.Kafka, ClientID: "test", Instance: instance}, Group: group, Topics: []string{topic},
-		CoPartitioned: true, Handler: h, SessionTimeout: 2 * time.Minute,
+		Client: consumers.ClientConfig{Brokers: sys.cluster.Kafka, ClientID: "test", Instance: instance, SessionTimeout: 2 * time.Minute}, Group: group, Topics: []string{topic},
+		CoPartitioned: true, Handler: h,
 	})
 	if err != nil {
 		t.Fatal(err)

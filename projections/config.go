@@ -41,8 +41,6 @@ type Config struct {
 	// facts or more. They are how far the tables are behind at rest, with up to 100 ms in which Kafka gathers.
 	BatchFacts int
 	BatchWait  time.Duration
-	// SessionTimeout is how soon a dead projector's partitions move (default: the loop's).
-	SessionTimeout time.Duration
 }
 
 // Defaults are the settings where nothing else is said.

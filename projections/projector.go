@@ -65,7 +65,6 @@ func New(cfg Config) (*Projector, error) {
 		CoPartitioned:  true,
 		Handler:        p,
 		Starts:         p.starts,
-		SessionTimeout: cfg.SessionTimeout,
 		FetchMinBytes:  fetchMinBytes,
 		FetchMaxWait:   min(fetchMaxWait, max(cfg.BatchWait, 10*time.Millisecond)),
 	})

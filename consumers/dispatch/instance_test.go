@@ -55,8 +55,8 @@ func TestTwoProcessesOfOneInstanceHaveNotOneEpoch(t *testing.T) {
 	})
 	run := func(client string) (*dispatch.Role, <-chan error) {
 		c := s.client
-		c.ClientID, c.Instance = client, "pod-0"
-		role, err := dispatch.New(dispatch.Config{Client: c, Partitions: partitions, CommitInterval: 20 * time.Millisecond, SessionTimeout: time.Minute})
+		c.ClientID, c.Instance, c.SessionTimeout = client, "pod-0", time.Minute
+		role, err := dispatch.New(dispatch.Config{Client: c, Partitions: partitions, CommitInterval: 20 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,8 +37,6 @@ type Config struct {
 	CommitInterval time.Duration
 	// HandoverTimeout bounds what is waited for when a partition goes (default 8 s).
 	HandoverTimeout time.Duration
-	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
-	SessionTimeout time.Duration
 	// WalkRecords is how many records a second broadcasts may cause, in this process (default 40,000): who is away
 	// takes two; who is sent to counts as 16, since a socket, a client and two facts follow.
 	WalkRecords int
@@ -166,7 +164,6 @@ func New(cfg Config) (*Role, error) {
 		FetchMaxPartitionBytes: fetchBytes,
 		CommitInterval:         cfg.CommitInterval,
 		HandoverTimeout:        cfg.HandoverTimeout + time.Second,
-		SessionTimeout:         cfg.SessionTimeout,
 	})
 	if err != nil {
 		return nil, err

@@ -70,7 +70,7 @@ func requestRecord(value string) *kgo.Record { return &kgo.Record{Topic: high, V
 
 func (b *bench) config() Config {
 	return Config{
-		Client: b.client, Partitions: partitions, TemplateWait: 10 * time.Second, CommitInterval: 20 * time.Millisecond, SessionTimeout: 6 * time.Second,
+		Client: b.client, Partitions: partitions, TemplateWait: 10 * time.Second, CommitInterval: 20 * time.Millisecond,
 		Now: func() time.Time { return started },
 	}
 }

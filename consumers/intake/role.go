@@ -36,8 +36,6 @@ type Config struct {
 	Partitions int32
 	// CommitInterval is how often offsets are committed (default 1 s).
 	CommitInterval time.Duration
-	// SessionTimeout is how soon a dead process's partitions move (default 10 s).
-	SessionTimeout time.Duration
 	// TemplateWait bounds how long a request waits for a template that was written just before it
 	// (default 2 s). Only what its partition holds waits with it.
 	TemplateWait time.Duration
@@ -120,7 +118,6 @@ func (r *Role) consume(client consumers.ClientConfig, topics, renewable []string
 		MaxBufferedRecords: bufferedRecords,
 		MaxBufferedBytes:   bufferedBytes,
 		CommitInterval:     r.cfg.CommitInterval,
-		SessionTimeout:     r.cfg.SessionTimeout,
 	})
 	if err != nil {
 		return err

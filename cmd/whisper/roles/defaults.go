@@ -56,6 +56,7 @@ func defaultTexts() map[string]string {
 	set("topics", map[string]any{
 		"partitions": topics.Partitions, "duplicate_window": topics.DuplicateWindow, "retention": topics.Retention,
 	})
+	set("member", map[string]any{"session_timeout": consumers.DefaultSessionTimeout})
 	policy := decide.DefaultPolicy()
 	set("policy", map[string]any{"ack_timeout": policy.AckTimeout, "spread": policy.Spread})
 	set("dispatch", map[string]any{"walk_records": dispatch.Defaults().WalkRecords})

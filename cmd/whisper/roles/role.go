@@ -38,16 +38,20 @@ func (f OpsFlags) Config(log *slog.Logger) ops.Config {
 
 // memberFlags are those of the roles whose processes share partitions in a consumer group.
 type memberFlags struct {
-	Instance string `placeholder:"NAME" group:"kafka" help:"A name that this process keeps over restarts and no other has at the same time, such as a StatefulSet pod's: when it returns within 10 s it gets its partitions again without a rebalance. Nobody else takes them meanwhile. By default it has none and leaves its group when it stops."`
+	Instance       string        `placeholder:"NAME" group:"kafka" help:"A name that this process keeps over restarts and no other has at the same time, such as a StatefulSet pod's: when it returns within the session timeout it gets its partitions again without a rebalance. Nobody else takes them meanwhile. By default it has none and leaves its group when it stops."`
+	SessionTimeout time.Duration `default:"${member_session_timeout}" placeholder:"DURATION" group:"kafka" help:"How long the group waits for a process that was killed before others get its partitions (default ${default}). A process that hears nothing of the group for so long stops to act. Brokers take no less than group.min.session.timeout.ms, 6s unless set."`
 }
 
 // Check names every problem of these settings.
 func (f memberFlags) Check() error {
+	if f.SessionTimeout == 0 { // elsewhere it means the default
+		return errors.Join(errors.New("session-timeout: 0 is no time"), consumers.ClientConfig{Brokers: []string{"unused"}, Instance: f.Instance}.Validate())
+	}
 	return f.of(consumers.ClientConfig{Brokers: []string{"unused"}}).Validate()
 }
 
 func (f memberFlags) of(client consumers.ClientConfig) consumers.ClientConfig {
-	client.Instance = f.Instance
+	client.Instance, client.SessionTimeout = f.Instance, f.SessionTimeout
 	return client
 }
 
