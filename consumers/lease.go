@@ -14,8 +14,12 @@ import (
 
 // lease says whether this process may still act for the partitions that its group gave it. It may while the
 // broker has confirmed its membership within the session timeout: after that, the group may have given them to
-// another process. Time in which this process was stopped (SIGSTOP, a paused machine) counts: whoever wakes up
-// waits for the next confirmation before anything is done.
+// another process. Time in which this process was stopped (SIGSTOP, a paused machine) counts.
+//
+// The client asks the coordinator all the time, and tells this only that an answer came, not what it says. So an answer
+// prolongs a lease that is held, and no other: one that has run out, or is in doubt because the process stood still, is
+// renewed by a question whose answer is read (renew). An answer that refuses the member prolongs its lease by the moment in
+// which the client reads it and revokes the partitions.
 //
 // With [ClientConfig.Instance] another process may have the partitions at once, and the lease of this one lasts on: see
 // dispatch/takeover.go for what keeps them apart.
@@ -32,10 +36,11 @@ type lease struct {
 	looked    time.Time
 	doubted   time.Time     // the process stood still until then; a confirmation must be younger
 	renewed   chan struct{} // closed by the next confirmation
+	unsure    chan struct{} // one token: the coordinator answers, and the lease is not held
 }
 
 func newLease(session time.Duration) *lease {
-	return &lease{session: session, now: time.Now, renewed: make(chan struct{})}
+	return &lease{session: session, now: time.Now, renewed: make(chan struct{}), unsure: make(chan struct{}, 1)}
 }
 
 // The requests by whose answers a coordinator confirms a member.
@@ -43,18 +48,19 @@ var memberships = map[int16]bool{
 	int16(kmsg.JoinGroup): true, int16(kmsg.SyncGroup): true, int16(kmsg.Heartbeat): true, int16(kmsg.ConsumerGroupHeartbeat): true,
 }
 
-// OnBrokerWrite implements kgo.HookBrokerWrite.
+// OnBrokerWrite implements kgo.HookBrokerWrite. A join keeps a member that the group has; it makes none of another.
 func (l *lease) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	if key != int16(kmsg.JoinGroup) || err != nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.joining = l.now()
+	if now := l.now(); l.holds(now) {
+		l.joining = now
+	}
 }
 
-// OnBrokerE2E implements kgo.HookBrokerE2E. An answer that ends the membership counts for a moment, too: the client
-// reads it next and revokes the partitions.
+// OnBrokerE2E implements kgo.HookBrokerE2E.
 func (l *lease) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 	if !memberships[key] {
 		return
@@ -62,18 +68,60 @@ func (l *lease) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	l.look(now)
+	held := l.holds(now)
 	if key == int16(kmsg.JoinGroup) {
 		l.joining = time.Time{}
 	}
 	if e2e.WriteErr != nil || e2e.ReadErr != nil {
 		return
 	}
-	if sent := now.Add(-e2e.DurationE2E()); sent.After(l.confirmed) {
+	if held || l.confirmed.IsZero() { // before its first one a process has no partitions
+		l.confirm(now.Add(-e2e.DurationE2E()))
+		return
+	}
+	select {
+	case l.unsure <- struct{}{}:
+	default:
+	}
+}
+
+// confirm notes that the group has confirmed what was sent then. The caller holds mu.
+func (l *lease) confirm(sent time.Time) {
+	if sent.After(l.confirmed) {
 		l.confirmed = sent
 	}
 	close(l.renewed)
 	l.renewed = make(chan struct{})
+}
+
+// renew asks the group whether this process is its member while the lease is not held, until ctx ends: often, and at once
+// when the coordinator has answered something else.
+func (l *lease) renew(ctx context.Context, ask func(context.Context) error) {
+	tick := time.NewTicker(max(l.session/16, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-l.unsure:
+		}
+		l.mu.Lock()
+		sent, first := l.now(), l.confirmed.IsZero()
+		held := l.holds(sent)
+		l.mu.Unlock()
+		if held || first { // the first confirmation is a join's
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, l.session/2) // an answer to one that is older is worth little
+		err := ask(attempt)
+		cancel()
+		if err == nil {
+			l.mu.Lock()
+			l.confirm(sent)
+			l.mu.Unlock()
+		}
+	}
 }
 
 // elapsed is by whichever clock ran longer: the monotonic one stands still while a machine is suspended, and the
@@ -94,7 +142,11 @@ func (l *lease) look(now time.Time) {
 func (l *lease) held() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	return l.holds(l.now())
+}
+
+// holds is held at a time. The caller holds mu.
+func (l *lease) holds(now time.Time) bool {
 	l.look(now)
 	switch {
 	case !l.doubted.IsZero() && !l.confirmed.After(l.doubted):
@@ -144,18 +196,9 @@ func (l *Loop) Leads() bool { return l.lease.held() }
 // asks again until the coordinator answers or ctx ends; an error before that says that it is not.
 func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 	for {
-		req := kmsg.NewPtrHeartbeatRequest()
-		req.Group = l.cfg.Group
-		req.MemberID, req.Generation = l.cl.GroupMetadata()
-		if l.cfg.Client.Instance != "" {
-			req.InstanceID = &l.cfg.Client.Instance
-		}
-		resp, err := req.RequestWith(ctx, l.cl)
-		if err == nil {
-			err = kerr.ErrorForCode(resp.ErrorCode)
-		}
+		err := l.ask(ctx)
 		switch {
-		case err == nil, errors.Is(err, kerr.RebalanceInProgress): // a member until it ends
+		case err == nil:
 			return nil
 		case errors.Is(err, kerr.IllegalGeneration) && ctx.Err() == nil: // a rebalance has ended: the client hears of it next, or loses p
 		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID),
@@ -167,4 +210,22 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// ask is one question to the coordinator: is this process a member of the group's present generation?
+func (l *Loop) ask(ctx context.Context) error {
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group = l.cfg.Group
+	req.MemberID, req.Generation = l.cl.GroupMetadata()
+	if l.cfg.Client.Instance != "" {
+		req.InstanceID = &l.cfg.Client.Instance
+	}
+	resp, err := req.RequestWith(ctx, l.cl)
+	if err != nil {
+		return err
+	}
+	if err = kerr.ErrorForCode(resp.ErrorCode); errors.Is(err, kerr.RebalanceInProgress) { // a member until it ends
+		return nil
+	}
+	return err
 }

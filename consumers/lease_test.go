@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -28,6 +29,15 @@ func TestALeaseLastsFromTheRequestThatWasConfirmed(t *testing.T) {
 		}
 	}
 	stop := func(d time.Duration) { now = now.Add(d) }
+	// asked is the answer to a question of our own.
+	asked := func(err error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		select {
+		case l.unsure <- struct{}{}:
+		default:
+		}
+		l.renew(ctx, func(context.Context) error { cancel(); return err })
+	}
 	for _, step := range []struct {
 		what string
 		do   func()
@@ -38,18 +48,27 @@ func TestALeaseLastsFromTheRequestThatWasConfirmed(t *testing.T) {
 		{"the group is joined", func() { answered(kmsg.SyncGroup, 0, nil) }, true},
 		{"nearly the session", func() { run(9 * time.Second) }, true},
 		{"the session is over", func() { run(time.Second) }, false},
-		{"a heartbeat that failed", func() { answered(kmsg.Heartbeat, 0, errors.New("broken")) }, false},
-		{"a heartbeat whose answer took as long as the session", func() { answered(kmsg.Heartbeat, session, nil) }, false},
-		{"one that took a second", func() { answered(kmsg.Heartbeat, time.Second, nil) }, true},
+		{"an answer of which nobody knows what it says", func() { answered(kmsg.Heartbeat, 0, nil) }, false},
+		{"a join of who may be no member", func() { wrote(kmsg.JoinGroup) }, false},
+		{"which is answered", func() { answered(kmsg.JoinGroup, 0, nil) }, false},
+		{"with a plan", func() { answered(kmsg.SyncGroup, 0, nil) }, false},
+		{"the group does not know it", func() { asked(kerr.UnknownMemberID) }, false},
+		{"the group confirms it", func() { asked(nil) }, true},
+		{"a heartbeat that failed", func() { run(9 * time.Second); answered(kmsg.Heartbeat, 0, errors.New("broken")) }, true},
+		{"is none", func() { run(time.Second) }, false},
+		{"it is confirmed again", func() { asked(nil) }, true},
+		{"a heartbeat while the lease is held", func() { run(9 * time.Second); answered(kmsg.Heartbeat, time.Second, nil) }, true},
 		{"is good for the rest", func() { run(9 * time.Second) }, false},
+		{"and again", func() { asked(nil) }, true},
 		{"a join is under way", func() { wrote(kmsg.JoinGroup) }, true},
 		{"for as long as a rebalance may take", func() { run(20 * time.Second) }, true},
-		{"and is answered", func() { answered(kmsg.JoinGroup, 20*time.Second, nil) }, false},
-		{"the plan is there", func() { answered(kmsg.SyncGroup, 0, nil) }, true},
+		{"and is answered", func() { answered(kmsg.JoinGroup, time.Second, nil) }, true},
 		{"stopped for longer than half the session", func() { stop(6 * time.Second) }, false},
 		{"an answer that was sent before", func() { answered(kmsg.Heartbeat, 3*time.Second, nil) }, false},
-		{"a new one", func() { run(time.Second); answered(kmsg.Heartbeat, 0, nil) }, true},
+		{"one that was sent after", func() { run(time.Second); answered(kmsg.Heartbeat, 0, nil) }, false},
+		{"our own question", func() { asked(nil) }, true},
 		{"stopped while it joined", func() { wrote(kmsg.JoinGroup); stop(time.Minute) }, false},
+		{"the join is answered", func() { answered(kmsg.JoinGroup, 0, nil) }, false},
 	} {
 		step.do()
 		if held := l.held(); held != step.held {

@@ -105,6 +105,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.commitEvery(ctx) })
 	committer.Go(func() { l.lease.watch(ctx) })
+	committer.Go(func() { l.lease.renew(ctx, l.ask) })
 	if l.cfg.Client.Instance != "" {
 		committer.Go(func() { l.claimRest(ctx) })
 	}
