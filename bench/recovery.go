@@ -7,13 +7,16 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // RecoveryConfig says what to measure.
 type RecoveryConfig struct {
-	// Kafka to measure on; empty starts Apache Kafka from its jars.
+	// Kafka to measure on; empty starts Apache Kafka from its jars. What is given is not killed.
 	Kafka []string
+	// Cases to measure: those whose names have one of these texts in them; all where it is empty.
+	Cases []string
 	// Users that are connected while it runs.
 	Users      int
 	Partitions int32
@@ -21,6 +24,8 @@ type RecoveryConfig struct {
 	Rate int
 	// Runs of each case; the medians are reported.
 	Runs int
+	// SessionTimeout of the roles; 0 is their own default.
+	SessionTimeout time.Duration
 	// Out takes progress.
 	Out io.Writer
 }
@@ -40,7 +45,24 @@ func (c RecoveryConfig) Validate() error {
 	if c.Runs < 1 {
 		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
 	}
+	if c.SessionTimeout < 0 {
+		errs = append(errs, fmt.Errorf("session-timeout: %s is no time", c.SessionTimeout))
+	}
+	if len(c.cases(true))+len(c.cases(false)) == 0 {
+		errs = append(errs, fmt.Errorf("cases: none has %s in its name", strings.Join(c.Cases, " or ")))
+	}
 	return errors.Join(errs...)
+}
+
+// cases are those to be measured: of brokers, or of Whisper's processes.
+func (c RecoveryConfig) cases(brokers bool) (chosen []recoveryCase) {
+	for _, of := range recoveryCases {
+		asked := len(c.Cases) == 0 || slices.ContainsFunc(c.Cases, func(text string) bool { return strings.Contains(of.name, text) })
+		if of.broker == brokers && asked && (!brokers || len(c.Kafka) == 0) {
+			chosen = append(chosen, of)
+		}
+	}
+	return chosen
 }
 
 // RecoveryReport is what was measured.
@@ -71,6 +93,7 @@ type recoveryCase struct {
 	back     bool // the same process starts again at once
 	instance bool // its processes have instance names
 	pair     bool // another process shares the work
+	broker   bool // a broker of three, and no process of Whisper's
 }
 
 var recoveryCases = []recoveryCase{
@@ -82,6 +105,9 @@ var recoveryCases = []recoveryCase{
 	{name: "intake, back at once", role: "intake", back: true},
 	{name: "one of two intake, for good", role: "intake", pair: true},
 	{name: "gateway, back at once", role: "gateway", back: true},
+	{name: "three brokers, nothing is killed", broker: true},
+	{name: "one of three brokers, back at once", role: "broker", broker: true, back: true},
+	{name: "one of three brokers, for good", role: "broker", broker: true},
 }
 
 // recoveryTime is how long each run sends; the kill comes after a quarter of it.
@@ -92,23 +118,41 @@ func RunRecovery(ctx context.Context, cfg RecoveryConfig) (*RecoveryReport, erro
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &spine{cfg: SpineConfig{Kafka: cfg.Kafka, Users: cfg.Users, Partitions: cfg.Partitions, Out: cfg.Out}}
+	report := &RecoveryReport{Users: cfg.Users, Rate: cfg.Rate}
+	for _, brokers := range []bool{false, true} {
+		if err := report.measure(ctx, cfg, brokers); err != nil {
+			return nil, err
+		}
+	}
+	return report, nil
+}
+
+// measure adds the cases that run on one broker, or on three.
+func (r *RecoveryReport) measure(ctx context.Context, cfg RecoveryConfig, three bool) error {
+	cases := cfg.cases(three)
+	if len(cases) == 0 {
+		return nil
+	}
+	s := &spine{cfg: SpineConfig{Kafka: cfg.Kafka, Users: cfg.Users, Partitions: cfg.Partitions, Out: cfg.Out}, three: three}
+	if cfg.SessionTimeout > 0 {
+		s.more = []string{"WHISPER_SESSION_TIMEOUT=" + cfg.SessionTimeout.String()}
+	}
 	defer s.close()
 	if err := s.start(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	report := &RecoveryReport{Users: cfg.Users, Kafka: s.kafkaName(), Rate: cfg.Rate}
+	r.Kafka = s.kafkaName()
 	s.say("warming up")
 	if _, err := s.measure(ctx, cfg.Rate, 10*time.Second, nil); err != nil {
-		return nil, err
+		return err
 	}
-	for _, c := range recoveryCases {
+	for _, c := range cases {
 		var waits, gaps, late []float64
 		of := RecoveredAfter{Case: c.name}
 		for run := range cfg.Runs {
 			lat, err := s.recover(ctx, cfg.Rate, c)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
+				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			r := lat.recovered(time.Second)
 			s.say("%s, run %d of %d: longest wait %.0f ms, longest gap %.0f ms, %.1f%% later than 1 s, %d lost", c.name, run+1, cfg.Runs, r.LongestWait, r.LongestGap, 100*r.Late, r.Lost)
@@ -116,15 +160,18 @@ func RunRecovery(ctx context.Context, cfg RecoveryConfig) (*RecoveryReport, erro
 			of.Lost += r.Lost
 		}
 		of.LongestWait, of.LongestGap, of.Late = median(waits), median(gaps), median(late)
-		report.Cases = append(report.Cases, of)
+		r.Cases = append(r.Cases, of)
 	}
-	return report, nil
+	return nil
 }
 
 // recover measures one case. All processes of the case's role start anew before it, as it wants them, and after it.
 func (s *spine) recover(ctx context.Context, rate int, c recoveryCase) (*latencies, error) {
 	if c.role == "" {
 		return s.measure(ctx, rate, recoveryTime, nil)
+	}
+	if c.broker {
+		return s.recoverBroker(ctx, rate, c)
 	}
 	at := slices.IndexFunc(s.roles, func(p *process) bool { return p.name == c.role })
 	plain := s.roles[at].args

@@ -98,6 +98,9 @@ type spine struct {
 	cfg    SpineConfig
 	client consumers.ClientConfig
 	broker *kafka.Broker
+	quorum []*kafka.Broker // where three are asked for, instead of broker
+	three  bool
+	more   []string // of the roles' environment
 	roles  []*process
 	users  *audience
 	load   *kgo.Client
@@ -148,14 +151,26 @@ func (s *spine) say(format string, args ...any) {
 }
 
 func (s *spine) kafkaName() string {
-	if s.broker != nil {
+	if s.broker != nil || s.quorum != nil {
 		return "Apache Kafka " + kafka.Version
 	}
 	return "given"
 }
 
 func (s *spine) start(ctx context.Context) error {
-	if len(s.cfg.Kafka) == 0 {
+	replication := int16(1)
+	switch {
+	case s.three:
+		s.say("starting three brokers of Apache Kafka %s", kafka.Version)
+		var err error
+		if s.quorum, err = startThree(ctx); err != nil {
+			return err
+		}
+		for _, b := range s.quorum {
+			s.cfg.Kafka = append(s.cfg.Kafka, b.Addr())
+		}
+		replication = 3
+	case len(s.cfg.Kafka) == 0:
 		s.say("starting Apache Kafka %s", kafka.Version)
 		var err error
 		if s.broker, err = kafka.Start(ctx, kafka.Config{JVM: []string{"-Xms1g", "-Xmx1g", "-XX:+UseG1GC"}}); err != nil {
@@ -165,7 +180,7 @@ func (s *spine) start(ctx context.Context) error {
 	}
 	s.client = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
 	topology := consumers.DefaultTopology()
-	topology.Partitions, topology.Replication = s.cfg.Partitions, 1
+	topology.Partitions, topology.Replication = s.cfg.Partitions, replication
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}
@@ -180,6 +195,7 @@ func (s *spine) start(ctx context.Context) error {
 		"WHISPER_AUTH_SECRET=" + benchSecret,
 		fmt.Sprintf("WHISPER_PPROF=%v", s.cfg.Profiles != ""),
 	}
+	s.env = append(s.env, s.more...)
 	for _, args := range [][]string{
 		{"intake"},
 		{"dispatch"},
@@ -216,6 +232,9 @@ func (s *spine) close() {
 	}
 	if s.broker != nil {
 		s.broker.Close()
+	}
+	for _, b := range s.quorum {
+		b.Close()
 	}
 }
 

@@ -7,29 +7,32 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/klivvr/whisper/bench"
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 )
 
 type benchRecoveryCmd struct {
-	Kafka      []string `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
-	Users      int      `default:"1000" placeholder:"N" help:"Users that are connected (default ${default})."`
-	Partitions int32    `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
-	Rate       int      `default:"500" placeholder:"N" help:"Requests a second (default ${default})."`
-	Runs       int      `default:"3" placeholder:"N" help:"Runs of each case; the medians are reported (default ${default})."`
-	JSON       bool     `help:"Print the report as JSON."`
+	Kafka          []string      `placeholder:"HOST:PORT" help:"Kafka to measure on; by default Apache Kafka is started from its jars (needs Java and Maven)."`
+	Users          int           `default:"1000" placeholder:"N" help:"Users that are connected (default ${default})."`
+	Partitions     int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
+	Rate           int           `default:"500" placeholder:"N" help:"Requests a second (default ${default})."`
+	Runs           int           `default:"3" placeholder:"N" help:"Runs of each case; the medians are reported (default ${default})."`
+	Cases          []string      `placeholder:"TEXT" help:"Only the cases whose names have one of these texts in them, such as dispatch or brokers."`
+	SessionTimeout time.Duration `placeholder:"DURATION" help:"--session-timeout of the roles, if not their own default."`
+	JSON           bool          `help:"Print the report as JSON."`
 }
 
 // Help implements kong.HelpProvider.
 func (c *benchRecoveryCmd) Help() string {
-	return `Kills intake, dispatch and a gateway by SIGKILL while requests come, some of them with --instance and some for good, and says how long the notification waited that waited longest. Everything stays on this machine. Example:
+	return `Kills intake, dispatch, a gateway and one of three brokers by SIGKILL while requests come, some of them with --instance and some for good, and says how long the notification waited that waited longest. Everything stays on this machine. Example:
 
     whisper bench recovery --runs 3`
 }
 
 func (c *benchRecoveryCmd) config(out io.Writer) bench.RecoveryConfig {
-	return bench.RecoveryConfig{Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rate: c.Rate, Runs: c.Runs, Out: out}
+	return bench.RecoveryConfig{Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rate: c.Rate, Runs: c.Runs, Cases: c.Cases, SessionTimeout: c.SessionTimeout, Out: out}
 }
 
 // Check names every problem of these settings.
