@@ -55,7 +55,7 @@ compat: ## Roles of an earlier version (OLD, a commit) beside this one's: the wh
 	for roles in $(OLD_ROLES); do \
 		echo "== $$roles of $(OLD)"; \
 		WHISPER_REQUIRE_REAL=1 WHISPER_TEST_OLD="$$old/tree/bin/whisper" WHISPER_TEST_OLD_ROLES=$$roles \
-			$(GO) test ./integration -count=1 -timeout 20m -run 'TestTheWholeWay|TestEachRoleMayBeKilled|TestABroadcastIsSteered' || exit 1; \
+			$(GO) test ./integration -count=1 -timeout 60m -run 'TestTheWholeWay|TestEachRoleMayBeKilled|TestABroadcastIsSteered' || exit 1; \
 	done
 
 .PHONY: sdk

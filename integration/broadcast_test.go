@@ -178,7 +178,7 @@ func TestABroadcastIsSteered(t *testing.T) {
 		if id != "steer-1" {
 			t.Errorf("%s was taken back", id)
 		}
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		t.Error("who connects later is not told")
 	}
 }
@@ -216,7 +216,7 @@ func TestAnAlertPassesABroadcast(t *testing.T) {
 			select {
 			case took := <-times:
 				all = append(all, took)
-			case <-time.After(3 * time.Minute):
+			case <-time.After(patience):
 				t.Fatal("an alert did not arrive")
 			}
 		}

@@ -13,23 +13,25 @@ import (
 )
 
 // row is a delivery as Postgres tells it. Stopped says that a fact of its cancelling is there; Instead is the digest that
-// it went into.
+// it went into. Sent is how many records to a gateway its facts tell of: an attempt that a restart made again has its number
+// again, and is a second one all the same.
 type row struct {
 	ID, Note, User, Lane, Status, Reason, Channel string
 	Attempts                                      int
 	Open                                          bool
 	Stopped                                       bool
 	Instead                                       string
+	Sent                                          int
 }
 
 func (r row) String() string {
-	return fmt.Sprintf("%s to %s (%s): %s %s by %s after %d attempts, open %v, cancelled %v, instead %q", r.Note, r.User, r.ID, r.Status, r.Reason, r.Channel, r.Attempts, r.Open, r.Stopped, r.Instead)
+	return fmt.Sprintf("%s to %s (%s): %s %s by %s after %d attempts, sent %d times, open %v, cancelled %v, instead %q", r.Note, r.User, r.ID, r.Status, r.Reason, r.Channel, r.Attempts, r.Sent, r.Open, r.Stopped, r.Instead)
 }
 
 // check holds what is left to what was asked for.
 func (c *chaos) check() {
 	t := c.t
-	ready, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ready, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for _, p := range sys.running() {
 		if err := p.await(ready); err != nil {
@@ -54,12 +56,13 @@ func (c *chaos) check() {
 	pushes, pushedAgain := c.phones()
 	c.statuses(rows, pushes)
 	gathered := c.arrivals(rows)
-	attempts, delivered := 0, 0
+	attempts, delivered, again := 0, 0, 0
 	inDigests := 0
 	for _, r := range rows {
 		if r.Status == "delivered" || r.Status == "read" {
 			attempts += r.Attempts
 			delivered++
+			again += max(0, r.Sent-r.Attempts)
 		}
 		if r.Instead != "" {
 			inDigests++
@@ -70,14 +73,14 @@ func (c *chaos) check() {
 	}
 	turned, unexplained, gap := c.order(rows)
 	t.Logf("%s: %v", totals(c.counts), c.counts)
-	t.Logf("%d asked for, %d deliveries, %d broadcasts, %d in digests; attempts beyond one a delivery: %d of %d; pushes that came twice: %d of %d; out of order: %d, of which sent once only: %d; longest gap between alerts: %s; records that count for nothing: %d",
-		len(c.asked), len(rows), len(c.broadcasts), inDigests, attempts-delivered, delivered, pushedAgain, len(pushes)+pushedAgain, turned, unexplained, gap.Round(time.Millisecond), strays(t))
+	t.Logf("%d asked for, %d deliveries, %d broadcasts, %d in digests; attempts beyond one a delivery: %d of %d, and %d more that a restart made again; pushes that came twice: %d of %d; out of order: %d, of which sent once only: %d; longest gap between alerts: %s; records that count for nothing: %d",
+		len(c.asked), len(rows), len(c.broadcasts), inDigests, attempts-delivered, delivered, again, pushedAgain, len(pushes)+pushedAgain, turned, unexplained, gap.Round(time.Millisecond), strays(t))
 }
 
 // settled waits until everything that was asked for has come to its end, and is all of it.
 func (c *chaos) settled() (rows []row) {
 	t := c.t
-	deadline := time.After(6 * time.Minute)
+	deadline := time.After(patience)
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
@@ -85,7 +88,8 @@ func (c *chaos) settled() (rows []row) {
 			SELECT d.delivery_id::text, d.notification_id, d.user_id, d.lane::text, d.status::text, coalesce(d.reason, ''), coalesce(d.channel, ''), d.attempts,
 				d.settled_at IS NULL,
 				EXISTS (SELECT FROM whisper.timeline AS l WHERE l.delivery_id = d.delivery_id AND l.day = d.day AND l.kind = 'delivery_cancelled'),
-				coalesce((SELECT max(l.detail ->> 'instead') FROM whisper.timeline AS l WHERE d.status = 'suppressed' AND l.delivery_id = d.delivery_id AND l.day = d.day AND l.kind = 'delivery_suppressed'), '')
+				coalesce((SELECT max(l.detail ->> 'instead') FROM whisper.timeline AS l WHERE d.status = 'suppressed' AND l.delivery_id = d.delivery_id AND l.day = d.day AND l.kind = 'delivery_suppressed'), ''),
+				(SELECT count(DISTINCT l.cause) FROM whisper.timeline AS l WHERE l.delivery_id = d.delivery_id AND l.day = d.day AND l.cause LIKE 'whisper.node.%')
 			FROM whisper.deliveries AS d`)
 		if err != nil {
 			t.Fatal(err)
@@ -273,7 +277,7 @@ func (c *chaos) order(rows []row) (turned, once int, gap time.Duration) {
 				continue
 			}
 			turned++
-			if of[a.note].Attempts == 1 {
+			if of[a.note].Sent <= 1 {
 				if once++; once <= 20 {
 					c.t.Logf("out of order: %s came %s after %s: %s: %s; the other: %s: %s", a.note, a.at.Sub(before.at), before.note, of[a.note], c.story(of[a.note]), of[before.note], c.story(of[before.note]))
 				}

@@ -311,7 +311,7 @@ func (c *chaos) fault(f fault) {
 	}
 }
 
-// patiently starts a server whose own start gives up after a minute, as often as needed: a busy machine takes longer.
+// patiently starts a server whose own start gives up after some minutes, as often as needed: a busy machine takes longer.
 func patiently(start func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) (err error) {
 		for range 5 {

@@ -148,7 +148,7 @@ func ours(t *testing.T) {
 // TestPostgresMayBeDown: notifications arrive without Postgres, and the rows catch up.
 func TestPostgresMayBeDown(t *testing.T) {
 	ours(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a := connect(t, "pg", faultUsers)
 	if err := sys.cluster.KillPostgres(ctx); err != nil {
@@ -171,7 +171,7 @@ func TestPostgresMayBeDown(t *testing.T) {
 func TestTheBrokerMayRestart(t *testing.T) {
 	ours(t)
 	during(t, "broker", func(*audience) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := sys.cluster.KillKafka(ctx); err != nil {
 			t.Error(err)
@@ -195,7 +195,7 @@ func TestZRebuildGivesTheSameRows(t *testing.T) {
 	for name, sql := range tables {
 		before[name] = digest(t, sql)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if out, err := sys.command(ctx, "project", "--rebuild").CombinedOutput(); err != nil {
 		t.Fatalf("whisper project --rebuild: %v\n%s", err, out)

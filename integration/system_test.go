@@ -41,6 +41,9 @@ const (
 // sys is the system under test; TestMain starts it.
 var sys *system
 
+// patience is for what hangs: nothing that works takes so long, on whatever machine.
+const patience = 10 * time.Minute
+
 func TestMain(m *testing.M) {
 	embedded.RunIfPostgresHost()
 	ownMounts()
@@ -48,7 +51,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience) // it also compiles the binary
 	defer cancel()
 	dir, err := os.MkdirTemp("", "whisper-integration-")
 	if err != nil {
@@ -315,10 +318,10 @@ func (p *proc) end(sig os.Signal) error {
 func (p *proc) ended() error {
 	select {
 	case <-p.done:
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end within three minutes", p.name)
+		return fmt.Errorf("%s did not end within %s", p.name, patience)
 	}
 	return p.err
 }
@@ -373,7 +376,7 @@ func (s *system) remove(t *testing.T, name string) {
 
 func (s *system) restart(t *testing.T, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.up(ctx, name); err != nil {
 		t.Error(err) // not Fatal: faults happen on a goroutine of their own

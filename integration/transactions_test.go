@@ -123,7 +123,7 @@ func (l *realLog) until(what string, ok func() bool) {
 	l.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(3 * time.Minute); !ok(); {
+	for end := time.After(patience); !ok(); {
 		select {
 		case <-tick.C:
 		case <-end:

@@ -37,7 +37,7 @@ func TestTheWholeWay(t *testing.T) {
 			var n client.Notification
 			select {
 			case n = <-notes:
-			case <-time.After(3 * time.Minute):
+			case <-time.After(patience):
 				t.Fatal("nothing arrived")
 			}
 			if n.ID != id || n.Lane != lane || n.Category != "transactions.card" || n.Title != "Paid" || n.Body != "120.50 EGP" || string(n.Data) != `{"card":4417}` {
@@ -88,7 +88,7 @@ func story(t *testing.T, id, user, lane, trace string) {
 	if n := number(t, `SELECT delivered + read FROM whisper.notifications WHERE notification_id = $1 AND recipients = 1`, id); n != 1 {
 		t.Errorf("the notification counts %d", n)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := sys.command(ctx, "events", "--notification", id, "--json").CombinedOutput()
 	if err != nil || strings.Count(string(out), trace[:35]) < 3 {
@@ -121,7 +121,7 @@ func TestAwayUsers(t *testing.T) {
 		if n.ID != "away-1" {
 			t.Errorf("got %+v", n)
 		}
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		t.Fatal("what waited did not come with the connection")
 	}
 }
@@ -163,7 +163,7 @@ func TestKcat(t *testing.T) {
 		if n.ID != "kcat-1" || n.Title != "مرحبا" {
 			t.Errorf("got %+v", n)
 		}
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nothing arrived")
 	}
 }
@@ -178,7 +178,7 @@ func TestABadRecordIsADeadLetterOnRealKafka(t *testing.T) {
 	a := connect(t, "dead", 1)
 	send(t, "normal", request{ID: "dead-3", To: to("dead-0")})
 	eventually(t, "the good one arrives", func() bool { return a.count() == 1 })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := sys.command(ctx, "deadletters", "list", "--json").Output()
 	if err != nil {

@@ -59,14 +59,14 @@ func New(cfg Config) (*Projector, error) {
 	client := cfg.Kafka
 	client.AcceptLoss = true // it is said and counted; tables without it are worth more than none
 	p.loop, err = consumers.NewLoop(consumers.LoopConfig{
-		Client:         client,
-		Group:          Group,
-		Topics:         topics(),
-		CoPartitioned:  true,
-		Handler:        p,
-		Starts:         p.starts,
-		FetchMinBytes:  fetchMinBytes,
-		FetchMaxWait:   min(fetchMaxWait, max(cfg.BatchWait, 10*time.Millisecond)),
+		Client:        client,
+		Group:         Group,
+		Topics:        topics(),
+		CoPartitioned: true,
+		Handler:       p,
+		Starts:        p.starts,
+		FetchMinBytes: fetchMinBytes,
+		FetchMaxWait:  min(fetchMaxWait, max(cfg.BatchWait, 10*time.Millisecond)),
 	})
 	if err != nil {
 		p.close()
