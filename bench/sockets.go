@@ -29,6 +29,10 @@ type SocketsConfig struct {
 	Frames, Runs int
 	// Flags are given to the gateway as well.
 	Flags []string
+	// System leaves out all but the floor and the broadcast of the whole system.
+	System bool
+	// Program is the build of whisper whose gateway is measured; empty: this one.
+	Program string
 	// Profiles, where set, is a folder that gets CPU profiles of the gateway.
 	Profiles string
 	Out      io.Writer
@@ -75,6 +79,8 @@ type SocketsReport struct {
 	FloorEight float64 `json:"floor_eight_frames_a_write_per_cpu_second"`
 	// Deliveries in a CPU-second of the gateway, counted where they arrive.
 	Deliveries []SocketsRate `json:"deliveries"`
+	// Held is the gateway's memory while nobody acknowledges.
+	Held SocketsHeld `json:"held"`
 }
 
 // SocketsRate is one way of delivering.
@@ -85,6 +91,8 @@ type SocketsRate struct {
 	FramesAWrite float64 `json:"frames_a_write"`
 	RatioToFloor float64 `json:"ratio_to_one_frame_a_write"`
 	Lost         int64   `json:"lost"`
+	Facts        float64 `json:"facts_a_delivery"`
+	PeakRSS      int64   `json:"peak_rss_bytes"`
 }
 
 type sockets struct {
@@ -110,7 +118,11 @@ func RunSockets(ctx context.Context, cfg SocketsConfig) (*SocketsReport, error) 
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.crowd, s.floors, s.acknowledged, s.automatic} {
+	steps := []func(context.Context) error{s.crowd, s.floors, s.held, s.acknowledged, s.automatic, s.system}
+	if cfg.System {
+		steps = []func(context.Context) error{s.crowd, s.floors, s.held, s.system}
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -154,7 +166,13 @@ func (s *sockets) start(ctx context.Context) error {
 
 func (s *sockets) startGateway(ctx context.Context, node string) (p *process, addr string, err error) {
 	addr = freeAddr()
-	p, err = startRole(ctx, s.env, "gateway", append([]string{
+	program := s.cfg.Program
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, "", fmt.Errorf("find this program: %w", err)
+		}
+	}
+	p, err = startRoleOf(ctx, program, s.env, "gateway", append([]string{
 		"gateway", "--node", node, "--listen", addr, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000", "--drain", "5s",
 	}, s.cfg.Flags...)...)
 	return p, addr, err

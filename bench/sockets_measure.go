@@ -193,6 +193,7 @@ type way struct {
 	frames     int
 	// At most window frames are under way; more are put when no more than rest of them are.
 	window, rest int
+	perSecond    int // deliveries at most; 0: as they come
 	put          func() func(n int) error
 }
 
@@ -227,8 +228,12 @@ func (s *sockets) broadcast(name, file string, together int) way {
 
 // deliver measures one way of delivering, Runs times.
 func (s *sockets) deliver(ctx context.Context, client *helper, w way) error {
-	var perCPU, perSecond, gathered []float64
+	var perCPU, perSecond, gathered, facts []float64
 	rate := SocketsRate{Name: w.name}
+	pid := s.gateway.cmd.Process.Pid
+	if err := forgetPeak(pid); err != nil {
+		return err
+	}
 	for run := range s.cfg.Runs + 1 { // the first warms up
 		profiled := func() {}
 		if run == 1 {
@@ -241,13 +246,20 @@ func (s *sockets) deliver(ctx context.Context, client *helper, w way) error {
 		}
 		rate.Lost += r.Lost
 		if run > 0 {
-			perCPU, perSecond, gathered = append(perCPU, r.PerCPUSecond), append(perSecond, r.PerSecond), append(gathered, r.FramesAWrite)
+			perCPU, perSecond = append(perCPU, r.PerCPUSecond), append(perSecond, r.PerSecond)
+			gathered, facts = append(gathered, r.FramesAWrite), append(facts, r.Facts)
 		}
 	}
 	rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite = median(perCPU), median(perSecond), median(gathered)
+	rate.Facts = median(facts)
 	rate.RatioToFloor = rate.PerCPUSecond / s.report.FloorOne
+	var err error
+	if rate.PeakRSS, err = peakOf(pid); err != nil {
+		return err
+	}
 	s.report.Deliveries = append(s.report.Deliveries, rate)
-	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write", w.name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite)
+	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write, %.2f facts each, peak %d MB",
+		w.name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite, rate.Facts, rate.PeakRSS>>20)
 	return nil
 }
 
@@ -262,6 +274,10 @@ func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate
 	if err != nil {
 		return r, err
 	}
+	facts, err := s.facts(ctx)
+	if err != nil {
+		return r, err
+	}
 	before, err := cpuOf(s.gateway.cmd.Process.Pid)
 	if err != nil {
 		return r, err
@@ -270,6 +286,12 @@ func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate
 	end := start
 	for under := 0; under < w.frames; {
 		under = min(w.frames, int(end.Frames-start.Frames)+w.window)
+		if w.perSecond > 0 {
+			under = min(under, max(1, int(time.Since(began).Seconds()*float64(w.perSecond))))
+			if err := sleep(ctx, paceStep); err != nil {
+				return r, err
+			}
+		}
 		if err := put(under); err != nil {
 			return r, err
 		}
@@ -293,13 +315,21 @@ func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate
 	if err != nil {
 		return r, err
 	}
+	told, err := s.facts(ctx)
+	if err != nil {
+		return r, err
+	}
 	got := end.Frames - start.Frames
+	r.Facts = float64(told-facts) / float64(max(1, got))
 	r.PerCPUSecond = float64(got) / (after - before).Seconds()
 	r.PerSecond = float64(got) / took.Seconds()
 	r.FramesAWrite = float64(got) / max(1, written-writes)
 	r.Lost = int64(w.frames) - got
 	return r, nil
 }
+
+// paceStep is how often a paced way puts.
+const paceStep = 2 * time.Millisecond
 
 // arrived waits until the client has so many frames, or gets no more.
 func arrived(ctx context.Context, client *helper, want int64) (helperReply, error) {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type routes struct {
 	client      *kgo.Client
 	incarnation uint64
 	users       []string
+	slices      [][]string // of 16 users of a partition, as dispatch hands out who is connected
 	serial      int
 	failed      atomic.Pointer[error]
 }
@@ -39,6 +41,7 @@ func newRoutes(ctx context.Context, cfg consumers.ClientConfig, users int) (*rou
 	for i := range r.users {
 		r.users[i] = userName(i)
 	}
+	r.slices = slicesOf(r.users)
 	var err error
 	if r.incarnation, err = incarnationOf(ctx, cfg); err != nil {
 		return nil, err
@@ -119,13 +122,39 @@ const sliceUsers = 1000
 
 // broadcast is one notification for everybody, in records for a slice of the users each.
 func (r *routes) broadcast(i int, now time.Time) {
-	id := benchID(r.serial, i)
-	frame := benchFrame(r.serial, i)
-	at := domain.NewDeliveryID(now, domain.DeliveryHash{})
-	for first := 0; first < len(r.users); first += sliceUsers {
-		r.produce(r.users[first], &whisperv1.Route{
-			DeliveryId: at[:], NotificationId: id, Lane: whisperv1.Lane_LANE_NORMAL, Attempt: 1, Incarnation: r.incarnation,
-			ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Frame: frame, Users: r.users[first:min(first+sliceUsers, len(r.users))],
-		})
+	for users := range slices.Chunk(r.users, sliceUsers) {
+		r.slice(i, users, now)
 	}
+}
+
+func (r *routes) slice(i int, users []string, now time.Time) {
+	at := domain.NewDeliveryID(now, domain.DeliveryHash{})
+	r.produce(users[0], &whisperv1.Route{
+		DeliveryId: at[:], NotificationId: benchID(r.serial, i), Lane: whisperv1.Lane_LANE_NORMAL, Attempt: 1, Incarnation: r.incarnation,
+		ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Frame: benchFrame(r.serial, i), Users: users,
+	})
+}
+
+// connectedSlice is how many users dispatch takes at a time of those who are connected when a broadcast begins.
+const connectedSlice = 16
+
+// slicesOf are users in the slices in which dispatch hands them out: each of one partition, the partitions in turn.
+func slicesOf(users []string) (all [][]string) {
+	byPartition := make([][]string, socketsPartitions)
+	for _, user := range users {
+		p := consumers.PartitionOf(user, socketsPartitions)
+		byPartition[p] = append(byPartition[p], user)
+	}
+	for left := true; left; {
+		left = false
+		for p, users := range byPartition {
+			n := min(connectedSlice, len(users))
+			if n > 0 {
+				all = append(all, users[:n])
+			}
+			byPartition[p] = users[n:]
+			left = left || len(users) > n
+		}
+	}
+	return all
 }

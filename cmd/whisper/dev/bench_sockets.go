@@ -19,6 +19,8 @@ type benchSocketsCmd struct {
 	Idle     time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long connections are idle before memory is read (default ${default})."`
 	Frames   int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
 	Runs     int           `default:"3" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
+	System   bool          `help:"Only the floor and a broadcast as the whole system makes it: memory and CPU."`
+	Program  string        `placeholder:"FILE" help:"The build of whisper whose gateway is measured (default: this one)."`
 	Flag     []string      `placeholder:"FLAG" help:"A flag for the gateway, as in --flag=--unpolled."`
 	Profiles string        `placeholder:"FOLDER" help:"Keep CPU profiles of the gateway."`
 	JSON     bool          `help:"Print the report as JSON."`
@@ -34,7 +36,7 @@ func (c *benchSocketsCmd) Help() string {
 func (c *benchSocketsCmd) config(out io.Writer) bench.SocketsConfig {
 	return bench.SocketsConfig{
 		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs,
-		Flags: c.Flag, Profiles: c.Profiles, Out: out,
+		Flags: c.Flag, System: c.System, Program: c.Program, Profiles: c.Profiles, Out: out,
 	}
 }
 
@@ -56,12 +58,17 @@ func printSockets(out io.Writer, r *bench.SocketsReport) error {
 	row := func(name, measured, floor string) { _, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", name, measured, floor) }
 	_, _ = fmt.Fprintf(w, "%s, %d connections, %d on the machine; CPU of the gateway alone\n\n", r.Kafka, r.Users, r.Users*(1+r.Beside))
 	row("measure", "gateway", "floor of the same run")
-	row("memory a connection at rest", fmt.Sprintf("%.0f B", r.RSS), fmt.Sprintf("%.0f B", r.RSSFloor))
-	row("CPU at rest", fmt.Sprintf("%.2f%% of a core", r.IdleCPU), fmt.Sprintf("%.2f%% without connections", r.IdleCPUEmpty))
-	row("CPU of a connect", fmt.Sprintf("%.0f µs", r.ConnectCPU), fmt.Sprintf("%.0f µs", r.ConnectFloorCPU))
-	row("connects", fmt.Sprintf("%.0f/s", r.ConnectsPerSecond), "")
+	if r.ConnectCPU > 0 {
+		row("memory a connection at rest", fmt.Sprintf("%.0f B", r.RSS), fmt.Sprintf("%.0f B", r.RSSFloor))
+		row("CPU at rest", fmt.Sprintf("%.2f%% of a core", r.IdleCPU), fmt.Sprintf("%.2f%% without connections", r.IdleCPUEmpty))
+		row("CPU of a connect", fmt.Sprintf("%.0f µs", r.ConnectCPU), fmt.Sprintf("%.0f µs", r.ConnectFloorCPU))
+		row("connects", fmt.Sprintf("%.0f/s", r.ConnectsPerSecond), "")
+	}
+	row(fmt.Sprintf("%d broadcasts that nobody acknowledges: memory at rest, peak, after, live", r.Held.Broadcasts), fmt.Sprintf("%d, %d, %d, %d MB; %.0f B a delivery",
+		r.Held.RestRSS>>20, r.Held.PeakRSS>>20, r.Held.RSS>>20, r.Held.Live>>20, r.Held.PerDelivery), "")
 	for _, d := range r.Deliveries {
-		row(d.Name, fmt.Sprintf("%.0f a CPU-second (%.0f/s, %.1f frames a write, %d lost)", d.PerCPUSecond, d.PerSecond, d.FramesAWrite, d.Lost),
+		row(d.Name, fmt.Sprintf("%.0f a CPU-second (%.0f/s, %.1f frames a write, %.2f facts each, %d lost, peak %d MB)",
+			d.PerCPUSecond, d.PerSecond, d.FramesAWrite, d.Facts, d.Lost, d.PeakRSS>>20),
 			fmt.Sprintf("%.2f of one frame a write", d.RatioToFloor))
 	}
 	row("one frame a write", "", fmt.Sprintf("%.0f a CPU-second", r.FloorOne))
