@@ -89,6 +89,13 @@ func (f *clientFrame) receipt(i int) string {
 // decodeFrame reads a client's text frame, which is UTF-8. Unknown fields are passed over, so that a newer client can
 // talk to an older node.
 func decodeFrame(b []byte) (clientFrame, *protocolError) {
+	if f, ok := plainFrame(b); ok {
+		return f, nil
+	}
+	return decodeStrictly(b)
+}
+
+func decodeStrictly(b []byte) (clientFrame, *protocolError) {
 	var f clientFrame
 	if err := json.Unmarshal(b, &f); err != nil {
 		return f, jsonError(err)
