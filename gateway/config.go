@@ -84,8 +84,9 @@ type Config struct {
 
 	// Heartbeat is the interval of records in whisper.nodes.
 	Heartbeat time.Duration
-	// ReceiptHold is how long a delivery_sent waits for the acknowledgement, to be one fact with it
-	// (negative: not at all). It delays what dispatch and analysts learn of unacknowledged ones.
+	// ReceiptHold is how long a delivery_sent waits at least for the acknowledgement, to be one fact with it
+	// (negative: not at all); up to 20 times as long where acknowledgements take that long. It delays what
+	// dispatch and analysts learn of unacknowledged ones.
 	ReceiptHold time.Duration
 	// DrainTimeout bounds the clean stop; clients are asked to leave over half of it.
 	DrainTimeout time.Duration

@@ -145,6 +145,7 @@ func (d *delivery) deliver() {
 	}
 	at := d.g.stamp.next()
 	d.observe(&d.g.metrics.acknowledged[d.facts.Lane], at)
+	d.g.receipts.answered(time.Duration(at-d.sentUS)*time.Microsecond, d.told)
 	fact := domain.AttemptFact{ID: d.id, User: d.user, AtUS: at, Delivered: true}
 	if d.told {
 		d.g.broker.Attempt(&d.facts, fact, d.trace, nil)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -101,6 +102,7 @@ func (in *instruments) watch(g *Gateway, set *metrics.Set) {
 	set.GetOrCreateGauge(`whisper_gateway_admission_waiting`, func() float64 { return g.admission.waiting(g.now()) })
 	set.GetOrCreateGauge(`whisper_gateway_write_blocked_sessions`, func() float64 { return float64(g.blocked.Load()) })
 	set.GetOrCreateGauge(`whisper_gateway_unsettled_records`, func() float64 { return float64(g.lanes.unsettled()) })
+	set.GetOrCreateGauge(`whisper_gateway_receipt_hold_seconds`, func() float64 { return time.Duration(g.receipts.after.Load()).Seconds() })
 	set.GetOrCreateGauge(`whisper_gateway_receipts_held`, func() float64 { return float64(g.receipts.waiting()) })
 }
 

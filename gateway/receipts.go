@@ -3,21 +3,35 @@ package gateway
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // receipts holds back delivery_sent for a moment: most acknowledgements come within a few milliseconds,
 // and then one fact tells both. The hold is the same for all, so a queue in order of arrival and one
 // timer serve any number.
+//
+// How long it is follows the acknowledgements. One that came after its delivery_sent has cost a fact that could have been
+// saved, a record that dispatch and the projector read as well. In a broadcast to thousands who answer at once,
+// that is most of them where the hold stays what suits a quiet hour.
 type receipts struct {
-	after time.Duration
+	least time.Duration
 	now   func() int64
+	after atomic.Int64 // the hold; two changes at once may lose one, which harms nobody
 
 	mu   sync.Mutex
 	held []held
 	head int
+	last int64 // the latest due
 	wake chan struct{}
 }
+
+const (
+	// holdMost bounds the hold, in least ones: what is told of who does not answer is late by a second.
+	holdMost = 20
+	// Of ten acknowledgements one may come too late: one late one lengthens the hold as much as nine others shorten it.
+	holdLonger, holdShorter = 1 + 9./512, 1 - 1./512
+)
 
 type held struct {
 	d   *delivery
@@ -31,12 +45,29 @@ const keptReceipts = 16 << 10
 const receiptGrain = 2 * time.Millisecond
 
 func newReceipts(hold time.Duration, now func() int64) *receipts {
-	return &receipts{after: hold, now: now, wake: make(chan struct{}, 1)}
+	r := &receipts{least: max(hold, 0), now: now, wake: make(chan struct{}, 1)}
+	r.after.Store(int64(r.least))
+	return r
+}
+
+// answered learns of an acknowledgement that came so long after the sending, and whether that was told already. Who answers
+// as people do, after seconds, would not be waited for at all.
+func (r *receipts) answered(took time.Duration, told bool) {
+	if took > holdMost*r.least {
+		return
+	}
+	after, change := float64(r.after.Load()), holdShorter
+	if told {
+		change = holdLonger
+	}
+	r.after.Store(int64(min(max(after*change, float64(r.least)), float64(holdMost*r.least))))
 }
 
 func (r *receipts) hold(d *delivery) {
-	due := r.now() + int64(r.after)
+	due := r.now() + r.after.Load()
 	r.mu.Lock()
+	due = max(due, r.last) // they are in order of it
+	r.last = due
 	r.held = append(r.held, held{d, due})
 	first := len(r.held)-r.head == 1
 	r.mu.Unlock()

@@ -138,6 +138,7 @@ var helps = map[string]string{
 	"whisper_gateway_written_bytes_total":                   "Bytes written.",
 	"whisper_gateway_frames_in_total":                       "Frames of clients, by type.",
 	"whisper_gateway_unsettled_records":                     "Taken off Kafka, and not to be committed yet.",
+	"whisper_gateway_receipt_hold_seconds":                  "How long a sending waits for its acknowledgement now.",
 	"whisper_gateway_receipts_held":                         "Sendings that wait for their acknowledgement, or for Kafka.",
 	"whisper_gateway_revocations":                           "Revocations held.",
 	"whisper_gateway_revoked_sessions_total":                "Sessions closed by revocations.",
