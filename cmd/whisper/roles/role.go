@@ -102,6 +102,7 @@ func (f roleFlags) run(
 	r := Base{Client: f.client(name, log), Topology: f.Topics.topology(), Server: server, Log: log, Now: p.Now}
 	return Serve(ctx, server, func(ctx context.Context) error {
 		log.Info("starting", "version", cli.ThisBuild().Version, "commit", cli.ThisBuild().Commit, "ops_addr", server.Addr())
+		ops.LimitMemory(log)
 		Stage(server, "waiting for kafka")
 		if err := r.Client.Await(ctx); err != nil {
 			return cli.UnlessStopped(ctx, err)
