@@ -124,9 +124,9 @@ func (f *Facts) PublishAttempt(
 		kind = kindDelivered
 	}
 	value, key := shared.Encode(fact)
-	r := &struct { // one allocation
+	r := &struct { // one allocation, where there is no trace
 		kgo.Record
-		headers [3]kgo.RecordHeader
+		headers [1]kgo.RecordHeader
 	}{}
 	r.headers[0] = kgo.RecordHeader{Key: HeaderEvent, Value: kind}
 	r.Record = kgo.Record{
