@@ -69,10 +69,10 @@ func (s *session) handBack() {
 		return
 	}
 	s.mu.Lock()
-	unacked := s.unacked
-	s.unacked = nil
+	left := s.unacked
+	s.unacked = unacked{}
 	s.mu.Unlock()
-	for _, d := range unacked {
+	for d := range left.all() {
 		d.handedBack()
 	}
 }

@@ -72,8 +72,8 @@ func TestWhatWasSentIsAcknowledgedFreely(t *testing.T) {
 		n.pumpAll()
 		s.received(idsFrame([]string{"ack", "read"}[round%2], round*maxIDs, maxIDs))
 	}
-	if l.paused || s.phase != open || s.unacked != nil {
-		t.Errorf("paused %t, closing %t, %d unacknowledged", l.paused, s.phase != open, len(s.unacked))
+	if l.paused || s.phase != open || s.unacked.len() > 0 {
+		t.Errorf("paused %t, closing %t, %d unacknowledged", l.paused, s.phase != open, s.unacked.len())
 	}
 }
 

@@ -208,8 +208,8 @@ func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.unacked[want.Hash()]; d != nil && (d.id == want || want.Timeless()) {
-		s.forget(d)
+	if d := s.unacked.get(want.Hash()); d != nil && (d.id == want || want.Timeless()) {
+		s.unacked.remove(d)
 		s.recent.add(d)
 		s.frames -= meter(s.priceFrame()) // the frame was one that we asked for
 		return d

@@ -21,10 +21,10 @@ const (
 // them, except for the beginning of a frame that is not complete and the fragments of a text that goes
 // on; both grow with what came, never with what a header announces. Whoever reads the socket owns it.
 type frameReader struct {
-	limit   int // of one text's payload
+	limit   int32 // of one text's payload
+	ongoing bool  // a fragmented text has begun
 	held    []byte
 	text    []byte
-	ongoing bool // a fragmented text has begun
 }
 
 // An inFrame is a whole text, or a control frame; its payload is valid until the next call. A
@@ -129,7 +129,7 @@ func (r *frameReader) length(b []byte, op byte) (head, size int, bad *protocolEr
 			return 0, 0, breach("a length in more bytes than it needs")
 		}
 	}
-	if op < opClose && announced > uint64(r.limit-len(r.text)) {
+	if op < opClose && announced > uint64(int(r.limit)-len(r.text)) {
 		return 0, 0, r.tooBig()
 	}
 	if head += 4; len(b) < head {

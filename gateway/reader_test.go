@@ -20,7 +20,7 @@ import (
 
 // taken is all that a reader makes of bytes that come in chunks: the frames, and the breach that ended it.
 func taken(limit int, chunks [][]byte) (frames []string, end string, held int) {
-	r := frameReader{limit: limit}
+	r := frameReader{limit: int32(limit)}
 	for _, chunk := range chunks {
 		b := r.begin(bytes.Clone(chunk))
 		for {

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 	"unique"
-
-	"github.com/klivvr/whisper/domain"
 )
 
 // The send queue of a session: control frames (welcome, errors, pings) before the lanes.
@@ -55,7 +53,7 @@ type session struct {
 	restsUntil int64 // nothing is read until then: it has used its share; 0: it has not
 	queue      [queues]fifo
 	queued     int // bytes waiting or being written
-	unacked    map[domain.DeliveryHash]*delivery
+	unacked    unacked
 	recent     recent
 	stuck      *stuck // a write that the socket took a part of
 	goodbye    wireFrame
@@ -99,7 +97,7 @@ func (q *fifo) pop() *outgoing {
 func newSession(g *Gateway, grant grant, auto bool) *session {
 	now := g.now()
 	s := &session{g: g, id: randomID(), user: grant.user, login: grant.login, expires: lastOf(grant.until, g.cfg.Now()), auto: auto}
-	s.in.limit = g.cfg.MaxFrame
+	s.in.limit = int32(g.cfg.MaxFrame)
 	s.heard.Store(now)
 	s.owe(now, g.strangers.debt(grant.user, now))
 	s.since = int32((now - g.began.UnixNano()) / int64(time.Second)) // for 68 years
@@ -135,15 +133,12 @@ func (s *session) send(frame wireFrame, d *delivery) bool {
 	case s.auto && d.explicit:
 		s.recent.await(d)
 	case !s.auto:
-		if len(s.unacked) >= s.g.cfg.MaxUnacked {
+		if s.unacked.len() >= s.g.cfg.MaxUnacked {
 			s.mu.Unlock()
 			s.close(closeTooSlow, "too slow: too many unacknowledged notifications", false)
 			return false
 		}
-		if s.unacked == nil {
-			s.unacked = make(map[domain.DeliveryHash]*delivery)
-		}
-		s.unacked[d.id.Hash()] = d
+		s.unacked.add(d)
 	}
 	s.enqueue(queueHigh+int(d.facts.Lane), frame, d)
 	s.mu.Unlock()
@@ -169,16 +164,6 @@ func (s *session) control(frame wireFrame) {
 // full: the frame has no room. One that is larger than the buffer goes alone, or it could never be sent.
 func (s *session) full(frame wireFrame) bool {
 	return s.queued > 0 && s.queued+len(frame) > s.g.cfg.SendBuffer
-}
-
-// forget: the delivery is not to be acknowledged any more.
-func (s *session) forget(d *delivery) {
-	if hash := d.id.Hash(); s.unacked[hash] == d {
-		delete(s.unacked, hash)
-	}
-	if len(s.unacked) == 0 {
-		s.unacked = nil // a map keeps its room otherwise
-	}
 }
 
 func (s *session) push(queue int, frame wireFrame, d *delivery) {

@@ -49,7 +49,7 @@ func testLanesLeaveInOrder(t *testing.T, link change) {
 	eventually(t, "all to queue", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.unacked) == 5
+		return s.unacked.len() == 5
 	})
 	writes := n.metrics.writes.Get()
 	s.letGo()
@@ -320,7 +320,7 @@ func testWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T, link change) {
 	eventually(t, "both to queue", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.unacked) == 2
+		return s.unacked.len() == 2
 	})
 	n.clock.advance(2 * time.Minute)
 	s.letGo()

@@ -190,7 +190,7 @@ func (s *session) line(drift int64) SessionLine {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := SessionLine{
-		User: s.user, Session: s.id, Network: networkOf(s.address), Ack: "manual", Unacknowledged: len(s.unacked),
+		User: s.user, Session: s.id, Network: networkOf(s.address), Ack: "manual", Unacknowledged: s.unacked.len(),
 		Since:     wall(s.g.began.Add(time.Duration(s.since)*time.Second).UnixNano() + drift),
 		HeardAt:   wall(s.heard.Load() + drift),
 		ExpiresAt: wall(s.expires),

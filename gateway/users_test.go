@@ -144,7 +144,7 @@ func TestASharedRouteOfAnotherTimeFailsForEach(t *testing.T) {
 		}
 	}
 	n.wantNothingOpen()
-	if s.unacked != nil {
+	if s.unacked.len() > 0 {
 		t.Error("it was sent")
 	}
 }

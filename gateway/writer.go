@@ -125,7 +125,7 @@ func (s *session) take(box *outbox, o *outgoing, nowMS int64) {
 	if o.d != nil {
 		if o.d.expiresMS > 0 && o.d.expiresMS <= nowMS {
 			s.queued -= len(o.frame)
-			s.forget(o.d)
+			s.unacked.remove(o.d)
 			if s.auto {
 				s.recent.drop(o.d)
 			}
