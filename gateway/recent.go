@@ -5,7 +5,8 @@ import "github.com/klivvr/whisper/domain"
 // recent remembers what a session acknowledged last, so that a repeated ack is no error and a read is
 // told of the right delivery. Of a session with ack=auto it remembers what only the client's own word settles: such a
 // session may never say it, so that must not count against what it may have unacknowledged. The delivery itself, some
-// 0.5 KiB with its record, stays for one ping or two; after that 32 bytes are left of it, at most 2 KiB a session.
+// 0.5 KiB with its record, stays for one ping or two while it is one of the last few; after that 32 bytes are left of it, at
+// most 2 KiB a session.
 type recent struct {
 	entries []remembered
 	next    int
@@ -23,6 +24,10 @@ type remembered struct {
 
 const recentEntries = 64
 
+// recentWhole is how many of the last deliveries stay whole: people read what has just come. A busy session would keep
+// all 64, which is ten times the memory that it has otherwise.
+const recentWhole = 8
+
 func (r *recent) add(d *delivery) { r.put(remembered{d: d}) }
 
 // await adds one that the client has not acknowledged, in the place of its earlier attempt.
@@ -37,8 +42,8 @@ func (r *recent) await(d *delivery) {
 // drop takes out one that its socket did not get.
 func (r *recent) drop(d *delivery) {
 	for i := range r.entries {
-		if r.entries[i].d == d {
-			r.entries[i] = remembered{}
+		if e := &r.entries[i]; e.id == d.id && e.attempt == d.facts.Attempt {
+			*e = remembered{}
 		}
 	}
 }
@@ -47,10 +52,13 @@ func (r *recent) put(e remembered) {
 	e.id, e.attempt, e.lane = e.d.id, e.d.facts.Attempt, e.d.facts.Lane
 	if len(r.entries) < recentEntries {
 		r.entries = append(r.entries, e)
-		return
+	} else {
+		r.entries[r.next] = e
+		r.next = (r.next + 1) % recentEntries
 	}
-	r.entries[r.next] = e
-	r.next = (r.next + 1) % recentEntries
+	if n := len(r.entries); n > recentWhole {
+		r.entries[(r.next+n-1-recentWhole)%n].d = nil
+	}
 }
 
 // find is the entry of a delivery, or of the latest one with that hash where the id has no time.
