@@ -147,7 +147,7 @@ func (d *delivery) socketStep() int32 {
 
 // sendSocket routes one attempt to every node that holds the user, or only to one session.
 func (s *State) sendSocket(d *delivery, to []place, session string) {
-	frame, err := domain.NotificationFrame(d.ev.GetNotificationId(), d.lane(), d.acc, d.content)
+	frame, err := s.frame(d)
 	if err != nil {
 		s.failed(d, err.Error())
 		return
@@ -182,6 +182,16 @@ func (s *State) sendSocket(d *delivery, to []place, session string) {
 		last = at
 	}
 	s.deliveries.schedule(d, last)
+}
+
+// frame is what a socket is sent of d. All deliveries of a broadcast without a template share one.
+func (s *State) frame(d *delivery) ([]byte, error) {
+	if d.walk != nil && d.acc.GetTemplate() == "" {
+		if text := s.sharedText(d.walk, ""); text != nil {
+			return text.frame, nil
+		}
+	}
+	return domain.NotificationFrame(d.ev.GetNotificationId(), d.lane(), d.acc, d.content)
 }
 
 // sendFromSocket sends to all the user's sessions, whatever d waited for.

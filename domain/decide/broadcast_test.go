@@ -57,6 +57,18 @@ func TestBroadcastDecisions(t *testing.T) {
 			{2, here("ann", "n1", "s3", 1), []string{"route news #1 to n1"}},
 			{3, delivered("news", "ann", 1), []string{"unpark", "walked settled 3/3 for 3", "finished"}},
 		},
+		"users to whom another broadcast is still open share a record all the same": {
+			{0, here("bob", "n1", "s1", 1), nil},
+			{0, here("cay", "n1", "s2", 1), nil},
+			{0, broadcast("news", ""), taken},
+			{0, walk, []string{"park first bob,cay", "park", "running 0/3 for 0", "slice 1", "route news #1 to n1 for bob,cay"}},
+			{0, with(broadcast("more", ""), func(b *whisperv1.BroadcastAccepted) { b.Accepted.Request.Offset = 2 }), taken},
+			{0, walk, []string{"park first bob,cay", "park", "running 0/3 for 0", "slice 1", "route more #1 to n1 for bob,cay"}},
+			{1, delivered("news", "bob", 1), nil},
+			{1, delivered("more", "bob", 1), nil},
+			{1, delivered("more", "cay", 1), []string{"advanced to "}},
+			{1, delivered("news", "cay", 1), []string{"advanced to "}},
+		},
 		"a segment means some; who can't be asked about is not meant": {
 			{0, broadcast("news", "user.attributes.vip && user.locale == 'ar'"), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},

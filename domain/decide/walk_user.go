@@ -147,7 +147,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 	}
 	push = push && q.profile.Reachable()
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
-	alone := !collapses && len(s.deliveries.of(user)) == 0 // nothing older to be let out or replaced first
+	simple := !collapses && !s.deliveries.resting[user] // nothing older is to be let out or replaced first
 	switch {
 	case len(live) == 0 && !push && socket && !collapses:
 		s.goAway(w, user, id)
@@ -161,7 +161,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 		w.bucket.spend(1)
 	}
 	all := s.goesToAll(w.acc)
-	if alone && len(live) > 0 && (!push || first == domain.ChannelSocket || all) {
+	if simple && len(live) > 0 && (!push || first == domain.ChannelSocket || all) {
 		if text := s.sharedText(w, q.profile.Locale()); text != nil {
 			s.settleChannels(d)
 			d.denied = denied
