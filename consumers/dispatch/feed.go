@@ -21,14 +21,14 @@ import (
 type feed struct {
 	part  *partition
 	queue int
+	seen  []decide.SocketFactSeen // room for the next ones
 }
 
 // Handle implements consumers.Feed. It blocks while the loop is behind.
 func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
-	items := make([]item, 0, min(len(records), handBatch))
 	for len(records) > 0 {
-		items = items[:0:0]
 		n := min(len(records), handBatch)
+		items := make([]item, 0, n)
 		for _, rec := range records[:n] {
 			items = append(items, f.decode(rec))
 		}
@@ -79,11 +79,26 @@ func (f *feed) decodeFact(rec *kgo.Record) item {
 			return item{rec: rec}
 		}
 	}
+	if fact, ok := domain.ReadSocketFact(rec.Value); ok {
+		return item{rec: rec, input: f.socketFact(rec, fact)}
+	}
 	ev := &whisperv1.Event{}
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return item{rec: rec} // projections reads the same topic and dead-letters it
 	}
 	return item{rec: rec, input: decide.FactSeen{Event: ev, Cause: consumers.PositionOf(rec)}}
+}
+
+// socketFact takes an input out of an allocation of several.
+func (f *feed) socketFact(rec *kgo.Record, fact domain.SocketFact) *decide.SocketFactSeen {
+	const together = 32
+	if len(f.seen) == 0 {
+		f.seen = make([]decide.SocketFactSeen, together)
+	}
+	in := &f.seen[0]
+	f.seen = f.seen[1:]
+	*in = decide.SocketFactSeen{Fact: fact, Value: rec.Value, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	return in
 }
 
 func (f *feed) decodeDelivery(rec *kgo.Record) item {

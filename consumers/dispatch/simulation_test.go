@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -367,7 +369,16 @@ func (w *world) feedEvent() {
 	}
 	ev := w.events[w.eventsAt]
 	w.eventsAt++
-	w.decide(decide.FactSeen{Event: ev})
+	w.decide(w.factInput(ev))
+}
+
+// factInput is what the feed makes of a fact.
+func (w *world) factInput(ev *whisperv1.Event) decide.Input {
+	value, err := proto.Marshal(ev)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return (&feed{queue: queueEvents, part: &partition{}}).decode(&kgo.Record{Topic: consumers.TopicEvents, Offset: w.eventsAt, Value: value}).input
 }
 
 func (w *world) feedLane(lane int) {

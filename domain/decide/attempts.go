@@ -42,10 +42,8 @@ func (d *delivery) pushStep() int32 {
 
 func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
 	if k.GetChannel() == domain.ChannelSocket {
-		if d.socketTook = true; d.pushTook && !d.openPushes() {
-			s.settle(d)
-		}
-		return // the acknowledgement settles it
+		s.socketSent(d)
+		return
 	}
 	i := slices.IndexFunc(d.waiting, func(w waiting) bool { return w.push() && w.attempt == k.GetAttempt() })
 	if i >= 0 {
@@ -58,6 +56,13 @@ func (s *State) sent(d *delivery, k *whisperv1.DeliverySent) {
 	}
 	// Also an answer to an attempt that was given up or made before a restart: it was taken all the same.
 	s.settle(d)
+}
+
+// socketSent: the acknowledgement settles it, unless a push did.
+func (s *State) socketSent(d *delivery) {
+	if d.socketTook = true; d.pushTook && !d.openPushes() {
+		s.settle(d)
+	}
 }
 
 // parkAgain writes a parked delivery's answers so far: their facts are let go with this one, and after a

@@ -254,7 +254,7 @@ func (s *State) progress(w *walk) { s.put(Emit{Event: s.progressed(w, false), Tr
 
 func (s *State) walkEvent(w *walk, ev *whisperv1.Event) *whisperv1.Event {
 	ev.DeliveryId, ev.NotificationId, ev.Lane = w.id[:], w.note(), w.ev.GetLane()
-	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.cause
+	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.causedBy()
 	return ev
 }
 

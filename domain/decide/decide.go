@@ -33,6 +33,9 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 	case FactSeen:
 		s.cause = in.Cause
 		s.fact(in.Event)
+	case *SocketFactSeen:
+		s.seen = in
+		s.socketFact(in)
 	case FactRecalled:
 		s.cause = in.Cause
 		if _, err := domain.DeliveryIDFromBytes(in.Event.GetDeliveryId()); err == nil {
@@ -150,7 +153,7 @@ func (s *State) duplicate(in DeliveryArrived, id domain.DeliveryID) {
 		UserId:         in.Event.GetUserId(),
 		Lane:           in.Event.GetLane(),
 		AtUs:           s.now.UnixMicro(),
-		Cause:          s.cause,
+		Cause:          s.causedBy(),
 		Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{
 			Request: acc.GetRequest(), Recipients: acc.GetRecipients(), RequestedAtMs: acc.GetAcceptedAtMs(),
 		}},
@@ -269,7 +272,7 @@ func (s *State) emit(d *delivery, ev *whisperv1.Event) {
 	ev.UserId = d.user()
 	ev.Lane = d.ev.GetLane()
 	ev.AtUs = s.now.UnixMicro()
-	ev.Cause = s.cause
+	ev.Cause = s.causedBy()
 	s.put(Emit{Event: ev, Trace: d.trace})
 }
 

@@ -11,7 +11,8 @@ import (
 // it, what it is about at the moment, and the outputs that it has gathered, in their order.
 type decision struct {
 	now   time.Time
-	cause *whisperv1.Position // of what is told; nil where time or presence caused it
+	cause *whisperv1.Position // of what is told; nil where time or presence caused it, or seen did
+	seen  *SocketFactSeen
 	busy  busy
 	out   []Output
 }
@@ -22,7 +23,15 @@ func (d *decision) begin(now time.Time) {
 	if d.out = d.out[:0]; cap(d.out) > 16*DueSlice {
 		d.out = nil
 	}
-	d.now, d.cause, d.busy = now, nil, busy{}
+	d.now, d.cause, d.seen, d.busy = now, nil, nil, busy{}
+}
+
+// causedBy is the position of the record that is being decided about.
+func (d *decision) causedBy() *whisperv1.Position {
+	if d.cause == nil && d.seen != nil {
+		d.cause = &whisperv1.Position{Topic: d.seen.Topic, Partition: d.seen.Partition, Offset: d.seen.Offset}
+	}
+	return d.cause
 }
 
 // put adds an output behind the others.

@@ -178,7 +178,7 @@ func (s *State) digestOf(members []*delivery, category *category.Category, varia
 	}
 	return &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: first.digest, UserId: first.user(), AtUs: s.now.UnixMicro(),
-		Lane: first.ev.GetLane(), Cause: s.cause,
+		Lane: first.ev.GetLane(), Cause: s.causedBy(),
 		Kind: &whisperv1.Event_DeliveryAccepted{DeliveryAccepted: acc},
 	}
 }

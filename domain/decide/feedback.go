@@ -69,6 +69,24 @@ func (s *State) fact(ev *whisperv1.Event) {
 	}
 }
 
+// socketFact is fact of what it decides the same about by the id alone; the others are decoded.
+func (s *State) socketFact(in *SocketFactSeen) {
+	d := s.deliveries.get(in.Fact.ID.Hash())
+	if d == nil || d.all || !d.about(in.Fact.ID) {
+		ev := &whisperv1.Event{}
+		if err := proto.Unmarshal(in.Value, ev); err == nil { // always: it was read
+			s.fact(ev)
+		}
+		return
+	}
+	s.busy = busy{delivery: d}
+	if in.Fact.Delivered {
+		s.settle(d)
+	} else {
+		s.socketSent(d)
+	}
+}
+
 // prune removes a dead endpoint, unless it was registered again since.
 func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	profile := s.profile(ev.GetUserId())
@@ -87,7 +105,7 @@ func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	s.putUser(ev.GetUserId(), pruned, s.claims(ev.GetUserId(), profile, pruned)...)
 	s.put(Emit{Event: &whisperv1.Event{
 		DeliveryId: ev.GetDeliveryId(), NotificationId: ev.GetNotificationId(), UserId: ev.GetUserId(),
-		Lane: ev.GetLane(), AtUs: s.now.UnixMicro(), Cause: s.cause,
+		Lane: ev.GetLane(), AtUs: s.now.UnixMicro(), Cause: s.causedBy(),
 		Kind: &whisperv1.Event_EndpointPruned{EndpointPruned: &whisperv1.EndpointPruned{
 			Endpoint: k.GetEndpoint(), Channel: k.GetChannel(), Reason: k.GetReason(),
 		}},

@@ -63,6 +63,15 @@ type (
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
 	}
+	// SocketFactSeen is FactSeen for what gateways tell of attempts, which is most of it, and is handed over undecoded: Fact
+	// is what [domain.ReadSocketFact] read of Value. Topic, Partition and Offset are the record's position.
+	SocketFactSeen struct {
+		Fact      domain.SocketFact
+		Value     []byte
+		Topic     string
+		Partition int32
+		Offset    int64
+	}
 	// FactRecalled is a fact that was read back for a [Recall].
 	FactRecalled struct {
 		Event *whisperv1.Event
@@ -123,6 +132,7 @@ func (BroadcastArrived) input() {}
 func (SteeringArrived) input()  {}
 func (WalkOn) input()           {}
 func (FactSeen) input()         {}
+func (*SocketFactSeen) input()  {}
 func (FactRecalled) input()     {}
 func (RecallRead) input()       {}
 func (PresenceSeen) input()     {}

@@ -363,7 +363,7 @@ func (s *State) erase(user string, changesOffset int64) {
 		s.put(Uncount{User: user})
 	}
 	s.put(Emit{Event: &whisperv1.Event{
-		UserId: user, AtUs: s.now.UnixMicro(), Cause: s.cause,
+		UserId: user, AtUs: s.now.UnixMicro(), Cause: s.causedBy(),
 		Kind: &whisperv1.Event_UserErased{UserErased: &whisperv1.UserErased{ChangesOffset: changesOffset}},
 	}})
 }

@@ -221,7 +221,7 @@ func (s *State) goAway(w *walk, user string, id domain.DeliveryID) {
 	r.kind.DeliveryDeferred = &r.fact
 	r.ev.Kind = &r.kind
 	r.ev.DeliveryId, r.ev.NotificationId, r.ev.UserId, r.ev.Lane = r.id[:], w.note(), user, w.ev.GetLane()
-	r.ev.AtUs, r.ev.Cause = s.now.UnixMicro(), s.cause
+	r.ev.AtUs, r.ev.Cause = s.now.UnixMicro(), s.causedBy()
 	r.parked.Broadcast, r.parked.UserId, r.parked.Phase = w.id[:], user, whisperv1.Phase_PHASE_AWAY
 	s.put(Emit{Event: &r.ev, Trace: w.trace})
 	s.put(Park{ID: id, Parked: &r.parked})
@@ -252,7 +252,7 @@ func (w *walk) idOf(user string) domain.DeliveryID {
 // emitFor writes a fact about a delivery that is not held.
 func (s *State) emitFor(w *walk, user string, id domain.DeliveryID, ev *whisperv1.Event) {
 	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.Lane = id[:], w.note(), user, w.ev.GetLane()
-	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.cause
+	ev.AtUs, ev.Cause = s.now.UnixMicro(), s.causedBy()
 	s.put(Emit{Event: ev, Trace: w.trace})
 }
 
