@@ -67,6 +67,7 @@ type walk struct {
 
 	texts   map[string]*sharedText
 	groups  []*group
+	wave    *wave // of the slice that is being walked
 	bucket  bucket
 	waits   time.Time // not to be walked on before
 	segment *segment.Segment

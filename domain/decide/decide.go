@@ -182,7 +182,7 @@ const DueSlice = 256
 // timePassed looks at what is due, a slice at a time.
 func (s *State) timePassed() {
 	for range DueSlice {
-		d, passed := s.deliveries.due.passed(s.now)
+		d, passed := s.deliveries.passed(s.now)
 		if !passed {
 			break
 		}

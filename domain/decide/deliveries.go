@@ -13,14 +13,17 @@ import (
 //   - A delivery is under its key, and in its user's list, once. Of the legs of one delivery the first is under the
 //     delivery's own hash (see [delivery.key]).
 //   - parked is how many of them are parked; once parked, a delivery stays so until it ends.
-//   - Only what is held is scheduled, and never for later than its expiry.
+//   - Only what is held is scheduled, by itself or with its [wave], and never for later than its expiry.
 //   - resting and untexted are hints: what they name may be over, and what they don't name is not looked for. Both end with
 //     the user's last delivery.
 type deliveries struct {
 	byHash map[domain.DeliveryHash]*delivery
 	byUser map[string][]*delivery // as they arrived; a broadcast's, legs and restored ones by lane and offset
 	due    schedule[*delivery]
+	waves  schedule[*wave]
 	parked int
+
+	waveSerial int64
 
 	resting  map[string]bool          // users of whom something waits for the end of quiet hours, or did
 	untexted map[userLane][]*delivery // what waits for its template, or behind one that does, or did
@@ -75,7 +78,7 @@ func (h *deliveries) insert(d *delivery, room []*delivery) {
 
 // drop lets go of d, which is under key.
 func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
-	h.due.remove(d)
+	h.unschedule(d)
 	delete(h.byHash, key)
 	if d.parked {
 		h.parked--
@@ -125,7 +128,12 @@ func (h *deliveries) park(d *delivery) {
 }
 
 // schedule has d looked at at a time, or when it expires.
-func (h *deliveries) schedule(d *delivery, at time.Time) { h.due.set(d, earlier(at, d.expires())) }
+func (h *deliveries) schedule(d *delivery, at time.Time) {
+	if d.wave != nil {
+		h.unschedule(d)
+	}
+	h.due.set(d, earlier(at, d.expires()))
+}
 
 // sorted are the deliveries that match, in an order that does not depend on the map's.
 func (h *deliveries) sorted(match func(*delivery) bool) []*delivery {

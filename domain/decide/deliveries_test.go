@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -29,9 +30,10 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := newDeliveries()
 		var held []*delivery
+		var waves []*wave
 		pick := func() *delivery { return held[rapid.IntRange(0, len(held)-1).Draw(t, "which")] }
 		for offset := range int64(rapid.IntRange(1, 40).Draw(t, "steps")) {
-			step := rapid.IntRange(0, 5).Draw(t, "step")
+			step := rapid.IntRange(0, 7).Draw(t, "step")
 			if len(held) == 0 {
 				step = step % 2
 			}
@@ -57,6 +59,14 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				if h.schedule(d, at); d.due != earlier(at, d.expires()) {
 					t.Fatalf("due %v, asked for %v, expires %v", d.due, at, d.expires())
 				}
+			case 4: // again, or by itself so far
+				d := pick()
+				if len(waves) == 0 || rapid.Bool().Draw(t, "another wave") {
+					waves = append(waves, h.newWave(d.expires().Add(-time.Duration(rapid.IntRange(0, 2).Draw(t, "minutes"))*time.Minute)))
+				}
+				h.scheduleIn(waves[len(waves)-1], d)
+			case 5:
+				h.unschedule(pick())
 			default:
 				d := pick()
 				h.drop(d, d.key())
@@ -68,7 +78,8 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				}
 				held = slices.DeleteFunc(held, func(o *delivery) bool { return o == d })
 			}
-			parked, scheduled, users := 0, 0, map[string]int{}
+			parked, scheduled, users, inWaves := 0, 0, map[string]int{}, map[*wave]int{}
+			var first time.Time
 			for _, d := range held {
 				if !h.holds(d) || h.get(d.key()) != d {
 					t.Fatalf("%s is not held", d.ev.GetNotificationId())
@@ -82,10 +93,26 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				if d.slot > 0 {
 					scheduled++
 				}
+				if d.slot < 0 {
+					if inWaves[d.wave]++; d.wave.open[-d.slot-1] != d || !d.due.Equal(d.wave.due) {
+						t.Fatalf("%s is not in its wave", d.ev.GetNotificationId())
+					}
+				}
+				if d.slot != 0 && (first.IsZero() || d.due.Before(first)) {
+					first = d.due
+				}
 				users[d.user()]++
 			}
 			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser) != len(users) {
 				t.Fatalf("%d held, %d parked, %d scheduled, of %d users; of %d, %d, %d, %d", len(h.byHash), h.parked, h.due.len(), len(h.byUser), len(held), parked, scheduled, len(users))
+			}
+			for v, n := range inWaves {
+				if v.left != n {
+					t.Fatalf("%d are left of a wave, not %d", n, v.left)
+				}
+			}
+			if at, ok := h.next(); h.waves.len() != len(inWaves) || ok == first.IsZero() || ok && !at.Equal(first) {
+				t.Fatalf("%d waves, not %d, the next is due %v %v, not %v", h.waves.len(), len(inWaves), at, ok, first)
 			}
 			for user, n := range users {
 				if len(h.of(user)) != n {
@@ -95,6 +122,18 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 			if all := h.sorted(func(*delivery) bool { return true }); !slices.IsSortedFunc(all, compareArrival) || len(all) != len(held) {
 				t.Fatalf("%v", all)
 			}
+		}
+		var due []*delivery // as they come out, whether by themselves or with a wave
+		for {
+			d, ok := h.passed(time.UnixMilli(1_800_000_000_000))
+			if !ok {
+				break
+			}
+			due = append(due, d)
+			h.unschedule(d)
+		}
+		if !slices.IsSortedFunc(due, func(a, b *delivery) int { return cmp.Or(a.due.Compare(b.due), compareArrival(a, b)) }) {
+			t.Fatalf("out of order: %v", due)
 		}
 	})
 }

@@ -66,6 +66,7 @@ type delivery struct {
 	variant string             // the last channel that it serves
 	due     time.Time          // what it waits for comes to an end: State.due
 	slot    slot
+	wave    *wave // it is due with others
 }
 
 type waiting struct {

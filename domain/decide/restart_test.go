@@ -30,6 +30,7 @@ var lostAtARestart = map[string]string{
 	"content":       "rendered again from the version that intake saw",
 	"variant":       "with the content",
 	"slot":          "a place in the schedule",
+	"wave":          "it is due by itself",
 }
 
 // TestARestartKnowsEveryFieldOfADelivery goes over all of them, so that one that is added is either parked or on the list.

@@ -135,7 +135,7 @@ type Sizes struct {
 
 // Sizes costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Sizes() Sizes {
-	sizes := Sizes{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Timers: s.deliveries.due.len() + s.retractions.due.len()}
+	sizes := Sizes{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Timers: s.deliveries.due.len() + s.deliveries.waves.len() + s.retractions.due.len()}
 	sizes.Away = s.broadcasts.waiting()
 	return sizes
 }
@@ -152,9 +152,7 @@ func (s *State) NextDue() (at time.Time, ok bool) {
 	if len(s.retractions.scans) > 0 {
 		return s.now, true
 	}
-	if d, any := s.deliveries.due.first(); any {
-		at, ok = d.due, true
-	}
+	at, ok = s.deliveries.next()
 	if c, any := s.retractions.due.first(); any && (!ok || c.due.Before(at)) {
 		at, ok = c.due, true
 	}

@@ -330,7 +330,10 @@ func (s *State) group(d *delivery, live []place, text *sharedText) {
 		g := d.walk.groupOf(p, d.attempt, text)
 		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
 	}
-	s.deliveries.schedule(d, s.now.Add(s.ackTimeout(d)))
+	if d.walk.wave == nil { // all of a slice have the same time, and expire together
+		d.walk.wave = s.deliveries.newWave(earlier(s.now.Add(s.ackTimeout(d)), d.expires()))
+	}
+	s.deliveries.scheduleIn(d.walk.wave, d)
 }
 
 // groupOf finds the record; a slice has a handful (nodes × locales).
@@ -340,7 +343,7 @@ func (w *walk) groupOf(p place, attempt int32, text *sharedText) *group {
 			return g
 		}
 	}
-	g := &group{node: p.node, incarnation: p.incarnation, attempt: attempt, text: text}
+	g := &group{node: p.node, incarnation: p.incarnation, attempt: attempt, text: text, users: make([]string, 0, WalkSlice/firstShare)}
 	w.groups = append(w.groups, g)
 	return g
 }
@@ -354,6 +357,7 @@ func (s *State) sendGroups(w *walk) {
 			ExplicitAck: s.explicitAck(w.acc.GetCategory()), DueMs: g.dueMs,
 		}})
 	}
+	w.wave = nil
 	clear(w.groups)
 	w.groups = w.groups[:0]
 }
