@@ -93,6 +93,7 @@ type SocketsRate struct {
 	Lost         int64   `json:"lost"`
 	Facts        float64 `json:"facts_a_delivery"`
 	PeakRSS      int64   `json:"peak_rss_bytes"`
+	Live         int64   `json:"live_bytes"` // of the heap, afterwards
 }
 
 type sockets struct {

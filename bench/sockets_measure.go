@@ -257,9 +257,12 @@ func (s *sockets) deliver(ctx context.Context, client *helper, w way) error {
 	if rate.PeakRSS, err = peakOf(pid); err != nil {
 		return err
 	}
+	if rate.Live, err = s.live(ctx); err != nil {
+		return err
+	}
 	s.report.Deliveries = append(s.report.Deliveries, rate)
-	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write, %.2f facts each, peak %d MB",
-		w.name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite, rate.Facts, rate.PeakRSS>>20)
+	s.say("%s: %.0f deliveries a CPU-second, %.0f a second, %.1f frames a write, %.2f facts each, peak %d MB, %d MB live after",
+		w.name, rate.PerCPUSecond, rate.PerSecond, rate.FramesAWrite, rate.Facts, rate.PeakRSS>>20, rate.Live>>20)
 	return nil
 }
 
@@ -304,7 +307,7 @@ func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate
 		}
 	}
 	took := time.Since(began)
-	if err := sleep(ctx, 300*time.Millisecond); err != nil { // receipts are written
+	if err := sleep(ctx, receiptsWait); err != nil {
 		return r, err
 	}
 	after, err := cpuOf(s.gateway.cmd.Process.Pid)
@@ -328,6 +331,9 @@ func (s *sockets) run(ctx context.Context, client *helper, w way) (r SocketsRate
 	return r, nil
 }
 
+// receiptsWait is longer than a sending may wait for its acknowledgement.
+const receiptsWait = 1500 * time.Millisecond
+
 // paceStep is how often a paced way puts.
 const paceStep = 2 * time.Millisecond
 
@@ -343,7 +349,7 @@ func arrived(ctx context.Context, client *helper, want int64) (helperReply, erro
 			last, since = count.Frames, time.Now()
 		}
 		if time.Since(since) > 15*time.Second {
-			return count, fmt.Errorf("%d frames are missing", want-count.Frames)
+			return count, fmt.Errorf("%d frames are missing, %d connections were closed", want-count.Frames, count.Closed)
 		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return count, err

@@ -67,8 +67,8 @@ func printSockets(out io.Writer, r *bench.SocketsReport) error {
 	row(fmt.Sprintf("%d broadcasts that nobody acknowledges: memory at rest, peak, after, live", r.Held.Broadcasts), fmt.Sprintf("%d, %d, %d, %d MB; %.0f B a delivery",
 		r.Held.RestRSS>>20, r.Held.PeakRSS>>20, r.Held.RSS>>20, r.Held.Live>>20, r.Held.PerDelivery), "")
 	for _, d := range r.Deliveries {
-		row(d.Name, fmt.Sprintf("%.0f a CPU-second (%.0f/s, %.1f frames a write, %.2f facts each, %d lost, peak %d MB)",
-			d.PerCPUSecond, d.PerSecond, d.FramesAWrite, d.Facts, d.Lost, d.PeakRSS>>20),
+		row(d.Name, fmt.Sprintf("%.0f a CPU-second (%.0f/s, %.1f frames a write, %.2f facts each, %d lost, peak %d MB, %d MB live)",
+			d.PerCPUSecond, d.PerSecond, d.FramesAWrite, d.Facts, d.Lost, d.PeakRSS>>20, d.Live>>20),
 			fmt.Sprintf("%.2f of one frame a write", d.RatioToFloor))
 	}
 	row("one frame a write", "", fmt.Sprintf("%.0f a CPU-second", r.FloorOne))
