@@ -66,19 +66,19 @@ const (
 			INSERT INTO $.notification_balances SELECT notification_id, day, balance FROM sums WHERE balance <> 0
 		) SELECT count(*) FROM gone`
 
-	// balanceDaySQL adds what a day's balances lack. It sees one state of all tables, in which balances and what they are of
+	// balanceDaysSQL adds what the balances of days lack. It sees one state of all tables, in which balances and what they are of
 	// change together; and it only adds, so what is written meanwhile stays counted.
-	balanceDaySQL = `
+	balanceDaysSQL = `
 		INSERT INTO $.notification_balances (notification_id, day, balance)
-		SELECT notification_id, $1::date, sum(n)::bigint FROM (
-			SELECT notification_id, recipients AS n FROM $.notification_requests WHERE day = $1
+		SELECT notification_id, day, sum(n)::bigint FROM (
+			SELECT notification_id, day, recipients AS n FROM $.notification_requests WHERE day = ANY ($1::date[])
 			UNION ALL
-			SELECT notification_id, -(accepted + scheduled + deferred + unknown + cancelled + suppressed + expired + failed
+			SELECT notification_id, day, -(accepted + scheduled + deferred + unknown + cancelled + suppressed + expired + failed
 				+ sent + delivered + read + duplicates)
-			FROM $.notification_shards WHERE day = $1
-			UNION ALL SELECT notification_id, matched FROM $.broadcast_shards WHERE day = $1
-			UNION ALL SELECT notification_id, -balance FROM $.notification_balances WHERE day = $1
-		) AS parts GROUP BY notification_id HAVING sum(n) <> 0`
+			FROM $.notification_shards WHERE day = ANY ($1::date[])
+			UNION ALL SELECT notification_id, day, matched FROM $.broadcast_shards WHERE day = ANY ($1::date[])
+			UNION ALL SELECT notification_id, day, -balance FROM $.notification_balances WHERE day = ANY ($1::date[])
+		) AS parts GROUP BY notification_id, day HAVING sum(n) <> 0`
 )
 
 // mergeBalances adds up what is kept of each notification and removes what has come to nothing; days from before balances were kept
@@ -102,12 +102,8 @@ func (s *store) mergeBalances(ctx context.Context) (err error) {
 		return err
 	}
 	for _, p := range parts {
-		day, err := p.day("notification_shards")
-		if err != nil {
-			return err
-		}
-		if err := s.balanceDay(ctx, conn, day); err != nil {
-			return fmt.Errorf("count the notifications of %s: %w", dayTime(day).Format(time.DateOnly), err)
+		if err := s.balanceSpan(ctx, conn, p.span); err != nil {
+			return fmt.Errorf("count the notifications of %s: %w", p.span, err)
 		}
 	}
 	return s.balanceTurn(ctx, conn, func(tx pgx.Tx) error {
@@ -119,18 +115,23 @@ func (s *store) mergeBalances(ctx context.Context) (err error) {
 	})
 }
 
-// balanceDay counts a day's notifications unless that was done.
-func (s *store) balanceDay(ctx context.Context, conn *pgxpool.Conn, day int32) error {
-	var done bool
-	err := conn.QueryRow(ctx, s.sql("SELECT EXISTS (SELECT FROM $.balanced_days WHERE day = $1)"), dayTime(day)).Scan(&done)
-	if err != nil || done {
+// balanceSpan counts the notifications of a day, or of the days of a month, unless that was done.
+func (s *store) balanceSpan(ctx context.Context, conn *pgxpool.Conn, sp span) error {
+	from, to := dayTime(sp.first), dayTime(sp.end-1)
+	var days []time.Time
+	err := conn.QueryRow(ctx, s.sql(`
+		SELECT coalesce(array_agg(day), '{}') FROM (
+			SELECT d::date AS day FROM generate_series($1::timestamp, $2::timestamp, interval '1 day') AS d
+			EXCEPT SELECT day FROM $.balanced_days WHERE day BETWEEN $1::timestamp AND $2::timestamp
+		) AS missing`), from, to).Scan(&days)
+	if err != nil || len(days) == 0 {
 		return err
 	}
 	return s.balanceTurn(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, s.sql(balanceDaySQL), dayTime(day)); err != nil {
+		if _, err := tx.Exec(ctx, s.sql(balanceDaysSQL), days); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, s.sql("INSERT INTO $.balanced_days VALUES ($1)"), dayTime(day))
+		_, err := tx.Exec(ctx, s.sql("INSERT INTO $.balanced_days SELECT unnest($1::date[])"), days)
 		return err
 	})
 }

@@ -27,6 +27,9 @@ type Config struct {
 	// RetentionDays is how many days of deliveries are kept (default 30, at most 3650). What Kafka holds
 	// of older ones is passed over.
 	RetentionDays int
+	// DailyDays is how many days keep tables of their own (default 60). Months that ended before share a table each, where
+	// RetentionDays is more. A month is dropped when its last day is too old.
+	DailyDays int
 	// MaxDropDays is how many days may be dropped at once (default 3). When more are too old, none is: a clock may be
 	// wrong, and what is dropped comes back only as far as Kafka reaches.
 	MaxDropDays int
@@ -59,6 +62,9 @@ func (c *Config) setDefaults() {
 	if c.RetentionDays == 0 {
 		c.RetentionDays = 30
 	}
+	if c.DailyDays == 0 {
+		c.DailyDays = 60
+	}
 	if c.MaxDropDays == 0 {
 		c.MaxDropDays = 3
 	}
@@ -89,6 +95,9 @@ func (c Config) Validate() error {
 	}
 	if c.RetentionDays < 0 || c.RetentionDays > 3650 {
 		errs = append(errs, fmt.Errorf("retention-days: %d is not within 1 to 3650", c.RetentionDays))
+	}
+	if c.DailyDays < 0 || c.DailyDays > 0 && c.DailyDays < 7 || c.DailyDays > 3650 {
+		errs = append(errs, fmt.Errorf("daily-days: %d is not within 7 to 3650", c.DailyDays))
 	}
 	if c.MaxDropDays < 0 || c.MaxDropDays > 3650 {
 		errs = append(errs, fmt.Errorf("max-drop-days: %d is not within 1 to 3650", c.MaxDropDays))

@@ -11,19 +11,27 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// dailyTables are partitioned by the delivery's day, so that a day goes by dropping its tables. Tables
-// whose rows are updated leave room for that in their pages.
-var dailyTables = []struct{ name, with string }{
-	{"deliveries", " WITH (fillfactor = 70)"},
-	{"attempts", " WITH (fillfactor = 90)"},
-	{"timeline", ""},
-	{"notification_requests", ""},
-	{"notification_shards", " WITH (fillfactor = 70)"},
-	{"delivery_stat_shards", " WITH (fillfactor = 40)"},
+// A dailyTable is partitioned by the delivery's day, so that a day goes by dropping its tables. Days that are old share the table of
+// their month (months.go).
+type dailyTable struct {
+	name string
+	// with leaves room in the pages of tables whose rows are updated.
+	with string
+	// key is the column that finds the few rows that belong together, by an index; keyType is its type.
+	key, keyType string
 }
 
-// dayCheck says of a rebuilt day's table what its bounds say, so that it can be moved to the served tables without being read.
-const dayCheck = "of_its_day"
+var dailyTables = []dailyTable{
+	{"deliveries", " WITH (fillfactor = 70)", "delivery_id", "uuid"},
+	{"attempts", " WITH (fillfactor = 90)", "delivery_id", "uuid"},
+	{"timeline", "", "delivery_id", "uuid"},
+	{"notification_requests", "", "notification_id", "text"},
+	{"notification_shards", " WITH (fillfactor = 70)", "notification_id", "text"},
+	{"delivery_stat_shards", " WITH (fillfactor = 40)", "minute", "timestamptz"},
+}
+
+// spanCheck says of a table what its bounds as a partition will say, so that it can be attached without being read.
+const spanCheck = "of_its_day"
 
 func dayTable(table string, day int32) string { return table + "_" + dayTime(day).Format("20060102") }
 
@@ -63,23 +71,23 @@ func (s *store) createDay(ctx context.Context, day int32) error {
 			return err
 		}
 		for _, t := range dailyTables {
-			name := dayTable(t.name, day)
-			var exists bool
-			if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", s.sql("$."+name)).Scan(&exists); err != nil {
+			sp, name := daySpan(day), dayTable(t.name, day)
+			var exists bool // itself, or as the view of a day that its month has
+			if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL OR "+isPartition("$2"),
+				s.sql("$."+name), s.sql("$."+monthSpan(day).table(t.name))).Scan(&exists); err != nil {
 				return err
 			}
 			if exists {
 				continue
 			}
-			from, to := dayTime(day).Format(time.DateOnly), dayTime(day+1).Format(time.DateOnly)
 			check := ""
 			if s.schema == RebuildSchema {
-				check = ", CONSTRAINT " + dayCheck + " CHECK (day >= '" + from + "' AND day < '" + to + "')"
+				check = ", " + sp.check()
 			}
 			for _, sql := range []string{
 				"CREATE TABLE $." + name + " (LIKE $." + t.name + " INCLUDING ALL" + check + ")" + t.with,
-				"COMMENT ON TABLE $." + name + " IS 'The part of " + t.name + " of " + from + " (UTC).'",
-				"ALTER TABLE $." + t.name + " ATTACH PARTITION $." + name + " FOR VALUES FROM ('" + from + "') TO ('" + to + "')",
+				"COMMENT ON TABLE $." + name + " IS 'The part of " + t.name + " of " + sp.String() + " (UTC).'",
+				sp.attach(t.name),
 			} {
 				if _, err := tx.Exec(ctx, s.sql(sql)); err != nil {
 					return err
@@ -90,7 +98,12 @@ func (s *store) createDay(ctx context.Context, day int32) error {
 	})
 }
 
-// hasDay says whether a day's deliveries have their table.
+// isPartition is the SQL for: the table that a parameter names is there, and is a partition.
+func isPartition(param string) string {
+	return "coalesce((SELECT relispartition FROM pg_class WHERE oid = to_regclass(" + param + ")), false)"
+}
+
+// hasDay says whether a day's deliveries have a table, their own or that of the month.
 func (s *store) hasDay(ctx context.Context, day int32) (bool, error) {
 	s.mu.Lock()
 	known := s.days[day]
@@ -99,8 +112,8 @@ func (s *store) hasDay(ctx context.Context, day int32) (bool, error) {
 		return true, nil
 	}
 	var attached bool
-	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relispartition FROM pg_class WHERE oid = to_regclass($1)), false)",
-		s.sql("$."+dayTable("deliveries", day))).Scan(&attached)
+	err := s.pool.QueryRow(ctx, "SELECT "+isPartition("$1")+" OR "+isPartition("$2"),
+		s.sql("$."+dayTable("deliveries", day)), s.sql("$."+monthSpan(day).table("deliveries"))).Scan(&attached)
 	if err != nil {
 		return false, fmt.Errorf("look for the tables of %s: %w", dayTime(day).Format(time.DateOnly), err)
 	}

@@ -44,18 +44,14 @@ func (s *store) mergeStats(ctx context.Context, before time.Time) (merged int64,
 		return 0, err
 	}
 	for _, p := range parts {
-		day, err := p.day("delivery_stat_shards")
-		if err != nil {
-			return merged, err
+		if !p.served() {
+			continue
 		}
-		for p.Attached && !p.Pending {
-			n, err := s.mergeSome(ctx, conn, day, before)
-			if err != nil {
-				return merged, fmt.Errorf("merge the counts of %s: %w", dayTime(day).Format(time.DateOnly), err)
-			}
-			merged += n
-			if n < mergeRows {
-				break
+		for _, day := range p.days() {
+			for n := int64(mergeRows); n == mergeRows; merged += n {
+				if n, err = s.mergeSome(ctx, conn, day, before); err != nil {
+					return merged, fmt.Errorf("merge the counts of %s: %w", dayTime(day).Format(time.DateOnly), err)
+				}
 			}
 		}
 	}

@@ -18,6 +18,7 @@ type meters struct {
 	committed    *metrics.Gauge
 	daysDropped  *metrics.Counter
 	mergedRows   *metrics.Counter
+	mergedMonths *metrics.Counter
 	// Of the pool.
 	busyConns, idleConns, maxConns *metrics.Gauge
 	connWaits                      *metrics.Counter
@@ -36,6 +37,7 @@ func newMeters() *meters {
 		lagSeconds:   metrics.GetOrCreateGauge("whisper_projections_lag_seconds", nil),
 		committed:    metrics.GetOrCreateGauge("whisper_projections_last_commit_timestamp_seconds", nil),
 		daysDropped:  metrics.GetOrCreateCounter("whisper_projections_dropped_partitions_total"),
+		mergedMonths: metrics.GetOrCreateCounter("whisper_projections_merged_months_total"),
 		mergedRows:   metrics.GetOrCreateCounter("whisper_projections_merged_rows_total"),
 
 		busyConns:       metrics.GetOrCreateGauge(`whisper_projections_postgres_connections{state="busy"}`, nil),

@@ -79,8 +79,8 @@ func New(cfg Config) (*Projector, error) {
 	return p, nil
 }
 
-// spareConns of a pool are for what goes on beside the writers: days, the watch, and asking whom somebody waits for.
-const spareConns = 5
+// spareConns of a pool are for what goes on beside the writers: days, months, the watch, and asking whom somebody waits for.
+const spareConns = 6
 
 // What a broker gathers for one fetch, and for how long: facts are written to Postgres in batches, so nobody waits
 // for a single one, and what a fetch costs, it costs by the request.
@@ -140,6 +140,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		g.Go(func() error { return w.run(writing) })
 	}
 	g.Go(func() error { return p.maintain(ctx) })
+	g.Go(func() error { return p.mergeMonths(ctx) })
 	g.Go(func() error { return p.balance(ctx) })
 	g.Go(func() error { return p.watching(ctx) })
 	g.Go(func() error {
@@ -393,6 +394,25 @@ func (p *Projector) maintain(ctx context.Context) error {
 		}
 		if err := p.store.analyze(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.Warn("look at the tables for the planner", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// mergeMonths merges days that are old, which may take hours: beside maintain, which makes tomorrow's tables.
+func (p *Projector) mergeMonths(ctx context.Context) error {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	which := merging{keep: p.cfg.RetentionDays, daily: p.cfg.DailyDays, blocks: monthBlocks}
+	for {
+		merged, err := p.store.mergeMonths(ctx, p.ages().early, which)
+		p.meters.mergedMonths.Add(merged)
+		if err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
+			p.cfg.Logger.Warn("merge daily tables into monthly ones, it goes on later", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -176,7 +176,8 @@ type folder struct {
 	st  *store
 	src *source
 
-	clock time.Time // facts are judged by it
+	clock time.Time     // facts are judged by it
+	keep  time.Duration // for how long
 }
 
 func newFolder(t *testing.T) *folder {
@@ -189,7 +190,7 @@ func newFolder(t *testing.T) *folder {
 	if err := st.begin(t.Context(), "whisper.events", 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	return &folder{t: t, db: db, st: st, src: &source{topic: "whisper.events"}, clock: now}
+	return &folder{t: t, db: db, st: st, src: &source{topic: "whisper.events"}, clock: now, keep: 24 * time.Hour}
 }
 
 func (f *folder) empty(t *rapid.T) {
@@ -220,7 +221,7 @@ func (f *folder) try(events []*whisperv1.Event) error {
 		rec := record(ev)
 		rec.Offset, rec.Partition = c.next, 0
 		c.next++
-		fa, err := decode(rec, ages{f.clock, f.clock}, 24*time.Hour)
+		fa, err := decode(rec, ages{f.clock, f.clock}, f.keep)
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func TestARebuildKeepsWhatStandsOnTheTables(t *testing.T) {
 			if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper_old.deliveries_20261123"); got[0] == "0" {
 				t.Error("nothing of what was served before is kept")
 			}
-			if got := queryTexts(t, db, "SELECT conname FROM pg_constraint WHERE conname = '"+dayCheck+"'"); len(got) != 0 {
+			if got := queryTexts(t, db, "SELECT conname FROM pg_constraint WHERE conname = '"+spanCheck+"'"); len(got) != 0 {
 				t.Errorf("checks of the swap are left: %v", got)
 			}
 			// The projector goes on, on the same day and on a new one.

@@ -37,7 +37,7 @@ func TestARebuildOfManyDaysNeedsFewLocks(t *testing.T) {
 		}
 	}
 	cfg := config(l, db)
-	cfg.RetentionDays = manyDays + 1
+	cfg.RetentionDays, cfg.DailyDays = manyDays+1, 3650
 	var records []*kgo.Record
 	for i := range rebuiltDays {
 		s := tell(fmt.Sprintf("n-%d", i), "mona", now.AddDate(0, 0, -i*manyDays/rebuiltDays), int64(i))
@@ -54,12 +54,30 @@ func TestARebuildOfManyDaysNeedsFewLocks(t *testing.T) {
 		return all
 	}
 	before := rows()
+	merge := func() {
+		t.Helper()
+		which := merging{keep: manyDays + 1, daily: 60, blocks: monthBlocks}
+		if _, err := st.mergeMonths(t.Context(), now, which); err != nil {
+			t.Fatal(err)
+		}
+		// Days of 60 days and of the month that ended since; five months; and three days of a month that is dropped day by day.
+		for _, table := range dailyTables {
+			if got := len(queryTexts(t, db, fmt.Sprintf(partitionsSQL, table.name))); got > 60+31+2+5+3 {
+				t.Errorf("%d partitions of %s are left of %d days", got, table.name, manyDays)
+			}
+		}
+		if after := rows(); !slices.Equal(before, after) {
+			t.Fatalf("a merge of days changes rows, of which there were %d:%s", len(before), differences(after, before))
+		}
+	}
+	merge()
 	if err := Rebuild(t.Context(), RebuildConfig{Config: cfg}); err != nil {
 		t.Fatal(err)
 	}
 	if after := rows(); len(after) < 4*rebuiltDays || !slices.Equal(before, after) {
 		t.Fatalf("a rebuild changes rows, of which there were %d:%s", len(before), differences(after, before))
 	}
+	merge()
 	if got := queryTexts(t, db, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'whisper%'"); len(got) != 1 {
 		t.Errorf("schemas %v, want only whisper", got)
 	}

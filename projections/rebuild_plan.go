@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -98,6 +99,22 @@ func (r *rebuild) plan(ctx context.Context) error {
 		}
 		if gone {
 			r.carried[day] = true
+		}
+	}
+	return r.carryMonths(ctx)
+}
+
+// carryMonths carries all days of a month over whose table has one that is: they can't be parted.
+func (r *rebuild) carryMonths(ctx context.Context) error {
+	spans, err := r.old.spans(ctx)
+	if err != nil {
+		return err
+	}
+	for _, sp := range spans {
+		if sp.month() && slices.ContainsFunc(sp.days(), func(day int32) bool { return r.carried[day] }) {
+			for _, day := range sp.days() {
+				r.carried[day] = true
+			}
 		}
 	}
 	return nil

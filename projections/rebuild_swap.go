@@ -1,10 +1,10 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +23,16 @@ import (
 // any version writes over days of which some are new and some old.
 const swapping = "checkpoints_swapping"
 
-// locksOfDay is how many locks swapping one day takes at most: six tables, each with its indexes and those of its TOAST table, old and new.
-const locksOfDay = 6 * 2 * 8
+// locksOfTable is how many locks one partition takes at most, with its indexes and those of its TOAST table.
+const locksOfTable = 8
+
+// A move is what is swapped in one piece: one table's partition of a day; or that of a month, for which the rebuilt tables have days.
+type move struct {
+	table string
+	span
+}
+
+func (m move) locks() int { return locksOfTable * (1 + int(m.end-m.first)) }
 
 // swap makes projectors wait, reads on to where they stand, and moves the days. Should somebody read the tables for long, projectors go on
 // and it is tried again.
@@ -64,55 +72,113 @@ func (r *rebuild) trySwap(ctx context.Context) (err error) {
 	if err := r.reach(ctx, served, 0); err != nil {
 		return err
 	}
-	days, err := r.daysToSwap(ctx)
+	if err := r.carryMonths(ctx); err != nil { // days may have been merged since the plan was made
+		return err
+	}
+	moves, err := r.movesToSwap(ctx)
 	if err != nil {
 		return err
 	}
-	return r.moveDays(ctx, days)
+	return r.moveDays(ctx, moves)
 }
 
-// daysToSwap are all days of either schema but those that are carried over.
-func (r *rebuild) daysToSwap(ctx context.Context) ([]int32, error) {
-	all := map[int32]bool{}
+// movesToSwap are all days of either schema but those that are carried over, with the months that they are merged into, if they are.
+func (r *rebuild) movesToSwap(ctx context.Context) ([]move, error) {
+	all := map[span]bool{}
+	inMonth := map[int32]bool{}
 	for _, s := range []*store{r.old, r.new} {
-		days, err := s.allDays(ctx)
+		spans, err := s.spans(ctx)
 		if err != nil {
 			return nil, err
 		}
-		for _, day := range days {
-			if !r.carried[day] {
-				all[day] = true
+		for _, sp := range spans {
+			if r.carried[sp.first] { // then all of a month is
+				continue
+			}
+			all[sp] = true
+			for _, day := range sp.days() {
+				inMonth[day] = inMonth[day] || sp.month()
 			}
 		}
 	}
-	return sorted(all, func(a, b int32) int { return int(a - b) }), nil
+	var moves []move
+	for _, sp := range sorted(all, compareSpans) {
+		if !sp.month() && inMonth[sp.first] {
+			continue // it goes with the month
+		}
+		for _, t := range dailyTables {
+			moves = append(moves, move{t.name, sp})
+		}
+	}
+	return moves, nil
 }
 
-func (s *store) allDays(ctx context.Context) ([]int32, error) {
+// spans are the days and months that have a table, the oldest first. A month's table that is being filled is not among them.
+func (s *store) spans(ctx context.Context) ([]span, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Release()
-	return s.oldDays(ctx, conn, 1<<30)
+	seen := map[span]bool{}
+	for _, t := range dailyTables {
+		parts, err := s.parts(ctx, conn, t.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range parts {
+			if p.Attached || !p.month() {
+				seen[p.span] = true
+			}
+		}
+	}
+	return sorted(seen, compareSpans), nil
+}
+
+// allDays are the days that have a table, their own or that of a month.
+func (s *store) allDays(ctx context.Context) ([]int32, error) {
+	spans, err := s.spans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[int32]bool{}
+	for _, sp := range spans {
+		for _, day := range sp.days() {
+			seen[day] = true
+		}
+	}
+	return sorted(seen, cmp.Compare), nil
+}
+
+// inGroups cuts moves into groups that take so many locks at most, or have one move.
+func inGroups(moves []move, locks int) (groups [][]move) {
+	left := 0
+	for _, m := range moves {
+		if left -= m.locks(); left < 0 {
+			groups = append(groups, nil)
+			left = locks - m.locks()
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], m)
+	}
+	return groups
 }
 
 // moveDays swaps all at once where Postgres has locks for it, else some days at a time.
-func (r *rebuild) moveDays(ctx context.Context, days []int32) error {
+func (r *rebuild) moveDays(ctx context.Context, moves []move) error {
 	var locks int
 	if err := r.lock.QueryRow(ctx, `
 		SELECT current_setting('max_locks_per_transaction')::int
 			* (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`).Scan(&locks); err != nil {
 		return fmt.Errorf("ask for the number of locks: %w", err)
 	}
-	groups := slices.Collect(slices.Chunk(days, max(locks/2/locksOfDay, 1)))
+	groups := inGroups(moves, locks/2)
 	if r.daysAtOnce > 0 {
-		groups = slices.Collect(slices.Chunk(days, r.daysAtOnce))
+		groups = inGroups(moves, r.daysAtOnce*len(dailyTables)*2*locksOfTable)
 	}
 	if len(groups) <= 1 && !r.interrupted {
 		return r.inTurn(ctx, func(tx pgx.Tx) error {
-			for _, day := range days {
-				if err := r.moveDay(ctx, tx, day); err != nil {
+			for _, m := range moves {
+				if err := r.move(ctx, tx, m); err != nil {
 					return err
 				}
 			}
@@ -130,8 +196,8 @@ func (r *rebuild) moveDays(ctx context.Context, days []int32) error {
 	}
 	for _, group := range groups {
 		if err := r.inTurn(ctx, func(tx pgx.Tx) error {
-			for _, day := range group {
-				if err := r.moveDay(ctx, tx, day); err != nil {
+			for _, m := range group {
+				if err := r.move(ctx, tx, m); err != nil {
 					return err
 				}
 			}
@@ -139,9 +205,9 @@ func (r *rebuild) moveDays(ctx context.Context, days []int32) error {
 		}); err != nil {
 			return err
 		}
-		for _, day := range group {
-			for _, t := range dailyTables {
-				r.swapped[dayTable(t.name, day)] = true
+		for _, m := range group {
+			for _, day := range m.days() {
+				r.swapped[dayTable(m.table, day)] = true
 			}
 		}
 	}
@@ -170,37 +236,69 @@ func (r *rebuild) inTurn(ctx context.Context, do func(pgx.Tx) error) error {
 	return nil
 }
 
-// moveDay takes a day's served tables away and puts the rebuilt ones in their place.
-func (r *rebuild) moveDay(ctx context.Context, tx pgx.Tx, day int32) error {
-	from, to := dayTime(day).Format(time.DateOnly), dayTime(day+1).Format(time.DateOnly)
-	for _, t := range dailyTables {
-		name := dayTable(t.name, day)
-		var served, rebuilt bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL",
-			r.old.sql("$."+name), r.new.sql("$."+name)).Scan(&served, &rebuilt); err != nil {
+// move takes served partitions away and puts the rebuilt ones in their place. A month comes back as days, which are merged again later.
+func (r *rebuild) move(ctx context.Context, tx pgx.Tx, m move) error {
+	if m.month() {
+		if err := r.takeMonth(ctx, tx, m); err != nil {
+			return fmt.Errorf("%s of %s: %w", m.table, m.span, err)
+		}
+	}
+	for _, day := range m.days() {
+		if err := r.moveDay(ctx, tx, m.table, day); err != nil {
+			return fmt.Errorf("%s of %s: %w", m.table, daySpan(day), err)
+		}
+	}
+	return nil
+}
+
+// takeMonth takes a month's served table away, if this table has it and not its days.
+func (r *rebuild) takeMonth(ctx context.Context, tx pgx.Tx, m move) error {
+	name := m.span.table(m.table)
+	var served bool
+	if err := tx.QueryRow(ctx, "SELECT "+isPartition("$1"), r.old.sql("$."+name)).Scan(&served); err != nil || !served {
+		return err
+	}
+	if err := r.old.dropDayViews(ctx, tx, m.table, m.span); err != nil {
+		return err
+	}
+	for _, sql := range []string{
+		r.old.sql("ALTER TABLE $." + m.table + " DETACH PARTITION $." + name),
+		r.old.sql("ALTER TABLE $." + name + " SET SCHEMA " + OldSchema),
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
-		if served && !rebuilt && r.swapped[name] {
-			continue // an earlier try has moved it
-		}
-		var sqls []string
-		if served {
-			sqls = append(sqls,
-				r.old.sql("ALTER TABLE $."+t.name+" DETACH PARTITION $."+name),
-				r.old.sql("ALTER TABLE $."+name+" SET SCHEMA "+OldSchema))
-		}
-		if rebuilt {
-			sqls = append(sqls,
-				r.new.sql("ALTER TABLE $."+t.name+" DETACH PARTITION $."+name),
-				r.new.sql("ALTER TABLE $."+name+" SET SCHEMA "+migrations.Schema),
-				// The check says what the partition's bounds say, so nobody has to read the rows for them.
-				r.old.sql("ALTER TABLE $."+t.name+" ATTACH PARTITION $."+name+" FOR VALUES FROM ('"+from+"') TO ('"+to+"')"),
-				r.old.sql("ALTER TABLE $."+name+" DROP CONSTRAINT "+dayCheck))
-		}
-		for _, sql := range sqls {
-			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("%s of %s: %w", t.name, from, err)
-			}
+	}
+	return nil
+}
+
+func (r *rebuild) moveDay(ctx context.Context, tx pgx.Tx, table string, day int32) error {
+	name := dayTable(table, day)
+	var served, rebuilt bool
+	if err := tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL",
+		r.old.sql("$."+name), r.new.sql("$."+name)).Scan(&served, &rebuilt); err != nil {
+		return err
+	}
+	if served && !rebuilt && r.swapped[name] {
+		return nil // an earlier try has moved it
+	}
+	var sqls []string
+	if served {
+		sqls = append(sqls,
+			r.old.sql("ALTER TABLE $."+table+" DETACH PARTITION $."+name),
+			r.old.sql("ALTER TABLE $."+name+" SET SCHEMA "+OldSchema))
+	}
+	if rebuilt {
+		sqls = append(sqls,
+			r.new.sql("ALTER TABLE $."+table+" DETACH PARTITION $."+name),
+			r.new.sql("ALTER TABLE $."+name+" SET SCHEMA "+migrations.Schema),
+			// The check says what the partition's bounds say, so nobody has to read the rows for them.
+			r.old.sql(daySpan(day).attach(table)),
+			r.old.sql("ALTER TABLE $."+name+" DROP CONSTRAINT "+spanCheck))
+	}
+	for _, sql := range sqls {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -259,7 +357,7 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 func dropSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
 	rows, err := conn.Query(ctx, `
 		SELECT relname FROM pg_class
-		WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_[0-9]{8}$' ORDER BY 1`, schema)
+		WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_([0-9]{6}|[0-9]{8})$' ORDER BY 1`, schema)
 	if err != nil {
 		return err
 	}

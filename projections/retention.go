@@ -68,7 +68,7 @@ func (s *store) newestDay(ctx context.Context) (int32, error) {
 		return 0, err
 	}
 	for _, p := range slices.Backward(parts) {
-		if !p.Attached || p.Pending {
+		if !p.served() {
 			continue
 		}
 		var any bool
@@ -76,41 +76,15 @@ func (s *store) newestDay(ctx context.Context) (int32, error) {
 			return 0, fmt.Errorf("look for the newest delivery: %w", err)
 		}
 		if any {
-			return p.day("deliveries")
+			return p.first, nil // of a month the first day, so that too little is called old, not too much
 		}
 	}
 	return 0, nil
 }
 
-// A part is one daily table.
-type part struct {
-	Name              string
-	Attached, Pending bool
-}
-
-func (p part) day(table string) (int32, error) {
-	at, err := time.Parse("20060102", p.Name[len(table)+1:])
-	if err != nil {
-		return 0, fmt.Errorf("the table %s is of no day: %w", p.Name, err)
-	}
-	return int32(at.Unix() / 86_400), nil
-}
-
-// parts are a table's days, the oldest first. One that was detached but not dropped yet is among them.
-func (s *store) parts(ctx context.Context, conn *pgxpool.Conn, table string) ([]part, error) {
-	rows, err := conn.Query(ctx, `
-		SELECT c.relname, c.relispartition, coalesce(i.inhdetachpending, false)
-		FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-		WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname ~ ('^' || $2::text || '_[0-9]{8}$')
-		ORDER BY c.relname`, pgx.Identifier{s.schema}.Sanitize(), table)
-	if err != nil {
-		return nil, fmt.Errorf("list the days of %s: %w", table, err)
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[part])
-}
-
-// dropDays drops the partitions of days before a day, and the rows of the tables without partitions. Only one projector
-// does so at a time; its lock is not the one under which days are made, so whoever waits here holds nobody up.
+// dropDays drops the partitions that have only days before a day, and such rows of the tables without partitions. A month stays
+// until its last day is old. Only one projector does so at a time; its lock is not the one under which days are made, so whoever
+// waits here holds nobody up.
 func (s *store) dropDays(ctx context.Context, before int32, r retention) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -125,77 +99,77 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 		return errElsewhere
 	}
 	defer func() { err = errors.Join(err, s.unlock(ctx, conn.Conn(), lockDrop)) }()
-	old, err := s.oldDays(ctx, conn, before)
+	old, err := s.oldSpans(ctx, conn, before)
 	if err != nil {
 		return err
 	}
-	var due, held []int32
-	for _, day := range old {
-		pending, err := s.heldDay(ctx, conn, day, before-int32(maxLife/(24*time.Hour)))
-		if err != nil {
-			return err
+	var due []span
+	var held []int32
+	overdue := 0
+	for _, sp := range old {
+		stays := sp.end > before // a month whose last days are kept
+		if !stays {
+			if stays, err = s.heldSpan(ctx, conn, sp, before-int32(maxLife/(24*time.Hour))); err != nil {
+				return err
+			}
 		}
-		if pending {
-			held = append(held, day)
-		} else {
-			due = append(due, day)
-		}
-	}
-	if len(due) > r.most {
-		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: "+
-			"more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
-			len(due), dayTime(due[0]).Format(time.DateOnly), dayTime(due[len(due)-1]).Format(time.DateOnly), r.days, r.most)
-	}
-	var failed []error
-	for _, day := range due {
-		if err := s.dropDay(ctx, conn, day); err != nil {
-			failed = append(failed, fmt.Errorf("drop the tables of %s: %w", dayTime(day).Format(time.DateOnly), err))
+		if stays {
+			held = append(held, sp.days()...)
 			continue
 		}
-		name := dayTime(day).Format(time.DateOnly)
-		s.log.Info("a day of deliveries is older than what is kept and was dropped", "day", name)
+		due = append(due, sp)
+		overdue += int(min(sp.end-sp.first, before-sp.end+1)) // a month counts the days for which it could have been dropped
+	}
+	if overdue > r.most {
+		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: "+
+			"more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
+			overdue, due[0], due[len(due)-1], r.days, r.most)
+	}
+	var failed []error
+	for _, sp := range due {
+		if err := s.dropSpan(ctx, conn, sp); err != nil {
+			failed = append(failed, fmt.Errorf("drop the tables of %s: %w", sp, err))
+			continue
+		}
+		s.log.Info("a day of deliveries is older than what is kept and was dropped", "day", sp.String())
 		if r.dropped != nil {
-			r.dropped(name)
+			r.dropped(sp.String())
 		}
 	}
 	failed = append(failed, s.deleteOld(ctx, conn, before, held))
 	return errors.Join(failed...)
 }
 
-// oldDays are those before a day that have a table left, the oldest first.
-func (s *store) oldDays(ctx context.Context, conn *pgxpool.Conn, before int32) ([]int32, error) {
-	seen := map[int32]bool{}
+// oldSpans are those with days before a day that have a table left, the oldest first.
+func (s *store) oldSpans(ctx context.Context, conn *pgxpool.Conn, before int32) ([]span, error) {
+	seen := map[span]bool{}
 	for _, t := range dailyTables {
 		parts, err := s.parts(ctx, conn, t.name)
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range parts {
-			day, err := p.day(t.name)
-			if err != nil {
-				return nil, err
-			}
-			if day < before {
-				seen[day] = true
+			if p.first < before {
+				seen[p.span] = true
 			}
 		}
 	}
-	return sorted(seen, func(a, b int32) int { return int(a - b) }), nil
+	return sorted(seen, compareSpans), nil
 }
 
-// heldDay says whether something of a day is pending that can still come to an end: a delivery that waits for its send_at lives longer
-// than the days that are kept. After limit nothing can; what is pending then lost its facts.
-func (s *store) heldDay(ctx context.Context, conn *pgxpool.Conn, day, limit int32) (held bool, err error) {
-	if day < limit {
+// heldSpan says whether something of a day or month is pending that can still come to an end: a delivery that waits for its send_at
+// lives longer than the days that are kept. Before limit nothing can; what is pending then lost its facts.
+func (s *store) heldSpan(ctx context.Context, conn *pgxpool.Conn, sp span, limit int32) (held bool, err error) {
+	if sp.end <= limit {
 		return false, nil
 	}
 	s.mu.Lock()
-	until := s.held[day]
+	until := s.held[sp.first]
 	s.mu.Unlock()
 	if time.Now().Before(until) {
 		return true, nil
 	}
-	there, err := s.hasDay(ctx, day)
+	there, err := s.hasDay(ctx, sp.first)
 	if err != nil || !there {
 		return false, err
 	}
@@ -203,31 +177,34 @@ func (s *store) heldDay(ctx context.Context, conn *pgxpool.Conn, day, limit int3
 	err = conn.QueryRow(ctx, s.sql(`
 		SELECT EXISTS (
 			SELECT FROM $.deliveries
-			WHERE day = $1 AND sent_at IS NULL AND ended_at IS NULL AND status IN ('accepted', 'scheduled', 'deferred', 'unknown')
-		) OR EXISTS (SELECT FROM $.broadcast_shards WHERE day = $1 AND NOT settled)`), dayTime(day)).Scan(&held)
+			WHERE day >= $1 AND day < $2 AND sent_at IS NULL AND ended_at IS NULL AND status IN ('accepted', 'scheduled', 'deferred', 'unknown')
+		) OR EXISTS (SELECT FROM $.broadcast_shards WHERE day >= $1 AND day < $2 AND NOT settled)`),
+		dayTime(max(sp.first, limit)), dayTime(sp.end)).Scan(&held)
 	if err != nil {
-		return false, fmt.Errorf("look for pending deliveries of %s: %w", dayTime(day).Format(time.DateOnly), err)
+		return false, fmt.Errorf("look for pending deliveries of %s: %w", sp, err)
 	}
 	if held {
 		s.mu.Lock()
-		s.held[day] = time.Now().Add(heldFor)
+		s.held[sp.first] = time.Now().Add(heldFor)
 		s.mu.Unlock()
 	}
 	return held, nil
 }
 
-// dropDay drops one day's tables. Detaching CONCURRENTLY stops nobody; it waits for those who read the table, for lockTimeout at
-// most. It needs a connection without transaction, and a try that was interrupted has to be finished: the next time.
-func (s *store) dropDay(ctx context.Context, conn *pgxpool.Conn, day int32) error {
+// dropSpan drops the tables of one day or month. Detaching CONCURRENTLY stops nobody; it waits for those who read the table, for
+// lockTimeout at most. It needs a connection without transaction, and a try that was interrupted has to be finished: the next time.
+func (s *store) dropSpan(ctx context.Context, conn *pgxpool.Conn, sp span) error {
 	s.mu.Lock()
-	delete(s.days, day)
+	for _, day := range sp.days() {
+		delete(s.days, day)
+	}
 	s.mu.Unlock()
 	for _, t := range dailyTables {
 		parts, err := s.parts(ctx, conn, t.name)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(parts, func(p part) bool { return p.Name == dayTable(t.name, day) })
+		i := slices.IndexFunc(parts, func(p part) bool { return p.span == sp })
 		if i < 0 {
 			continue
 		}
@@ -249,11 +226,18 @@ func (s *store) dropPart(ctx context.Context, conn *pgxpool.Conn, table string, 
 			return err
 		}
 	}
-	_, err := conn.Exec(ctx, s.sql("DROP TABLE $."+p.Name))
-	return err
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if p.month() {
+			if err := s.dropDayViews(ctx, tx, table, p.span); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, s.sql("DROP TABLE $."+p.Name))
+		return err
+	})
 }
 
-// deleteOld deletes from the tables without partitions, but what belongs to a day that is held.
+// deleteOld deletes from the tables without partitions, but what belongs to a day whose deliveries stay.
 func (s *store) deleteOld(ctx context.Context, conn *pgxpool.Conn, before int32, held []int32) error {
 	days := make([]time.Time, len(held))
 	oldest := before

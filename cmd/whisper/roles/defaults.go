@@ -68,7 +68,7 @@ func defaultTexts() map[string]string {
 	})
 	p := projections.Defaults()
 	set("project", map[string]any{
-		"retention_days": p.RetentionDays, "max_drop_days": p.MaxDropDays, "transaction_timeout": p.TransactionTimeout,
+		"retention_days": p.RetentionDays, "daily_days": p.DailyDays, "max_drop_days": p.MaxDropDays, "transaction_timeout": p.TransactionTimeout,
 		"writers": p.Writers, "batch_facts": p.BatchFacts, "batch_wait": p.BatchWait,
 	})
 	health := ops.HealthDefaults()

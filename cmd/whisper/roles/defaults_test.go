@@ -135,7 +135,7 @@ func TestTheOperatorsPageTellsTheDefaults(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"max-error-rate", "max-utilization", "max-wait-low", "max-projection-lag", "transaction-timeout", "max-drop-days"} {
+	for _, name := range []string{"max-error-rate", "max-utilization", "max-wait-low", "max-projection-lag", "transaction-timeout", "max-drop-days", "daily-days"} {
 		if !told[name] {
 			t.Errorf("the page does not tell the default of %s", name)
 		}

@@ -21,6 +21,7 @@ type Project struct {
 	DryRun             bool              `group:"project" help:"With --rebuild: print which days would be rebuilt and which would stay as they are, and end."`
 	KeepOld            bool              `group:"project" help:"With --rebuild: keep the replaced daily tables in the schema whisper_old."`
 	RetentionDays      int               `default:"${project_retention_days}" placeholder:"DAYS" group:"project" help:"How long deliveries are kept (default ${default})."`
+	DailyDays          int               `default:"${project_daily_days}" placeholder:"DAYS" group:"project" help:"How many days keep tables of their own; of older months, the days are merged into one table (default ${default}; for a longer retention only)."`
 	MaxDropDays        int               `default:"${project_max_drop_days}" placeholder:"N" group:"project" help:"Most days past their retention that may be dropped at once; if there are more, none is dropped (default ${default})."`
 	TransactionTimeout time.Duration     `default:"${project_transaction_timeout}" placeholder:"DURATION" group:"project" help:"Time limit of a transaction; each retry has twice as long (default ${default})."`
 	Writers            int               `default:"${project_writers}" placeholder:"N" group:"project" help:"Transactions at once while there is much to catch up; otherwise one at a time (default ${default})."`
@@ -60,7 +61,7 @@ func (c *Project) Help() string {
 func (c *Project) config() projections.Config {
 	return projections.Config{
 		Kafka: c.Role.client("project", nil), PostgresURL: c.Postgres.Postgres,
-		RetentionDays: c.RetentionDays, MaxDropDays: c.MaxDropDays,
+		RetentionDays: c.RetentionDays, DailyDays: c.DailyDays, MaxDropDays: c.MaxDropDays,
 		TransactionTimeout: c.TransactionTimeout, Writers: c.Writers, BatchFacts: c.BatchFacts, BatchWait: c.BatchWait,
 	}
 }
