@@ -64,8 +64,8 @@ func BenchmarkMonths(b *testing.B) {
 	// Not by b.Log, which cuts after ten lines.
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) }
 	tables := strings.Count(partitionsOf(b, db, "deliveries"), " ") + 1
-	say("%d days; %d partitions of deliveries after merging them, which took %s\n\n| question | planned, daily | months | run, daily | months |\n|---|---|---|---|---|",
-		days, tables, took.Round(time.Millisecond))
+	say("%d days; %d partitions of deliveries after merging them, which took %s\n", days, tables, took.Round(time.Millisecond))
+	say("| question | planned, daily | months | run, daily | months |\n|---|---|---|---|---|")
 	for i, q := range questions {
 		say("| `%s` | %.1f ms | %.1f ms | %.1f ms | %.1f ms |", q, before[i].planning, after[i].planning, before[i].execution, after[i].execution)
 	}

@@ -48,8 +48,8 @@ func TestARebuildOfManyDaysNeedsFewLocks(t *testing.T) {
 	caughtUp(t, l, db)
 	r.stop()
 	rows := func() (all []string) { // table by table: one query over all days of all tables takes too many locks
-		for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "delivery_stat_shards"} {
-			all = append(all, dump(t, db, migrations.Schema, table)...)
+		for _, table := range dailyTables {
+			all = append(all, dump(t, db, migrations.Schema, table.name)...)
 		}
 		return all
 	}
