@@ -55,6 +55,7 @@ type world struct {
 	recalls    []simRecall
 	silent     map[simShown]int // pushes that take back
 	walks      *walks
+	slices     int
 
 	state       *decide.State
 	ledgers     [3]*ledger
@@ -129,7 +130,7 @@ func (w *world) restoreOnce() {
 	w.crashed, w.crashAfter = false, -1
 	w.phones.told = w.phones.committed
 	policy := decide.DefaultPolicy()
-	policy.Slice = 1 + int(w.requests)%2 // another one may be set after a restart
+	policy.Slice = []int{1, 2, 16}[w.requests%3] // another one may be set after a restart
 	w.state = decide.NewState(0, policy)
 	w.state.SetAside(decide.Aside{IDs: w.aside})
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil

@@ -112,8 +112,18 @@ func (w *world) newUser() {
 func (w *world) walk() {
 	for _, lane := range domain.Lanes {
 		if at, ok := w.state.WalkDue(lane); ok && !at.After(w.now) {
-			w.decide(decide.WalkOn{Lane: lane})
+			w.decide(decide.WalkOn{Lane: lane, Over: w.lasted()})
 		}
+	}
+}
+
+// lasted ends slices behind any user.
+func (w *world) lasted() func() bool {
+	w.slices++
+	left := w.slices % 4
+	return func() bool {
+		left--
+		return left == 0
 	}
 }
 

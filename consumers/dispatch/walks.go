@@ -109,13 +109,18 @@ func (p *partition) outstanding() (n int64) {
 	return n
 }
 
+// sliceLasts is how long a slice keeps the partition's loop from its other work: about as long as what an alert waits for on
+// its way anyhow. One user can cost twice as much, where a segment uses up its bound.
+const sliceLasts = time.Millisecond
+
 // walk does one slice of the lane's broadcasts, if there is something to do and room for what comes of it.
 func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 	at, ok := p.state.WalkDue(lane)
 	if !ok || at.After(now) || p.walkAt.After(now) || p.outstanding() > maxOutstanding {
 		return false
 	}
-	outputs := p.state.Decide(decide.WalkOn{Lane: lane}, now)
+	began := time.Now()
+	outputs := p.state.Decide(decide.WalkOn{Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }}, now)
 	// Evenly, not as fast as it goes: a burst of records is what an alert would wait behind, in the publisher and at
 	// the broker.
 	pace := time.Duration(recordsOf(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))

@@ -88,9 +88,9 @@ type slice struct {
 	tally  walkTally
 }
 
-// WalkSlice is how many users one step looks at: it bounds how long a broadcast keeps others waiting (below a
-// millisecond). maxFlying and maxSlices bound what is in flight of it in a partition, and what a restart may have to
-// walk again.
+// WalkSlice is how many users one step deals with at most. How long a broadcast keeps others waiting is bounded by the
+// caller's clock ([WalkOn]). maxFlying and maxSlices bound what is in flight of it in a partition, and what a restart may
+// have to walk again.
 const (
 	WalkSlice = 128
 	maxFlying = 8_192

@@ -29,6 +29,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.cause = in.Cause
 		s.steer(in)
 	case WalkOn:
+		s.lap.over = in.Over
 		s.walkOn(in.Lane)
 	case FactSeen:
 		s.cause = in.Cause

@@ -15,6 +15,7 @@ type decision struct {
 	seen  *SocketFactSeen
 	busy  busy
 	out   []Output
+	lap   lap
 }
 
 // begin drops what the last decision gathered. What was written is not kept alive, least of all after a burst.
@@ -23,7 +24,7 @@ func (d *decision) begin(now time.Time) {
 	if d.out = d.out[:0]; cap(d.out) > 16*DueSlice {
 		d.out = nil
 	}
-	d.now, d.cause, d.seen, d.busy = now, nil, nil, busy{}
+	d.now, d.cause, d.seen, d.busy, d.lap = now, nil, nil, busy{}, lap{}
 }
 
 // causedBy is the position of the record that is being decided about.
@@ -36,6 +37,28 @@ func (d *decision) causedBy() *whisperv1.Position {
 
 // put adds an output behind the others.
 func (d *decision) put(o Output) { d.out = append(d.out, o) }
+
+// lap is how long a slice has lasted. The caller has the clock ([WalkOn]); it is asked once what was done since may have
+// taken some microseconds, in units of a segment (a few ten nanoseconds).
+type lap struct {
+	over  func() bool
+	units int
+}
+
+const (
+	lapUnits    = 128
+	lookedUnits = 8   // a user was looked at
+	metUnits    = 128 // and is meant
+)
+
+// ends adds what was done, and says whether the slice has lasted long enough.
+func (l *lap) ends(units int) bool {
+	if l.units += units; l.over == nil || l.units < lapUnits {
+		return false
+	}
+	l.units = 0
+	return l.over()
+}
 
 // busy is what a decision is about at the moment: at most one delivery, or one user of a broadcast.
 type busy struct {

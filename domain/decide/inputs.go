@@ -56,8 +56,13 @@ type (
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
-	// WalkOn does one slice of the next of the lane's broadcasts.
-	WalkOn struct{ Lane domain.Lane }
+	// WalkOn does one slice of the next of the lane's broadcasts. Over says, as the slice goes on, that it has lasted long
+	// enough; it is asked after what may take some microseconds. A slice may end behind any user, so nothing but its
+	// length depends on the answers. Nil: only the number of users ends it.
+	WalkOn struct {
+		Lane domain.Lane
+		Over func() bool
+	}
 	// FactSeen is feedback: any event of whisper.events, our own ones included.
 	FactSeen struct {
 		Event *whisperv1.Event

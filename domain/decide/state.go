@@ -30,7 +30,7 @@ type Policy struct {
 	Resend domain.Backoff
 	// Window is how long an id is told a duplicate.
 	Window time.Duration
-	// Slice is how many users of a broadcast one step looks at (0: [WalkSlice]).
+	// Slice is how many users for whom a broadcast is meant one step deals with at most (0: [WalkSlice]).
 	Slice int
 	// Spread is the stretch over which what waited for the same hour (the end of quiet hours, a new day)
 	// is let out.

@@ -29,6 +29,10 @@ const firstPerRecord = 4096
 // makes records to the nodes of as many users, about 2 µs a delivery.
 const firstShare = 8
 
+// looksPerMet: a slice ends with so many users who are meant, or when it has lasted long enough. Of users who are not meant it
+// looks at so many more at most; nothing is written about them.
+const looksPerMet = 64
+
 // findFirst are the users who are connected and have a profile, sorted. It takes some 0.5 µs for each who is connected, or,
 // where those are many, 0.1 µs for each user: 50 ms for 100,000 sockets of one partition, in one go. None where nobody
 // could get it at once.
@@ -174,17 +178,25 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	if !w.rest {
 		slice = max(1, slice/firstShare)
 	}
-	end := min(i+slice, n)
-	for i < end && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.told))) {
+	looks := slice
+	if s.lap.over != nil {
+		looks = slice * looksPerMet
+	}
+	end, enough := min(i+looks, n), w.tally.matched+int64(slice)
+	for lasted := false; i < end && !lasted && w.tally.matched < enough && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.told))); {
 		w.at = id(i)
 		i++
+		lasted = s.lap.ends(lookedUnits)
 		for j < len(skip) && skip[j] < w.at { // forgotten since
 			j++
 		}
 		if j < len(skip) && skip[j] == w.at {
 			continue // was looked at in the first pass
 		}
-		s.walkUser(w, sl, w.at)
+		matched := w.tally.matched
+		if s.walkUser(w, sl, w.at); w.tally.matched > matched {
+			lasted = s.lap.ends(metUnits) || lasted
+		}
 	}
 	switch {
 	case i < n:

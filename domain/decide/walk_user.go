@@ -42,10 +42,12 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 			return
 		}
 	}
-	match, failed := w.segment.Match(user, view)
-	if failed {
+	answer := w.segment.Ask(user, view)
+	s.lap.units += answer.Units
+	if answer.Failed {
 		w.tally.errors++
 	}
+	match := answer.Match
 	if !match && !w.restored && !waited {
 		return
 	}

@@ -84,7 +84,11 @@ func (s *State) materialize(w *walk, user string) *delivery {
 // wakeSome sends to users who connected, or whose endpoints came, while the broadcast was paused.
 func (s *State) wakeSome(w *walk) {
 	n := min(WalkSlice, len(w.toWake))
-	for _, user := range w.toWake[:n] {
+	for i, user := range w.toWake[:n] {
+		if i > 0 && s.lap.ends(metUnits) {
+			n = i
+			break
+		}
 		s.busy = busy{walk: w, user: user}
 		switch {
 		case !w.isAway(user):
@@ -126,7 +130,7 @@ func (s *State) startLater(w *walk) bool {
 	w.bucket.fill(s.now)
 	users := w.times[due]
 	n := 0
-	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0; n++ {
+	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0 && (n == 0 || !s.lap.ends(metUnits)); n++ {
 		if ms, waits := w.later[users[n]]; !waits || ms != due {
 			continue
 		}
