@@ -8,18 +8,17 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // lease says whether this process may still act for the partitions that its group gave it. It may while the
-// broker has confirmed its membership within the session timeout: after that, the group may have given them to
-// another process. Time in which this process was stopped (SIGSTOP, a paused machine) counts.
+// coordinator has confirmed its membership within the session timeout: after that, the group may have given them to
+// another process. Time in which this process was stopped (SIGSTOP, a paused machine) counts: whoever wakes up
+// waits for the next confirmation before anything is done.
 //
-// The client asks the coordinator all the time, and tells this only that an answer came, not what it says. So an answer
-// prolongs a lease that is held, and no other: one that has run out, or is in doubt because the process stood still, is
-// renewed by a question whose answer is read (renew). An answer that refuses the member prolongs its lease by the moment in
-// which the client reads it and revokes the partitions.
+// It asks the coordinator by itself (renew), and only an answer that was read and says yes confirms. The client's own
+// heartbeats would cost nothing, but it tells only that an answer came: one that refuses the member, or comes from a broker that
+// coordinates no longer, would count as well. A member of a group that is being rebalanced is confirmed, too.
 //
 // With [ClientConfig.Instance] another process may have the partitions at once, and the lease of this one lasts on: see
 // dispatch/takeover.go for what keeps them apart.
@@ -31,96 +30,59 @@ type lease struct {
 	now     func() time.Time
 
 	mu        sync.Mutex
-	confirmed time.Time // when the last request that the coordinator answered was sent
-	joining   time.Time // a join is under way since: the coordinator keeps the member meanwhile
+	confirmed time.Time // when the last question that the coordinator answered with yes was asked
 	looked    time.Time
 	doubted   time.Time     // the process stood still until then; a confirmation must be younger
 	renewed   chan struct{} // closed by the next confirmation
-	unsure    chan struct{} // one token: the coordinator answers, and the lease is not held
+	wake      chan struct{} // one token: ask now
 }
 
 func newLease(session time.Duration) *lease {
-	return &lease{session: session, now: time.Now, renewed: make(chan struct{}), unsure: make(chan struct{}, 1)}
+	return &lease{session: session, now: time.Now, renewed: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
-// The requests by whose answers a coordinator confirms a member.
-var memberships = map[int16]bool{
-	int16(kmsg.JoinGroup): true, int16(kmsg.SyncGroup): true, int16(kmsg.Heartbeat): true, int16(kmsg.ConsumerGroupHeartbeat): true,
-}
-
-// OnBrokerWrite implements kgo.HookBrokerWrite. A join keeps a member that the group has; it makes none of another.
-func (l *lease) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
-	if key != int16(kmsg.JoinGroup) || err != nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now := l.now(); l.holds(now) {
-		l.joining = now
-	}
-}
-
-// OnBrokerE2E implements kgo.HookBrokerE2E.
-func (l *lease) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	if !memberships[key] {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.now()
-	held := l.holds(now)
-	if key == int16(kmsg.JoinGroup) {
-		l.joining = time.Time{}
-	}
-	if e2e.WriteErr != nil || e2e.ReadErr != nil {
-		return
-	}
-	if held || l.confirmed.IsZero() { // before its first one a process has no partitions
-		l.confirm(now.Add(-e2e.DurationE2E()))
-		return
-	}
+// question has renew ask at once.
+func (l *lease) question() {
 	select {
-	case l.unsure <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// confirm notes that the group has confirmed what was sent then. The caller holds mu.
-func (l *lease) confirm(sent time.Time) {
-	if sent.After(l.confirmed) {
-		l.confirmed = sent
-	}
-	close(l.renewed)
-	l.renewed = make(chan struct{})
-}
-
-// renew asks the group whether this process is its member while the lease is not held, until ctx ends: often, and at once
-// when the coordinator has answered something else.
+// renew asks the group whether this process is its member, three times in a session, and more often while the lease is
+// not held, until ctx ends.
 func (l *lease) renew(ctx context.Context, ask func(context.Context) error) {
 	tick := time.NewTicker(max(l.session/16, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
+		woken := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-l.unsure:
+		case <-l.wake:
+			woken = true
 		}
 		l.mu.Lock()
-		sent, first := l.now(), l.confirmed.IsZero()
-		held := l.holds(sent)
+		sent := l.now()
+		due := woken || !l.holds(sent) || elapsed(l.confirmed, sent) >= l.session/3
 		l.mu.Unlock()
-		if held || first { // the first confirmation is a join's
+		if !due {
 			continue
 		}
-		attempt, cancel := context.WithTimeout(ctx, l.session/2) // an answer to one that is older is worth little
+		attempt, cancel := context.WithTimeout(ctx, l.session/2) // an answer to an older one would be worth little
 		err := ask(attempt)
 		cancel()
-		if err == nil {
-			l.mu.Lock()
-			l.confirm(sent)
-			l.mu.Unlock()
+		if err != nil {
+			continue
 		}
+		l.mu.Lock()
+		if sent.After(l.confirmed) {
+			l.confirmed = sent
+		}
+		close(l.renewed)
+		l.renewed = make(chan struct{})
+		l.mu.Unlock()
 	}
 }
 
@@ -133,7 +95,7 @@ func elapsed(from, to time.Time) time.Duration {
 // look notes that the process ran now, and whether it stood still before. The caller holds mu.
 func (l *lease) look(now time.Time) {
 	if !l.looked.IsZero() && elapsed(l.looked, now) > l.session/2 {
-		l.doubted, l.joining = now, time.Time{}
+		l.doubted = now
 	}
 	l.looked = now
 }
@@ -148,14 +110,8 @@ func (l *lease) held() bool {
 // holds is held at a time. The caller holds mu.
 func (l *lease) holds(now time.Time) bool {
 	l.look(now)
-	switch {
-	case !l.doubted.IsZero() && !l.confirmed.After(l.doubted):
-		return false
-	case elapsed(l.confirmed, now) < l.session:
-		return true
-	default:
-		return !l.joining.IsZero() && elapsed(l.joining, now) < rebalanceTimeout+l.session
-	}
+	doubtful := !l.doubted.IsZero() && !l.confirmed.After(l.doubted)
+	return !doubtful && elapsed(l.confirmed, now) < l.session
 }
 
 // await blocks until the member may act, or ctx ends; then it says false.
@@ -166,7 +122,6 @@ func (l *lease) await(ctx context.Context) bool {
 		l.mu.Unlock()
 		select {
 		case <-renewed:
-		case <-time.After(l.session / 8): // a join may have begun
 		case <-ctx.Done():
 			return false
 		}
@@ -212,11 +167,15 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 	}
 }
 
+var errNoMember = errors.New("the group is not joined yet")
+
 // ask is one question to the coordinator: is this process a member of the group's present generation?
 func (l *Loop) ask(ctx context.Context) error {
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.Group = l.cfg.Group
-	req.MemberID, req.Generation = l.cl.GroupMetadata()
+	if req.MemberID, req.Generation = l.cl.GroupMetadata(); req.MemberID == "" {
+		return errNoMember
+	}
 	if l.cfg.Client.Instance != "" {
 		req.InstanceID = &l.cfg.Client.Instance
 	}

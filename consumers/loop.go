@@ -15,6 +15,11 @@ import (
 // that a member is gone.
 func heartbeatInterval(session time.Duration) time.Duration { return min(session/6, 3*time.Second) }
 
+// coordinatorPatience is how long a member looks for a coordinator before it gives up its partitions. The client's own is the
+// session timeout, which a broker that was killed outlasts: nobody is elected in its place sooner. The next coordinator
+// gives every member a new session, so who is patient keeps its state; the lease is what keeps it from acting meanwhile.
+func coordinatorPatience(session time.Duration) time.Duration { return max(30*time.Second, session) }
+
 // rebalanceTimeout is how long the group waits for its members to hand over.
 const rebalanceTimeout = 30 * time.Second
 
@@ -78,7 +83,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.SessionTimeout(cfg.Client.SessionTimeout),
 		kgo.HeartbeatInterval(heartbeatInterval(cfg.Client.SessionTimeout)),
 		kgo.RebalanceTimeout(rebalanceTimeout),
-		kgo.WithHooks(l.lease),
+		kgo.RetryTimeoutFn(func(int16) time.Duration { return coordinatorPatience(cfg.Client.SessionTimeout) }),
 		kgo.OnPartitionsAssigned(l.assigned),
 		kgo.AdjustFetchOffsetsFn(l.start),
 		kgo.OnPartitionsRevoked(l.revoked),
@@ -282,6 +287,7 @@ func (l *Loop) assigned(_ context.Context, cl *kgo.Client, parts map[string][]in
 	default:
 		close(l.joined)
 	}
+	l.lease.question()
 	for topic, ids := range parts {
 		for _, id := range ids {
 			if l.workers[topic] == nil {
