@@ -19,7 +19,7 @@ type benchRecoveryCmd struct {
 	Partitions     int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
 	Rate           int           `default:"500" placeholder:"N" help:"Requests a second (default ${default})."`
 	Runs           int           `default:"3" placeholder:"N" help:"Runs of each case; the medians are reported (default ${default})."`
-	Cases          []string      `placeholder:"TEXT" help:"Only the cases whose names have one of these texts in them, such as dispatch or brokers."`
+	Cases          []string      `sep:"none" placeholder:"TEXT" help:"Only the cases whose names have this text in them, such as dispatch or brokers; may be repeated."`
 	SessionTimeout time.Duration `placeholder:"DURATION" help:"--session-timeout of the roles, if not their own default."`
 	JSON           bool          `help:"Print the report as JSON."`
 }
