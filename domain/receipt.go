@@ -16,6 +16,12 @@ import (
 // Receipt is the text in a delivery's frame that, with the notification's id and the user, names the delivery exactly.
 func Receipt(id DeliveryID) string { return string(appendReceipt(nil, id.Time().UnixMilli())) }
 
+// IsReceipt is whether receipt is [Receipt] of id; it allocates nothing.
+func IsReceipt(receipt string, id DeliveryID) bool {
+	var scratch [maxReceipt + 4]byte
+	return string(appendReceipt(scratch[:0], id.Time().UnixMilli())) == receipt
+}
+
 func appendReceipt(b []byte, requestedMs int64) []byte {
 	return strconv.AppendInt(b, max(requestedMs, 0), 36)
 }

@@ -202,17 +202,17 @@ func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 	if len(id) > domain.MaxIDBytes {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.unacked.only(id, receipt); d != nil {
+		return s.acknowledged(d)
+	}
 	want, err := s.deliveryID(id, receipt)
 	if err != nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if d := s.unacked.get(want.Hash()); d != nil && (d.id == want || want.Timeless()) {
-		s.unacked.remove(d)
-		s.recent.add(d)
-		s.frames -= meter(s.priceFrame()) // the frame was one that we asked for
-		return d
+		return s.acknowledged(d)
 	}
 	if e := s.recent.find(want); e != nil {
 		if !e.open {
@@ -225,6 +225,14 @@ func (s *session) acknowledge(id, receipt string, reading bool) *delivery {
 		return d
 	}
 	return nil
+}
+
+// acknowledged moves a delivery to the recent; under the lock.
+func (s *session) acknowledged(d *delivery) *delivery {
+	s.unacked.remove(d)
+	s.recent.add(d)
+	s.frames -= meter(s.priceFrame()) // the frame was one that we asked for
+	return d
 }
 
 // reads tells what the person has seen. What the session does not know may have come over an earlier one. That is told

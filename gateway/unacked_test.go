@@ -51,6 +51,27 @@ func TestTheUnacknowledgedAreThoseOfAMap(t *testing.T) {
 	})
 }
 
+func TestTheOnlyOneIsKnownByItsWords(t *testing.T) {
+	t.Parallel()
+	id := domain.NewDeliveryID(time.UnixMilli(1795392000123), domain.HashDelivery("a", "mona"))
+	d := &delivery{routed: &routed{facts: domain.AttemptFacts{Notification: "a"}}, id: id}
+	u := unacked{one: d}
+	receipt := domain.Receipt(id)
+	for _, c := range []struct {
+		notification, receipt string
+		want                  *delivery
+	}{
+		{"a", "", d}, {"a", receipt, d}, {"b", "", nil}, {"b", receipt, nil}, {"a", receipt + "0", nil}, {"a", "0" + receipt, nil}, {"a", "x", nil},
+	} {
+		if got := u.only(c.notification, c.receipt); got != c.want {
+			t.Errorf("%q with the receipt %q is %p, not %p", c.notification, c.receipt, got, c.want)
+		}
+	}
+	if (&unacked{}).only("a", "") != nil {
+		t.Error("none is one")
+	}
+}
+
 // docs/design.md and docs/sizing.md count with these.
 func TestASessionIsSmall(t *testing.T) {
 	t.Parallel()
