@@ -68,6 +68,9 @@ type world struct {
 	crashed     bool
 	ended       map[string]bool // by the facts that were there at the last restore
 
+	resumed bool // all feedback was read
+	few     int  // how many deliveries are few: of a user, and of those that one step looks at; 0: as many as by default
+
 	broken map[domain.DeliveryID]bool // what a decision meets a bug with
 	aside  []domain.DeliveryID        // and of these, what is known
 	bug    bool                       // a restore met one
@@ -96,6 +99,7 @@ func newWorld(t *rapid.T) *world {
 		alive: map[string]uint64{}, sessions: map[string]map[string]bool{}, told: map[string]uint64{}, asked: map[string]int{},
 		crashAfter: -1, casts: map[string]*whisperv1.Event{}, silent: map[simShown]int{},
 		phones: simPhones{tried: map[string]int{}}, broken: map[domain.DeliveryID]bool{}, pushed: map[string]bool{},
+		few: rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "few deliveries"),
 	}
 	for i, user := range simUsers[:2] { // nour has no endpoint
 		p := &whisperv1.Profile{}
@@ -127,10 +131,11 @@ func (w *world) restore() {
 
 // restoreOnce is what restore.go does.
 func (w *world) restoreOnce() {
-	w.crashed, w.crashAfter = false, -1
+	w.crashed, w.crashAfter, w.resumed = false, -1, false
 	w.phones.told = w.phones.committed
 	policy := decide.DefaultPolicy()
 	policy.Slice = []int{1, 2, 16}[w.requests%3] // another one may be set after a restart
+	policy.Crowd, policy.Due = w.few, w.few
 	w.state = decide.NewState(0, policy)
 	w.state.SetAside(decide.Aside{IDs: w.aside})
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
@@ -164,6 +169,8 @@ func (w *world) restoreOnce() {
 	w.tellNodes()
 	if !w.crashed {
 		w.write(w.state.Resume(w.now))
+		w.resumed = true
+		w.passTurns()
 	}
 	w.replayed()
 }
@@ -186,6 +193,7 @@ func (w *world) decide(in decide.Input) {
 	routed, pushed := len(w.routes), len(w.pushes)
 	open, away := w.openFor(in), w.awayFor(in)
 	w.contain(func() { w.write(w.state.Decide(in, w.now)) })
+	w.passTurns()
 	if st, sizes := w.state.Stats(), w.state.Sizes(); st.InFlight != sizes.InFlight || st.Parked != sizes.Parked || st.Away != sizes.Away {
 		w.t.Fatalf("sizes %+v, counted %+v", sizes, st)
 	}
@@ -193,6 +201,23 @@ func (w *world) decide(in decide.Input) {
 	w.checkAllGetIt(in, w.routes[routed:])
 	w.checkWoken(in, open, w.routes[routed:])
 	w.checkPushed(away, w.pushes[pushed:])
+}
+
+// passTurns lets those who wait for their turn have it, as the loop does at once: what may go may be more than one step looks at.
+func (w *world) passTurns() {
+	if w.few == 0 || !w.resumed {
+		return
+	}
+	for steps := 0; ; steps++ {
+		due, any := w.state.NextDue()
+		switch {
+		case !any || due.After(w.now) || w.crashed:
+			return
+		case steps > 10_000:
+			w.t.Fatalf("there is always something due: %+v", w.state.Stats())
+		}
+		w.contain(func() { w.write(w.state.Decide(decide.TimePassed{}, w.now)) })
+	}
 }
 
 func (w *world) write(outputs []decide.Output) {

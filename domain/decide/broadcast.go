@@ -57,7 +57,8 @@ type walk struct {
 	slices []*slice // open or behind an open one, in order
 	flying int      // deliveries of open slices
 	serial int64
-	open   int // deliveries that are held, in flight or parked
+	open   int    // deliveries that are held, in flight or parked
+	held   linked // they
 	users  *users.Table
 	away   map[users.IDRef]struct{}
 	later  map[users.IDRef]int64 // waits for its local time: Unix milliseconds

@@ -112,7 +112,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.busy = busy{delivery: d}
 	d.recount = s.counts.before(d.user(), id.Hash())
 	s.dedupe.add(s.remembered(d))
-	s.deliveries.add(d)
+	s.deliveries.add(d, nil)
 
 	if s.aside.has(id, ev.GetNotificationId()) {
 		s.emit(d, internalFailure())
@@ -182,7 +182,7 @@ const DueSlice = 256
 
 // timePassed looks at what is due, a slice at a time.
 func (s *State) timePassed() {
-	for range DueSlice {
+	for range s.policy.dueSlice() {
 		d, passed := s.deliveries.passed(s.now)
 		if !passed {
 			break
@@ -192,12 +192,17 @@ func (s *State) timePassed() {
 			s.expire(d)
 			continue
 		}
+		if d.turn != noTurn { // which comes
+			s.deliveries.turns.add(d, toGo)
+			s.deliveries.schedule(d, d.expires())
+			continue
+		}
 		if d.rulesChanged && s.early(d) {
 			continue
 		}
 		s.due(d)
 	}
-	s.busy = busy{}
+	s.takeTurns()
 	s.recallsPassed()
 	s.forgetRetractions()
 	s.forgetCounts()

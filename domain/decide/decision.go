@@ -16,6 +16,9 @@ type decision struct {
 	busy  busy
 	out   []Output
 	lap   lap
+
+	turnOf *delivery // whose turn it is: it waits for nobody who waits for theirs
+	woken  int       // how many deliveries were woken
 }
 
 // begin drops what the last decision gathered. What was written is not kept alive, least of all after a burst.
@@ -25,6 +28,7 @@ func (d *decision) begin(now time.Time) {
 		d.out = nil
 	}
 	d.now, d.cause, d.seen, d.busy, d.lap = now, nil, nil, busy{}, lap{}
+	d.turnOf, d.woken = nil, 0
 }
 
 // causedBy is the position of the record that is being decided about.

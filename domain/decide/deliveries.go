@@ -14,14 +14,26 @@ import (
 //     delivery's own hash (see [delivery.key]).
 //   - parked is how many of them are parked; once parked, a delivery stays so until it ends.
 //   - Only what is held is scheduled, by itself or with its [wave], and never for later than its expiry.
+//   - A user's are in crowds if they are too many to be looked through, or else in byUser, in the order of [compareArrival].
+//   - A delivery is in the list of its notification, or of its broadcast.
+//   - Of those in atSockets, each that is to be answered is there. Who is not any more leaves it when it is scheduled next, or ends.
 //   - resting and untexted are hints: what they name may be over, and what they don't name is not looked for. Both end with
 //     the user's last delivery.
 type deliveries struct {
 	byHash map[domain.DeliveryHash]*delivery
-	byUser map[string][]*delivery // as they arrived; a broadcast's, legs and restored ones by lane and offset
-	due    schedule[*delivery]
-	waves  schedule[*wave]
-	parked int
+	byUser map[string][]*delivery
+	crowds map[string]*crowd
+	crowd  int // how many a user may have who has none
+	// notes has those of a notification, but for a broadcast's, which are in its walk's list.
+	notes map[string]*linked
+	// atSockets are those that were handed to a gateway and are to be answered.
+	atSockets linked
+	due       schedule[*delivery]
+	waves     schedule[*wave]
+	turns     turns
+	parked    int
+	// How many are due before their time, since their category has other rules.
+	hastened int
 
 	waveSerial int64
 
@@ -37,9 +49,10 @@ type userLane struct {
 
 func laneOf(d *delivery) userLane { return userLane{d.user(), d.source.Lane} }
 
-func newDeliveries() deliveries {
+func newDeliveries(from int) deliveries {
 	return deliveries{
-		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{},
+		crowd:  from,
+		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, crowds: map[string]*crowd{}, notes: map[string]*linked{},
 		resting: map[string]bool{}, untexted: map[userLane][]*delivery{},
 	}
 }
@@ -47,57 +60,100 @@ func newDeliveries() deliveries {
 // get is the delivery with a hash, of several legs the first; nil: it is not held.
 func (h *deliveries) get(hash domain.DeliveryHash) *delivery { return h.byHash[hash] }
 
-// of are a user's. The list changes with the next that is added or ends.
-func (h *deliveries) of(user string) []*delivery { return h.byUser[user] }
-
 // holds says whether d has not ended: what is done about one delivery may end another.
 func (h *deliveries) holds(d *delivery) bool { return h.byHash[d.key()] == d }
 
 // inFlight is how many are not parked.
 func (h *deliveries) inFlight() int { return len(h.byHash) - h.parked }
 
-// add holds d, which arrived last of its user's.
-func (h *deliveries) add(d *delivery) {
+// add holds d. room is where its user's list may begin, if d is the only one there.
+func (h *deliveries) add(d *delivery, room []*delivery) {
 	h.byHash[d.key()] = d
-	h.byUser[d.user()] = append(h.byUser[d.user()], d)
+	h.listOf(d).add(d, noteLink)
+	user := d.user()
+	if c := h.crowds[user]; c != nil {
+		c.add(d)
+		return
+	}
+	of := h.byUser[user]
+	switch {
+	case len(of) == 0:
+		of = append(room, d)
+	case compareArrival(of[len(of)-1], d) < 0:
+		of = append(of, d)
+	default:
+		at, _ := slices.BinarySearchFunc(of, d, compareArrival)
+		of = slices.Insert(of, at, d)
+	}
+	if len(of) > h.crowd {
+		h.crowds[user] = newCrowd(of)
+		delete(h.byUser, user)
+		return
+	}
+	h.byUser[user] = of
 }
 
-// insert holds d where its lane and offset put it among its user's. room is where the list may begin, if d is the user's
-// only one.
-func (h *deliveries) insert(d *delivery, room []*delivery) {
-	h.byHash[d.key()] = d
-	of := h.byUser[d.user()]
-	if len(of) == 0 {
-		of = room
+// listOf is where d is listed by its notification.
+func (h *deliveries) listOf(d *delivery) *linked {
+	if d.walk != nil {
+		return &d.walk.held
 	}
-	if of = append(of, d); len(of) > 1 {
-		slices.SortStableFunc(of, compareArrival)
+	note := d.ev.GetNotificationId()
+	if h.notes[note] == nil {
+		h.notes[note] = &linked{}
 	}
-	h.byUser[d.user()] = of
+	return h.notes[note]
+}
+
+// unlist takes d out of its lists.
+func (h *deliveries) unlist(d *delivery) {
+	h.atSockets.remove(d, atSocketLink)
+	list := h.listOf(d)
+	if list.remove(d, noteLink); list.latest == nil && d.walk == nil {
+		delete(h.notes, d.ev.GetNotificationId())
+	}
 }
 
 // drop lets go of d, which is under key.
 func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
 	h.unschedule(d)
+	h.unlist(d)
 	delete(h.byHash, key)
 	if d.parked {
 		h.parked--
 	}
-	rest := h.byUser[d.user()]
+	h.turns.drop(d)
+	h.hasten(d, false)
+	if h.leaveUser(d) {
+		return
+	}
+	delete(h.resting, d.user())
+	if len(h.untexted) > 0 { // nearly never
+		for _, lane := range domain.Lanes {
+			delete(h.untexted, userLane{d.user(), lane})
+		}
+	}
+}
+
+// leaveUser takes d out of its user's, and says whether there are others.
+func (h *deliveries) leaveUser(d *delivery) (others bool) {
+	user := d.user()
+	if c := h.crowds[user]; c != nil {
+		if c.drop(d); c.n == 0 {
+			delete(h.crowds, user)
+		}
+		return c.n > 0
+	}
+	rest := h.byUser[user]
 	if i := slices.Index(rest, d); i >= 0 {
 		rest = slices.Delete(rest, i, i+1)
 	}
 	if len(rest) == 0 {
-		delete(h.byUser, d.user())
-		delete(h.resting, d.user())
-		if len(h.untexted) > 0 { // nearly never
-			for _, lane := range domain.Lanes {
-				delete(h.untexted, userLane{d.user(), lane})
-			}
-		}
-	} else {
-		h.byUser[d.user()] = rest
+		delete(h.byUser, user)
+		return false
 	}
+	h.byUser[user] = rest
+	return true
 }
 
 // texted takes the delivery at i out of those that wait for a template.
@@ -127,24 +183,58 @@ func (h *deliveries) park(d *delivery) {
 	}
 }
 
+// hasten notes whether d is due since its category has other rules.
+func (h *deliveries) hasten(d *delivery, changed bool) {
+	switch {
+	case changed && !d.rulesChanged:
+		h.hastened++
+	case !changed && d.rulesChanged:
+		h.hastened--
+	}
+	d.rulesChanged = changed
+}
+
 // schedule has d looked at at a time, or when it expires.
 func (h *deliveries) schedule(d *delivery, at time.Time) {
 	if d.wave != nil {
 		h.unschedule(d)
 	}
 	h.due.set(d, earlier(at, d.expires()))
+	h.listSocket(d)
 }
 
-// sorted are the deliveries that match, in an order that does not depend on the map's.
-func (h *deliveries) sorted(match func(*delivery) bool) []*delivery {
-	var all []*delivery
-	for _, d := range h.byHash {
-		if match(d) {
-			all = append(all, d)
+// listSocket has d in atSockets if it waits for a socket.
+func (h *deliveries) listSocket(d *delivery) {
+	switch waits := d.openSockets(); {
+	case waits == d.atSocket.in():
+	case waits:
+		h.atSockets.add(d, atSocketLink)
+	default:
+		h.atSockets.remove(d, atSocketLink)
+	}
+}
+
+// ofNote are those of a notification, and of its broadcast, which may be nil: in order.
+func (h *deliveries) ofNote(note string, w *walk) (of []*delivery) {
+	if list := h.notes[note]; list != nil {
+		of = slices.AppendSeq(of, list.all(noteLink))
+	}
+	if w != nil {
+		of = slices.AppendSeq(of, w.held.all(noteLink))
+	}
+	slices.SortFunc(of, compareArrival)
+	return of
+}
+
+// onNode are those that wait for an answer of a node's incarnation, in order.
+func (h *deliveries) onNode(node string, incarnation uint64) (of []*delivery) {
+	for d := range h.atSockets.all(atSocketLink) {
+		if slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation }) {
+			of = append(of, d)
 		}
 	}
-	slices.SortFunc(all, compareArrival)
-	return all
+	slices.SortFunc(of, compareArrival)
+	return of
 }
 
 // compareArrival orders a lane's deliveries as they came; lanes by their rank.

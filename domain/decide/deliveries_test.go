@@ -3,6 +3,7 @@ package decide
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -28,19 +29,22 @@ func arrived(user string, offset int64) *delivery {
 func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		h := newDeliveries()
+		h := newDeliveries(rapid.IntRange(1, 6).Draw(t, "crowd"))
 		var held []*delivery
 		var waves []*wave
 		pick := func() *delivery { return held[rapid.IntRange(0, len(held)-1).Draw(t, "which")] }
 		for offset := range int64(rapid.IntRange(1, 40).Draw(t, "steps")) {
-			step := rapid.IntRange(0, 7).Draw(t, "step")
+			step := rapid.IntRange(0, 10).Draw(t, "step")
 			if len(held) == 0 {
 				step = step % 2
 			}
 			switch step {
 			case 0:
-				d := arrived(rapid.SampledFrom([]string{"mona", "ali"}).Draw(t, "user"), offset)
-				h.add(d)
+				d := arrived(rapid.SampledFrom([]string{"mona", "ali"}).Draw(t, "user"), rapid.Int64Range(0, 9).Draw(t, "place")*100+offset)
+				d.source.Lane = rapid.SampledFrom(domain.Lanes[:]).Draw(t, "lane")
+				d.ev.NotificationId = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "notification")
+				d.acc.CollapseKey = rapid.SampledFrom([]string{"", "key", "other"}).Draw(t, "collapse key")
+				h.add(d, nil)
 				held = append(held, d)
 			case 1: // two legs
 				d := arrived("mona", offset)
@@ -48,13 +52,16 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				d.own, leg.own = []string{"socket"}, []string{"push"}
 				l := &legs{held: []*delivery{d, leg}}
 				d.legs, leg.legs = l, l
-				h.insert(d, nil)
-				h.insert(leg, nil)
+				h.add(d, nil)
+				h.add(leg, nil)
 				held = append(held, d, leg)
 			case 2:
 				h.park(pick())
 			case 3:
 				d := pick()
+				if d.waiting = nil; rapid.Bool().Draw(t, "sent") {
+					d.waiting = []waiting{{node: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"), incarnation: 1}}
+				}
 				at := d.expires().Add(time.Duration(rapid.IntRange(-2, 2).Draw(t, "minutes")) * time.Minute)
 				if h.schedule(d, at); d.due != earlier(at, d.expires()) {
 					t.Fatalf("due %v, asked for %v, expires %v", d.due, at, d.expires())
@@ -66,7 +73,17 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				}
 				h.scheduleIn(waves[len(waves)-1], d)
 			case 5:
-				h.unschedule(pick())
+				d := pick()
+				h.unschedule(d)
+				d.waiting = nil
+			case 6:
+				d := pick()
+				d.phase = rapid.SampledFrom([]whisperv1.Phase{whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_DIGEST, whisperv1.Phase_PHASE_AWAY}).Draw(t, "phase")
+				h.hold(d)
+			case 7:
+				h.turns.add(pick(), rapid.SampledFrom([]turn{toWake, toGo}).Draw(t, "why"))
+			case 8:
+				h.turns.next()
 			default:
 				d := pick()
 				h.drop(d, d.key())
@@ -103,7 +120,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				}
 				users[d.user()]++
 			}
-			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser) != len(users) {
+			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser)+len(h.crowds) != len(users) {
 				t.Fatalf("%d held, %d parked, %d scheduled, of %d users; of %d, %d, %d, %d", len(h.byHash), h.parked, h.due.len(), len(h.byUser), len(held), parked, scheduled, len(users))
 			}
 			for v, n := range inWaves {
@@ -114,14 +131,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 			if at, ok := h.next(); h.waves.len() != len(inWaves) || ok == first.IsZero() || ok && !at.Equal(first) {
 				t.Fatalf("%d waves, not %d, the next is due %v %v, not %v", h.waves.len(), len(inWaves), at, ok, first)
 			}
-			for user, n := range users {
-				if len(h.of(user)) != n {
-					t.Fatalf("%s has %d, not %d", user, len(h.of(user)), n)
-				}
-			}
-			if all := h.sorted(func(*delivery) bool { return true }); !slices.IsSortedFunc(all, compareArrival) || len(all) != len(held) {
-				t.Fatalf("%v", all)
-			}
+			checkIndexes(t, &h)
 		}
 		var due []*delivery // as they come out, whether by themselves or with a wave
 		for {
@@ -138,13 +148,99 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 	})
 }
 
+// checkIndexes compares what is asked of deliveries by an index with a look at all of them.
+func checkIndexes(t *rapid.T, h *deliveries) {
+	same := func(what string, got, want []*delivery) {
+		if slices.SortFunc(want, compareArrival); !slices.Equal(got, want) {
+			t.Fatalf("%s: %d, want %d", what, len(got), len(want))
+		}
+	}
+	scan := func(match func(*delivery) bool) (all []*delivery) {
+		for _, d := range h.byHash {
+			if match(d) {
+				all = append(all, d)
+			}
+		}
+		return all
+	}
+	users, notes, nodes := map[string]bool{}, map[string]*walk{}, map[waiting]bool{}
+	turns, hastened := map[userLane]int{}, 0
+	for _, d := range h.byHash {
+		users[d.user()], notes[d.ev.GetNotificationId()] = true, d.walk
+		for _, w := range d.waiting {
+			if !w.push() && d.slot != 0 {
+				nodes[waiting{node: w.node, incarnation: w.incarnation}] = true
+			}
+		}
+		if d.turn != noTurn {
+			turns[laneOf(d)]++
+		}
+		if d.rulesChanged {
+			hastened++
+		}
+	}
+	if !maps.Equal(turns, h.turns.of) || hastened != h.hastened {
+		t.Fatalf("%v wait for their turn, want %v; %d are hastened, want %d", h.turns.of, turns, h.hastened, hastened)
+	}
+	for user := range users {
+		mine := scan(func(d *delivery) bool { return d.user() == user })
+		same("of "+user, slices.Clone(h.of(user)), mine)
+		if h.count(user) != len(mine) {
+			t.Fatalf("%s has %d, want %d", user, h.count(user), len(mine))
+		}
+		for _, d := range mine {
+			key := d.acc.GetCollapseKey()
+			if key != "" {
+				same("key "+key, h.keyed(user, key), scan(func(o *delivery) bool { return o.user() == user && o.acc.GetCollapseKey() == key }))
+			}
+		}
+		for _, lane := range domain.Lanes {
+			held := func(phase whisperv1.Phase) []*delivery {
+				return scan(func(d *delivery) bool { return d.user() == user && d.source.Lane == lane && d.phase == phase })
+			}
+			gathered := slices.DeleteFunc(slices.Collect(h.gathered(user, lane)), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_DIGEST })
+			slices.Reverse(gathered)
+			same("gathered", gathered, held(whisperv1.Phase_PHASE_DIGEST))
+			if c := h.crowds[user]; c != nil {
+				c.firstResting(lane)
+				resting := slices.DeleteFunc(slices.Collect(c.resting[lane].all()), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_QUIET })
+				same("resting", resting, held(whisperv1.Phase_PHASE_QUIET))
+			}
+		}
+	}
+	for note, w := range notes {
+		same("of notification "+note, h.ofNote(note, w), scan(func(d *delivery) bool { return d.ev.GetNotificationId() == note }))
+	}
+	for at := range nodes {
+		on := scan(func(d *delivery) bool {
+			return d.slot != 0 && slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node == at.node && w.incarnation == at.incarnation })
+		})
+		same("on node "+at.node, h.onNode(at.node, at.incarnation), on)
+	}
+	for d := range h.atSockets.all(atSocketLink) {
+		if !h.holds(d) {
+			t.Fatalf("%s ended, and waits at a socket", d.ev.GetNotificationId())
+		}
+	}
+	for user := range h.crowds {
+		if !users[user] {
+			t.Fatalf("%s has nothing", user)
+		}
+	}
+	for note, list := range h.notes {
+		if list.latest == nil {
+			t.Fatalf("%s has nothing", note)
+		}
+	}
+}
+
 // TestAUsersHintsEndWithTheLastDelivery: nothing is kept for who has none.
 func TestAUsersHintsEndWithTheLastDelivery(t *testing.T) {
 	t.Parallel()
-	h := newDeliveries()
+	h := newDeliveries(crowdFrom)
 	first, second := arrived("mona", 1), arrived("mona", 2)
-	h.add(first)
-	h.add(second)
+	h.add(first, nil)
+	h.add(second, nil)
 	h.resting["mona"], h.untexted[laneOf(second)] = true, []*delivery{second}
 	if h.drop(first, first.key()); !h.resting["mona"] || len(h.untexted) != 1 {
 		t.Fatal("one is held, and nothing is known of it")

@@ -56,6 +56,7 @@ type delivery struct {
 	// It is due before its time, since its category has other rules.
 	rulesChanged bool
 	closing      bool // the digest is written, and ends this one when it comes
+	turn         turn
 	// Of a broadcast: only its pause keeps it from beginning; and when the rate limit lets it go, in Unix milliseconds.
 	heldByPause bool
 	rateSlot    int64
@@ -67,6 +68,8 @@ type delivery struct {
 	due     time.Time          // what it waits for comes to an end: State.due
 	slot    slot
 	wave    *wave // it is due with others
+
+	ofNote, atSocket link // see deliveries
 }
 
 type waiting struct {

@@ -27,9 +27,9 @@ const (
 func (s *State) gather(d *delivery) {
 	category := s.category(d.acc.GetCategory())
 	d.digest, d.until = "", time.Time{}
-	for _, o := range slices.Backward(s.deliveries.of(d.user())) { // the one that was opened last: those before it are full
+	for o := range s.deliveries.gathered(d.user(), d.source.Lane) { // the one that was opened last: those before it are full
 		if o != d && o.phase == whisperv1.Phase_PHASE_DIGEST && !o.closing && o.until.After(s.now) &&
-			o.source.Lane == d.source.Lane && s.category(o.acc.GetCategory()) == category {
+			s.category(o.acc.GetCategory()) == category {
 			d.digest, d.until = o.digest, o.until
 			break
 		}
@@ -42,7 +42,7 @@ func (s *State) gather(d *delivery) {
 
 // digestFull says whether the digest that d would join has as many parts as one may have.
 func (s *State) digestFull(d *delivery) bool {
-	if len(s.deliveries.of(d.user())) <= maxDigestMembers {
+	if s.deliveries.count(d.user()) <= maxDigestMembers {
 		return false
 	}
 	n := 0

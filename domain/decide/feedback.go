@@ -137,8 +137,9 @@ func (s *State) wake(user string, opened place) {
 		switch reaction := d.reacts(connected); {
 		case !s.deliveries.holds(d): // another one of them came in its place
 		case reaction == toSocket && s.wakeable(d):
-			d.tries = 0
-			s.sendFromSocket(d)
+			if s.mayWake(d) {
+				s.wakeUp(d)
+			}
 		case reaction == alsoThere && !d.pushTook:
 			// It is on its way to other sessions; this one gets it too, and the first to acknowledge counts.
 			if s.judge(s.ask(d)).action != send {
@@ -167,28 +168,35 @@ func (s *State) nodeSeen(in NodeSeen) {
 		return
 	}
 	if before != 0 {
-		s.unreachable(s.deliveries.sorted(func(*delivery) bool { return true }), in.Node, before)
+		s.unreachable(s.deliveries.onNode(in.Node, before), in.Node, before)
 	}
 	if in.Incarnation == 0 {
 		return
 	}
 	// Presence may have been read before the heartbeat that makes it count.
+	here := s.presence.usersOn(in.Node, in.Incarnation)
 	for _, w := range s.broadcasts.order {
 		if w.reacts(userConnects) == sends {
-			w.addToWake(s.findAwake(w))
+			w.addToWake(w.awayOf(here))
 		}
 	}
-	woken := map[string]bool{}
-	for _, d := range s.deliveries.sorted(s.wakeable) {
-		user := d.user()
-		if woken[user] {
-			continue
-		}
-		woken[user] = true
-		if at, on := s.presence.on(user, in.Node, in.Incarnation); on {
-			s.wake(user, at)
+	for _, d := range s.firstWakeable(here) {
+		if at, on := s.presence.on(d.user(), in.Node, in.Incarnation); on {
+			s.wake(d.user(), at)
 		}
 	}
+}
+
+// firstWakeable is the first delivery of each of the users that waits for its user, in order.
+func (s *State) firstWakeable(users []string) (first []*delivery) {
+	for _, user := range users {
+		of := s.deliveries.of(user)
+		if i := slices.IndexFunc(of, s.wakeable); i >= 0 {
+			first = append(first, of[i])
+		}
+	}
+	slices.SortFunc(first, compareArrival)
+	return first
 }
 
 // left: the user closed the last session on a node. An acknowledgement may be on its way, since it goes

@@ -85,7 +85,7 @@ func (s *State) permit(d *delivery) bool {
 		s.replaceOlder(d)
 		s.gather(d)
 	case send:
-		if !s.mayBegin(d) {
+		if s.inLine(d) || !s.mayBegin(d) {
 			return false
 		}
 		s.replaceOlder(d)
@@ -124,9 +124,8 @@ func (s *State) hold(d *delivery, v *verdict) {
 		s.deliveries.schedule(d, v.until)
 		return
 	}
-	if d.phase, d.until = v.phase, v.until; d.phase == whisperv1.Phase_PHASE_QUIET {
-		s.deliveries.resting[d.user()] = true
-	}
+	d.phase, d.until = v.phase, v.until
+	s.deliveries.hold(d)
 	d.dropSockets()
 	s.deferred(d, v)
 	s.deliveries.schedule(d, v.until)
@@ -190,7 +189,7 @@ func (d *delivery) waits() bool {
 // replaceOlder ends what waits and is older than d, of its collapse key and declared category.
 func (s *State) replaceOlder(d *delivery) {
 	key := d.acc.GetCollapseKey()
-	if key == "" || len(s.deliveries.of(d.user())) < 2 {
+	if key == "" || s.deliveries.count(d.user()) < 2 {
 		return
 	}
 	category := s.category(d.acc.GetCategory())
@@ -198,8 +197,8 @@ func (s *State) replaceOlder(d *delivery) {
 		return
 	}
 	var older []*delivery
-	for _, o := range s.deliveries.of(d.user()) {
-		if o != d && o.acc.GetCollapseKey() == key && o.waits() && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
+	for _, o := range s.deliveries.keyed(d.user(), key) {
+		if o != d && o.waits() && olderThan(o, d) && s.category(o.acc.GetCategory()) == category {
 			older = append(older, o)
 		}
 	}
@@ -225,9 +224,10 @@ func olderThan(a, b *delivery) bool {
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
 // lane is about to pass it: a user's lane stays in order. It says whether any went.
 func (s *State) releaseOlder(d *delivery) (any bool) {
-	if d.begun() || !s.deliveries.resting[d.user()] {
+	if d.begun() || !s.deliveries.resting[d.user()] || s.deliveries.crowds[d.user()] != nil { // of a crowd: inLine
 		return false
 	}
+	defer func(turn *delivery) { s.turnOf = turn }(s.turnOf)
 	var older []*delivery
 	for _, o := range s.deliveries.of(d.user()) {
 		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET {
@@ -239,6 +239,7 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 	}
 	for _, o := range older {
 		if s.deliveries.holds(o) && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
+			s.turnOf = o // they go in its turn
 			s.advance(o)
 			any = any || o.phase != whisperv1.Phase_PHASE_QUIET
 		}
@@ -378,9 +379,7 @@ func (s *State) restorePolicy(d *delivery, p *whisperv1.Parked) {
 	d.digest, d.timed, d.gathered = p.GetDigest(), p.GetTimed(), p.GetGathered()
 	d.until = time.UnixMilli(p.GetDueMs())
 	d.readyMs = p.GetReadyMs()
-	if d.phase == whisperv1.Phase_PHASE_QUIET {
-		s.deliveries.resting[d.user()] = true
-	}
+	s.deliveries.hold(d)
 }
 
 func parkPolicy(p *whisperv1.Parked, d *delivery) {

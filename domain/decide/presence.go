@@ -61,6 +61,17 @@ func (p *presence) on(user, node string, incarnation uint64) (at place, ok bool)
 	return p.users[user][i], true
 }
 
+// usersOn are the users who have a place on a node's incarnation, sorted.
+func (p *presence) usersOn(node string, incarnation uint64) (users []string) {
+	for user := range p.users {
+		if _, on := p.on(user, node, incarnation); on {
+			users = append(users, user)
+		}
+	}
+	slices.Sort(users)
+	return users
+}
+
 // put stores a user's places; none forgets the user.
 func (p *presence) put(user string, places []place) {
 	if len(places) == 0 {

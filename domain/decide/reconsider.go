@@ -161,7 +161,7 @@ func (s *State) categorySeen(in CategorySeen) {
 	}
 	for _, d := range s.deliveries.byHash { // the heap orders them
 		if goesBy(d.acc.GetCategory(), in.Name) && d.reacts(rulesSeen) == hasten && !d.heldByPause && d.rateSlot == 0 && !d.closing {
-			d.rulesChanged = true
+			s.deliveries.hasten(d, true)
 			s.deliveries.schedule(d, s.now)
 		}
 	}
@@ -174,7 +174,7 @@ func goesBy(named, declared string) bool {
 
 // early looks at what is due before its time: a category's rules are other ones. true: it still waits.
 func (s *State) early(d *delivery) bool {
-	d.rulesChanged = false
+	s.deliveries.hasten(d, false)
 	if !d.until.After(s.now) {
 		return false
 	}

@@ -23,6 +23,7 @@ var lostAtARestart = map[string]string{
 	"sending":       "the attempts over the socket begin anew, and so does their time",
 	"denied":        "asked again before each attempt, and before anything that reads it",
 	"recount":       "whisper.counters has it, and what was parked before it was counted looks there",
+	"turn":          "what is parked is woken, or due, again; what is not comes again",
 	"rulesChanged":  "what is held is asked by the rules of now when its time comes; a new process has no older ones",
 	"closing":       "the digest is written again under the same id, which makes it one",
 	"heldByPause":   "its record says that it is due, and the pause stops it again",
@@ -31,6 +32,8 @@ var lostAtARestart = map[string]string{
 	"variant":       "with the content",
 	"slot":          "a place in the schedule",
 	"wave":          "it is due by itself",
+	"ofNote":        "a place in a list",
+	"atSocket":      "a place in a list",
 }
 
 // TestARestartKnowsEveryFieldOfADelivery goes over all of them, so that one that is added is either parked or on the list.

@@ -82,7 +82,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		s.restoreAside(d)
 		return
 	}
-	s.deliveries.insert(d, nil)
+	s.deliveries.add(d, nil)
 	s.restoreDelivery(d, p)
 	s.dedupe.add(s.remembered(d))
 }
@@ -121,9 +121,9 @@ func (s *State) Resume(now time.Time) []Output {
 	s.dedupe.forget(now)
 	s.users.Sort() // or the first broadcast would, in all partitions at once, and alerts wait
 	s.endsAside()
-	for _, d := range s.deliveries.sorted(func(d *delivery) bool { return d.parked }) {
+	for _, d := range s.parkedOfConnected() {
 		s.busy = busy{delivery: d}
-		if s.wakeable(d) && len(s.presence.live(d.user())) > 0 {
+		if s.deliveries.holds(d) && s.wakeable(d) && s.mayWake(d) {
 			s.sendFromSocket(d)
 		}
 	}
@@ -137,6 +137,22 @@ func (s *State) Resume(now time.Time) []Output {
 	s.resumeRecalls()
 	s.tidyWalks()
 	return s.out
+}
+
+// parkedOfConnected are the parked deliveries of users who are connected that wait for them, in order.
+func (s *State) parkedOfConnected() (parked []*delivery) {
+	for user := range s.presence.users {
+		if len(s.presence.live(user)) == 0 {
+			continue
+		}
+		for _, d := range s.deliveries.of(user) {
+			if d.parked && s.wakeable(d) {
+				parked = append(parked, d)
+			}
+		}
+	}
+	slices.SortFunc(parked, compareArrival)
+	return parked
 }
 
 // ReplayDone ends the restore: every record that was in flight has been handed out again.

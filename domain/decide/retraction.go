@@ -67,13 +67,12 @@ func (s *State) knownSince(r *retraction) {
 	if at, ok := s.dedupe.since(domain.HashDelivery(r.note, "")); ok {
 		r.since(at)
 	}
-	if w := s.broadcasts.get(r.note); w != nil { // also for longer than the window
+	w := s.broadcasts.get(r.note)
+	if w != nil { // also for longer than the window
 		r.since(w.id.Time())
 	}
-	for _, d := range s.deliveries.byHash {
-		if d.ev.GetNotificationId() == r.note {
-			r.since(d.id.Time())
-		}
+	for _, d := range s.deliveries.ofNote(r.note, w) {
+		r.since(d.id.Time())
 	}
 }
 

@@ -32,6 +32,10 @@ type Policy struct {
 	Window time.Duration
 	// Slice is how many users for whom a broadcast is meant one step deals with at most (0: [WalkSlice]).
 	Slice int
+	// Due is how many deliveries that are due, or whose users connected, one step looks at (0: [DueSlice]).
+	Due int
+	// Crowd is how many deliveries a user may have that are looked through one by one; of more, what is asked for is indexed (0: 64).
+	Crowd int
 	// Spread is the stretch over which what waited for the same hour (the end of quiet hours, a new day)
 	// is let out.
 	Spread time.Duration
@@ -42,6 +46,20 @@ func (p Policy) slice() int {
 		return WalkSlice
 	}
 	return p.Slice
+}
+
+func (p Policy) dueSlice() int {
+	if p.Due == 0 {
+		return DueSlice
+	}
+	return p.Due
+}
+
+func (p Policy) crowd() int {
+	if p.Crowd == 0 {
+		return crowdFrom
+	}
+	return p.Crowd
 }
 
 // DefaultPolicy is for people on phones: an acknowledgement comes in seconds or not at all.
@@ -109,7 +127,7 @@ func NewState(partition int32, policy Policy) *State {
 		tokens:      newTokens(),
 		presence:    newPresence(),
 		templates:   newTemplates(),
-		deliveries:  newDeliveries(),
+		deliveries:  newDeliveries(policy.crowd()),
 		broadcasts:  newBroadcasts(),
 		retractions: newRetractions(),
 		changesAt:   -1,
@@ -149,7 +167,7 @@ func (s *State) Stats() Stats {
 
 // NextDue is when TimePassed has something to do; ok is false when nothing waits.
 func (s *State) NextDue() (at time.Time, ok bool) {
-	if len(s.retractions.scans) > 0 {
+	if len(s.retractions.scans) > 0 || s.deliveries.turns.any() {
 		return s.now, true
 	}
 	at, ok = s.deliveries.next()

@@ -33,7 +33,7 @@ func (s *State) cancelHeld(note string, request *whisperv1.Position, atUS int64,
 		s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)
 		s.progress(w)
 	}
-	held := s.deliveries.sorted(func(d *delivery) bool { return d.ev.GetNotificationId() == note })
+	held := s.deliveries.ofNote(note, w)
 	for _, d := range held {
 		if s.deliveries.holds(d) {
 			s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryCancelled{DeliveryCancelled: &whisperv1.DeliveryCancelled{}}})

@@ -149,7 +149,8 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 	}
 	push = push && q.profile.Reachable()
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
-	simple := !collapses && !s.deliveries.resting[user] // nothing older is to be let out or replaced first
+	// Nothing older is to be let out or replaced first, or waits for its turn.
+	simple := !collapses && !s.deliveries.resting[user] && !s.deliveries.turns.waits(userLane{user, w.lane()})
 	switch {
 	case len(live) == 0 && !push && socket && !collapses:
 		s.goAway(w, user, id)
@@ -202,7 +203,7 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.Delivery
 		w.flying++
 	}
 	w.open++
-	s.deliveries.insert(d, o.alone[:0])
+	s.deliveries.add(d, o.alone[:0])
 	return d
 }
 

@@ -103,13 +103,30 @@ func (s *State) wakeSome(w *walk) {
 	}
 }
 
-// findAwake are the users who wait and are connected, sorted.
+// awayOf are those of the users who wait to connect.
+func (w *walk) awayOf(users []string) (away []string) {
+	for _, user := range users {
+		if w.isAway(user) {
+			away = append(away, user)
+		}
+	}
+	return away
+}
+
+// findAwake are the users who wait and are connected, sorted: of those who wait and those who are connected, the fewer are looked at.
 func (s *State) findAwake(w *walk) []string {
 	var awake []string
-	for ref := range w.away {
-		user := w.users.Own(ref)
-		if len(s.presence.live(user)) > 0 {
-			awake = append(awake, user)
+	if len(s.presence.users) < len(w.away) {
+		for user := range s.presence.users {
+			if w.isAway(user) && len(s.presence.live(user)) > 0 {
+				awake = append(awake, user)
+			}
+		}
+	} else {
+		for ref := range w.away {
+			if user := w.users.Own(ref); len(s.presence.live(user)) > 0 {
+				awake = append(awake, user)
+			}
 		}
 	}
 	slices.Sort(awake)
@@ -188,8 +205,8 @@ func (s *State) stop(d *delivery) {
 
 // letGo goes on with what a pause stopped, a slice each time that time passes.
 func (s *State) letGo(w *walk) {
-	for _, d := range s.deliveries.byHash { // the heap orders them
-		if d.walk == w && d.heldByPause {
+	for d := range w.held.all(noteLink) { // the heap orders them
+		if d.heldByPause {
 			d.heldByPause = false
 			s.readyNow(d)
 			s.deliveries.schedule(d, s.now)

@@ -36,6 +36,7 @@ func (h *deliveries) scheduleIn(v *wave, d *delivery) {
 	if v.left == 1 {
 		h.waves.set(v, v.due)
 	}
+	h.listSocket(d)
 }
 
 // unschedule: d is not looked at any more.
