@@ -197,7 +197,7 @@ func (s *State) owesPush(d *delivery) bool {
 
 // endpoints are the user's that one of the channels reaches.
 func (s *State) endpoints(user string, channels []string, denied profile.ChannelMask) []*whisperv1.Endpoint {
-	if !s.users.ProfileOf(user).Reachable() {
+	if !hasEndpoint(s.users.ProfileOf(user), channels, denied) {
 		return nil
 	}
 	var to []*whisperv1.Endpoint
@@ -207,6 +207,17 @@ func (s *State) endpoints(user string, channels []string, denied profile.Channel
 		}
 	}
 	return to
+}
+
+// hasEndpoint: one of the channels reaches an endpoint of the user. Endpoints of channels that nothing serves are none. It
+// does not decode the profile: a broadcast asks it of everybody.
+func hasEndpoint(user profile.View, channels []string, denied profile.ChannelMask) bool {
+	return user.Reachable() && slices.ContainsFunc(domain.PushChannels, func(serves string) bool {
+		asked := func(channel string) bool {
+			return (channel == domain.ChannelPush || channel == serves) && !denied.Has(channel)
+		}
+		return !denied.Has(serves) && slices.ContainsFunc(channels, asked) && user.HasChannel(serves)
+	})
 }
 
 // pushes says whether a push over the channel goes to the endpoint.

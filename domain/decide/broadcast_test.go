@@ -69,6 +69,14 @@ func TestBroadcastDecisions(t *testing.T) {
 			{1, delivered("more", "cay", 1), []string{"advanced to "}},
 			{1, delivered("news", "cay", 1), []string{"advanced to "}},
 		},
+		"whoever has only endpoints that nothing serves is away, until one comes that something does": {
+			user("dee", `{"attributes":{"own":true},"endpoints":{"web":{"channel":"webpush","token":"ab","app":"a"}}}`, 4),
+			user("eve", `{"attributes":{"own":true},"endpoints":{"phone":{"channel":"apns","token":"cd","app":"a"}},"preferences":{"default":{"apns":false}}}`, 5),
+			{0, with(broadcast("news", "user.attributes.own"), func(b *whisperv1.BroadcastAccepted) { b.Accepted.Channels = domain.DefaultChannels }), taken},
+			{0, walk, []string{"park", "running 0/5 for 0", "slice 1", "deferred away", "park", "deferred away", "park", "advanced to eve"}},
+			{1, here("dee", "n1", "s1", 1), []string{"route news #1 to n1"}},
+			{2, decide.ProfilePatched{User: "eve", Patch: []byte(`{"preferences":{"default":{"apns":true}}}`), At: t0, Offset: 6}, []string{"put eve", "push news #1 to phone"}},
+		},
 		"a segment means some; who can't be asked about is not meant": {
 			{0, broadcast("news", "user.attributes.vip && user.locale == 'ar'"), taken},
 			{0, walk, []string{"park", "running 0/3 for 0", "slice 1", "deferred away", "park", "advanced to cay"}},

@@ -2,6 +2,7 @@ package decide_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -38,7 +39,7 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 			}
 		}
 		for i, user := range []string{"mona", "omar", "nour"} {
-			step(decide.ProfilePatched{User: user, Patch: []byte(`{"endpoints":[{"name":"p","channel":"apns","token":"aa","app":"a"}]}`), At: t0, Offset: int64(i)})
+			step(decide.ProfilePatched{User: user, Patch: fmt.Appendf(nil, `{"endpoints":{"p":{"channel":"apns","token":"a%d","app":"a"}}}`, i), At: t0, Offset: int64(i)})
 		}
 		step(n1)
 		step(here("mona", "n1", "s1", 1))
@@ -73,6 +74,9 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 			}
 			return &decide.SocketFactSeen{Fact: fact, Value: value, Topic: "e", Partition: 3, Offset: offset}
 		}, legs)
+		if strings.Contains(strings.Join(want, ""), "decide.Finished") == legs { // with legs, pushes are open
+			t.Errorf("legs %v: too little or too much happens: %v", legs, want)
+		}
 		if len(want) != len(got) {
 			t.Fatalf("%d outputs, want %d:\n%v\n%v", len(got), len(want), got, want)
 		}

@@ -1,6 +1,7 @@
 package decide_test
 
 import (
+	"cmp"
 	"fmt"
 	"syscall"
 	"testing"
@@ -16,13 +17,13 @@ import (
 
 // benchUsers are of a partition: a locale, a zone, four attributes and an endpoint each, one in four of them in
 // English, one in ten with the plan that the segment asks for.
-func benchUsers(b *testing.B, s *decide.State, users int) {
+func benchUsers(b *testing.B, s *decide.State, users int, channel string) {
 	b.Helper()
 	for i := range users {
 		p := &whisperv1.Profile{
 			Locale: "ar-EG", Timezone: "Africa/Cairo", ChangesOffset: int64(i), CreatedOffset: int64(i) + 1,
 			Attributes: fmt.Appendf(nil, `{"country":"EG","name":"Mona %d","plan":"basic","since":"2021"}`, i),
-			Endpoints:  []*whisperv1.Endpoint{{Name: "iphone", Channel: "apns", Token: fmt.Sprintf("%064x", i), App: "com.klivvr.app", RegisteredAtMs: 1_700_000_000_000}},
+			Endpoints:  []*whisperv1.Endpoint{{Name: "iphone", Channel: channel, Token: fmt.Sprintf("%064x", i), App: "com.klivvr.app", RegisteredAtMs: 1_700_000_000_000}},
 		}
 		if i%4 == 0 {
 			p.Locale = "en"
@@ -48,11 +49,13 @@ func BenchmarkWalk(b *testing.B) {
 		segment   string
 		template  bool
 		connected bool
+		channel   string // of endpoints; pushes are asked for
 	}{
-		"all away":                     {},
-		"segment of 1 in 13, away":     {segment: `user.attributes.country == 'EG' && user.attributes.plan in ['gold', 'platinum'] && user.locale.startsWith('ar')`},
-		"all connected, shared text":   {connected: true},
-		"all connected, text per user": {connected: true, template: true},
+		"all away":                            {},
+		"endpoints that nothing serves, away": {channel: "webpush"},
+		"segment of 1 in 13, away":            {segment: `user.attributes.country == 'EG' && user.attributes.plan in ['gold', 'platinum'] && user.locale.startsWith('ar')`},
+		"all connected, shared text":          {connected: true},
+		"all connected, text per user":        {connected: true, template: true},
 	} {
 		b.Run(name, func(b *testing.B) {
 			var took time.Duration
@@ -64,7 +67,7 @@ func BenchmarkWalk(b *testing.B) {
 					policy.Slice = 8 * benchAudience // of the first pass an 8th: nobody acknowledges here, and only so many may be in flight
 				}
 				s := decide.NewState(0, policy)
-				benchUsers(b, s, benchAudience)
+				benchUsers(b, s, benchAudience, cmp.Or(cast.channel, domain.ChannelAPNs))
 				s.ReplayDone()
 				s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, at(0))
 				if cast.connected {
@@ -74,6 +77,9 @@ func BenchmarkWalk(b *testing.B) {
 				}
 				cast0 := broadcast("news", cast.segment)
 				acc := cast0.Event.GetBroadcastAccepted().GetAccepted()
+				if cast.channel != "" {
+					acc.Channels = domain.DefaultChannels
+				}
 				if cast.template {
 					tmpl, err := template.Parse([]byte(source))
 					if err != nil {

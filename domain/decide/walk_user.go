@@ -147,7 +147,7 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 	if socket {
 		live = s.presence.live(user)
 	}
-	push = push && q.profile.Reachable()
+	push = push && hasEndpoint(q.profile, q.channels, denied)
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
 	// Nothing older is to be let out or replaced first, or waits for its turn.
 	simple := !collapses && !s.deliveries.resting[user] && !s.deliveries.turns.waits(userLane{user, w.lane()})
