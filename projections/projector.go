@@ -367,7 +367,7 @@ func (p *Projector) balance(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := p.store.mergeBalances(ctx); err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
-			p.cfg.Logger.Warn("add up what is missing of notifications", "error", err)
+			p.cfg.Logger.Warn("could not add up the balances of notifications, trying again in a minute", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -385,15 +385,15 @@ func (p *Projector) maintain(ctx context.Context) error {
 	for {
 		r := retention{days: p.cfg.RetentionDays, most: p.cfg.MaxDropDays, dropped: func(string) { p.meters.daysDropped.Inc() }}
 		if err := p.store.maintain(ctx, p.ages().early, r); err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
-			p.cfg.Logger.Warn("make and drop daily tables", "error", err)
+			p.cfg.Logger.Warn("could not create or drop daily tables, trying again in ten minutes", "error", err)
 		}
 		merged, err := p.store.mergeStats(ctx, p.ages().early.Add(-mergeAfter))
 		p.meters.mergedRows.Add(int(merged))
 		if err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
-			p.cfg.Logger.Warn("merge the counts of minutes", "error", err)
+			p.cfg.Logger.Warn("could not merge the counts of minutes, trying again in ten minutes", "error", err)
 		}
 		if err := p.store.analyze(ctx); err != nil && ctx.Err() == nil {
-			p.cfg.Logger.Warn("look at the tables for the planner", "error", err)
+			p.cfg.Logger.Warn("could not analyze the tables, trying again in ten minutes", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -412,7 +412,7 @@ func (p *Projector) mergeMonths(ctx context.Context) error {
 		merged, err := p.store.mergeMonths(ctx, p.ages().early, which)
 		p.meters.mergedMonths.Add(merged)
 		if err != nil && !errors.Is(err, errElsewhere) && ctx.Err() == nil {
-			p.cfg.Logger.Warn("merge daily tables into monthly ones, it goes on later", "error", err)
+			p.cfg.Logger.Warn("could not merge daily tables into monthly ones, going on in ten minutes", "error", err)
 		}
 		select {
 		case <-ctx.Done():
