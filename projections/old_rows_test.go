@@ -19,13 +19,14 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, sql := range []string{
-			`INSERT INTO whisper.deliveries (delivery_id, day, notification_id, user_id, lane, status, attempts, accepted_at) VALUES (gen_random_uuid(), '%[1]s', 'n', 'u', 'high', 'sent', 1, '%[1]s')`,
+			`INSERT INTO whisper.deliveries (delivery_id, day, notification_id, user_id, lane, status, attempts, accepted_at)
+				VALUES (gen_random_uuid(), '%[1]s', 'n', 'u', 'high', 'sent', 1, '%[1]s')`,
 			`INSERT INTO whisper.duplicates VALUES ('n-%[1]s', 'u', 'r', 0, 0, gen_random_uuid(), '%[1]s', now())`,
 			`INSERT INTO whisper.early_facts VALUES ('e', 0, hashtext('%[1]s'), 'n', 'u', '%[1]s 12:00Z', '', NULL)`,
 			`INSERT INTO whisper.erasures (partition, "offset", user_hash, alias, at) VALUES (0, abs(hashtext('%[1]s')), '', 'a', '%[1]s 12:00Z')`,
 			`INSERT INTO whisper.broadcast_skips VALUES ('n', 0, '%[1]s', 'cap', 1)`,
-			`INSERT INTO whisper.broadcast_shards (notification_id, partition, day, lane, category, template, segment, partitions, accepted_at, send_at_local, expires_at,
-				request_topic, request_partition, request_offset, state, settled, audience, walked, matched, segment_errors, unwalked, progressed_at)
+			`INSERT INTO whisper.broadcast_shards (notification_id, partition, day, lane, category, template, segment, partitions,
+				accepted_at, send_at_local, expires_at, request_topic, request_partition, request_offset, state, settled, audience, walked, matched, segment_errors, unwalked, progressed_at)
 				VALUES ('n', 0, '%[1]s', 'low', 'c', 't', '', 1, '%[1]s', '', now(), 'r', 0, 0, 'walked', true, 9, 9, 0, 0, 0, now())`,
 			`INSERT INTO whisper.delivery_stat_hours VALUES ('%[1]s', '%[1]s 12:00Z', 'high', 'c', 'apns', 'sent', 1, NULL)`,
 			`INSERT INTO whisper.delivery_stat_days VALUES ('%[1]s', 'high', 'c', 'apns', 'sent', 1, NULL)`,
@@ -33,7 +34,8 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 			`INSERT INTO whisper.answer_shards VALUES ('%[1]s 12:00Z', 'apns', 'sent', 0, 1)`,
 			`INSERT INTO whisper.notification_balances VALUES ('n', '%[1]s', 1)`,
 			`INSERT INTO whisper.balanced_days VALUES ('%[1]s')`,
-			`INSERT INTO whisper.gaps (topic, partition, from_offset, to_offset, at) VALUES ('e', 0, abs(hashtext('%[1]s')), 3000000000, '%[1]s 12:00Z')`,
+			`INSERT INTO whisper.gaps (topic, partition, from_offset, to_offset, at)
+				VALUES ('e', 0, abs(hashtext('%[1]s')), 3000000000, '%[1]s 12:00Z')`,
 		} {
 			execSQL(t, f.db, fmt.Sprintf(sql, day))
 		}
@@ -49,7 +51,8 @@ func TestRetentionTakesWhatIsTooOldFromEveryTable(t *testing.T) {
 		all   = "2026-11-19 2026-11-20 " + young // facts about the day that stays still come
 	)
 	for table, want := range map[string]string{
-		"deliveries": held, "duplicates": held, "broadcast_skips": held, "broadcast_shards": held, "delivery_stat_hours": held, "delivery_stat_days": held,
+		"deliveries": held, "duplicates": held, "broadcast_skips": held, "broadcast_shards": held,
+		"delivery_stat_hours": held, "delivery_stat_days": held,
 		"template_stat_shards": held, "notification_balances": held, "balanced_days": held,
 		"early_facts": all, "erasures": all, "gaps": all,
 		"answer_shards": young,

@@ -148,7 +148,9 @@ func TestAnyOrderAndDuplicationGivesTheSameRows(t *testing.T) {
 			t.Fatalf("rows differ:%s", differences(got, want))
 		}
 		// The index deliveries_pending, and so `overdue`, has every pending delivery.
-		if got := shuffled.texts("SELECT d::text FROM whisper.deliveries AS d WHERE status < 'cancelled' AND (sent_at IS NOT NULL OR ended_at IS NOT NULL)"); len(got) != 0 {
+		got := shuffled.texts(`SELECT d::text FROM whisper.deliveries AS d
+			WHERE status < 'cancelled' AND (sent_at IS NOT NULL OR ended_at IS NOT NULL)`)
+		if len(got) != 0 {
 			t.Fatalf("pending, and sent or ended: %v", got)
 		}
 	})
@@ -194,7 +196,11 @@ func newFolder(t *testing.T) *folder {
 }
 
 func (f *folder) empty(t *rapid.T) {
-	for _, table := range []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days", "broadcast_shards", "broadcast_skips", "erasures"} {
+	for _, table := range []string{
+		"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts",
+		"delivery_stat_shards", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards", "notification_balances", "balanced_days",
+		"broadcast_shards", "broadcast_skips", "erasures",
+	} {
 		if _, err := f.st.pool.Exec(f.t.Context(), "DELETE FROM whisper."+table); err != nil {
 			t.Fatal(err)
 		}
@@ -239,5 +245,6 @@ func (f *folder) try(events []*whisperv1.Event) error {
 
 // dump leaves out the timeline, where each record has its row.
 func (f *folder) dump() []string {
-	return dump(f.t, f.db, "whisper", "deliveries", "attempts", "notification_requests", "notification_shards", "delivery_stat_shards", "broadcast_shards", "broadcast_skips")
+	return dump(f.t, f.db, "whisper", "deliveries", "attempts", "notification_requests", "notification_shards",
+		"delivery_stat_shards", "broadcast_shards", "broadcast_skips")
 }

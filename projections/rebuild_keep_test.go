@@ -29,8 +29,10 @@ func TestARebuildKeepsWhatStandsOnTheTables(t *testing.T) {
 			}
 			caughtUp(t, l, db)
 			role := fmt.Sprintf("report_%d", databases.Add(1))
-			execSQL(t, db, "CREATE ROLE "+role+"; CREATE SCHEMA bi; GRANT USAGE ON SCHEMA whisper TO "+role+"; GRANT SELECT ON whisper.deliveries, whisper.notifications TO "+role)
-			execSQL(t, db, "CREATE VIEW bi.failures AS SELECT user_id, status FROM whisper.deliveries WHERE status = 'failed'; CREATE MATERIALIZED VIEW bi.days AS SELECT day, count(*) FROM whisper.deliveries GROUP BY day")
+			execSQL(t, db, fmt.Sprintf(`CREATE ROLE %[1]s; CREATE SCHEMA bi; GRANT USAGE ON SCHEMA whisper TO %[1]s;
+				GRANT SELECT ON whisper.deliveries, whisper.notifications TO %[1]s`, role))
+			execSQL(t, db, `CREATE VIEW bi.failures AS SELECT user_id, status FROM whisper.deliveries WHERE status = 'failed';
+				CREATE MATERIALIZED VIEW bi.days AS SELECT day, count(*) FROM whisper.deliveries GROUP BY day`)
 			before := dump(t, db, migrations.Schema)
 			cfg := RebuildConfig{Config: config(l, db), KeepOld: true}
 			cfg.setDefaults()
@@ -62,8 +64,8 @@ func TestARebuildKeepsWhatStandsOnTheTables(t *testing.T) {
 				_, err := report.Exec(t.Context(), "ROLLBACK")
 				return err
 			})
-			for _, step := range []func() error{func() error { return b.connect(t.Context()) }, func() error { return b.open(t.Context()) }, func() error { return b.run(t.Context()) }} {
-				if err := step(); err != nil {
+			for _, step := range []func(context.Context) error{b.connect, b.open, b.run} {
+				if err := step(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -73,7 +75,8 @@ func TestARebuildKeepsWhatStandsOnTheTables(t *testing.T) {
 			if after := dump(t, db, migrations.Schema); !slices.Equal(before, after) {
 				t.Errorf("a rebuild changes rows:%s", differences(after, before))
 			}
-			execSQL(t, db, "SELECT * FROM bi.failures; REFRESH MATERIALIZED VIEW bi.days; SET ROLE "+role+"; SELECT * FROM whisper.notifications; SELECT * FROM whisper.deliveries")
+			execSQL(t, db, "SELECT * FROM bi.failures; REFRESH MATERIALIZED VIEW bi.days; "+
+				"SET ROLE "+role+"; SELECT * FROM whisper.notifications; SELECT * FROM whisper.deliveries")
 			execSQL(t, db, "SET ROLE whisper_analyst; SELECT * FROM whisper.deliveries_20261123; SELECT * FROM whisper.conservation")
 			if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper_old.deliveries_20261123"); got[0] == "0" {
 				t.Error("nothing of what was served before is kept")
@@ -110,7 +113,8 @@ func TestARebuildKeepsWhatTheLogHasLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	late, other := tell("late", user, now, 2), tell("other", "omar", now, 3)
-	l.put(record(timelessly(old.read(10*24*time.Hour))), record(late.accepted()), record(late.sent(time.Second, 1, "apns")), record(other.accepted()))
+	l.put(record(timelessly(old.read(10 * 24 * time.Hour))))
+	l.put(record(late.accepted()), record(late.sent(time.Second, 1, "apns")), record(other.accepted()))
 	again := tell("old", user, now.AddDate(0, 0, -9), 4)
 	l.put(record(again.accepted()), record(again.duplicate(old, 24*time.Hour)))
 	caughtUp(t, l, db)
@@ -144,7 +148,8 @@ func TestARebuildKeepsWhatTheLogHasLost(t *testing.T) {
 	if err := Rebuild(t.Context(), RebuildConfig{Config: config(l, db), AllowTruncated: true}); err != nil {
 		t.Fatal(err)
 	}
-	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.deliveries WHERE notification_id = 'old' AND attempts > 0"); got[0] != "0" {
+	const begun = "SELECT count(*)::text FROM whisper.deliveries WHERE notification_id = 'old' AND attempts > 0"
+	if got := queryTexts(t, db, begun); got[0] != "0" {
 		t.Error("a day that the log does not have is left")
 	}
 }

@@ -16,7 +16,8 @@ func putStories(l *eventLog, from, to int) {
 		l.put(record(s.accepted()))
 		switch i % 5 {
 		case 0:
-			l.put(record(s.sent(10*time.Millisecond, 1, "socket")), record(s.delivered(20*time.Millisecond, 1)), record(timelessly(s.read(time.Minute))))
+			l.put(record(s.sent(10*time.Millisecond, 1, "socket")), record(s.delivered(20*time.Millisecond, 1)))
+			l.put(record(timelessly(s.read(time.Minute))))
 		case 1:
 			l.put(record(s.sent(10*time.Millisecond, 1, "apns")))
 		case 2:
@@ -38,7 +39,8 @@ func TestARebuildGivesTheSameRowsUnderARunningProjector(t *testing.T) {
 	var steps []int64
 	rebuilding := make(chan error, 1)
 	go func() {
-		rebuilding <- Rebuild(t.Context(), RebuildConfig{Config: config(l, db), KeepOld: true, Progress: func(done, total int64) { steps = append(steps, done) }})
+		progress := func(done, _ int64) { steps = append(steps, done) }
+		rebuilding <- Rebuild(t.Context(), RebuildConfig{Config: config(l, db), KeepOld: true, Progress: progress})
 	}()
 	putStories(l, 300, 600)
 	if err := <-rebuilding; err != nil {

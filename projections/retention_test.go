@@ -19,7 +19,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-const daysSQL = "SELECT right(relname, 8) FROM pg_class WHERE relnamespace = 'whisper'::regnamespace AND relname LIKE 'deliveries\\_2%' AND relkind = 'r' ORDER BY 1"
+const daysSQL = `SELECT right(relname, 8) FROM pg_class
+	WHERE relnamespace = 'whisper'::regnamespace AND relname LIKE 'deliveries\_2%' AND relkind = 'r' ORDER BY 1`
 
 // A journal is a log that tests read.
 type journal struct {
@@ -104,7 +105,8 @@ func TestDaysComeAndGo(t *testing.T) {
 	// A fact of a day that somebody else dropped finds it made again.
 	l.put(record(old.sent(time.Second, 1, "apns")))
 	caughtUp(t, l, db)
-	if got := queryTexts(t, db, "SELECT status::text FROM whisper.deliveries WHERE notification_id = 'old'"); len(got) != 1 || got[0] != "sent" {
+	got := queryTexts(t, db, "SELECT status::text FROM whisper.deliveries WHERE notification_id = 'old'")
+	if len(got) != 1 || got[0] != "sent" {
 		t.Errorf("deliveries %v", got)
 	}
 	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.notification_requests WHERE notification_id = 'old'"); len(got) != 0 {
@@ -118,7 +120,9 @@ func TestDaysComeAndGo(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "SET ROLE whisper_analyst; SELECT * FROM whisper.deliveries_"+day(20)); err != nil {
 		t.Errorf("an analyst reads a daily table: %v", err)
 	}
-	if got := queryTexts(t, db, "SELECT obj_description(c) || col_description(c, 1) FROM (SELECT 'whisper.deliveries_"+day(20)+"'::regclass::oid AS c) AS c"); len(got) != 1 || got[0] == "" {
+	got = queryTexts(t, db, `SELECT obj_description(c) || col_description(c, 1)
+		FROM (SELECT 'whisper.deliveries_`+day(20)+`'::regclass::oid AS c) AS c`)
+	if len(got) != 1 || got[0] == "" {
 		t.Error("a daily table has no comments")
 	}
 }
@@ -156,7 +160,8 @@ func TestADeliveryThatWaitsOutlivesTheRetention(t *testing.T) {
 	})
 	l.put(record(s.sent(58*24*time.Hour, 1, "apns")), record(other.read(58*24*time.Hour)))
 	caughtUp(t, l, db)
-	if got := queryTexts(t, db, "SELECT notification_id || ' ' || status FROM whisper.deliveries ORDER BY 1"); strings.Join(got, ", ") != "reminder sent, today accepted" {
+	got := queryTexts(t, db, "SELECT notification_id || ' ' || status FROM whisper.deliveries ORDER BY 1")
+	if strings.Join(got, ", ") != "reminder sent, today accepted" {
 		t.Errorf("deliveries %v", got)
 	}
 	st.held = map[int32]time.Time{} // six hours later
@@ -195,14 +200,16 @@ func TestAClockThatIsAheadDropsNothing(t *testing.T) {
 		t.Errorf("%s deliveries are left of 8", got[0])
 	}
 	// And no more days go at once than was said.
-	if err := maintained(t, r.store, today, retention{days: 1, most: 3}); err == nil || !strings.Contains(err.Error(), "5 days") || !strings.Contains(err.Error(), "--max-drop-days") {
+	err := maintained(t, r.store, today, retention{days: 1, most: 3})
+	if err == nil || !strings.Contains(err.Error(), "5 days") || !strings.Contains(err.Error(), "--max-drop-days") {
 		t.Errorf("five days at once: %v", err)
 	}
 	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.deliveries"); got[0] != "8" {
 		t.Errorf("%s deliveries are left of 8", got[0])
 	}
 	var days []string
-	if err := maintained(t, r.store, today, retention{days: 1, most: 5, dropped: func(day string) { days = append(days, day) }}); err != nil || len(days) != 5 {
+	all := retention{days: 1, most: 5, dropped: func(day string) { days = append(days, day) }}
+	if err := maintained(t, r.store, today, all); err != nil || len(days) != 5 {
 		t.Errorf("dropped %v: %v", days, err)
 	}
 }
@@ -242,7 +249,8 @@ func TestAnAnalystWhoReadsHoldsNobodyUp(t *testing.T) {
 		return nil
 	})
 	eventually(t, "it says whom it waits for", func() bool {
-		return strings.Contains(said.String(), "application=report") && strings.Contains(said.String(), fmt.Sprintf("pid=%d", analyst.PgConn().PID()))
+		text := said.String()
+		return strings.Contains(text, "application=report") && strings.Contains(text, fmt.Sprintf("pid=%d", analyst.PgConn().PID()))
 	})
 	// Another projector starts meanwhile and needs a day that nobody has.
 	cfg.Now = func() time.Time { return today.AddDate(0, 0, 1) }
@@ -275,7 +283,9 @@ func TestADuplicateOfMidnightCountsOnItsRequestsDay(t *testing.T) {
 	start(t, config(l, db))
 	l.put(record(first.accepted()), record(first.sent(time.Second, 1, "apns")), record(again.accepted()), record(dropped))
 	caughtUp(t, l, db)
-	if got := queryTexts(t, db, "SELECT day || ' ' || sum(sent) || ' ' || sum(duplicates) FROM whisper.notification_shards GROUP BY day HAVING sum(sent) + sum(duplicates) > 0"); len(got) != 1 || got[0] != "2026-11-22 1 1" {
+	got := queryTexts(t, db, `SELECT day || ' ' || sum(sent) || ' ' || sum(duplicates)
+		FROM whisper.notification_shards GROUP BY day HAVING sum(sent) + sum(duplicates) > 0`)
+	if len(got) != 1 || got[0] != "2026-11-22 1 1" {
 		t.Errorf("day, sent, duplicates: %v", got)
 	}
 	if got := queryTexts(t, db, "SELECT day::text FROM whisper.duplicates"); len(got) != 1 || got[0] != "2026-11-22" {
@@ -307,7 +317,8 @@ func TestWhatTheLogLostIsInGaps(t *testing.T) {
 	r := start(t, config(l, db))
 	caughtUp(t, l, db)
 	// With whether it is known when what they lack was written.
-	const gaps = `SELECT topic || ' ' || from_offset || ' ' || to_offset || CASE WHEN since IS NULL THEN '' ELSE ' since' END || CASE WHEN until IS NULL THEN '' ELSE ' until' END
+	const gaps = `SELECT topic || ' ' || from_offset || ' ' || to_offset
+			|| CASE WHEN since IS NULL THEN '' ELSE ' since' END || CASE WHEN until IS NULL THEN '' ELSE ' until' END
 		FROM whisper.gaps ORDER BY 1`
 	if got := queryTexts(t, db, gaps); strings.Join(got, ", ") != "whisper.events 2 6 until" {
 		t.Errorf("gaps %v", got)

@@ -122,12 +122,16 @@ type eventLog struct {
 
 func startLog(t testing.TB) *eventLog {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(parts, topics()...), kfake.SeedTopics(1, consumers.TopicDeadLetters))
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1), kfake.SeedTopics(parts, topics()...), kfake.SeedTopics(1, consumers.TopicDeadLetters),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +221,9 @@ func (s story) sent(after time.Duration, attempt int32, channel string) *whisper
 
 func (s story) delivered(after time.Duration, attempt int32) *whisperv1.Event {
 	ev := s.at(after)
-	ev.Kind = &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: attempt, Channel: domain.ChannelSocket, Node: "gateway-1"}}
+	ev.Kind = &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
+		Attempt: attempt, Channel: domain.ChannelSocket, Node: "gateway-1",
+	}}
 	return ev
 }
 
@@ -342,7 +348,10 @@ func caughtUp(t testing.TB, l *eventLog, db string) {
 func dump(t testing.TB, db, schema string, tables ...string) []string {
 	t.Helper()
 	if len(tables) == 0 {
-		tables = []string{"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts", "delivery_stat_shards", "broadcast_shards", "broadcast_skips"}
+		tables = []string{
+			"deliveries", "attempts", "timeline", "notification_requests", "notification_shards", "duplicates", "early_facts",
+			"delivery_stat_shards", "broadcast_shards", "broadcast_skips",
+		}
 	}
 	var all []string // one query: connecting costs more than reading
 	for _, table := range tables {
@@ -354,9 +363,12 @@ func dump(t testing.TB, db, schema string, tables ...string) []string {
 				sums = append(sums, fmt.Sprintf("sum(%s) AS %[1]s", s))
 			}
 			sums = append(sums, "sum(duplicates) AS duplicates")
-			from = fmt.Sprintf("(SELECT notification_id, day, %s FROM %s GROUP BY 1, 2) t WHERE (to_jsonb(t) - 'notification_id' - 'day')::text ~ ': -?[1-9]'", strings.Join(sums, ", "), from)
+			from = fmt.Sprintf(`(SELECT notification_id, day, %s FROM %s GROUP BY 1, 2) t
+				WHERE (to_jsonb(t) - 'notification_id' - 'day')::text ~ ': -?[1-9]'`, strings.Join(sums, ", "), from)
 		case "delivery_stat_shards":
-			from = fmt.Sprintf("(SELECT day, minute, lane, category, channel, status, sum(count) AS count, %s.add_packed(%[1]s.concat_buckets(array_cat(buckets, %[1]s.pack_buckets(latencies))), NULL) AS buckets FROM %s GROUP BY 1, 2, 3, 4, 5, 6) t WHERE count <> 0", migrations.Schema, from)
+			from = fmt.Sprintf(`(SELECT day, minute, lane, category, channel, status, sum(count) AS count,
+					%s.add_packed(%[1]s.concat_buckets(array_cat(buckets, %[1]s.pack_buckets(latencies))), NULL) AS buckets
+				FROM %s GROUP BY 1, 2, 3, 4, 5, 6) t WHERE count <> 0`, migrations.Schema, from)
 		case "broadcast_skips":
 			from = fmt.Sprintf("(SELECT notification_id, day, reason, sum(count) AS count FROM %s GROUP BY 1, 2, 3) t WHERE count <> 0", from)
 		default:
