@@ -39,6 +39,7 @@ type benchSpineCmd struct {
 	Runs       int           `default:"3" placeholder:"N" help:"Runs of each rate; the medians are reported (default ${default})."`
 	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Ascending rates to try, up to the first whose backlog grows (default ${default})."`
 	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must be held (default ${default})."`
+	NoHold     bool          `help:"Try no rates: measure latency and requests only."`
 	Profiles   string        `placeholder:"FOLDER" help:"Keep a CPU profile of each role from each rate that is held."`
 	JSON       bool          `help:"Print the report as JSON."`
 }
@@ -52,6 +53,9 @@ Everything stays on this machine. Example:
 }
 
 func (c *benchSpineCmd) config(out io.Writer) bench.SpineConfig {
+	if c.NoHold {
+		c.Hold = nil
+	}
 	return bench.SpineConfig{
 		Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rates: c.Rates, Duration: c.Duration, Runs: c.Runs,
 		Hold: c.Hold, HoldFor: c.HoldFor, Profiles: c.Profiles, Out: out,
@@ -83,11 +87,17 @@ func printSpine(out io.Writer, r *bench.SpineReport) error {
 	}
 	_, _ = fmt.Fprintln(w, "\t\nrequests/s\tKafka requests a delivery: role\tproduce\tfetch\tcommit\tother\tµs CPU a delivery\t")
 	for _, l := range r.Latency {
+		all := map[string]float64{}
 		for _, role := range slices.Sorted(maps.Keys(l.Requests)) {
 			kinds := l.Requests[role]
 			_, _ = fmt.Fprintf(w, "%d\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n",
 				l.PerSecond, role, kinds["produce"], kinds["fetch"], kinds["commit"], kinds["other"], l.CPU[role])
+			for kind, n := range kinds {
+				all[kind] += n
+			}
+			all["cpu"] += l.CPU[role]
 		}
+		_, _ = fmt.Fprintf(w, "%d\tall\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n", l.PerSecond, all["produce"], all["fetch"], all["commit"], all["other"], all["cpu"])
 	}
 	_, _ = fmt.Fprintln(w, "\t\nrequests/s\theld\tunder way\tp50\tp99 ms\tintake\tdispatch\tgateway\troles\tbroker\tload µs CPU a delivery\t")
 	for _, h := range r.Held {
