@@ -63,7 +63,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
 	}
-	opts := cfg.Client.Options()
+	opts := cfg.Client.options(cfg.FetchDistance)
 	if cfg.Client.Instance != "" {
 		opts = append(opts, kgo.InstanceID(cfg.Client.Instance))
 	}
