@@ -28,7 +28,7 @@ type BroadcastConfig struct {
 	Ack string
 	// Broadcasts of a run, each sent when the connected have the one before.
 	Broadcasts int
-	// Alerts a second for Quiet before a run, and while it lasts, until its facts are in Postgres.
+	// Alerts a second (0: none) for Quiet before a run, and while it lasts, until its facts are in Postgres.
 	Alerts int
 	Quiet  time.Duration
 	Runs   int
@@ -62,8 +62,8 @@ func (c BroadcastConfig) Validate() error {
 	if c.Broadcasts < 1 || c.Runs < 1 {
 		errs = append(errs, errors.New("broadcasts, runs: at least one each"))
 	}
-	if c.Alerts < 1 || c.Quiet < time.Second {
-		errs = append(errs, errors.New("alerts, quiet: at least one a second, for at least a second"))
+	if c.Alerts < 0 || c.Quiet < time.Second {
+		errs = append(errs, errors.New("alerts, quiet: no negative number, for at least a second"))
 	}
 	return errors.Join(errs...)
 }
@@ -151,11 +151,9 @@ func (b *broadcasts) run(ctx context.Context, number int) (*BroadcastReport, err
 	if err != nil {
 		return nil, err
 	}
-	quiet, err := b.measure(ctx, b.cfg.Alerts, b.cfg.Quiet, nil)
-	if err != nil {
+	if r.AlertsQuiet, err = b.alone(ctx); err != nil {
 		return nil, err
 	}
-	r.AlertsQuiet = quiet.quantiles(0)
 	before, err := b.cpu()
 	if err != nil {
 		return nil, err
@@ -179,7 +177,9 @@ func (b *broadcasts) run(ctx context.Context, number int) (*BroadcastReport, err
 		return nil, err
 	}
 	r.AlertsDuring = lat.lat.quantiles(0)
-	r.RatioP99 = r.AlertsDuring.P99 / r.AlertsQuiet.P99
+	if b.cfg.Alerts > 0 {
+		r.RatioP99 = r.AlertsDuring.P99 / r.AlertsQuiet.P99
+	}
 	after, err := b.cpu()
 	if err != nil {
 		return nil, err
@@ -196,6 +196,23 @@ func (b *broadcasts) run(ctx context.Context, number int) (*BroadcastReport, err
 	b.say("  %.0f deliveries/s to the connected, everything in Postgres after %.1f s; alerts p99 %.1f ms alone, %.1f beside (%.2f)",
 		r.PerSecond, r.FactsInPostgres, r.AlertsQuiet.P99, r.AlertsDuring.P99, r.RatioP99)
 	return r, nil
+}
+
+// alone measures alerts, or waits where there are none: the processes cost something by themselves.
+func (b *broadcasts) alone(ctx context.Context) (Quantiles, error) {
+	if b.cfg.Alerts == 0 {
+		select {
+		case <-time.After(b.cfg.Quiet):
+			return Quantiles{}, nil
+		case <-ctx.Done():
+			return Quantiles{}, ctx.Err()
+		}
+	}
+	lat, err := b.measure(ctx, b.cfg.Alerts, b.cfg.Quiet, nil)
+	if err != nil {
+		return Quantiles{}, err
+	}
+	return lat.quantiles(0), nil
 }
 
 // send sends n broadcasts one after the other and waits until everything about them is in Postgres.

@@ -93,6 +93,13 @@ const untilStep = 2 * time.Second
 // measureUntil sends until over is closed.
 func (s *spine) measureUntil(ctx context.Context, rate int, over <-chan struct{}) (*latencies, error) {
 	all := newLatencies(0)
+	if rate == 0 {
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+		return all, ctx.Err()
+	}
 	for {
 		lat, err := s.measure(ctx, rate, untilStep, nil)
 		if err != nil {

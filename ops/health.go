@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -37,7 +36,9 @@ type Health struct {
 	ActiveConnections     int64        `json:"active_connections"`
 	Utilization           float64      `json:"utilization"`
 	Nodes                 []NodeHealth `json:"nodes"`
-	At                    time.Time    `json:"at"`
+	// BroadcastPace is that of the process that answers, where it is a dispatch as well (whisper dev).
+	BroadcastPace *BroadcastPace `json:"broadcast_pace,omitempty"`
+	At            time.Time      `json:"at"`
 }
 
 // The values of Health.Status.
@@ -227,12 +228,6 @@ func (m *HealthMonitor) Run(ctx context.Context) error {
 
 // Ready says whether the nodes' heartbeats have been read.
 func (m *HealthMonitor) Ready() error { return m.nodes.ready() }
-
-// ServeHTTP answers /v1/health with 200 and the document, also when it says degraded.
-func (m *HealthMonitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// The measurement is shared, so it goes on when the caller that began it hangs up.
-	answer(w, http.StatusOK, m.Health(context.WithoutCancel(r.Context())))
-}
 
 // Health measures now, or returns a measurement of the last second: many callers cost no more than
 // one.

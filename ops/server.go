@@ -52,6 +52,8 @@ type Server struct {
 	mu         sync.Mutex
 	checks     map[string]func() error
 	partitions map[string]Partitions
+	monitor    *HealthMonitor       // nil: the process has none
+	pace       func() BroadcastPace // nil: it walks no broadcasts
 }
 
 // Listen takes the address, so that a busy port is an error before anything else has started. Run serves.
@@ -80,6 +82,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	s.mux.HandleFunc("GET /livez", live)
 	s.mux.HandleFunc("GET /readyz", s.ready)
 	s.mux.HandleFunc("GET /metrics", exposeMetrics)
+	s.mux.HandleFunc("GET /v1/health", s.health)
 	s.mux.HandleFunc("GET /v1/partitions", s.listStopped)
 	s.mux.HandleFunc("POST /v1/partitions/retry", s.retryStopped)
 	if cfg.Pprof {

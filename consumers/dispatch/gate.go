@@ -78,7 +78,7 @@ func (p *partition) send(lane domain.Lane, user string, shared []string, rec *kg
 	to := p.role.toChannel(lane)
 	e := p.epoch() // of when it was decided: nothing it lets go is committed before it is written
 	if p.gate.idle() {
-		p.publishTo(e, to, rec, m, done)
+		p.publishTo(e, to, rec, m, p.timed(lane, done))
 		return
 	}
 	users := shared
@@ -86,7 +86,7 @@ func (p *partition) send(lane domain.Lane, user string, shared []string, rec *kg
 		users = []string{user}
 	}
 	if !p.gate.shut(users) {
-		p.publishTo(e, to, rec, m, done)
+		p.publishTo(e, to, rec, m, p.timed(lane, done))
 		return
 	}
 	e.outstanding.Add(1)
@@ -99,6 +99,22 @@ func (p *partition) send(lane domain.Lane, user string, shared []string, rec *kg
 		t.users[user] = struct{}{}
 	}
 	t.sends = append(t.sends, heldRecord{to, rec, done})
+}
+
+// timed is done, and tells of an alert how long Kafka took for it. What a broadcast of the high lane sends is none: a pace
+// must not follow from what it paces.
+func (p *partition) timed(lane domain.Lane, done func(error)) func(error) {
+	if lane != domain.High || p.deciding == nil {
+		return done
+	}
+	begin := p.role.cfg.Now()
+	return func(err error) {
+		if err == nil {
+			now := p.role.cfg.Now()
+			p.role.pace.acked(now, now.Sub(begin))
+		}
+		done(err)
+	}
 }
 
 // count ends a round: its counts are written, and what waits for them is sent when they are acknowledged.

@@ -23,6 +23,10 @@ type roleMetrics struct {
 	facts     map[string]*metrics.Counter
 	other     *metrics.Counter
 	stopped   map[string]*metrics.Counter // by the policy's reasons
+	// The pace of broadcasts, what they wrote or caused, and what holds them back.
+	pace   *metrics.Gauge
+	walked *metrics.Counter
+	held   [holds]*metrics.Gauge
 	// Commands by whether the partition held anything of their notification.
 	commands map[string][2]*metrics.Counter
 }
@@ -41,6 +45,12 @@ func newRoleMetrics() *roleMetrics {
 		other:     metrics.GetOrCreateCounter(`whisper_dispatch_facts_total{kind="other"}`),
 
 		stopped: map[string]*metrics.Counter{},
+
+		pace:   metrics.GetOrCreateGauge(`whisper_dispatch_pace_records_per_second`, nil),
+		walked: metrics.GetOrCreateCounter(`whisper_dispatch_walked_records_total`),
+	}
+	for h := range m.held {
+		m.held[h] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_dispatch_pace_held{by=%q}`, hold(h)), nil)
 	}
 	for _, c := range changelogs {
 		strayRecords(c.topic)
@@ -74,6 +84,18 @@ func (m *roleMetrics) holds(before, now decide.Sizes) {
 	m.parked.Add(float64(now.Parked - before.Parked))
 	m.timers.Add(float64(now.Timers - before.Timers))
 	m.away.Add(float64(now.Away - before.Away))
+}
+
+// paced shows what paces broadcasts now.
+func (m *roleMetrics) paced(limit float64, by hold) {
+	m.pace.Set(limit)
+	for h, gauge := range m.held {
+		value := 0.0
+		if hold(h) == by {
+			value = 1
+		}
+		gauge.Set(value)
+	}
 }
 
 func (m *roleMetrics) steered(command string, known bool) *metrics.Counter {

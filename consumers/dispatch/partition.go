@@ -280,6 +280,9 @@ func (p *partition) take(lane int, it item, now time.Time) {
 		return
 	}
 	p.role.metrics.arrived[lane].Inc()
+	if domain.Lane(lane) == domain.High && !p.replaying && it.rec.Offset >= p.laneEnds[lane] {
+		p.role.pace.taken(now, it.rec.Timestamp) // not of what waited for an owner
+	}
 	p.tellAside(it.rec, asideID(it.input))
 	p.decide(it.rec, it.input, now)
 }

@@ -37,8 +37,8 @@ type Config struct {
 	CommitInterval time.Duration
 	// HandoverTimeout bounds what is waited for when a partition goes (default 8 s).
 	HandoverTimeout time.Duration
-	// WalkRecords is how many records a second broadcasts may cause, in this process (default 40,000): who is away
-	// takes two; who is sent to counts as 16, since a socket, a client and two facts follow.
+	// WalkRecords, where it is not 0, is how many records a second broadcasts may cause in this process at most, whatever
+	// alerts allow: who is away takes two; who is sent to counts as 4, since a socket, a client and two facts follow.
 	WalkRecords int
 	Now         func() time.Time
 	Logger      *slog.Logger
@@ -81,9 +81,6 @@ func (c *Config) setDefaults() {
 	if c.HandoverTimeout == 0 {
 		c.HandoverTimeout = 8 * time.Second
 	}
-	if c.WalkRecords == 0 {
-		c.WalkRecords = 40_000
-	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -110,6 +107,7 @@ type Role struct {
 	bounces *bounces
 	poison  *poison
 	junk    *poison // told already
+	pace    *pace
 
 	mu    sync.Mutex
 	parts map[int32]*partition
@@ -134,7 +132,7 @@ func New(cfg Config) (*Role, error) {
 	r.tables = newTables(r.log, cfg.Now)
 	r.notices = newNotices(r.log)
 	r.bounces = newBounces(r)
-	r.poison, r.junk = newPoison(), newPoison()
+	r.poison, r.junk, r.pace = newPoison(), newPoison(), newPace(cfg.WalkRecords)
 	var err error
 	if r.urgent, err = consumers.NewPublisher(cfg.Client.ForLane(domain.High), 0); err != nil {
 		return nil, err
@@ -206,6 +204,7 @@ func (r *Role) Run(ctx context.Context) error {
 	sg.Go(func() error { return r.tables.watch(sctx, r.heartbeatsEnd) })
 	sg.Go(func() error { return r.tables.followTemplates(sctx, r.reader) })
 	sg.Go(func() error { return r.recalls.run(sctx) })
+	sg.Go(func() error { r.showPace(sctx); return nil })
 	g.Go(func() error {
 		if err := r.tables.restore(gctx, r.reader); err != nil && gctx.Err() == nil {
 			return fmt.Errorf("restore nodes and templates: %w", err)
@@ -241,6 +240,27 @@ func (r *Role) Ready() error {
 		}
 	}
 	return errors.Join(r.urgent.Ready(), r.direct.Ready(), r.bulk.Ready())
+}
+
+// Pace says how fast broadcasts go in this process, and what holds them back.
+func (r *Role) Pace() (limit, perSecond float64, heldBy string) {
+	limit, perSecond, by := r.pace.now(r.cfg.Now())
+	return limit, perSecond, by.String()
+}
+
+// showPace keeps the metrics of the pace.
+func (r *Role) showPace(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		limit, _, by := r.pace.now(r.cfg.Now())
+		r.metrics.paced(limit, by)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Stopped are the partitions that can't go on, and why.
@@ -280,13 +300,6 @@ func (r *Role) forget(p *partition) {
 	if r.parts[p.id] == p {
 		delete(r.parts, p.id)
 	}
-}
-
-// owned is how many partitions share this process.
-func (r *Role) owned() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return max(1, len(r.parts))
 }
 
 // heartbeatsEnd is which heartbeat comes next in Kafka.

@@ -31,6 +31,7 @@ type setup struct {
 	client  consumers.ClientConfig
 	pub     *consumers.Publisher
 	adm     *kadm.Client
+	now     func() time.Time // of the roles; nil: the time
 
 	mu      sync.Mutex
 	records map[string][]*kgo.Record
@@ -194,7 +195,7 @@ func (s *setup) start() (stop func()) {
 
 func (s *setup) run() (role *dispatch.Role, stop func()) {
 	s.t.Helper()
-	role, err := dispatch.New(dispatch.Config{Client: s.client, Partitions: partitions, CommitInterval: 20 * time.Millisecond})
+	role, err := dispatch.New(dispatch.Config{Client: s.client, Partitions: partitions, CommitInterval: 20 * time.Millisecond, Now: s.now})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestLessUrgentLanesLeaveRoomForAlerts(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	cfg := Config{Client: nobody, Logger: log}
 	cfg.setDefaults()
-	p := newPartition(&Role{cfg: cfg, log: log, direct: direct, bulk: bulk, metrics: newRoleMetrics(), notices: newNotices(log), poison: newPoison()}, 0)
+	p := newPartition(&Role{cfg: cfg, log: log, direct: direct, bulk: bulk, metrics: newRoleMetrics(), notices: newNotices(log), poison: newPoison(), pace: newPace(0)}, 0)
 	p.resumed = true
 
 	offset := int64(-1)

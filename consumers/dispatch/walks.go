@@ -116,23 +116,32 @@ const sliceLasts = time.Millisecond
 // walk does one slice of the lane's broadcasts, if there is something to do and room for what comes of it.
 func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 	at, ok := p.state.WalkDue(lane)
-	if !ok || at.After(now) || p.walkAt.After(now) || p.outstanding() > maxOutstanding {
+	if !ok || at.After(now) || p.walkAt.After(now) {
+		return false
+	}
+	if p.outstanding() > maxOutstanding {
+		p.role.pace.waits(now)
+		return false
+	}
+	if p.walkAt = p.role.pace.from(now); p.walkAt.After(now) {
 		return false
 	}
 	began := time.Now()
 	outputs := p.state.Decide(decide.WalkOn{Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }}, now)
-	// Evenly, not as fast as it goes: a burst of records is what an alert would wait behind, in the publisher and at
-	// the broker.
-	pace := time.Duration(recordsOf(outputs)) * time.Second / time.Duration(max(1, p.role.cfg.WalkRecords/p.role.owned()))
-	p.walkAt = now.Add(pace)
+	records := recordsOf(outputs)
+	p.walkAt = p.role.pace.spent(now, max(records, sliceCost))
+	p.role.metrics.walked.Add(records)
 	p.write(nil, outputs)
 	return true
 }
 
 // routedCost is what one user who is handed to a gateway costs the machine, in records: a socket is written to, a client
-// answers, two facts are written. All who are connected at once would be a burst that alerts feel; so 40,000 records a
-// second are some 2,500 sockets a second.
-const routedCost = 16
+// answers, two facts are written. It is a guess, and only weighs the two kinds of users against each other: how much of
+// either the machine can do is for the pace to find.
+const routedCost = 4
+
+// sliceCost is what a slice costs at least, in records: one that looks at users of whom none is meant takes its time, too.
+const sliceCost = 32
 
 // recordsOf is how many records come of a slice, or what is worth as many.
 func recordsOf(outputs []decide.Output) int {

@@ -9,12 +9,13 @@ import (
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/consumers/dispatch"
 	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/ops"
 )
 
 // Dispatch is `whisper dispatch`: it decides what is sent when, and over which channel.
 type Dispatch struct {
 	Policy      policyFlags `embed:"" group:"policy"`
-	WalkRecords int         `default:"${dispatch_walk_records}" placeholder:"N" help:"Records a second that broadcasts may write or cause in this process; a connected user counts as 16. Fewer leave more of Kafka to others (default ${default})."`
+	WalkRecords int         `default:"${dispatch_walk_records}" zero:"no bound" placeholder:"N" help:"Most records a second that broadcasts may write or cause in this process, however well alerts do; an offline user counts as 2, a connected user as 4 (default ${default}: no bound)."`
 	Member      memberFlags `embed:""`
 	Role        roleFlags   `embed:""`
 }
@@ -65,5 +66,6 @@ func BuildDispatch(r Base, cfg dispatch.Config) ([]Component, error) {
 		return nil, err
 	}
 	r.Server.Partitions("dispatch", d)
+	r.Server.Pace(func() ops.BroadcastPace { return ops.NewBroadcastPace(d.Pace()) })
 	return []Component{{"dispatch", d.Run, d.Ready}}, nil
 }

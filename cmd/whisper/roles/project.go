@@ -116,7 +116,7 @@ func BuildProject(ctx context.Context, r Base, cfg projections.Config, health op
 		reader.Close()
 		return nil, err
 	}
-	r.Server.Handle("GET /v1/health", monitor)
+	r.Server.Monitor(monitor)
 	r.Server.Partitions("project", projector)
 	watch := func(ctx context.Context) error {
 		defer reader.Close()
