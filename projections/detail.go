@@ -7,6 +7,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -124,7 +125,7 @@ func (o *object) kind(ev *whisperv1.Event) {
 	case *whisperv1.Event_BroadcastProgressed:
 		b := k.BroadcastProgressed.GetBroadcast()
 		o.accepted(b.GetAccepted())
-		o.text("segment", b.GetSegment())
+		o.text("segment", request.AudienceOf(b))
 		o.text("send_at_local", b.GetSendAtLocal())
 		o.number("partitions", int64(b.GetPartitions()))
 	case *whisperv1.Event_BroadcastDropped:

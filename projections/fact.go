@@ -11,6 +11,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -201,7 +202,7 @@ func texts(ev *whisperv1.Event) []string {
 	case *whisperv1.Event_BroadcastProgressed:
 		b := k.BroadcastProgressed.GetBroadcast()
 		acc := b.GetAccepted()
-		return []string{cause, b.GetSegment(), b.GetSendAtLocal(), acc.GetCategory(), acc.GetTemplate(), acc.GetRequest().GetTopic()}
+		return []string{cause, request.AudienceOf(b), b.GetSendAtLocal(), acc.GetCategory(), acc.GetTemplate(), acc.GetRequest().GetTopic()}
 	case *whisperv1.Event_BroadcastDropped:
 		return []string{cause, k.BroadcastDropped.GetReason(), k.BroadcastDropped.GetRequest().GetTopic()}
 	case *whisperv1.Event_DeliveryRetracted:

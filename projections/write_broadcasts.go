@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -173,7 +174,7 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		f[4].text(acc.GetCategory())
 		template, version := template.Split(acc.GetTemplate())
 		f[5].text(template)
-		f[6].text(b.GetSegment())
+		f[6].text(request.AudienceOf(b))
 		if b.GetRate() > 0 {
 			f[7].text(formatRate(b.GetRate()))
 		} else {

@@ -56,6 +56,7 @@ type world struct {
 	silent     map[simShown]int // pushes that take back
 	walks      *walks
 	slices     int
+	connected  bool // every broadcast is for those who are
 
 	state       *decide.State
 	ledgers     [3]*ledger

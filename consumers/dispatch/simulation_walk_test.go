@@ -11,6 +11,7 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -31,8 +32,17 @@ func (w *world) broadcast(lane int, notification string) {
 			},
 		}},
 	}
+	if w.toConnected(notification) {
+		b := ev.GetBroadcastAccepted()
+		b.Connected, b.Segment = true, request.Connected
+	}
 	w.casts[fmt.Sprint(w.requests)] = ev
 	w.lanes[lane] = append(w.lanes[lane], ev)
+}
+
+// toConnected: by the notification's id, as what else it is.
+func (w *world) toConnected(notification string) bool {
+	return w.connected || len(notification)%3 == 2 // not the first one of a test, which all others of it speak of
 }
 
 // checkBegun: in a broadcast that is paused, as its record says, nobody is begun with.
@@ -54,7 +64,7 @@ func (w *world) checkFirst() {
 			continue
 		}
 		for _, f := range w.timers {
-			if string(f.GetWalkFirst().GetBroadcast()) == string(p.GetCursor().GetBroadcast()) {
+			if string(f.GetWalkFirst().GetBroadcast())+string(f.GetWalkFirst().GetConnectedBroadcast()) == string(p.GetCursor().GetBroadcast()) {
 				w.t.Fatalf("everyone was looked at, and it is kept who came first: %v", f)
 			}
 		}
@@ -238,9 +248,12 @@ func TestAnyInterleavingWalksEveryoneOnce(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
+		w.connected = rapid.Bool().Draw(t, "to those who are connected")
 		users := make([]string, 9)
 		for i := range users {
-			users[i] = fmt.Sprint("u", i)
+			if users[i] = fmt.Sprint("u", i); w.connected && i%2 == 0 {
+				continue
+			}
 			w.profiles[users[i]], _ = proto.Marshal(&whisperv1.Profile{Locale: "en"})
 		}
 		w.restore()

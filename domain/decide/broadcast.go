@@ -7,6 +7,7 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/localtime"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/segment"
 	"github.com/klivvr/whisper/domain/users"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -40,6 +41,7 @@ type walk struct {
 	begun     time.Time
 	audience  int64
 	changesAt int64
+	connected bool     // it is for the first pass only
 	first     []string // connected when it began, sorted: looked at before the others
 	rest      bool     // they all were, `at` is one of the others
 	at        string   // the last user of the pass who was looked at
@@ -130,7 +132,8 @@ func newWalk(table *users.Table, ev *whisperv1.Event, trace Trace, source LaneOf
 	}
 	w.bucket.rate = spec.GetRate() / float64(max(spec.GetPartitions(), 1))
 	// Intake has compiled both; a later version's, which this one can't, means nobody.
-	w.segment, _ = segment.Compile(spec.GetSegment())
+	w.segment, _ = segment.Compile(request.SegmentOf(spec))
+	w.connected = spec.GetConnected()
 	w.clock, _ = localtime.ParseClock(spec.GetSendAtLocal())
 	return w
 }

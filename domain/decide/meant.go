@@ -8,6 +8,7 @@ import (
 
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/request"
 	"github.com/klivvr/whisper/domain/segment"
 	"github.com/klivvr/whisper/domain/users"
 	"github.com/klivvr/whisper/domain/whisperv1"
@@ -85,7 +86,7 @@ func (m *meant) has(users *users.Table, user string) bool {
 // patch, so a segment that asks about endpoints is answered for nobody later; nor is a walk that began once more, since
 // nobody knows when it first did.
 func (w *walk) meantBy(endedMs int64) *meant {
-	expression := w.spec.GetSegment()
+	expression := request.SegmentOf(w.spec)
 	if expression == "" || strings.Contains(expression, "endpoints") || w.again {
 		return nil
 	}

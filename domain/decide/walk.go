@@ -126,8 +126,8 @@ func (s *State) walkOn(lane domain.Lane) {
 // begin fixes who can be meant: the users that there are now; and who of them comes first.
 func (s *State) beginWalk(w *walk) {
 	s.users.Sort()
-	w.begun, w.audience, w.changesAt = s.now, int64(s.users.Known), s.changesAt
 	w.setFirst(s.findFirst(w))
+	w.begun, w.audience, w.changesAt = s.now, s.audienceNow(w), s.changesAt
 	w.findTold()
 	s.parkFirst(w)
 	s.parkWalk(w)
@@ -204,7 +204,7 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	}
 	if w.begun.IsZero() {
 		s.users.Sort()
-		w.audience, w.changesAt = int64(s.users.Known), s.changesAt
+		w.audience, w.changesAt = s.audienceNow(w), s.changesAt
 	}
 	if w.restored && !w.begun.IsZero() || w.again {
 		return

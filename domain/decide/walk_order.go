@@ -18,6 +18,8 @@ import (
 // pass and the last user of it, everyone has exactly one, and a cursor means the same in every process. Who left before
 // his turn is met all the same, and who connects later waits for his turn in the second pass.
 //
+// A broadcast to those who are connected ends with the first pass: the list is its audience.
+//
 // It costs 16 bytes of memory a connected user and his id in whisper.timers while the walk lasts, and a comparison of
 // two ids for each user of the second pass.
 
@@ -37,6 +39,9 @@ const looksPerMet = 64
 // where those are many, 0.1 µs for each user: 50 ms for 100,000 sockets of one partition, in one go. None where nobody
 // could get it at once.
 func (s *State) findFirst(w *walk) []string {
+	if w.connected {
+		return s.findConnected(w)
+	}
 	if w.clock.Set || !w.acc.GetChannelsDefault() && !slices.Contains(w.acc.GetChannels(), domain.ChannelSocket) {
 		return nil
 	}
@@ -59,10 +64,37 @@ func (s *State) findFirst(w *walk) []string {
 	return first
 }
 
+// findConnected are all who have a socket, sorted; and those of whom facts tell, where the walk begins once more: an
+// earlier process has dealt with them, and died before the list of its own was durable.
+func (s *State) findConnected(w *walk) []string {
+	var all []string
+	for user := range s.presence.users {
+		if len(s.presence.live(user)) > 0 {
+			all = append(all, user)
+		}
+	}
+	for _, r := range w.replay {
+		all = append(all, r.user)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// audienceNow is how many users the walk is to look at.
+func (s *State) audienceNow(w *walk) int64 {
+	if !w.connected {
+		return int64(s.users.Known)
+	}
+	if w.first == nil {
+		return int64(len(s.findConnected(w)))
+	}
+	return int64(len(w.first))
+}
+
 // setFirst fixes who is of the first pass.
 func (w *walk) setFirst(first []string) {
 	w.first = first
-	w.rest = len(first) == 0
+	w.rest = len(first) == 0 && !w.connected
 }
 
 // parkFirst writes who is of the first pass, in the timers and before the record that says that the walk has begun: in
@@ -70,9 +102,11 @@ func (w *walk) setFirst(first []string) {
 func (s *State) parkFirst(w *walk) {
 	n := 0
 	for users := range slices.Chunk(w.first, firstPerRecord) {
-		s.put(Park{ID: w.firstID(n), Parked: &whisperv1.Parked{WalkFirst: &whisperv1.WalkFirst{
-			Broadcast: w.id[:], Number: int32(n), Users: users, NotificationId: w.note(),
-		}}})
+		part := &whisperv1.WalkFirst{Broadcast: w.id[:], Number: int32(n), Users: users, NotificationId: w.note()}
+		if w.connected {
+			part.Broadcast, part.ConnectedBroadcast = nil, w.id[:]
+		}
+		s.put(Park{ID: w.firstID(n), Parked: &whisperv1.Parked{WalkFirst: part}})
 		n++
 	}
 	w.firstRecords = n
@@ -113,6 +147,14 @@ func (w *walk) restoreFirst(records []*whisperv1.WalkFirst) {
 	w.rest = w.rest || rest
 }
 
+// ofBroadcast is the broadcast of a record of the first pass.
+func ofBroadcast(part *whisperv1.WalkFirst) (domain.DeliveryID, error) {
+	if id := part.GetConnectedBroadcast(); len(id) > 0 {
+		return domain.DeliveryIDFromBytes(id)
+	}
+	return domain.DeliveryIDFromBytes(part.GetBroadcast())
+}
+
 // dropFirst removes what is left of a first pass whose walk came to its end: the process before died between the
 // tombstones, of which the walk's is the first.
 func (s *State) dropFirst(broadcast domain.DeliveryID, records []*whisperv1.WalkFirst) {
@@ -126,8 +168,8 @@ func (w *walk) passed(user string) bool {
 	if w.done {
 		return true
 	}
-	if _, first := slices.BinarySearch(w.first, user); first && w.rest {
-		return true
+	if _, first := slices.BinarySearch(w.first, user); first && w.rest || !first && w.connected && !w.begun.IsZero() {
+		return true // or is not in its audience
 	} else if first != !w.rest {
 		return false // his pass is to come
 	}
@@ -201,7 +243,7 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	switch {
 	case i < n:
 		return false
-	case w.rest:
+	case w.rest || w.connected:
 		return true
 	default:
 		w.rest, w.at = true, ""

@@ -30,7 +30,7 @@ func (s *State) restoreWalks() {
 				cursors[id] = p.GetCursor()
 			}
 		case p.GetWalkFirst() != nil:
-			if id, err := domain.DeliveryIDFromBytes(p.GetWalkFirst().GetBroadcast()); err == nil {
+			if id, err := ofBroadcast(p.GetWalkFirst()); err == nil {
 				first[id] = append(first[id], p.GetWalkFirst())
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/category"
 	"github.com/klivvr/whisper/domain/profile"
+	"github.com/klivvr/whisper/domain/segment"
 	"github.com/klivvr/whisper/domain/template"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -15,11 +16,14 @@ import (
 func (s *State) walkUser(w *walk, sl *slice, user string) {
 	s.busy = busy{walk: w, user: user}
 	view, known := s.users.Profile(user)
-	if !known {
+	if !known && !w.connected {
 		return // forgotten since
 	}
 	if created := view.Number(profile.FieldCreated); created > 0 && created-1 > w.changesAt {
-		return // came after it began
+		if !w.connected {
+			return // came after it began
+		}
+		known = false // to a segment
 	}
 	w.tally.walked++
 	if s.aside.hasUser(w, user) {
@@ -42,7 +46,10 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 			return
 		}
 	}
-	answer := w.segment.Ask(user, view)
+	answer := segment.Answer{}
+	if known || w.segment == nil {
+		answer = w.segment.Ask(user, view)
+	}
 	s.lap.units += answer.Units
 	if answer.Failed {
 		w.tally.errors++

@@ -40,7 +40,10 @@ func (d *draft) checkBroadcast() {
 			d.Add(record.WordTime, `send_at_local %s is not a time of day such as "09:00"`, record.Cited(d.SendAtLocal))
 		}
 	}
-	if d.audiences[0] != "segment" || !d.sound(atTo) {
+	if d.Connected && d.given(atSendAtLocal) {
+		d.Add(record.WordAudience, "send_at_local can't stand beside to.connected: who is connected is found once, when the broadcast begins")
+	}
+	if d.audiences[0] != "segment" && !d.narrowed || !d.sound(atTo) {
 		return
 	}
 	if d.segment == "" {
@@ -71,6 +74,9 @@ func (r *Request) BroadcastEvent(src Source, templateVersion int64, partitions i
 			Accepted: accepted, Segment: r.Segment, Rate: r.Rate, Partitions: partitions, SendAtLocal: r.SendAtLocal,
 		}},
 	}
+	if b := ev.GetBroadcastAccepted(); r.Connected {
+		b.Connected, b.ConnectedSegment, b.Segment = true, r.Segment, Connected
+	}
 	if err := CheckBroadcast(ev); err != nil {
 		return nil, fmt.Errorf("the broadcast %q: %w", note, err)
 	}
@@ -78,6 +84,26 @@ func (r *Request) BroadcastEvent(src Source, templateVersion int64, partitions i
 		return nil, fmt.Errorf("the broadcast %q has %d bytes, at most %d are allowed", note, n, MaxBytes)
 	}
 	return ev, nil
+}
+
+// Connected stands in the place of the segment of a broadcast to those who are connected. It is no expression, so a version that
+// does not know such broadcasts refuses the record.
+const Connected = "connected"
+
+// SegmentOf is the expression that narrows a broadcast's audience; empty: none does.
+func SegmentOf(b *whisperv1.BroadcastAccepted) string {
+	if b.GetConnected() {
+		return b.GetConnectedSegment()
+	}
+	return b.GetSegment()
+}
+
+// AudienceOf names a broadcast's audience for people: empty is everyone who has a profile.
+func AudienceOf(b *whisperv1.BroadcastAccepted) string {
+	if b.GetConnectedSegment() != "" {
+		return Connected + " && (" + b.GetConnectedSegment() + ")"
+	}
+	return b.GetSegment()
 }
 
 // localSpread is the time after the start within which every zone reaches a time of day: a day, and an hour for a day
@@ -112,7 +138,10 @@ func CheckBroadcast(ev *whisperv1.Event) error {
 	case ev.GetBroadcastAccepted().GetAccepted() == nil || len(ev.GetBroadcastAccepted().GetAccepted().GetChannels()) == 0:
 		return errors.New("the broadcast says nothing of its deliveries")
 	}
-	if _, err := segment.Compile(ev.GetBroadcastAccepted().GetSegment()); err != nil {
+	if b := ev.GetBroadcastAccepted(); b.GetConnected() != (b.GetSegment() == Connected) {
+		return errors.New("the broadcast is half for those who are connected")
+	}
+	if _, err := segment.Compile(SegmentOf(ev.GetBroadcastAccepted())); err != nil {
 		return fmt.Errorf("segment: %w", err)
 	}
 	if _, err := localtime.ParseClock(ev.GetBroadcastAccepted().GetSendAtLocal()); err != nil {

@@ -60,7 +60,7 @@ func (d *draft) readField(at int, raw string) {
 	}
 }
 
-var audienceFields = []string{"users", "segment", "all"}
+var audienceFields = []string{"users", "segment", "all", "connected"}
 
 func (d *draft) readAudience(raw string) {
 	if !d.Object("to", raw) {
@@ -78,12 +78,12 @@ func (d *draft) readAudience(raw string) {
 			d.users = d.texts("to.users", raw)
 		case 1:
 			d.segment = d.Text("to.segment", raw)
-		case 2:
+		case 2, 3:
 			if raw == "false" { // as good as left out
 				continue
 			}
 			if raw != "true" {
-				d.Add(record.WordWrongType, "to.all must be true, not %s", record.Kind(raw))
+				d.Add(record.WordWrongType, "to.%s must be true, not %s", name, record.Kind(raw))
 			}
 		}
 		d.audiences = append(d.audiences, name)

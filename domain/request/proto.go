@@ -59,7 +59,11 @@ func (d *draft) readProtoAudience(to *whisperv1.Audience) {
 		if a.All {
 			d.audiences = audienceFields[2:3]
 		}
-	case nil: // or a command of a newer version
+	case *whisperv1.Audience_Connected:
+		if d.audiences = audienceFields[3:4]; a.Connected.GetSegment() != "" {
+			d.audiences, d.segment = []string{audienceFields[1], audienceFields[3]}, a.Connected.GetSegment()
+		}
+	case nil: // or an audience of a newer version
 	}
 }
 

@@ -36,10 +36,11 @@ type Request struct {
 	// Users are the recipients in the order given; a user named twice counts once.
 	Users []string
 	// Broadcast means that the request is for everyone with a profile, or for those who match Segment (CEL, see
-	// [segment.Compile]); Users is empty then. Rate is deliveries a second (0: no bound), SendAtLocal a time of day in
-	// each user's zone.
+	// [segment.Compile]); Users is empty then. With Connected it is for everyone who has a socket when it begins, or for
+	// those of them who match. Rate is deliveries a second (0: no bound), SendAtLocal a time of day in each user's zone.
 	Broadcast   bool
 	Segment     string
+	Connected   bool
 	Rate        float64
 	SendAtLocal string
 	// Either Template with Variables (a JSON object or nil), or Content is set.
@@ -94,6 +95,7 @@ type draft struct {
 	has       uint32   // bits of requestFields that were given
 	broken    uint32   // bits of those that have been complained about: no second complaint
 	audiences []string // what `to` names
+	narrowed  bool     // to.connected stands beside a segment
 	verbs     []string // commands
 	target    string   // the last command's notification
 	users     []string // as they came
@@ -190,6 +192,12 @@ func (d *draft) checkCommand() {
 }
 
 func (d *draft) checkAudience() {
+	if d.Connected = slices.Contains(d.audiences, "connected"); d.Connected {
+		d.audiences = slices.DeleteFunc(slices.Clone(d.audiences), func(name string) bool {
+			d.narrowed = d.narrowed || name == "segment"
+			return name == "segment"
+		})
+	}
 	switch {
 	case len(d.audiences) > 1:
 		d.Add(record.WordAudience, "to names %d audiences (%s): exactly one is allowed", len(d.audiences), strings.Join(d.audiences, ", "))
@@ -205,7 +213,7 @@ func (d *draft) checkAudience() {
 	}
 	for _, at := range []int{atRate, atSendAtLocal} {
 		if d.given(at) {
-			d.Add(record.WordAudience, "%s is of broadcasts only: to.all or to.segment", requestFields[at])
+			d.Add(record.WordAudience, "%s is of broadcasts only: to.all, to.segment or to.connected", requestFields[at])
 		}
 	}
 	switch n := len(d.users); {

@@ -1899,9 +1899,15 @@ type BroadcastAccepted struct {
 	// How many user partitions share the broadcast, and the rate.
 	Partitions int32 `protobuf:"varint,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	// "15:04" in the time zone of each user; empty: for all at the same time.
-	SendAtLocal   string `protobuf:"bytes,5,opt,name=send_at_local,json=sendAtLocal,proto3" json:"send_at_local,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SendAtLocal string `protobuf:"bytes,5,opt,name=send_at_local,json=sendAtLocal,proto3" json:"send_at_local,omitempty"`
+	// For those who have a socket when the partition begins its walk, with or without a profile. `segment` is then the word
+	// "connected", which is no expression: a version that does not know this field refuses the record, rather than take
+	// everyone who has a profile.
+	Connected bool `protobuf:"varint,6,opt,name=connected,proto3" json:"connected,omitempty"`
+	// The expression of such a broadcast; empty: everyone who is connected.
+	ConnectedSegment string `protobuf:"bytes,7,opt,name=connected_segment,json=connectedSegment,proto3" json:"connected_segment,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *BroadcastAccepted) Reset() {
@@ -1965,6 +1971,20 @@ func (x *BroadcastAccepted) GetPartitions() int32 {
 func (x *BroadcastAccepted) GetSendAtLocal() string {
 	if x != nil {
 		return x.SendAtLocal
+	}
+	return ""
+}
+
+func (x *BroadcastAccepted) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *BroadcastAccepted) GetConnectedSegment() string {
+	if x != nil {
+		return x.ConnectedSegment
 	}
 	return ""
 }
@@ -2561,7 +2581,7 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"A\n" +
 	"\x0fCancelRequested\x12.\n" +
-	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\xbf\x01\n" +
+	"\arequest\x18\x01 \x01(\v2\x14.whisper.v1.PositionR\arequest\"\x8a\x02\n" +
 	"\x11BroadcastAccepted\x128\n" +
 	"\baccepted\x18\x01 \x01(\v2\x1c.whisper.v1.DeliveryAcceptedR\baccepted\x12\x18\n" +
 	"\asegment\x18\x02 \x01(\tR\asegment\x12\x12\n" +
@@ -2569,7 +2589,9 @@ const file_whisper_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\x04 \x01(\x05R\n" +
 	"partitions\x12\"\n" +
-	"\rsend_at_local\x18\x05 \x01(\tR\vsendAtLocal\"\xeb\x02\n" +
+	"\rsend_at_local\x18\x05 \x01(\tR\vsendAtLocal\x12\x1c\n" +
+	"\tconnected\x18\x06 \x01(\bR\tconnected\x12+\n" +
+	"\x11connected_segment\x18\a \x01(\tR\x10connectedSegment\"\xeb\x02\n" +
 	"\x13BroadcastProgressed\x120\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1a.whisper.v1.BroadcastStateR\x05state\x12\x18\n" +
 	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1a\n" +

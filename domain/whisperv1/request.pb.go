@@ -249,6 +249,7 @@ type Audience struct {
 	//	*Audience_Users
 	//	*Audience_Segment
 	//	*Audience_All
+	//	*Audience_Connected
 	Audience      isAudience_Audience `protobuf_oneof:"audience"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -318,6 +319,15 @@ func (x *Audience) GetAll() bool {
 	return false
 }
 
+func (x *Audience) GetConnected() *Connected {
+	if x != nil {
+		if x, ok := x.Audience.(*Audience_Connected); ok {
+			return x.Connected
+		}
+	}
+	return nil
+}
+
 type isAudience_Audience interface {
 	isAudience_Audience()
 }
@@ -334,11 +344,63 @@ type Audience_All struct {
 	All bool `protobuf:"varint,3,opt,name=all,proto3,oneof"`
 }
 
+type Audience_Connected struct {
+	Connected *Connected `protobuf:"bytes,4,opt,name=connected,proto3,oneof"`
+}
+
 func (*Audience_Users) isAudience_Audience() {}
 
 func (*Audience_Segment) isAudience_Audience() {}
 
 func (*Audience_All) isAudience_Audience() {}
+
+func (*Audience_Connected) isAudience_Audience() {}
+
+// Connected are the users who have a socket when the broadcast begins, with or without a profile.
+type Connected struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// If it is given, only those of them who have a profile for which it is true.
+	Segment       string `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connected) Reset() {
+	*x = Connected{}
+	mi := &file_whisper_v1_request_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connected) ProtoMessage() {}
+
+func (x *Connected) ProtoReflect() protoreflect.Message {
+	mi := &file_whisper_v1_request_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connected.ProtoReflect.Descriptor instead.
+func (*Connected) Descriptor() ([]byte, []int) {
+	return file_whisper_v1_request_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Connected) GetSegment() string {
+	if x != nil {
+		return x.Segment
+	}
+	return ""
+}
 
 // Users are 1 to 10,000 user ids, each at most 128 bytes.
 type Users struct {
@@ -350,7 +412,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_whisper_v1_request_proto_msgTypes[2]
+	mi := &file_whisper_v1_request_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +424,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_whisper_v1_request_proto_msgTypes[2]
+	mi := &file_whisper_v1_request_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +437,7 @@ func (x *Users) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Users.ProtoReflect.Descriptor instead.
 func (*Users) Descriptor() ([]byte, []int) {
-	return file_whisper_v1_request_proto_rawDescGZIP(), []int{2}
+	return file_whisper_v1_request_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Users) GetIds() []string {
@@ -409,13 +471,16 @@ const file_whisper_v1_request_proto_rawDesc = "" +
 	"\x05pause\x18\x15 \x01(\tH\x00R\x05pause\x12\x18\n" +
 	"\x06resume\x18\x16 \x01(\tH\x00R\x06resume\x12\x1a\n" +
 	"\aretract\x18\x17 \x01(\tH\x00R\aretractB\t\n" +
-	"\acommand\"q\n" +
+	"\acommand\"\xa8\x01\n" +
 	"\bAudience\x12)\n" +
 	"\x05users\x18\x01 \x01(\v2\x11.whisper.v1.UsersH\x00R\x05users\x12\x1a\n" +
 	"\asegment\x18\x02 \x01(\tH\x00R\asegment\x12\x12\n" +
-	"\x03all\x18\x03 \x01(\bH\x00R\x03allB\n" +
+	"\x03all\x18\x03 \x01(\bH\x00R\x03all\x125\n" +
+	"\tconnected\x18\x04 \x01(\v2\x15.whisper.v1.ConnectedH\x00R\tconnectedB\n" +
 	"\n" +
-	"\baudience\"\x19\n" +
+	"\baudience\"%\n" +
+	"\tConnected\x12\x18\n" +
+	"\asegment\x18\x01 \x01(\tR\asegment\"\x19\n" +
 	"\x05Users\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03idsB6Z4github.com/klivvr/whisper/domain/whisperv1;whisperv1b\x06proto3"
 
@@ -431,26 +496,28 @@ func file_whisper_v1_request_proto_rawDescGZIP() []byte {
 	return file_whisper_v1_request_proto_rawDescData
 }
 
-var file_whisper_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_whisper_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_whisper_v1_request_proto_goTypes = []any{
 	(*Request)(nil),               // 0: whisper.v1.Request
 	(*Audience)(nil),              // 1: whisper.v1.Audience
-	(*Users)(nil),                 // 2: whisper.v1.Users
-	(*Content)(nil),               // 3: whisper.v1.Content
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
+	(*Connected)(nil),             // 2: whisper.v1.Connected
+	(*Users)(nil),                 // 3: whisper.v1.Users
+	(*Content)(nil),               // 4: whisper.v1.Content
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 }
 var file_whisper_v1_request_proto_depIdxs = []int32{
 	1, // 0: whisper.v1.Request.to:type_name -> whisper.v1.Audience
-	3, // 1: whisper.v1.Request.content:type_name -> whisper.v1.Content
-	4, // 2: whisper.v1.Request.send_at:type_name -> google.protobuf.Timestamp
-	5, // 3: whisper.v1.Request.ttl:type_name -> google.protobuf.Duration
-	2, // 4: whisper.v1.Audience.users:type_name -> whisper.v1.Users
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 1: whisper.v1.Request.content:type_name -> whisper.v1.Content
+	5, // 2: whisper.v1.Request.send_at:type_name -> google.protobuf.Timestamp
+	6, // 3: whisper.v1.Request.ttl:type_name -> google.protobuf.Duration
+	3, // 4: whisper.v1.Audience.users:type_name -> whisper.v1.Users
+	2, // 5: whisper.v1.Audience.connected:type_name -> whisper.v1.Connected
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_whisper_v1_request_proto_init() }
@@ -469,6 +536,7 @@ func file_whisper_v1_request_proto_init() {
 		(*Audience_Users)(nil),
 		(*Audience_Segment)(nil),
 		(*Audience_All)(nil),
+		(*Audience_Connected)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -476,7 +544,7 @@ func file_whisper_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_whisper_v1_request_proto_rawDesc), len(file_whisper_v1_request_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

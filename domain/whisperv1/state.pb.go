@@ -941,8 +941,11 @@ type WalkFirst struct {
 	Number         int32    `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	Users          []string `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
 	NotificationId string   `protobuf:"bytes,4,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Instead of `broadcast`, where these are all that the broadcast is for. A version that does not know such broadcasts
+	// leaves the record alone.
+	ConnectedBroadcast []byte `protobuf:"bytes,5,opt,name=connected_broadcast,json=connectedBroadcast,proto3" json:"connected_broadcast,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *WalkFirst) Reset() {
@@ -1001,6 +1004,13 @@ func (x *WalkFirst) GetNotificationId() string {
 		return x.NotificationId
 	}
 	return ""
+}
+
+func (x *WalkFirst) GetConnectedBroadcast() []byte {
+	if x != nil {
+		return x.ConnectedBroadcast
+	}
+	return nil
 }
 
 // Cursor is how far a walk is. Everyone up to and including `user` is settled or parked: without `rest`, of the first
@@ -1882,12 +1892,13 @@ const file_whisper_v1_state_proto_rawDesc = "" +
 	"\baudience\x18\x05 \x01(\x03R\baudience\x12%\n" +
 	"\x0echanges_offset\x18\x06 \x01(\x03R\rchangesOffset\x12#\n" +
 	"\rfirst_records\x18\a \x01(\x05R\ffirstRecords\x12.\n" +
-	"\asteered\x18\b \x01(\v2\x14.whisper.v1.PositionR\asteered\"\x80\x01\n" +
+	"\asteered\x18\b \x01(\v2\x14.whisper.v1.PositionR\asteered\"\xb1\x01\n" +
 	"\tWalkFirst\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12\x14\n" +
 	"\x05users\x18\x03 \x03(\tR\x05users\x12'\n" +
-	"\x0fnotification_id\x18\x04 \x01(\tR\x0enotificationId\"\xa6\x02\n" +
+	"\x0fnotification_id\x18\x04 \x01(\tR\x0enotificationId\x12/\n" +
+	"\x13connected_broadcast\x18\x05 \x01(\fR\x12connectedBroadcast\"\xa6\x02\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tbroadcast\x18\x01 \x01(\fR\tbroadcast\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +

@@ -24,6 +24,7 @@ type Send struct {
 	User        []string          `placeholder:"ID" help:"Who gets it; may be repeated."`
 	All         bool              `help:"Everyone who has a profile: a broadcast."`
 	Segment     string            `placeholder:"CEL" help:"Everyone for whom this is true: a broadcast."`
+	Connected   bool              `help:"Everyone who has a socket when it begins, with or without a profile: a broadcast. With --segment, those of them."`
 	Rate        float64           `placeholder:"N" help:"Broadcasts only: at most this many deliveries a second."`
 	SendAtLocal string            `placeholder:"HH:MM" help:"Broadcasts only: at this time of day in each user's time zone."`
 	Title       string            `placeholder:"TEXT" help:"Title of the content."`
@@ -55,6 +56,7 @@ func (c *Send) Help() string {
     whisper send --user mona --title "Card payment" --body "You paid EGP 120.50" --lane high
     whisper send --user mona,omar --id pay-8812 --ttl 1h --body "Your transfer arrived"
     whisper send --segment "user.attributes.country == 'EG'" --lane low --body "We open in Cairo" --dry-run
+    whisper send --connected --lane low --body "Payments pause at 22:00 for ten minutes"
     whisper send --cancel pay-8812`
 }
 
@@ -75,11 +77,12 @@ type Request struct {
 	Cancel      string          `json:"cancel,omitempty"`
 }
 
-// Audience is who gets a notification: users, a segment, or everyone.
+// Audience is who gets a notification: users, a segment, everyone, or those who are connected.
 type Audience struct {
-	Users   []string `json:"users,omitempty"`
-	Segment string   `json:"segment,omitempty"`
-	All     bool     `json:"all,omitempty"`
+	Users     []string `json:"users,omitempty"`
+	Segment   string   `json:"segment,omitempty"`
+	All       bool     `json:"all,omitempty"`
+	Connected bool     `json:"connected,omitempty"`
 }
 
 // Content is what a notification says.
@@ -98,7 +101,7 @@ func (c *Send) Check() error {
 		errs = append(errs, fmt.Errorf("lane: %w", err))
 	}
 	if c.Cancel != "" {
-		if len(c.User) > 0 || c.All || c.Segment != "" || c.hasContent() || c.Template != "" {
+		if len(c.User) > 0 || c.All || c.Connected || c.Segment != "" || c.hasContent() || c.Template != "" {
 			errs = append(errs, errors.New("cancel: stands alone, without users and content"))
 		}
 		return errors.Join(errs...)
@@ -194,7 +197,7 @@ func (c *Send) Run(ctx context.Context, p *cli.Process) error {
 	if err != nil {
 		return err
 	}
-	if c.DryRun && (c.All || c.Segment != "") {
+	if c.DryRun && (c.All || c.Connected || c.Segment != "") {
 		return c.dryRun(ctx, p, req)
 	}
 	if c.DryRun {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,6 +29,9 @@ import (
 type rehearsal struct {
 	segment *segment.Segment
 	users   map[string]byte // meant, failed, or neither
+	// Where those have a socket who do: by user and node, and how many nodes of a user.
+	on      map[string]struct{}
+	sockets map[string]int
 	samples map[string]*whisperv1.Profile
 	tmpl    *template.Template
 }
@@ -63,6 +67,13 @@ func (c *Send) dryRun(ctx context.Context, p *cli.Process, req Request) error {
 	if err := (cli.Scan{Client: client, Topics: []string{consumers.TopicUsers}}).Run(ctx, r.user); err != nil {
 		return err
 	}
+	if parsed.Connected {
+		r.on, r.sockets = map[string]struct{}{}, map[string]int{}
+		if err := (cli.Scan{Client: client, Topics: []string{consumers.TopicPresence}}).Run(ctx, r.socket); err != nil {
+			return err
+		}
+		r.keepConnected(parsed.Segment == "")
+	}
 	if parsed.Template != "" {
 		if err := r.findTemplate(ctx, client, parsed); err != nil {
 			return err
@@ -95,6 +106,40 @@ func (r *rehearsal) user(rec *kgo.Record) error {
 		}
 	}
 	return nil
+}
+
+// socket takes a record of whisper.presence: a user, and a node. The last one of both counts.
+func (r *rehearsal) socket(rec *kgo.Record) error {
+	user, _, _ := strings.Cut(string(rec.Key), "\x00")
+	if _, known := r.on[string(rec.Key)]; known == (rec.Value != nil) {
+		return nil
+	}
+	if rec.Value == nil {
+		delete(r.on, string(rec.Key))
+		r.sockets[user]--
+		return nil
+	}
+	r.on[string(rec.Key)] = struct{}{}
+	r.sockets[user]++
+	return nil
+}
+
+// keepConnected leaves those who have a socket. everyone: also those without a profile.
+func (r *rehearsal) keepConnected(everyone bool) {
+	for user := range r.users {
+		if r.sockets[user] == 0 {
+			delete(r.users, user)
+			delete(r.samples, user)
+		}
+	}
+	for user, n := range r.sockets {
+		if _, known := r.users[user]; n > 0 && !known {
+			if r.users[user] = notMeant; everyone {
+				r.users[user] = meant
+				r.samples[user] = &whisperv1.Profile{}
+			}
+		}
+	}
 }
 
 func (r *rehearsal) findTemplate(ctx context.Context, client consumers.ClientConfig, req *request.Request) error {
@@ -174,19 +219,22 @@ func (r *rehearsal) three() []string {
 func (c *Send) checkAudience() []error {
 	var errs []error
 	named := 0
-	for _, given := range []bool{len(c.User) > 0, c.All, c.Segment != ""} {
+	for _, given := range []bool{len(c.User) > 0, c.All, c.Connected || c.Segment != ""} {
 		if given {
 			named++
 		}
 	}
 	switch {
 	case named == 0:
-		errs = append(errs, errors.New("user: say who gets it (--user, --all or --segment), or what to --cancel"))
+		errs = append(errs, errors.New("user: say who gets it (--user, --all, --segment or --connected), or what to --cancel"))
 	case named > 1:
-		errs = append(errs, errors.New("user: --user, --all and --segment are three audiences, give one"))
+		errs = append(errs, errors.New("user: --user, --all and --segment are three audiences, give one; --connected stands alone or beside --segment"))
 	}
 	if len(c.User) > 0 && (c.Rate != 0 || c.SendAtLocal != "") {
-		errs = append(errs, errors.New("rate: with --send-at-local, it is of broadcasts only (--all or --segment)"))
+		errs = append(errs, errors.New("rate: with --send-at-local, it is of broadcasts only (--all, --segment or --connected)"))
+	}
+	if c.Connected && c.SendAtLocal != "" {
+		errs = append(errs, errors.New("send-at-local: can't stand beside --connected: who is connected is found once, when the broadcast begins"))
 	}
 	if _, err := segment.Compile(c.Segment); err != nil {
 		errs = append(errs, fmt.Errorf("segment: %w", err))
@@ -199,5 +247,5 @@ func (c *Send) checkAudience() []error {
 
 // to is the audience of the request.
 func (c *Send) to() *Audience {
-	return &Audience{Users: c.User, Segment: c.Segment, All: c.All}
+	return &Audience{Users: c.User, Segment: c.Segment, All: c.All, Connected: c.Connected}
 }
