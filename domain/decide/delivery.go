@@ -12,30 +12,31 @@ import (
 // delivery is one in flight or parked.
 type delivery struct {
 	id      domain.DeliveryID
-	request uint64 // fingerprint of the request's position
-	ev      *whisperv1.Event
+	request uint64           // fingerprint of the request's position
+	ev      *whisperv1.Event // that it was accepted; of a broadcast's, the broadcast
 	acc     *whisperv1.DeliveryAccepted
 	trace   Trace
 	source  LaneOffset
 	walk    *walk  // of a broadcast
+	member  string // of a broadcast: its user
 	legs    *legs  // of one that goes out over several channels at once: they share it
 	slice   *slice // holds the walk's cursor back; nil once parked
-	parked  bool   // it is in whisper.timers, its offset is let go
 
 	phase   whisperv1.Phase
 	attempt int32
 	step    int32
 	tries   int32
 	waiting []waiting
+	parked  bool // it is in whisper.timers, its offset is let go
 	// A socket took an attempt, which nobody acknowledged: that never ends it. A provider took a push.
 	socketTook, pushTook bool
 	doubtful             bool // an attempt's outcome is unknown; lost at a restart, after which a read may not end the retries
 	// Of the pushes of this step: is one worth another try, and what did the last failure say.
 	retry      bool
+	pushFailed bool // no endpoint will take it
+	lacking    bool // it waits, or has waited, for an endpoint
+	pushAgain  bool // an endpoint was registered after those that are open
 	lastReason string
-	pushFailed bool      // no endpoint will take it
-	lacking    bool      // it waits, or has waited, for an endpoint
-	pushAgain  bool      // an endpoint was registered after those that are open
 	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.
 	sending time.Time
@@ -73,13 +74,13 @@ type delivery struct {
 }
 
 type waiting struct {
-	attempt     int32
+	attempt int32
+	// Of a leg's push that a restart restored: Kafka may have its record and not the push, so the leg's next try makes it
+	// again.
+	unmade      bool
 	node        string
 	incarnation uint64
 	endpoint    string
-	// Of a leg's push that a restart restored: Kafka may have its record and not the push, so the leg's next try makes it
-	// again.
-	unmade bool
 }
 
 func (d *delivery) dueAt() time.Time        { return d.due }
@@ -87,10 +88,16 @@ func (d *delivery) setDue(at time.Time)     { d.due = at }
 func (d *delivery) compare(o *delivery) int { return compareArrival(d, o) }
 func (d *delivery) scheduleSlot() *slot     { return &d.slot }
 
-func (d *delivery) user() string               { return d.ev.GetUserId() }
 func (d *delivery) lane() domain.Lane          { return domain.LaneOf(d.ev.GetLane()) }
 func (d *delivery) expires() time.Time         { return time.UnixMilli(d.acc.GetExpiresAtMs()) }
 func (d *delivery) expired(now time.Time) bool { return !now.Before(d.expires()) }
+
+func (d *delivery) user() string {
+	if d.walk != nil {
+		return d.member
+	}
+	return d.ev.GetUserId()
+}
 
 // usesSocket says whether the request allows a socket at all.
 func (d *delivery) usesSocket() bool {

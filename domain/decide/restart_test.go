@@ -31,6 +31,7 @@ var lostAtARestart = map[string]string{
 	"content":       "rendered again from the version that intake saw",
 	"variant":       "with the content",
 	"slot":          "a place in the schedule",
+	"member":        "a broadcast's record names it",
 	"wave":          "it is due by itself",
 	"ofNote":        "a place in a list",
 	"atSocket":      "a place in a list",

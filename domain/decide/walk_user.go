@@ -195,13 +195,10 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.DeliveryID) *delivery {
 	o := &openRecords{delivery: delivery{
-		id: id, request: w.request, acc: w.acc, trace: w.trace, source: w.source, recount: s.counts.before(user, id.Hash()), walk: w, slice: sl,
+		id: id, request: w.request, ev: w.ev, acc: w.acc, member: user, trace: w.trace, source: w.source, recount: s.counts.before(user, id.Hash()), walk: w, slice: sl,
 	}}
 	d := &o.delivery
-	o.kind.DeliveryAccepted, o.ev.Kind = w.acc, &o.kind
-	o.ev.DeliveryId, o.ev.NotificationId, o.ev.UserId, o.ev.Lane = d.id[:], w.note(), user, w.ev.GetLane()
-	o.ev.AtUs, o.ev.Cause = s.now.UnixMicro(), w.acc.GetRequest()
-	d.ev, d.waiting = &o.ev, o.waiting[:0]
+	d.waiting = o.waiting[:0]
 	if w.bucket.rate > 0 || w.steered != nil { // a rate, or a pause that is over
 		s.readyNow(d)
 	}
@@ -214,12 +211,9 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.Delivery
 	return d
 }
 
-// openRecords are a delivery, its event, and what it needs where there is one socket and nothing else of its user, in
-// one piece.
+// openRecords are a delivery and what it needs where there is one socket and nothing else of its user, in one piece.
 type openRecords struct {
 	delivery delivery
-	ev       whisperv1.Event
-	kind     whisperv1.Event_DeliveryAccepted
 	waiting  [1]waiting
 	alone    [1]*delivery
 }
