@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
-	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // A record whose decision meets a bug is poison: the partition stops, is restored anew, and when its loop comes to the
@@ -183,16 +181,10 @@ func (p *partition) tellAside(rec *kgo.Record, id []byte) {
 	}
 }
 
-func (p *partition) tellParkedAside(key string, m *whisperv1.Parked) error {
-	if !p.role.poison.any.Load() {
-		return nil
+func (p *partition) tellParkedAside(key string, encoded []byte) {
+	if p.role.poison.any.Load() {
+		p.tellAside(&kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: []byte(key), Value: encoded}, []byte(key))
 	}
-	encoded, err := proto.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode what is parked: %w", err)
-	}
-	p.tellAside(&kgo.Record{Topic: consumers.TopicTimers, Partition: p.id, Key: []byte(key), Value: encoded}, []byte(key))
-	return nil
 }
 
 // asideID is the delivery or broadcast that a lane's record asks for.

@@ -9,10 +9,8 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
-	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // repairs writes anew what a stray record stands in front of: a restore passes strays over, but compaction keeps the
@@ -214,7 +212,7 @@ func (p *partition) publishRaw(rec *kgo.Record) {
 }
 
 // repairRestored writes anew what strays stand in front of that were there before us.
-func (p *partition) repairRestored(t *takeover, parked map[string]*whisperv1.Parked) error {
+func (p *partition) repairRestored(t *takeover, parked map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for topic, log := range t.logs {
@@ -228,15 +226,11 @@ func (p *partition) repairRestored(t *takeover, parked map[string]*whisperv1.Par
 	}
 	for key := range t.logs[consumers.TopicTimers].strays {
 		var encoded []byte
-		if m := parked[key]; m != nil {
-			var err error
-			if encoded, err = proto.Marshal(m); err != nil {
-				return fmt.Errorf("encode what is parked: %w", err)
-			}
+		if value, is := parked[key]; is {
+			encoded = []byte(value)
 		}
 		p.putTimer(key, encoded)
 	}
-	return nil
 }
 
 // ownWord says whether a fact ends a delivery by dispatch's own decision: it carries the owner's epoch.

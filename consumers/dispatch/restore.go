@@ -28,7 +28,7 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		return err
 	}
 	p.state.RestoreChangesFrom(p.sources[queueChanges].Start)
-	parked := map[string]*whisperv1.Parked{}
+	parked := map[string]string{}
 	t := newTakeover()
 	// Sinks run one at a time on the reader's goroutine, and are done when caughtUp is closed.
 	topics := []consumers.Followed{
@@ -78,13 +78,8 @@ func (p *partition) restore(ctx context.Context) (err error) {
 	for _, category := range categories {
 		p.write(nil, p.state.Decide(category, p.role.cfg.Now()))
 	}
-	for _, key := range sortedKeys(parked) {
-		if err := p.tellParkedAside(key, parked[key]); err != nil {
-			return err
-		}
-		p.state.RestoreParked(parked[key])
-	}
-	if err := p.repairRestored(t, parked); err != nil {
+	p.repairRestored(t, parked)
+	if err := p.restoreParked(parked); err != nil {
 		return err
 	}
 	p.replayed()
@@ -211,17 +206,31 @@ func (p *partition) restoreCounted(rec *kgo.Record) error {
 	return nil
 }
 
-// collectParked keeps the last word on each parked delivery.
-func collectParked(parked map[string]*whisperv1.Parked, rec *kgo.Record) error {
+// collectParked keeps the last word on each parked delivery, encoded: decoded, one who is away would take 400 bytes.
+func collectParked(parked map[string]string, rec *kgo.Record) error {
 	if rec.Value == nil {
 		delete(parked, string(rec.Key))
 		return nil
 	}
-	m := &whisperv1.Parked{}
-	if err := proto.Unmarshal(rec.Value, m); err != nil {
+	if err := proto.Unmarshal(rec.Value, &whisperv1.Parked{}); err != nil {
 		return err
 	}
-	parked[string(rec.Key)] = m
+	parked[string(rec.Key)] = string(rec.Value)
+	return nil
+}
+
+// restoreParked decodes one after the other, and lets go of what is restored.
+func (p *partition) restoreParked(parked map[string]string) error {
+	for _, key := range sortedKeys(parked) {
+		value := []byte(parked[key])
+		delete(parked, key)
+		p.tellParkedAside(key, value)
+		m := &whisperv1.Parked{}
+		if err := proto.Unmarshal(value, m); err != nil {
+			return fmt.Errorf("decode what is parked: %w", err) // it was read before
+		}
+		p.state.RestoreParked(m)
+	}
 	return nil
 }
 
@@ -255,7 +264,7 @@ func incarnationOf(rec *kgo.Record) uint64 {
 	return n
 }
 
-func sortedKeys(m map[string]*whisperv1.Parked) []string {
+func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)

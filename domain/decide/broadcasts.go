@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/klivvr/whisper/domain"
+	"github.com/klivvr/whisper/domain/users"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -21,9 +24,29 @@ type broadcasts struct {
 	order          []*walk
 	turn           int
 	restoring      []*whisperv1.Parked
+	// Of the records to be restored, those that say of a user only that they are away, by the broadcast: 4 bytes each.
+	restoringAway map[domain.DeliveryID][]users.IDRef
 }
 
 func newBroadcasts() broadcasts { return broadcasts{byNotification: map[string]*walk{}} }
+
+// keepAway keeps a record that is to be restored in a few bytes, if it says only who is away.
+func (b *broadcasts) keepAway(table *users.Table, p *whisperv1.Parked) bool {
+	id, err := domain.DeliveryIDFromBytes(p.GetBroadcast())
+	if err != nil || proto.Size(p) != proto.Size(awayRecord(id, p.GetUserId())) || p.GetPhase() != whisperv1.Phase_PHASE_AWAY {
+		return false
+	}
+	if b.restoringAway == nil {
+		b.restoringAway = map[domain.DeliveryID][]users.IDRef{}
+	}
+	b.restoringAway[id] = append(b.restoringAway[id], table.Intern(p.GetUserId()))
+	return true
+}
+
+// awayRecord is what whisper.timers has of a user who is away.
+func awayRecord(broadcast domain.DeliveryID, user string) *whisperv1.Parked {
+	return &whisperv1.Parked{Broadcast: broadcast[:], UserId: user, Phase: whisperv1.Phase_PHASE_AWAY}
+}
 
 // get is the one with a notification id, or nil.
 func (b *broadcasts) get(note string) *walk { return b.byNotification[note] }

@@ -73,7 +73,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 // begin begins a decision, or what a restore does at a time.
 func (s *State) begin(now time.Time) {
 	s.decision.begin(now)
-	if s.broadcasts.restoring != nil {
+	if s.broadcasts.restoring != nil || s.broadcasts.restoringAway != nil {
 		s.users.Sort()
 		s.restoreWalks()
 		s.busy = busy{}

@@ -63,7 +63,9 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		return
 	}
 	if p.GetWalk() != nil || p.GetCursor() != nil || p.GetWalkFirst() != nil || len(p.GetBroadcast()) > 0 {
-		s.broadcasts.restoring = append(s.broadcasts.restoring, p)
+		if !s.broadcasts.keepAway(s.users, p) {
+			s.broadcasts.restoring = append(s.broadcasts.restoring, p)
+		}
 		return
 	}
 	id, err := domain.DeliveryIDFromBytes(p.GetAccepted().GetDeliveryId())

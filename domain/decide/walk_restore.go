@@ -57,11 +57,17 @@ func (s *State) restoreWalks() {
 		}
 	}
 	for _, w := range s.broadcasts.order {
+		for _, ref := range s.broadcasts.restoringAway[w.id] {
+			s.restoreWaiting(w, awayRecord(w.id, s.users.Own(ref)))
+		}
+		delete(s.broadcasts.restoringAway, w.id)
+	}
+	for _, w := range s.broadcasts.order {
 		if w.ended != whisperv1.BroadcastState_BROADCAST_STATE_UNSPECIFIED {
 			w.ending, w.toEnd = true, w.waiters()
 		}
 	}
-	s.broadcasts.restoring = nil
+	s.broadcasts.restoring, s.broadcasts.restoringAway = nil, nil
 }
 
 func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
