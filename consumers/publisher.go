@@ -70,11 +70,17 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
 	}
-	// A flush that has ended already sends what lingers and waits for nothing.
-	now, cancel := context.WithCancel(context.Background())
-	cancel()
-	g.send = func() { _ = cl.Flush(now) }
+	g.send = sender(cl)
 	return &Publisher{cl: cl, log: c.logger(), gather: g, failed: make(chan struct{}), forgetting: map[string]bool{}, retrying: map[string]retried{}}, nil
+}
+
+// sender sends what lingers and waits for nothing: that is what a flush does whose context has ended already.
+//
+//nolint:contextcheck // the flush is of everybody's records, not of one caller's
+func sender(cl *kgo.Client) func() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	return func() { _ = cl.Flush(ended) }
 }
 
 // What may be handed over and not be acknowledged yet.
