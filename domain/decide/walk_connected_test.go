@@ -53,7 +53,8 @@ func TestABroadcastToThoseWhoAreConnected(t *testing.T) {
 						if p := o.Event.GetBroadcastProgressed(); p != nil {
 							last = p
 						}
-					default:
+					case decide.Count, decide.Deliver, decide.Finished, decide.Notice, decide.ParkAfter, decide.PushTo, decide.PutClaim, decide.PutPresence, decide.PutUser,
+						decide.Recall, decide.Reject, decide.Releasing, decide.Remember, decide.Settle, decide.SliceTaken, decide.Steered, decide.TokenMoved, decide.Uncount:
 					}
 				}
 				routed = slices.DeleteFunc(routed, func(user string) bool { return user == "" })
