@@ -145,6 +145,13 @@ func (c *pace) spent(now time.Time, records int) time.Time {
 	return c.next
 }
 
+// noAlerts says that none came for so long that none is expected to wait behind what is walked.
+func (c *pace) noAlerts(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.alert) >= alertsGone
+}
+
 // waits notes that Kafka has to acknowledge something before more is walked.
 func (c *pace) waits(now time.Time) {
 	c.mu.Lock()

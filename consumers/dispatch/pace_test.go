@@ -248,3 +248,19 @@ func TestKafkaHoldsBroadcastsBack(t *testing.T) {
 		t.Errorf("a pace of %.0f, held by %s", limit, h)
 	}
 }
+
+// TestNoAlertsIsToldByTheLastOne: a slice may be wide only where none came for a while.
+func TestNoAlertsIsToldByTheLastOne(t *testing.T) {
+	t.Parallel()
+	p, now := newPace(0), time.Unix(1_800_000_000, 0)
+	if !p.noAlerts(now) {
+		t.Error("it knows of an alert before the first")
+	}
+	p.taken(now, now)
+	if p.noAlerts(now.Add(alertsGone - 1)) {
+		t.Error("it forgets an alert too soon")
+	}
+	if !p.noAlerts(now.Add(alertsGone)) {
+		t.Error("it never forgets an alert")
+	}
+}

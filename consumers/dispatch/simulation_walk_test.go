@@ -122,7 +122,7 @@ func (w *world) newUser() {
 func (w *world) walk() {
 	for _, lane := range domain.Lanes {
 		if at, ok := w.state.WalkDue(lane); ok && !at.After(w.now) {
-			w.decide(decide.WalkOn{Lane: lane, Over: w.lasted()})
+			w.decide(decide.WalkOn{Lane: lane, Over: w.lasted(), Wide: w.slices%2 == 0})
 		}
 	}
 }

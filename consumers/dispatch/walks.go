@@ -127,7 +127,9 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 		return false
 	}
 	began := time.Now()
-	outputs := p.state.Decide(decide.WalkOn{Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }}, now)
+	outputs := p.state.Decide(decide.WalkOn{
+		Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }, Wide: p.role.pace.noAlerts(now),
+	}, now)
 	records := recordsOf(outputs)
 	p.walkAt = p.role.pace.spent(now, max(records, sliceCost))
 	p.role.metrics.walked.Add(records)

@@ -29,7 +29,7 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.cause = in.Cause
 		s.steer(in)
 	case WalkOn:
-		s.lap.over = in.Over
+		s.lap.over, s.lap.wide = in.Over, in.Wide
 		s.walkOn(in.Lane)
 	case FactSeen:
 		s.cause = in.Cause

@@ -47,6 +47,7 @@ func (d *decision) put(o Output) { d.out = append(d.out, o) }
 type lap struct {
 	over  func() bool
 	units int
+	wide  bool // nobody waits behind a burst
 }
 
 const (

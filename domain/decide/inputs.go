@@ -58,10 +58,12 @@ type (
 	}
 	// WalkOn does one slice of the next of the lane's broadcasts. Over says, as the slice goes on, that it has lasted long
 	// enough; it is asked after what may take some microseconds. A slice may end behind any user, so nothing but its
-	// length depends on the answers. Nil: only the number of users ends it.
+	// length depends on the answers. Nil: only the number of users ends it. Wide says that nothing urgent could wait behind
+	// what the slice sends, so it may have as many connected users as others.
 	WalkOn struct {
 		Lane domain.Lane
 		Over func() bool
+		Wide bool
 	}
 	// FactSeen is feedback: any event of whisper.events, our own ones included.
 	FactSeen struct {

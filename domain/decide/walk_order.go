@@ -26,9 +26,9 @@ import (
 // firstPerRecord bounds a record of the first pass: ids have at most 128 bytes, so 512 KiB.
 const firstPerRecord = 4096
 
-// firstShare: a slice of the first pass is so much smaller. Each of its users is a socket to be written to and an
-// answer, so 128 of them in each of 12 partitions at once are a burst that an alert waits behind for 50 ms; 16 are none. It
-// makes records to the nodes of as many users, about 2 µs a delivery.
+// firstShare: a slice of the first pass is so much smaller, unless no alert is there to wait behind it ([WalkOn]). Each of
+// its users is a socket to be written to and an answer, so 128 of them in each of 12 partitions at once are a burst that
+// an alert waits behind for 50 ms; 16 are none. It makes records to the nodes of as many users, about 2 µs a delivery.
 const firstShare = 8
 
 // looksPerMet: a slice ends with so many users who are meant, or when it has lasted long enough. Of users who are not meant it
@@ -217,7 +217,7 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	}
 	j := users.After(skip, w.at)
 	slice := s.policy.slice()
-	if !w.rest {
+	if !w.rest && !s.lap.wide {
 		slice = max(1, slice/firstShare)
 	}
 	looks := slice

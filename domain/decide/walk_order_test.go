@@ -151,3 +151,30 @@ func TestTwoBroadcastsShare(t *testing.T) {
 		t.Errorf("%v were met", met)
 	}
 }
+
+// TestSlicesAreWideWhereNoAlertWaits: with alerts about, a slice has few sockets, since each is written to at once.
+func TestSlicesAreWideWhereNoAlertWaits(t *testing.T) {
+	t.Parallel()
+	for wide, want := range map[bool]int{false: 16, true: decide.WalkSlice} {
+		s := decide.NewState(0, decide.DefaultPolicy())
+		s.ReplayDone()
+		s.Decide(n1, at(0))
+		for i := range 2 * decide.WalkSlice {
+			user := fmt.Sprintf("user-%04d", i)
+			s.Decide(decide.ProfilePatched{User: user, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
+			s.Decide(here(user, "n1", "s", 1), at(0))
+		}
+		s.Decide(broadcast("news", ""), at(0))
+		for slice := range 2 {
+			got := 0
+			for _, o := range s.Decide(decide.WalkOn{Lane: domain.Low, Wide: wide}, at(0)) {
+				if r, is := o.(decide.RouteTo); is {
+					got += len(r.Route.GetUsers())
+				}
+			}
+			if got != want {
+				t.Errorf("wide: %v; slice %d is sent to %d, want %d", wide, slice, got, want)
+			}
+		}
+	}
+}
