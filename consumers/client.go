@@ -120,14 +120,8 @@ func (c ClientConfig) mechanism() (sasl.Mechanism, error) {
 // restore or a paused lane that long. Two empty fetches a second and broker cost nothing.
 const fetchMaxWait = 500 * time.Millisecond
 
-// dialTimeout bounds one try to reach a broker.
-const dialTimeout = 5 * time.Second
-
 // Options are the client options that producing, consuming and administration share.
-func (c ClientConfig) Options() []kgo.Opt { return c.options(nil) }
-
-// options are Options, with fetches at a distance where one is given.
-func (c ClientConfig) options(distance Distance) []kgo.Opt {
+func (c ClientConfig) Options() []kgo.Opt {
 	expand := &expander{}
 	opts := []kgo.Opt{
 		kgo.WithDecompressor(expand),
@@ -135,19 +129,15 @@ func (c ClientConfig) options(distance Distance) []kgo.Opt {
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
 		kgo.DisableClientMetrics(),
+		kgo.DialTimeout(5 * time.Second),
 		// What upstream's transaction took back must not be delivered.
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// The default of 2.5 s delays what waits for a topic's leader to come back.
 		kgo.MetadataMinAge(500 * time.Millisecond),
 		kgo.WithLogger(clientLogger{c.logger()}),
 	}
-	switch {
-	case distance != nil:
-		opts = append(opts, kgo.Dialer(spaced(c.TLS, distance)))
-	case c.TLS != nil:
-		opts = append(opts, kgo.DialTimeout(dialTimeout), kgo.DialTLSConfig(c.TLS))
-	default:
-		opts = append(opts, kgo.DialTimeout(dialTimeout))
+	if c.TLS != nil {
+		opts = append(opts, kgo.DialTLSConfig(c.TLS))
 	}
 	if m, err := c.mechanism(); err == nil && m != nil {
 		opts = append(opts, kgo.SASL(m))
@@ -243,9 +233,6 @@ func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	case kgo.LogLevelError, kgo.LogLevelWarn:
 		lvl = slog.LevelWarn
 	case kgo.LogLevelInfo, kgo.LogLevelDebug, kgo.LogLevelNone:
-	}
-	if msg == "flushing" { // each request of a publisher
-		return
 	}
 	l.log.Log(context.Background(), lvl, "kafka client", append([]any{"event", msg}, keyvals...)...)
 }

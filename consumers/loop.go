@@ -63,7 +63,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
 	}
-	opts := cfg.Client.options(cfg.FetchDistance)
+	opts := cfg.Client.Options()
 	if cfg.Client.Instance != "" {
 		opts = append(opts, kgo.InstanceID(cfg.Client.Instance))
 	}

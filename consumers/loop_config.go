@@ -33,9 +33,6 @@ type LoopConfig struct {
 	// (defaults: 1, so at once when there is anything, and 500 ms).
 	FetchMinBytes int32
 	FetchMaxWait  time.Duration
-	// FetchDistance, where set, says how far apart fetches are to be: what a role's own requests wait for, its fetches
-	// wait for as well.
-	FetchDistance Distance
 	// FetchMaxPartitionBytes is how much of one partition a broker answers a fetch with (default 1 MiB), or one batch
 	// where that is larger. What else is to be fetched waits for the answer, so it bounds how long a backlog holds up
 	// other partitions.

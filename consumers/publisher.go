@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -38,9 +39,10 @@ const LingerBulk = 20 * time.Millisecond
 // for records given to [Publisher.Persist]. The caller sets each record's topic and partition. All methods may be called
 // from any goroutine.
 type Publisher struct {
-	cl     *kgo.Client
-	log    *slog.Logger
-	gather *gathering
+	cl      *kgo.Client
+	log     *slog.Logger
+	quiet   *quiet // nil: gathers always
+	flushes atomic.Int32
 
 	mu     sync.Mutex
 	err    error
@@ -50,19 +52,17 @@ type Publisher struct {
 	retrying   map[string]retried // of Persist, by topic
 }
 
-// NewPublisher makes one. Linger 0 is for the way to the socket: it gathers only while Kafka is slower than it can be, and
-// not for longer than [mostGathered]. [LingerBulk] always gathers, and for longer while Kafka is slow. The caller closes it.
+// NewPublisher makes one. Linger 0 is for the way to the socket: it sends at once, and gathers for
+// [lingerBusy] only while records come faster than that; [LingerBulk] always gathers. The caller closes it.
 func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	g := newGathering(linger)
 	cl, err := kgo.NewClient(append(
 		c.Options(),
-		kgo.WithHooks(&g.answers),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(linger+mostGathered), // gathering ends it earlier
+		kgo.ProducerLinger(max(linger, lingerBusy)),
 		kgo.ProducerBatchMaxBytesFn(maxBatchBytes),
 		kgo.MaxBufferedRecords(2*maxBuffered), // Publish waits earlier
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
@@ -70,17 +70,11 @@ func NewPublisher(c ClientConfig, linger time.Duration) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
 	}
-	g.send = sender(cl)
-	return &Publisher{cl: cl, log: c.logger(), gather: g, failed: make(chan struct{}), forgetting: map[string]bool{}, retrying: map[string]retried{}}, nil
-}
-
-// sender sends what lingers and waits for nothing: that is what a flush does whose context has ended already.
-//
-//nolint:contextcheck // the flush is of everybody's records, not of one caller's
-func sender(cl *kgo.Client) func() {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	return func() { _ = cl.Flush(ended) }
+	p := &Publisher{cl: cl, log: c.logger(), failed: make(chan struct{}), forgetting: map[string]bool{}, retrying: map[string]retried{}}
+	if linger == 0 {
+		p.quiet = &quiet{}
+	}
+	return p, nil
 }
 
 // What may be handed over and not be acknowledged yet.
@@ -109,12 +103,10 @@ func (p *Publisher) Publish(ctx context.Context, rec *kgo.Record, done func(erro
 	// Not the caller's context: at shutdown what was decided is still written, and Flush bounds the wait.
 	//nolint:contextcheck // as said; and WithoutCancel would be an allocation for each record
 	p.cl.Produce(context.Background(), rec, func(r *kgo.Record, err error) { p.tell(r, err, done) })
-	p.gather.record(time.Now())
+	if p.quiet != nil && p.quiet.record(time.Now()) {
+		p.endLinger()
+	}
 }
-
-// Distance is how far apart this publisher's requests are at the moment, from 0 to 20 ms: nothing while Kafka answers as
-// fast as it can. Who reads from the same brokers keeps its fetches as far apart ([LoopConfig.FetchDistance]).
-func (p *Publisher) Distance() time.Duration { return p.gather.distance(time.Now()) }
 
 // tell tells done what became of rec, and Run what nobody else can mend.
 func (p *Publisher) tell(rec *kgo.Record, err error, done func(error)) {
@@ -168,6 +160,21 @@ const (
 	batchOverhead  = 128
 	headerOverhead = 10
 )
+
+// endLinger sends what lingers. While a flush runs nothing lingers at all, so one at a time would do; the
+// second is for a record that meets the end of the first. With Kafka away there are never more.
+//
+//nolint:contextcheck // the flush is of everybody's records, not of one caller's
+func (p *Publisher) endLinger() {
+	if p.flushes.Add(1) > 2 {
+		p.flushes.Add(-1)
+		return
+	}
+	go func() {
+		_ = p.cl.Flush(context.Background()) // only Close ends it with an error
+		p.flushes.Add(-1)
+	}()
+}
 
 // Free is the part of the buffer that is free, from 1 to 0, where Publish begins to wait. Who publishes both what
 // is urgent and what is not leaves some of it to the former.

@@ -60,23 +60,18 @@ type followed struct {
 func (f *followed) done() { f.once.Do(func() { close(f.caughtUp) }) }
 
 // NewReader makes one; Run must run for records to come. The caller closes it.
-func NewReader(c ClientConfig) (*Reader, error) { return newReader(c, nil, 1, fetchMaxWait) }
-
-// NewSpacedReader is a reader whose fetches keep a distance, as those of [LoopConfig.FetchDistance].
-func NewSpacedReader(c ClientConfig, distance Distance) (*Reader, error) {
-	return newReader(c, distance, 1, fetchMaxWait)
-}
+func NewReader(c ClientConfig) (*Reader, error) { return newReader(c, 1, fetchMaxWait) }
 
 // NewTailReader is a reader for what nobody waits for: its brokers gather for up to five seconds, so that following
 // a topic at its end costs next to nothing.
-func NewTailReader(c ClientConfig) (*Reader, error) { return newReader(c, nil, 1<<20, 5*time.Second) }
+func NewTailReader(c ClientConfig) (*Reader, error) { return newReader(c, 1<<20, 5*time.Second) }
 
-func newReader(c ClientConfig, distance Distance, minBytes int32, wait time.Duration) (*Reader, error) {
+func newReader(c ClientConfig, minBytes int32, wait time.Duration) (*Reader, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	cl, err := kgo.NewClient(append(
-		c.options(distance),
+		c.Options(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMinBytes(minBytes),
 		kgo.FetchMaxWait(wait),

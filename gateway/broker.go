@@ -60,7 +60,7 @@ func newKafka(cfg Config) (*kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := consumers.NewSpacedReader(cfg.Kafka, consumers.Distance(publisher.Distance).Half())
+	reader, err := consumers.NewReader(cfg.Kafka)
 	if err != nil {
 		publisher.Close()
 		return nil, err

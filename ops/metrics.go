@@ -60,7 +60,6 @@ var helps = map[string]string{
 	"whisper_partition_stopped":                             "1 while a partition can't go on.",
 	"whisper_partition_stops_total":                         "How often a partition could not go on.",
 	"whisper_publish_failures_total":                        "Records that Kafka refused, by how far that reaches.",
-	"whisper_publish_gather_seconds":                        "How far apart a publisher keeps its requests, at each request: 0 while Kafka answers as fast as it can.",
 	"whisper_publish_retrying_records":                      "Facts and dead letters that are tried again.",
 	"whisper_dispatch_bounced_attempts_total":               "Attempts whose node's or channel's topic took none.",
 	"whisper_dispatch_unreadable_records_total":             "Records of changelogs that can't be read and were passed over.",

@@ -160,7 +160,6 @@ func New(cfg Config) (*Role, error) {
 		MaxBufferedRecords: 4_000,
 		// All lanes are fetched by one consumer: an alert waits for the answer that is under way.
 		FetchMaxPartitionBytes: fetchBytes,
-		FetchDistance:          consumers.Distance(r.urgent.Distance).Half(),
 		CommitInterval:         cfg.CommitInterval,
 		HandoverTimeout:        cfg.HandoverTimeout + time.Second,
 	})

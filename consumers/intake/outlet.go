@@ -67,15 +67,6 @@ func newOutlets(c consumers.ClientConfig) (*outlets, error) {
 	return o, nil
 }
 
-// distance is the widest of some lanes.
-func (o *outlets) distance(lanes ...domain.Lane) consumers.Distance {
-	var all []consumers.Distance
-	for _, lane := range lanes {
-		all = append(all, o.lanes[lane].publisher.Distance)
-	}
-	return consumers.Widest(all...)
-}
-
 func (o *outlets) all() (all []*outlet) {
 	for _, out := range append(o.lanes[:], o.rest) {
 		if out != nil {

@@ -99,10 +99,7 @@ func New(cfg Config) (*Role, error) {
 		r.outlets.close()
 		return nil, err
 	}
-	if err := errors.Join(
-		r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics(), r.outlets.distance(domain.High)),
-		r.consume(cfg.Client, topics(), topics()[2:], r.outlets.distance(domain.Normal, domain.Low)),
-	); err != nil {
+	if err := errors.Join(r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics()), r.consume(cfg.Client, topics(), topics()[2:])); err != nil {
 		r.outlets.close()
 		r.templates.close()
 		return nil, err
@@ -111,14 +108,13 @@ func New(cfg Config) (*Role, error) {
 }
 
 // consume adds a loop. renewable is what no process holds in memory.
-func (r *Role) consume(client consumers.ClientConfig, topics, renewable []string, distance consumers.Distance) error {
+func (r *Role) consume(client consumers.ClientConfig, topics, renewable []string) error {
 	loop, err := consumers.NewLoop(consumers.LoopConfig{
 		Client:             client,
 		Group:              Group,
 		Topics:             topics,
 		Renewable:          renewable,
 		Handler:            r,
-		FetchDistance:      distance,
 		MaxBufferedRecords: bufferedRecords,
 		MaxBufferedBytes:   bufferedBytes,
 		CommitInterval:     r.cfg.CommitInterval,
