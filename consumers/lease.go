@@ -28,6 +28,7 @@ import (
 type lease struct {
 	session time.Duration
 	now     func() time.Time
+	lapsed  func() // is told when it is no longer held
 
 	mu        sync.Mutex
 	confirmed time.Time // when the last question that the coordinator answered with yes was asked
@@ -38,7 +39,7 @@ type lease struct {
 }
 
 func newLease(session time.Duration) *lease {
-	return &lease{session: session, now: time.Now, renewed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &lease{session: session, now: time.Now, lapsed: func() {}, renewed: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 // question has renew ask at once.
@@ -54,7 +55,7 @@ func (l *lease) question() {
 func (l *lease) renew(ctx context.Context, ask func(context.Context) error) {
 	tick := time.NewTicker(max(l.session/16, 10*time.Millisecond))
 	defer tick.Stop()
-	for {
+	for was := false; ; {
 		woken := false
 		select {
 		case <-ctx.Done():
@@ -65,24 +66,36 @@ func (l *lease) renew(ctx context.Context, ask func(context.Context) error) {
 		}
 		l.mu.Lock()
 		sent := l.now()
-		due := woken || !l.holds(sent) || elapsed(l.confirmed, sent) >= l.session/3
+		held := l.holds(sent)
+		due := woken || !held || elapsed(l.confirmed, sent) >= l.session/3
 		l.mu.Unlock()
+		if was && !held {
+			l.lapsed()
+		}
+		was = held
 		if !due {
 			continue
 		}
 		attempt, cancel := context.WithTimeout(ctx, l.session/2) // an answer to an older one would be worth little
 		err := ask(attempt)
 		cancel()
-		if err != nil {
-			continue
-		}
-		l.mu.Lock()
+		l.answered(sent, err)
+	}
+}
+
+// answered takes the answer to a question. One that refuses the member ends the lease at once; any other error is no answer.
+func (l *lease) answered(sent time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID):
+		l.confirmed = time.Time{}
+	case err == nil:
 		if sent.After(l.confirmed) {
 			l.confirmed = sent
 		}
 		close(l.renewed)
 		l.renewed = make(chan struct{})
-		l.mu.Unlock()
 	}
 }
 
@@ -110,23 +123,25 @@ func (l *lease) held() bool {
 // holds is held at a time. The caller holds mu.
 func (l *lease) holds(now time.Time) bool {
 	l.look(now)
-	doubtful := !l.doubted.IsZero() && !l.confirmed.After(l.doubted)
+	doubtful := l.confirmed.Before(l.doubted)
 	return !doubtful && elapsed(l.confirmed, now) < l.session
 }
 
 // await blocks until the member may act, or ctx ends; then it says false.
 func (l *lease) await(ctx context.Context) bool {
-	for !l.held() {
+	for {
 		l.mu.Lock()
-		renewed := l.renewed
+		held, renewed := l.holds(l.now()), l.renewed // at once: a confirmation between the two would be missed
 		l.mu.Unlock()
+		if held {
+			return ctx.Err() == nil
+		}
 		select {
 		case <-renewed:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	return ctx.Err() == nil
 }
 
 // watch looks at the clock often enough to notice when the process stood still, until ctx ends.
@@ -169,11 +184,17 @@ func (l *Loop) Confirm(ctx context.Context, p *Partition) error {
 
 var errNoMember = errors.New("the group is not joined yet")
 
-// ask is one question to the coordinator: is this process a member of the group's present generation?
+// ask is one question to the coordinator: is this process a member of the group's present generation? Only as the member
+// that has its partitions: a client that was thrown out joins as another one by itself, and what it had is
+// revoked only with its next assignment.
 func (l *Loop) ask(ctx context.Context) error {
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.Group = l.cfg.Group
-	if req.MemberID, req.Generation = l.cl.GroupMetadata(); req.MemberID == "" {
+	req.MemberID, req.Generation = l.cl.GroupMetadata()
+	l.mu.Lock()
+	assigned := l.member
+	l.mu.Unlock()
+	if req.MemberID == "" || req.MemberID != assigned {
 		return errNoMember
 	}
 	if l.cfg.Client.Instance != "" {

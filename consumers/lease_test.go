@@ -2,6 +2,8 @@ package consumers
 
 import (
 	"context"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,6 +57,9 @@ func TestALeaseLastsFromTheQuestionThatWasAnswered(t *testing.T) {
 		{"and again", func() { asked(0, nil) }, true},
 		{"stopped for longer than half the session", func() { stop(6 * time.Second) }, false},
 		{"the group confirms it", func() { run(time.Second); asked(0, nil) }, true},
+		{"the group does not know it any more", func() { asked(0, kerr.UnknownMemberID) }, false},
+		{"it joined again", func() { asked(0, nil) }, true},
+		{"stopped, and the question is the first to notice", func() { stop(6 * time.Second); asked(0, nil); run(time.Second) }, true},
 		{"stopped while it asked", func() { asked(0, kerr.NotCoordinator); stop(time.Minute) }, false},
 	} {
 		step.do()
@@ -112,5 +117,24 @@ func TestWhoWaitsForALeaseHearsOfIt(t *testing.T) {
 	cancel()
 	if <-done {
 		t.Error("nothing was confirmed")
+	}
+}
+
+// TestNoConfirmationIsMissed: one that comes while a worker looks whether there is one must not let it wait for the next.
+func TestNoConfirmationIsMissed(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		l := newLease(time.Hour) // the next would come in 20 minutes
+		l.now = func() time.Time { runtime.Gosched(); return time.Now() }
+		var workers sync.WaitGroup
+		for range 100 {
+			workers.Go(func() {
+				if !l.await(t.Context()) {
+					t.Error("it was confirmed")
+				}
+			})
+		}
+		l.answered(time.Now(), nil)
+		workers.Wait()
 	}
 }

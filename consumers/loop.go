@@ -31,8 +31,11 @@ type Loop struct {
 	cl    *kgo.Client
 	lease *lease
 
+	end context.CancelFunc // of what the client does
+
 	mu      sync.Mutex
 	workers map[string]map[int32]*worker
+	member  string        // the group's name for this process at its latest assignment
 	joined  chan struct{} // closed by the first assignment, which may be of nothing
 	err     error
 	failed  chan struct{}
@@ -59,6 +62,9 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		cfg: cfg, lease: newLease(cfg.Client.SessionTimeout), workers: map[string]map[int32]*worker{}, joined: make(chan struct{}), failed: make(chan struct{}),
 		renewed: map[string]time.Time{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
 	}
+	l.lease.lapsed = func() {
+		cfg.Client.logger().Warn("the group has not confirmed this process for a session: it does nothing for its partitions until it is", "group", cfg.Group)
+	}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {
 		balancer = mirrorBalancer{inner: balancer, topics: cfg.Topics}
@@ -67,8 +73,11 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if cfg.Client.Instance != "" {
 		opts = append(opts, kgo.InstanceID(cfg.Client.Instance))
 	}
+	ctx, end := context.WithCancel(context.Background())
+	l.end = end
 	cl, err := kgo.NewClient(append(
 		opts,
+		kgo.WithContext(ctx),
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(cfg.Topics...),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
@@ -90,6 +99,7 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		kgo.OnPartitionsLost(l.lost),
 	)...)
 	if err != nil {
+		end()
 		return nil, fmt.Errorf("kafka consumer of group %s: %w", cfg.Group, err)
 	}
 	l.cl = cl
@@ -168,6 +178,7 @@ func (l *Loop) leave(ctx context.Context) {
 	if err := l.cl.LeaveGroupContext(ctx); err != nil {
 		l.cfg.Client.logger().Warn("leave the group", "group", l.cfg.Group, "error", err)
 	}
+	l.end() // a join that looks for its coordinator would keep Close waiting
 	l.cl.Close()
 }
 
@@ -279,9 +290,10 @@ func (l *Loop) worker(topic string, id int32) *worker {
 
 // assigned makes the workers; they begin in start, when their offsets are known.
 func (l *Loop) assigned(_ context.Context, cl *kgo.Client, parts map[string][]int32) {
-	_, generation := cl.GroupMetadata() // l.cl may not be set yet
+	member, generation := cl.GroupMetadata() // l.cl may not be set yet
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.member = member
 	select {
 	case <-l.joined:
 	default:

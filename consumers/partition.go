@@ -23,8 +23,13 @@ type Partition struct {
 	committed int64        // was committed; only the loop's committer touches it
 	gaps      gaps
 	fail      func(error)
+	await     func(context.Context) bool
 	pass      func(ctx context.Context, r *Reader, end int64) (bool, error)
 }
+
+// Await blocks while this process may not act for its partitions ([Loop.Leads]). It says false when ctx ends first. Handle is
+// called only while it may, but may have many records: who acts on each of them asks before each.
+func (p *Partition) Await(ctx context.Context) bool { return p.await == nil || p.await(ctx) }
 
 // Fail says that the partition can't go on: its Feed, or something that works for it, has failed. It stops as if
 // Handle had returned the error ([ReachOf]). From any goroutine; it does not block, and after the first time, or
@@ -117,6 +122,7 @@ func newWorker(l *Loop, topic string, id int32) *worker {
 	}
 	w.part.next.Store(-1)
 	w.position, w.first, w.stood = -1, -1, -2
+	w.part.await = l.lease.await
 	w.part.fail = func(err error) { l.fail(w.part, "go on with", err) }
 	w.part.pass = w.passEmpty
 	w.ctx, w.cancel = context.WithCancel(context.Background())

@@ -32,7 +32,7 @@ type feed struct {
 func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 	defer f.work.end()
 	for _, rec := range records {
-		if ended(ctx) || !f.work.begin(ctx) {
+		if !f.part.Await(ctx) || !f.work.begin(ctx) {
 			return nil // the rest is handed out again
 		}
 		f.mark.Take(rec.Offset)

@@ -63,6 +63,10 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 		case <-ctx.Done():
 			return nil // Kafka hands out the rest again
 		}
+		if !f.part.Await(ctx) {
+			<-f.slots
+			return nil
+		}
 		f.mark.Take(rec.Offset)
 		f.attempts.Add(1)
 		f.m.inFlight.Inc()
