@@ -77,7 +77,7 @@ func PartitionOf(user string, partitions int32) int32 {
 
 // keyed are records that hold a key for the partitioner, which looks at nothing else: a new one for each fact would be a
 // fifth of what a gateway allocates.
-var keyed = sync.Pool{New: func() any { return new(kgo.Record) }}
+var keyed = sync.Pool{New: func() any { return &kgo.Record{Key: make([]byte, 0, 64)} }} // nil would be no key
 
 // The key decides alone, so one partitioner serves every topic and every goroutine.
 var userPartitioner = kgo.StickyKeyPartitioner(nil).ForTopic("")

@@ -85,7 +85,7 @@ func (d *delivery) taken(auto bool) {
 		d.markSent()
 	}
 	if auto && !d.explicit {
-		d.deliver()
+		d.deliver(false)
 	}
 	hold := first && !d.told
 	if hold && d.g.cfg.ReceiptHold <= 0 {
@@ -132,10 +132,11 @@ func (d *delivery) tellSent() {
 func (d *delivery) acked() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.deliver()
+	d.deliver(true)
 }
 
-func (d *delivery) deliver() {
+// deliver: said is that a client said so, whose time to answer the hold of receipts follows.
+func (d *delivery) deliver(said bool) {
 	if d.delivered {
 		return
 	}
@@ -145,7 +146,9 @@ func (d *delivery) deliver() {
 	}
 	at := d.g.stamp.next()
 	d.observe(&d.g.metrics.acknowledged[d.facts.Lane], at)
-	d.g.receipts.answered(time.Duration(at-d.sentUS)*time.Microsecond, d.told)
+	if said {
+		d.g.receipts.answered(time.Duration(at-d.sentUS)*time.Microsecond, d.told)
+	}
 	fact := domain.AttemptFact{ID: d.id, User: d.user, AtUS: at, Delivered: true}
 	if d.told {
 		d.g.broker.Attempt(&d.facts, fact, d.trace, nil)
@@ -160,7 +163,7 @@ func (d *delivery) deliver() {
 func (d *delivery) seen() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.deliver()
+	d.deliver(true)
 	if d.read {
 		return
 	}

@@ -15,9 +15,9 @@ import (
 // saved, a record that dispatch and the projector read as well. In a broadcast to thousands who answer at once,
 // that is most of them where the hold stays what suits a quiet hour.
 type receipts struct {
-	least time.Duration
-	now   func() int64
-	after atomic.Int64 // the hold; two changes at once may lose one, which harms nobody
+	least, most time.Duration
+	now         func() int64
+	after       atomic.Int64 // the hold; two changes at once may lose one, which harms nobody
 
 	mu   sync.Mutex
 	held []held
@@ -27,8 +27,10 @@ type receipts struct {
 }
 
 const (
-	// holdMost bounds the hold, in least ones: what is told of who does not answer is late by a second.
-	holdMost = 20
+	// holdTimes and holdMost bound the hold, in least ones and absolutely: the fact of a delivery that nobody acknowledges is
+	// late by a second, far within what dispatch waits for an acknowledgement.
+	holdTimes = 20
+	holdMost  = time.Second
 	// Of ten acknowledgements one may come too late: one late one lengthens the hold as much as nine others shorten it.
 	holdLonger, holdShorter = 1 + 9./512, 1 - 1./512
 )
@@ -45,22 +47,23 @@ const keptReceipts = 16 << 10
 const receiptGrain = 2 * time.Millisecond
 
 func newReceipts(hold time.Duration, now func() int64) *receipts {
-	r := &receipts{least: max(hold, 0), now: now, wake: make(chan struct{}, 1)}
+	least := max(hold, 0)
+	r := &receipts{least: least, most: max(least, min(holdTimes*least, holdMost)), now: now, wake: make(chan struct{}, 1)}
 	r.after.Store(int64(r.least))
 	return r
 }
 
-// answered learns of an acknowledgement that came so long after the sending, and whether that was told already. Who answers
+// answered learns of a client's acknowledgement that came so long after the sending, and whether that was told already. Who answers
 // as people do, after seconds, would not be waited for at all.
 func (r *receipts) answered(took time.Duration, told bool) {
-	if took > holdMost*r.least {
+	if took > r.most {
 		return
 	}
 	after, change := float64(r.after.Load()), holdShorter
 	if told {
 		change = holdLonger
 	}
-	r.after.Store(int64(min(max(after*change, float64(r.least)), float64(holdMost*r.least))))
+	r.after.Store(int64(min(max(after*change, float64(r.least)), float64(r.most))))
 }
 
 func (r *receipts) hold(d *delivery) {

@@ -232,7 +232,7 @@ func (s *State) unreachable(deliveries []*delivery, node string, incarnation uin
 
 // readBy takes a read of d: it settles d if the node held the attempt, or if an attempt may have reached the user. Any
 // other read is of something else (a guess, or an earlier delivery of the same id), and changes nothing. One that is quicker
-// than the attempt's fact, which a node holds for 50 ms, costs one more send.
+// than the attempt's fact, which a node holds for up to a second, costs one more send.
 //
 // While facts from before a restart are read again, a restored delivery was handed out already, whatever came first: a
 // read that was made up before its attempt would count now. So only proven ones do; that, too, costs one more send.
