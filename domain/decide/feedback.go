@@ -132,6 +132,20 @@ func (s *State) presenceSeen(in PresenceSeen) {
 // wake sends what waits for the user, oldest first, and again what was not acknowledged.
 func (s *State) wake(user string, opened place) {
 	s.wakeWalks(user)
+	for _, lane := range domain.Lanes {
+		if !s.deliveries.turns.waits(userLane{user, lane}) {
+			continue
+		}
+		var of []*delivery
+		for _, d := range s.deliveries.of(user) {
+			if d.source.Lane == lane && s.wakeable(d) {
+				of = append(of, d)
+			}
+		}
+		if len(of) > 0 {
+			s.deliveries.turns.addFirst(of)
+		}
+	}
 	for _, d := range slices.Clone(s.deliveries.of(user)) {
 		s.busy = busy{delivery: d}
 		switch reaction := d.reacts(connected); {

@@ -130,10 +130,9 @@ func (s *State) takeTurns() {
 		switch {
 		case d.expired(s.now):
 			s.expire(d)
+		case reachable && s.wakeable(d):
+			s.wakeUp(d)
 		case why == toWake:
-			if reachable && s.wakeable(d) {
-				s.wakeUp(d)
-			}
 		case d.rulesChanged && s.early(d):
 		case d.stage() == stageAway && reachable:
 			s.sendFromSocket(d)
@@ -178,6 +177,7 @@ func (s *State) inLine(d *delivery) bool {
 		}
 		turns.add(d, toGo)
 	default:
+		turns.drop(d) // it goes now
 		return false
 	}
 	s.deliveries.schedule(d, d.expires())
@@ -198,13 +198,20 @@ func (s *State) olderRested(d *delivery) (older []*delivery) {
 	if asleep && s.deliveries.hastened == 0 {
 		return nil
 	}
+	var over []*delivery
 	for o := range c.resting[lane].all() {
 		if compareArrival(o, d) >= 0 {
 			break
 		}
-		if o.phase == whisperv1.Phase_PHASE_QUIET && !o.heldByPause && o.rateSlot <= s.now.UnixMilli() && (!asleep || o.rulesChanged) {
+		switch {
+		case o.phase != whisperv1.Phase_PHASE_QUIET:
+			over = append(over, o)
+		case !o.heldByPause && o.rateSlot <= s.now.UnixMilli() && (!asleep || o.rulesChanged):
 			older = append(older, o)
 		}
+	}
+	for _, o := range over {
+		c.resting[lane].remove(o)
 	}
 	return older
 }
