@@ -1,10 +1,13 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +18,11 @@ import (
 const (
 	// monthChanges is how many changed keys a statement copies again.
 	monthChanges = 10_000
-	// switchLocks bounds the wait for readers and writers when a month takes the place of its days. Others wait behind it for as long.
-	switchLocks = "5s"
+	// switchLocks bounds all waits for readers and writers together when a month takes the place of its days. Others wait behind it for as
+	// long.
+	switchLocks = 5 * time.Second
+	// allBlocks is next_block of a day that is copied: blocks that it gets later have only rows that were noted.
+	allBlocks = math.MaxInt64
 	// noteTrigger is the trigger that notes what changes while it is copied.
 	noteTrigger = "note_month_change"
 )
@@ -102,22 +108,11 @@ func (m *monthMerge) begin(ctx context.Context) error {
 
 // refuseViews: a daily table that others built on can't be dropped.
 func (m *monthMerge) refuseViews(ctx context.Context, days []part) error {
-	oids := make([]uint32, len(days))
+	names := make([]string, len(days))
 	for i, day := range days {
-		oids[i] = day.OID
+		names[i] = day.Name
 	}
-	var views []string
-	if err := m.conn.QueryRow(ctx, `
-		SELECT coalesce(array_agg(DISTINCT r.ev_class::regclass::text), '{}')
-		FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-		WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::oid[])`,
-		oids).Scan(&views); err != nil {
-		return fmt.Errorf("look for views on the daily tables: %w", err)
-	}
-	if len(views) > 0 {
-		return fmt.Errorf("these stand on daily tables, build them on %s instead: %s", m.table.name, strings.Join(views, ", "))
-	}
-	return nil
+	return refuseDependents(ctx, m.conn.Conn(), m.schema, names)
 }
 
 // lockSwapShared keeps a rebuild from replacing tables until the transaction ends.
@@ -160,7 +155,8 @@ func (m *monthMerge) beginDay(ctx context.Context, tx pgx.Tx, day part) error {
 		return err
 	}
 	_, err := tx.Exec(ctx, m.sql(`
-		INSERT INTO $.month_merges (source, name, target, schema_version) SELECT $1, $2, $3, max(version_id) FROM $.schema_version`),
+		INSERT INTO $.month_merges (source, name, target, schema_version, file_node)
+		SELECT $1, $2, $3, max(version_id), pg_relation_filenode($1::oid) FROM $.schema_version`),
 		day.OID, day.Name, m.target)
 	return err
 }
@@ -190,24 +186,34 @@ func (m *monthMerge) copyDay(ctx context.Context, day part) error {
 }
 
 // copyBlocks copies some blocks as they are now. A row that moved to a later block meanwhile may be there twice, or old: its key was noted.
+// What rewrites the day (VACUUM FULL, CLUSTER, pg_repack) moves rows to earlier blocks and notes nothing, so the copy is of one file only.
 func (m *monthMerge) copyBlocks(ctx context.Context, tx pgx.Tx, day part) (done bool, err error) {
 	if err := m.lockSwapShared(ctx, tx); err != nil {
 		return false, err
 	}
+	// Nobody rewrites it while blocks are counted and copied.
+	if _, err := tx.Exec(ctx, m.sql("LOCK TABLE ONLY $."+day.Name+" IN ACCESS SHARE MODE")); err != nil {
+		if noTable(err) {
+			return false, errChanged
+		}
+		return false, err
+	}
 	var oid uint32
+	var same bool
 	var next, size int64
 	if err := tx.QueryRow(ctx, m.sql(`
-		SELECT coalesce(to_regclass($1)::oid, 0), next_block, coalesce(pg_relation_size(source::regclass), 0) / current_setting('block_size')::int
-		FROM $.month_merges WHERE source = $2`), m.sql("$."+day.Name), day.OID).Scan(&oid, &next, &size); err != nil {
+		SELECT coalesce(to_regclass($1)::oid, 0), file_node IS NOT DISTINCT FROM pg_relation_filenode(source), next_block,
+			coalesce(pg_relation_size(source::regclass), 0) / current_setting('block_size')::int
+		FROM $.month_merges WHERE source = $2`), m.sql("$."+day.Name), day.OID).Scan(&oid, &same, &next, &size); err != nil {
 		if errors.Is(err, pgx.ErrNoRows) {
 			return false, errChanged
 		}
 		return false, err
 	}
-	if oid != day.OID {
+	if oid != day.OID || !same {
 		return false, errChanged
 	}
-	if next >= size {
+	if next == allBlocks {
 		return true, nil
 	}
 	if _, err := tx.Exec(ctx, m.sql("INSERT INTO $."+m.target+" ("+m.columns+") SELECT "+m.columns+" FROM $."+day.Name+`
@@ -215,8 +221,11 @@ func (m *monthMerge) copyBlocks(ctx context.Context, tx pgx.Tx, day part) (done 
 		next, next+m.blocks); err != nil {
 		return false, err
 	}
-	_, err = tx.Exec(ctx, m.sql("UPDATE $.month_merges SET next_block = $2 WHERE source = $1"), day.OID, next+m.blocks)
-	return next+m.blocks >= size, err
+	if next += m.blocks; next >= size {
+		next = allBlocks
+	}
+	_, err = tx.Exec(ctx, m.sql("UPDATE $.month_merges SET next_block = $2 WHERE source = $1"), day.OID, next)
+	return next == allBlocks, err
 }
 
 // copyChanged copies rows again that changed since their day's copy began, and says whether there may be more. Whoever changes one at
@@ -245,13 +254,12 @@ func (m *monthMerge) copyChanged(ctx context.Context, tx pgx.Tx, day part) (more
 	return true, err
 }
 
-// switchOver puts the month in the place of its days. It waits for readers for some seconds only, and writers wait for it.
+// switchOver puts the month in the place of its days. It waits for readers for some seconds only, and writers wait for it. The lock of
+// the table comes before those of its days, as readers take them: the other way round Postgres would end a reader to solve a deadlock.
 func (m *monthMerge) switchOver(ctx context.Context) error {
 	defer m.tellBlockers(ctx, m.conn.Conn(), "put "+m.target+" in the place of its days")()
 	return pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", switchLocks); err != nil {
-			return err
-		}
+		deadline := time.Now().Add(switchLocks)
 		var alone bool
 		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1, $2)", m.class, int32(lockDrop)).Scan(&alone); err != nil {
 			return fmt.Errorf("take the lock of who drops days: %w", err)
@@ -259,15 +267,23 @@ func (m *monthMerge) switchOver(ctx context.Context) error {
 		if !alone {
 			return errElsewhere
 		}
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1, $2)", m.class, int32(lockSwap)); err != nil {
+		if err := lockUntil(ctx, tx, deadline, "SELECT pg_advisory_xact_lock($1, $2)", m.class, int32(lockSwap)); err != nil {
 			return fmt.Errorf("make projectors wait: %w", err)
 		}
-		if _, err := tx.Exec(ctx, m.sql("LOCK TABLE ONLY $."+m.table.name+" IN ACCESS EXCLUSIVE MODE")); err != nil {
+		if swapping, err := m.isSwapping(ctx, tx); err != nil || swapping {
+			return cmp.Or(err, errElsewhere)
+		}
+		if err := lockUntil(ctx, tx, deadline, m.sql("LOCK TABLE ONLY $."+m.table.name+" IN ACCESS EXCLUSIVE MODE")); err != nil {
 			return fmt.Errorf("make readers wait: %w", err)
 		}
 		days, err := m.sources(ctx, tx)
 		if err != nil {
 			return err
+		}
+		for _, day := range days {
+			if err := lockUntil(ctx, tx, deadline, m.sql("LOCK TABLE ONLY $."+day.Name+" IN ACCESS EXCLUSIVE MODE")); err != nil {
+				return fmt.Errorf("make readers of %s wait: %w", day.Name, err)
+			}
 		}
 		if err := m.complete(ctx, tx, days); err != nil {
 			return err
@@ -289,11 +305,21 @@ func (m *monthMerge) switchOver(ctx context.Context) error {
 			m.month.attach(m.table.name),
 			"ALTER TABLE $." + m.target + " DROP CONSTRAINT " + spanCheck,
 			"DELETE FROM $.month_merges WHERE target = '" + m.target + "'",
-		}, dayViews(m.table.name, m.month)...), "; "))); err != nil {
+		}, viewsOfDays(m.table.name, m.month)...), "; "))); err != nil {
 			return fmt.Errorf("put %s in their place: %w", m.target, err)
 		}
 		return nil
 	})
+}
+
+// lockUntil runs a statement that takes a lock. lock_timeout is for one lock, so each gets what is left.
+func lockUntil(ctx context.Context, tx pgx.Tx, deadline time.Time, sql string, args ...any) error {
+	left := max(time.Until(deadline).Milliseconds(), 1) // 0 would be no limit
+	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", strconv.FormatInt(left, 10)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, sql, args...)
+	return err
 }
 
 // complete says whether all blocks of just these days were copied, and every change since was noted.
@@ -306,8 +332,9 @@ func (m *monthMerge) complete(ctx context.Context, tx pgx.Tx, days []part) error
 	if err := tx.QueryRow(ctx, m.sql(`
 		SELECT count(*), count(*) FILTER (WHERE g.source = ANY ($2::oid[])
 			AND g.schema_version = (SELECT max(version_id) FROM $.schema_version)
+			AND g.next_block = $4 AND g.file_node = pg_relation_filenode(g.source)
 			AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = g.source AND tgname = $3 AND tgenabled = 'O'))
-		FROM $.month_merges AS g WHERE g.target = $1`), m.target, oids, noteTrigger).Scan(&begun, &copied); err != nil {
+		FROM $.month_merges AS g WHERE g.target = $1`), m.target, oids, noteTrigger, int64(allBlocks)).Scan(&begun, &copied); err != nil {
 		return fmt.Errorf("look what was copied: %w", err)
 	}
 	if begun != len(days) || copied != len(days) {
@@ -316,8 +343,8 @@ func (m *monthMerge) complete(ctx context.Context, tx pgx.Tx, days []part) error
 	return nil
 }
 
-// dayViews make a view in the place of each day's table.
-func dayViews(table string, month span) []string {
+// viewsOfDays make a view in the place of each day's table.
+func viewsOfDays(table string, month span) []string {
 	var sqls []string
 	for _, day := range month.days() {
 		name, date := dayTable(table, day), daySpan(day).String()
@@ -328,22 +355,26 @@ func dayViews(table string, month span) []string {
 	return sqls
 }
 
-// dropDayViews drops those that are there: a month that was never served has tables by these names, or none.
-func (s *store) dropDayViews(ctx context.Context, tx pgx.Tx, table string, month span) error {
+// dayViews are those that are there: a month that was never served has tables by these names, or none.
+func (s *store) dayViews(ctx context.Context, tx pgx.Tx, table string, month span) (views []string, err error) {
 	names := make([]string, 0, 31)
 	for _, day := range month.days() {
 		names = append(names, dayTable(table, day))
 	}
-	var views *string
 	if err := tx.QueryRow(ctx, `
-		SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
+		SELECT coalesce(array_agg(oid::regclass::text), '{}') FROM pg_class
 		WHERE relnamespace = to_regnamespace($1) AND relkind = 'v' AND relname = ANY ($2)`,
 		pgx.Identifier{s.schema}.Sanitize(), names).Scan(&views); err != nil {
-		return fmt.Errorf("look for the views of %s: %w", month, err)
+		return nil, fmt.Errorf("look for the views of %s: %w", month, err)
 	}
-	if views == nil {
-		return nil
+	return views, nil
+}
+
+func (s *store) dropDayViews(ctx context.Context, tx pgx.Tx, table string, month span) error {
+	views, err := s.dayViews(ctx, tx, table, month)
+	if err != nil || len(views) == 0 {
+		return err
 	}
-	_, err := tx.Exec(ctx, "DROP VIEW "+*views)
+	_, err = tx.Exec(ctx, "DROP VIEW "+strings.Join(views, ", "))
 	return err
 }

@@ -1,9 +1,11 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,11 +47,9 @@ type merging struct {
 }
 
 // mergeMonths merges the days of each month that ended long enough ago, and says how many tables it has made. While another projector
-// does, it returns errElsewhere.
+// or a rebuild does, it returns errElsewhere. It ends at the first lock that it does not get in time: who holds that may hold the next
+// one too, and each try makes others wait.
 func (s *store) mergeMonths(ctx context.Context, now time.Time, which merging) (merged int, err error) {
-	if which.keep <= which.daily {
-		return 0, nil
-	}
 	newest, err := s.newestDay(ctx)
 	if err != nil {
 		return 0, err
@@ -67,6 +67,9 @@ func (s *store) mergeMonths(ctx context.Context, now time.Time, which merging) (
 		return 0, errElsewhere
 	}
 	defer func() { err = errors.Join(err, s.unlock(ctx, conn.Conn(), lockMonths)) }()
+	if swapping, err := s.isSwapping(ctx, conn); err != nil || swapping {
+		return 0, cmp.Or(err, errElsewhere)
+	}
 	today := min(int32(now.Unix()/86_400), newest)
 	var failed []error
 	for _, t := range dailyTables {
@@ -74,11 +77,18 @@ func (s *store) mergeMonths(ctx context.Context, now time.Time, which merging) (
 		if err != nil {
 			return merged, errors.Join(append(failed, err)...)
 		}
-		if err := s.forgetMerges(ctx, conn, t.name, parts); err != nil {
+		var months []span
+		if which.keep > which.daily { // else merging is off
+			months = monthsToMerge(parts, today-int32(which.keep), today-int32(which.daily))
+		}
+		if err := s.forgetMerges(ctx, conn, t.name, parts, months); err != nil {
 			failed = append(failed, err)
+			if lockTimedOut(err) {
+				break
+			}
 			continue
 		}
-		for _, month := range monthsToMerge(parts, today-int32(which.keep), today-int32(which.daily)) {
+		for _, month := range months {
 			m := &monthMerge{store: s, merging: which, conn: conn, table: t, month: month, target: month.table(t.name)}
 			err := m.run(ctx)
 			if err == nil {
@@ -89,7 +99,13 @@ func (s *store) mergeMonths(ctx context.Context, now time.Time, which merging) (
 			if ctx.Err() != nil {
 				return merged, ctx.Err()
 			}
+			if errors.Is(err, errElsewhere) {
+				continue // whoever else it is says what fails
+			}
 			failed = append(failed, fmt.Errorf("merge the days of %s of %s: %w", month, t.name, err))
+			if lockTimedOut(err) {
+				return merged, errors.Join(failed...)
+			}
 		}
 	}
 	return merged, errors.Join(failed...)
@@ -116,8 +132,21 @@ func monthsToMerge(parts []part, from, before int32) (months []span) {
 	return months
 }
 
-// forgetMerges ends the merges of a table whose daily tables were dropped or replaced.
-func (s *store) forgetMerges(ctx context.Context, conn *pgxpool.Conn, table string, parts []part) error {
+// isSwapping says that a rebuild has swapped some of the days, but not all yet.
+func (s *store) isSwapping(ctx context.Context, conn rowQuerier) (is bool, err error) {
+	if err := conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", s.sql("$."+swapping)).Scan(&is); err != nil {
+		return false, fmt.Errorf("look for a swap: %w", err)
+	}
+	return is, nil
+}
+
+// forgetMerges ends the merges of a table whose daily tables were dropped, replaced or rewritten, and those of other months than these:
+// nobody erases users from a copy that was left.
+func (s *store) forgetMerges(ctx context.Context, conn *pgxpool.Conn, table string, parts []part, months []span) error {
+	wanted := []string{}
+	for _, month := range months {
+		wanted = append(wanted, month.table(table))
+	}
 	served := []uint32{}
 	for _, p := range parts {
 		if p.served() {
@@ -126,8 +155,9 @@ func (s *store) forgetMerges(ctx context.Context, conn *pgxpool.Conn, table stri
 	}
 	rows, err := conn.Query(ctx, s.sql(`
 		SELECT DISTINCT target FROM $.month_merges
-		WHERE target ~ ('^' || $1::text || '_[0-9]{6}$') AND (source <> ALL ($2::oid[])
-			OR schema_version <> (SELECT max(version_id) FROM $.schema_version))`), table, served)
+		WHERE target ~ ('^' || $1::text || '_[0-9]{6}$') AND (source <> ALL ($2::oid[]) OR target <> ALL ($3::text[])
+			OR file_node IS DISTINCT FROM pg_relation_filenode(source)
+			OR schema_version <> (SELECT max(version_id) FROM $.schema_version))`), table, served, wanted)
 	if err != nil {
 		return fmt.Errorf("look for merges of %s: %w", table, err)
 	}
@@ -139,7 +169,39 @@ func (s *store) forgetMerges(ctx context.Context, conn *pgxpool.Conn, table stri
 		if err := s.forgetMerge(ctx, conn, target); err != nil {
 			return fmt.Errorf("forget the merge into %s: %w", target, err)
 		}
-		s.log.Info("daily tables changed while they were merged, it begins again", "table", target)
+		s.log.Info("daily tables changed while they were merged, or are not merged any more: their copy was dropped", "table", target)
+	}
+	return s.dropNotes(ctx, conn, parts, months)
+}
+
+// dropNotes takes the trigger from days that are not merged any more: nobody needs what it notes.
+func (s *store) dropNotes(ctx context.Context, conn *pgxpool.Conn, parts []part, months []span) error {
+	names := map[uint32]string{}
+	oids := []uint32{}
+	for _, p := range parts {
+		if !p.month() && !slices.Contains(months, monthSpan(p.first)) {
+			names[p.OID] = p.Name
+			oids = append(oids, p.OID)
+		}
+	}
+	rows, err := conn.Query(ctx, "SELECT tgrelid FROM pg_trigger WHERE tgname = $1 AND tgrelid = ANY ($2::oid[])", noteTrigger, oids)
+	if err != nil {
+		return fmt.Errorf("look for days that note changes: %w", err)
+	}
+	noting, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return fmt.Errorf("look for days that note changes: %w", err)
+	}
+	for _, oid := range noting {
+		if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, s.sql("DROP TRIGGER IF EXISTS "+noteTrigger+" ON $."+names[oid])); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, s.sql("DELETE FROM $.month_changes WHERE source = $1"), oid)
+			return err
+		}); err != nil {
+			return fmt.Errorf("note no more changes of %s: %w", names[oid], err)
+		}
 	}
 	return nil
 }

@@ -327,8 +327,12 @@ func TestAReaderPutsTheMergeOff(t *testing.T) {
 	if _, err := analyst.Exec(t.Context(), "BEGIN; SELECT count(*) FROM whisper.deliveries"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.st.mergeMonths(t.Context(), now, autumn); !lockTimedOut(err) || !strings.Contains(err.Error(), "2026-09 of deliveries") {
+	if _, err := f.st.mergeMonths(t.Context(), now, autumn); !lockTimedOut(err) || !strings.Contains(err.Error(), "2026-08 of deliveries") {
 		t.Errorf("a reader of all days: %v", err)
+	}
+	// The next month and the other tables are not tried: each try makes others wait.
+	if got := f.texts("SELECT DISTINCT target FROM whisper.month_merges"); !slices.Equal(got, []string{"deliveries_202608"}) {
+		t.Errorf("copied to %v", got)
 	}
 	if !strings.Contains(said.String(), "application=report") {
 		t.Errorf("the log does not name the reader: %s", said)

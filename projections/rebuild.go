@@ -135,7 +135,10 @@ func (r *rebuild) open(ctx context.Context) error {
 	if err := r.adopt(ctx); err != nil {
 		return fmt.Errorf("prepare the new tables: %w", err)
 	}
-	return r.plan(ctx)
+	if err := r.plan(ctx); err != nil {
+		return err
+	}
+	return r.refuseDependents(ctx)
 }
 
 // adopt makes the new tables such that their days fit the served ones: of the served type, under no view; and gives them who was erased.

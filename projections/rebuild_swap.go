@@ -150,6 +150,19 @@ func (s *store) allDays(ctx context.Context) ([]int32, error) {
 	return sorted(seen, cmp.Compare), nil
 }
 
+// refuseDependents fails if others built on the tables of single days, or of a month, that are going to be swapped.
+func (r *rebuild) refuseDependents(ctx context.Context) error {
+	moves, err := r.movesToSwap(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, m := range moves {
+		names = append(names, m.tableNames(m.table)...)
+	}
+	return refuseDependents(ctx, r.lock, r.old.schema, names)
+}
+
 // inGroups cuts moves into groups that take so many locks at most, or have one move.
 func inGroups(moves []move, locks int) (groups [][]move) {
 	left := 0
@@ -258,8 +271,14 @@ func (r *rebuild) takeMonth(ctx context.Context, tx pgx.Tx, m move) error {
 	if err := tx.QueryRow(ctx, "SELECT "+isPartition("$1"), r.old.sql("$."+name)).Scan(&served); err != nil || !served {
 		return err
 	}
-	if err := r.old.dropDayViews(ctx, tx, m.table, m.span); err != nil {
+	views, err := r.old.dayViews(ctx, tx, m.table, m.span)
+	if err != nil {
 		return err
+	}
+	for _, view := range views { // they go with it: somebody may have built on one since the rebuild began
+		if _, err := tx.Exec(ctx, "ALTER VIEW "+view+" SET SCHEMA "+OldSchema); err != nil {
+			return err
+		}
 	}
 	for _, sql := range []string{
 		r.old.sql("ALTER TABLE $." + m.table + " DETACH PARTITION $." + name),
@@ -353,21 +372,31 @@ func (r *rebuild) moveRest(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// dropSchema drops a schema's tables one by one: all at once takes more locks than Postgres has, where there are many days.
+// dropSchema drops a schema's tables one by one: all at once takes more locks than Postgres has, where there are many days. The views of
+// days that months had go first.
 func dropSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
 	rows, err := conn.Query(ctx, `
-		SELECT relname FROM pg_class
-		WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname ~ '_([0-9]{6}|[0-9]{8})$' ORDER BY 1`, schema)
+		SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind, relname AS name FROM pg_class
+		WHERE relnamespace = to_regnamespace($1) AND relkind IN ('r', 'v') AND relname ~ '_([0-9]{6}|[0-9]{8})$'
+		ORDER BY relkind DESC, relname`, schema)
 	if err != nil {
 		return err
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	type relation struct{ Kind, Name string }
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByName[relation])
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if _, err := conn.Exec(ctx, "DROP TABLE "+pgx.Identifier{schema, name}.Sanitize()); err != nil {
-			return fmt.Errorf("drop the table %s of %s: %w", name, schema, err)
+	names := make([]string, len(all))
+	for i, rel := range all {
+		names[i] = rel.Name
+	}
+	if err := refuseDependents(ctx, conn, schema, names); err != nil {
+		return err
+	}
+	for _, rel := range all {
+		if _, err := conn.Exec(ctx, "DROP "+rel.Kind+" "+pgx.Identifier{schema, rel.Name}.Sanitize()); err != nil {
+			return fmt.Errorf("drop %s of %s: %w", rel.Name, schema, err)
 		}
 	}
 	if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{schema}.Sanitize()+" CASCADE"); err != nil {

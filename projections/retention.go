@@ -105,12 +105,20 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 	}
 	var due []span
 	var held []int32
+	var failed []error
 	overdue := 0
 	for _, sp := range old {
 		stays := sp.end > before // a month whose last days are kept
 		if !stays {
 			if stays, err = s.heldSpan(ctx, conn, sp, before-int32(maxLife/(24*time.Hour))); err != nil {
 				return err
+			}
+		}
+		if !stays {
+			// Before any of its tables is taken away: what others built on one keeps all of them served, and drops nothing else later.
+			if err := s.refuseDrop(ctx, conn, sp); err != nil {
+				failed = append(failed, fmt.Errorf("drop the tables of %s: %w", sp, err))
+				stays = true
 			}
 		}
 		if stays {
@@ -121,11 +129,10 @@ func (s *store) dropDays(ctx context.Context, before int32, r retention) (err er
 		overdue += int(min(sp.end-sp.first, before-sp.end+1)) // a month counts the days for which it could have been dropped
 	}
 	if overdue > r.most {
-		return fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: "+
+		return errors.Join(append(failed, fmt.Errorf("%d days of deliveries, %s to %s, are older than %d days: "+
 			"more than %d at once are not dropped, unless --max-drop-days says so; are the clocks right?",
-			overdue, due[0], due[len(due)-1], r.days, r.most)
+			overdue, due[0], due[len(due)-1], r.days, r.most))...)
 	}
-	var failed []error
 	for _, sp := range due {
 		if err := s.dropSpan(ctx, conn, sp); err != nil {
 			failed = append(failed, fmt.Errorf("drop the tables of %s: %w", sp, err))
@@ -189,6 +196,15 @@ func (s *store) heldSpan(ctx context.Context, conn *pgxpool.Conn, sp span, limit
 		s.mu.Unlock()
 	}
 	return held, nil
+}
+
+// refuseDrop fails if others built on a table of a day or month.
+func (s *store) refuseDrop(ctx context.Context, conn *pgxpool.Conn, sp span) error {
+	var names []string
+	for _, t := range dailyTables {
+		names = append(names, sp.tableNames(t.name)...)
+	}
+	return refuseDependents(ctx, conn, s.schema, names)
 }
 
 // dropSpan drops the tables of one day or month. Detaching CONCURRENTLY stops nobody; it waits for those who read the table, for

@@ -7,6 +7,7 @@ CREATE TABLE month_merges (
     name           text   NOT NULL,
     target         text   NOT NULL,
     schema_version bigint NOT NULL,
+    file_node      oid    NOT NULL,
     next_block     bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX month_merges_target ON month_merges (target);
@@ -15,7 +16,8 @@ COMMENT ON COLUMN month_merges.source IS 'The daily table, as pg_class.oid.';
 COMMENT ON COLUMN month_merges.name IS 'Its name.';
 COMMENT ON COLUMN month_merges.target IS 'Name of the table of its month.';
 COMMENT ON COLUMN month_merges.schema_version IS 'The newest migration when the copy began; after another one it begins again.';
-COMMENT ON COLUMN month_merges.next_block IS 'The first block of the daily table that is not copied yet. Moves in the transaction that copies.';
+COMMENT ON COLUMN month_merges.file_node IS 'The file of the daily table when the copy began; once it is rewritten, as by VACUUM FULL, it begins again.';
+COMMENT ON COLUMN month_merges.next_block IS 'The first block of the daily table that is not copied yet, the largest number once all are. Moves in the transaction that copies.';
 
 CREATE TABLE month_changes (
     source oid  NOT NULL,
