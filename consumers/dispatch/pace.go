@@ -25,7 +25,6 @@ type pace struct {
 	alerts, kafka signal
 	perSecond     float64 // 0: no pace
 	peak          float64 // before the last cut; 0: there was none, or it is passed
-	before        float64 // the pace when alerts were last gone
 	cause         hold    // of the last cut
 	next          time.Time
 	walked        time.Time // the last slice
@@ -55,8 +54,10 @@ var holdNames = [holds]string{"nothing", "alerts", "kafka", "bound"}
 func (h hold) String() string { return holdNames[h] }
 
 const (
-	// firstPace is where the first broadcast beside alerts begins, in records a second; it doubles from there.
-	firstPace = 50_000
+	// firstPace is where the first broadcast beside alerts begins, in records a second, and where one goes on that an alert
+	// meets: it doubles from there. To begin with more would be a burst that fills gateways' and Kafka's queues for seconds
+	// before the first alert tells of it.
+	firstPace = leastPace
 	// leastPace ends a broadcast, whatever alerts say: for a million users who are away that takes some three minutes.
 	leastPace = 10_000
 	// paceStep is how often the pace changes at most: what was walked before a cut has to pass Kafka before the cut shows.
@@ -65,8 +66,8 @@ const (
 	stepAlerts = 8
 	// paceBurst is what a pace makes good for: loops look at the time every few milliseconds only.
 	paceBurst = 10 * time.Millisecond
-	// alertsGone is how long no alert must have come until broadcasts have no pace.
-	alertsGone = 10 * time.Second
+	// alertsGone is how long no alert must have come until broadcasts have no pace: who has an alert a minute keeps the pace.
+	alertsGone = time.Minute
 	probeEvery = 10 * time.Second
 	probeFor   = 400 * time.Millisecond
 	// What was walked is felt for so long: probeSettle until most of it is through Kafka, settle until also its feedback is.
@@ -104,8 +105,7 @@ func (c *pace) observe(s *signal, now time.Time, value time.Duration, h hold) {
 		return
 	}
 	if c.perSecond == 0 {
-		c.perSecond = max(c.before, firstPace, c.meter.rate(now))
-		c.stepped = now
+		c.perSecond, c.stepped = firstPace, now
 	}
 	c.told++
 	if s.judge(now, excess) && now.Sub(c.cut) >= paceStep {
@@ -162,9 +162,11 @@ func (c *pace) waits(now time.Time) {
 // step lets the pace grow.
 func (c *pace) step(now time.Time) {
 	switch {
+	case c.perSecond == 0 && now.Sub(c.alert) < alertsGone:
+		c.perSecond, c.stepped, c.told = firstPace, now, 0
 	case c.perSecond == 0:
 	case now.Sub(c.alert) >= alertsGone:
-		c.before, c.perSecond, c.peak = c.perSecond, 0, 0
+		c.perSecond, c.peak = 0, 0
 		c.alerts.share, c.kafka.share = 0, 0
 	case c.told < stepAlerts || now.Sub(c.stepped) < paceStep:
 	case c.meter.rate(now) < c.perSecond/2: // nobody uses it

@@ -249,6 +249,26 @@ func TestKafkaHoldsBroadcastsBack(t *testing.T) {
 	}
 }
 
+// TestABroadcastBesideAlertsBeginsSlowly: before the first alert tells how it fares, a burst would have filled every queue.
+func TestABroadcastBesideAlertsBeginsSlowly(t *testing.T) {
+	t.Parallel()
+	p, now := newPace(0), time.Unix(1_800_000_000, 0)
+	p.taken(now, now)
+	now = now.Add(alertsGone / 2)
+	if p.from(now); p.perSecond != firstPace {
+		t.Errorf("it begins with %.0f records a second", p.perSecond)
+	}
+	p.taken(now, now.Add(-time.Millisecond))
+	now = now.Add(alertsGone)
+	if p.from(now); p.perSecond != 0 {
+		t.Errorf("without alerts it goes on with %.0f", p.perSecond)
+	}
+	p.spent(now, 1_000_000)
+	if p.taken(now.Add(time.Millisecond), now); p.perSecond != firstPace {
+		t.Errorf("a broadcast that meets an alert goes on with %.0f", p.perSecond)
+	}
+}
+
 // TestNoAlertsIsToldByTheLastOne: a slice may be wide only where none came for a while.
 func TestNoAlertsIsToldByTheLastOne(t *testing.T) {
 	t.Parallel()
