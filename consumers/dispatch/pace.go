@@ -27,6 +27,7 @@ type pace struct {
 	peak          float64 // before the last cut; 0: there was none, or it is passed
 	cause         hold    // of the last cut
 	next          time.Time
+	sockets       time.Time // when more connected users may be handed over
 	walked        time.Time // the last slice
 	alert         time.Time // the last alert
 	stepped, cut  time.Time
@@ -57,7 +58,10 @@ const (
 	// firstPace is where the first broadcast beside alerts begins, in records a second, and where one goes on that an alert
 	// meets: it doubles from there. To begin with more would be a burst that fills gateways' and Kafka's queues for seconds
 	// before the first alert tells of it.
-	firstPace = leastPace
+	firstPace = 40_000
+	// socketsBeside is how many connected users a second are handed to gateways while alerts come. What fills up then is
+	// gateways and sockets, which neither of the signals sees; so this is a constant until one does.
+	socketsBeside = 2_500
 	// leastPace ends a broadcast, whatever alerts say: for a million users who are away that takes some three minutes.
 	leastPace = 10_000
 	// paceStep is how often the pace changes at most: what was walked before a cut has to pass Kafka before the cut shows.
@@ -143,6 +147,20 @@ func (c *pace) spent(now time.Time, records int) time.Time {
 	}
 	c.next = c.next.Add(time.Duration(float64(records) / limit * float64(time.Second)))
 	return c.next
+}
+
+// routed notes that a slice was handed over for so many connected users, and says when its partition may walk the next.
+func (c *pace) routed(now time.Time, users int) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.alert) >= alertsGone {
+		return now
+	}
+	if c.sockets.Before(now.Add(-paceBurst)) {
+		c.sockets = now.Add(-paceBurst)
+	}
+	c.sockets = c.sockets.Add(time.Duration(users) * time.Second / socketsBeside)
+	return c.sockets
 }
 
 // noAlerts says that none came for so long that none is expected to wait behind what is walked.

@@ -284,3 +284,20 @@ func TestNoAlertsIsToldByTheLastOne(t *testing.T) {
 		t.Error("it never forgets an alert")
 	}
 }
+
+// TestConnectedUsersBesideAlertsAreNoBurst: no signal sees what gateways have to do, so they are given so many a second.
+func TestConnectedUsersBesideAlertsAreNoBurst(t *testing.T) {
+	t.Parallel()
+	p, now := newPace(0), time.Unix(1_800_000_000, 0)
+	if at := p.routed(now, 1_000_000); at.After(now) {
+		t.Errorf("without alerts the next slice waits for %s", at.Sub(now))
+	}
+	p.taken(now, now)
+	var at time.Time
+	for range 10 {
+		at = p.routed(now, socketsBeside/10)
+	}
+	if wait := at.Sub(now); wait < time.Second-2*paceBurst || wait > time.Second {
+		t.Errorf("a second's worth of them takes %s", wait)
+	}
+}

@@ -130,8 +130,13 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 	outputs := p.state.Decide(decide.WalkOn{
 		Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }, Wide: p.role.pace.noAlerts(now),
 	}, now)
-	records := recordsOf(outputs)
+	records, users := costOf(outputs)
 	p.walkAt = p.role.pace.spent(now, max(records, sliceCost))
+	if users > 0 {
+		if at := p.role.pace.routed(now, users); at.After(p.walkAt) {
+			p.walkAt = at
+		}
+	}
 	p.role.metrics.walked.Add(records)
 	p.write(nil, outputs)
 	return true
@@ -145,15 +150,14 @@ const routedCost = 4
 // sliceCost is what a slice costs at least, in records: one that looks at users of whom none is meant takes its time, too.
 const sliceCost = 32
 
-// recordsOf is how many records come of a slice, or what is worth as many.
-func recordsOf(outputs []decide.Output) int {
-	n := len(outputs)
+// costOf is how many records come of a slice, or what is worth as many, and how many connected users it is sent to.
+func costOf(outputs []decide.Output) (records, users int) {
 	for _, o := range outputs {
 		if r, is := o.(decide.RouteTo); is {
-			n += routedCost * max(1, len(r.Route.GetUsers()))
+			users += max(1, len(r.Route.GetUsers()))
 		}
 	}
-	return n
+	return len(outputs) + routedCost*users, users
 }
 
 // walkIdle is how long the loop may sleep for its broadcasts.
