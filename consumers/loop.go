@@ -53,6 +53,8 @@ type Loop struct {
 }
 
 // NewLoop makes a loop; Run starts it.
+//
+//nolint:contextcheck // the client works until Run has ended, whoever made it
 func NewLoop(cfg LoopConfig) (*Loop, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
