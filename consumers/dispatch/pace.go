@@ -142,24 +142,26 @@ func (c *pace) spent(now time.Time, records int) time.Time {
 		c.next = now
 		return now
 	}
-	if c.next.Before(now.Add(-paceBurst)) {
-		c.next = now.Add(-paceBurst)
-	}
-	c.next = c.next.Add(time.Duration(float64(records) / limit * float64(time.Second)))
+	c.next = after(c.next, now, time.Duration(float64(records)/limit*float64(time.Second)))
 	return c.next
+}
+
+// after moves the time of what goes next by what the last took. What was not used before is made good for, up to paceBurst.
+func after(next, now time.Time, takes time.Duration) time.Time {
+	if burst := now.Add(-paceBurst); next.Before(burst) {
+		next = burst
+	}
+	return next.Add(takes)
 }
 
 // routed notes that a slice was handed over for so many connected users, and says when its partition may walk the next.
 func (c *pace) routed(now time.Time, users int) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.alert) >= alertsGone {
+	if c.gone(now) {
 		return now
 	}
-	if c.sockets.Before(now.Add(-paceBurst)) {
-		c.sockets = now.Add(-paceBurst)
-	}
-	c.sockets = c.sockets.Add(time.Duration(users) * time.Second / socketsBeside)
+	c.sockets = after(c.sockets, now, time.Duration(users)*time.Second/socketsBeside)
 	return c.sockets
 }
 
@@ -167,8 +169,11 @@ func (c *pace) routed(now time.Time, users int) time.Time {
 func (c *pace) noAlerts(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return now.Sub(c.alert) >= alertsGone
+	return c.gone(now)
 }
+
+// gone is noAlerts for who holds mu.
+func (c *pace) gone(now time.Time) bool { return now.Sub(c.alert) >= alertsGone }
 
 // waits notes that Kafka has to acknowledge something before more is walked.
 func (c *pace) waits(now time.Time) {
@@ -180,10 +185,10 @@ func (c *pace) waits(now time.Time) {
 // step lets the pace grow.
 func (c *pace) step(now time.Time) {
 	switch {
-	case c.perSecond == 0 && now.Sub(c.alert) < alertsGone:
+	case c.perSecond == 0 && !c.gone(now):
 		c.perSecond, c.stepped, c.told = firstPace, now, 0
 	case c.perSecond == 0:
-	case now.Sub(c.alert) >= alertsGone:
+	case c.gone(now):
 		c.perSecond, c.peak = 0, 0
 		c.alerts.share, c.kafka.share = 0, 0
 	case c.told < stepAlerts || now.Sub(c.stepped) < paceStep:
@@ -204,7 +209,7 @@ func (c *pace) step(now time.Time) {
 
 // probe is until when nothing is walked, to see how long alerts wait without.
 func (c *pace) probe(now time.Time) (end time.Time) {
-	if now.Sub(c.alert) >= alertsGone {
+	if c.gone(now) {
 		c.probing = false
 		return now
 	}
