@@ -12,27 +12,34 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// An alert reaches its node and its push role while Kafka answers nothing of what less urgent lanes hand over, and
-// nothing that comes over the same connection, as a broker does that throttles a client.
-func TestAlertsAreHandedOverWhileOtherLanesAreHeld(t *testing.T) {
-	t.Parallel()
-	s := newSetup(t)
+// holdLow has Kafka answer nothing that is written to the low lane of node n1 until letGo. held is closed once something is.
+func (s *setup) holdLow() (held <-chan struct{}, letGo func()) {
 	node := consumers.TopicNode("n1")
 	id := s.cluster.TopicInfo(node).TopicID
-	held, over := make(chan struct{}), make(chan struct{})
-	first, letGo := sync.OnceFunc(func() { close(held) }), sync.OnceFunc(func() { close(over) })
-	t.Cleanup(letGo)
+	first, over := make(chan struct{}), make(chan struct{})
+	begins, letGo := sync.OnceFunc(func() { close(first) }), sync.OnceFunc(func() { close(over) })
+	s.t.Cleanup(letGo)
 	s.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		s.cluster.KeepControl()
 		if slices.ContainsFunc(req.(*kmsg.ProduceRequest).Topics, func(t kmsg.ProduceRequestTopic) bool {
 			return (t.Topic == node || t.TopicID == id) &&
 				slices.ContainsFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Partition == int32(domain.Low) })
 		}) {
-			first()
+			begins()
 			s.cluster.SleepControl(func() { <-over })
 		}
 		return nil, nil, false
 	})
+	return first, letGo
+}
+
+// An alert reaches its node and its push role while Kafka answers nothing of what less urgent lanes hand over, and
+// nothing that comes over the same connection, as a broker does that throttles a client.
+func TestAlertsAreHandedOverWhileOtherLanesAreHeld(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	node := consumers.TopicNode("n1")
+	held, letGo := s.holdLow()
 	s.connect("mona", "s1", 1)
 	s.start()
 	s.ask(domain.Low, "mona", "news")

@@ -2,14 +2,11 @@ package dispatch_test
 
 import (
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
@@ -105,22 +102,7 @@ func TestAlertsPassABroadcastAndPaceIt(t *testing.T) {
 	s := newSetup(t)
 	now := newClock()
 	s.now = now.now
-	node := consumers.TopicNode("n1")
-	id := s.cluster.TopicInfo(node).TopicID
-	begun, over := make(chan struct{}), make(chan struct{})
-	begins, letGo := sync.OnceFunc(func() { close(begun) }), sync.OnceFunc(func() { close(over) })
-	t.Cleanup(letGo)
-	s.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		s.cluster.KeepControl()
-		if slices.ContainsFunc(req.(*kmsg.ProduceRequest).Topics, func(t kmsg.ProduceRequestTopic) bool {
-			return (t.Topic == node || t.TopicID == id) &&
-				slices.ContainsFunc(t.Partitions, func(p kmsg.ProduceRequestTopicPartition) bool { return p.Partition == int32(domain.Low) })
-		}) {
-			begins()
-			s.cluster.SleepControl(func() { <-over })
-		}
-		return nil, nil, false
-	})
+	begun, letGo := s.holdLow()
 	const users, alerts = 2_000, 20
 	s.crowd(users)
 	s.start()
