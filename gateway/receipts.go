@@ -53,8 +53,8 @@ func newReceipts(hold time.Duration, now func() int64) *receipts {
 	return r
 }
 
-// answered learns of a client's acknowledgement that came so long after the sending, and whether that was told already. Who answers
-// as people do, after seconds, would not be waited for at all.
+// answered adjusts the hold to a client's acknowledgement: took is how long after the sending it came, and told says that the
+// fact of the sending was already written. An acknowledgement after r.most is ignored, since no hold would have waited for it.
 func (r *receipts) answered(took time.Duration, told bool) {
 	if took > r.most {
 		return

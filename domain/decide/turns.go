@@ -14,7 +14,7 @@ import (
 //   - A delivery is in it at most once, and knows how: [delivery.turn]. One that ends leaves it.
 //   - of is how many of a user and lane are in it. As long as any is, what newly may go of that user and lane gets in line behind
 //     it: a user's lane stays in order. What was begun before is only tried again, and does not wait.
-//   - Nothing of it is durable, and nothing has to be: what stands in it is parked, or its offset is not let go. A restart
+//   - Nothing of it is durable, and nothing has to be: each delivery in it is parked, or its offset is not committed. A restart
 //     decides anew that it may go.
 //
 // It costs 8 bytes a delivery, as long as it is in it.
