@@ -21,7 +21,7 @@ import (
 type feed struct {
 	part  *partition
 	queue int
-	seen  []decide.SocketFactSeen // room for the next ones
+	seen  []decide.SocketFactArrived // room for the next ones
 }
 
 // Handle implements consumers.Feed. It blocks while the loop is behind.
@@ -86,18 +86,18 @@ func (f *feed) decodeFact(rec *kgo.Record) item {
 	if err := proto.Unmarshal(rec.Value, ev); err != nil {
 		return item{rec: rec} // projections reads the same topic and dead-letters it
 	}
-	return item{rec: rec, input: decide.FactSeen{Event: ev, Cause: consumers.PositionOf(rec)}}
+	return item{rec: rec, input: decide.FactArrived{Event: ev, Cause: consumers.PositionOf(rec)}}
 }
 
 // socketFact takes an input out of an allocation of several.
-func (f *feed) socketFact(rec *kgo.Record, fact domain.SocketFact) *decide.SocketFactSeen {
+func (f *feed) socketFact(rec *kgo.Record, fact domain.SocketFact) *decide.SocketFactArrived {
 	const together = 32
 	if len(f.seen) == 0 {
-		f.seen = make([]decide.SocketFactSeen, together)
+		f.seen = make([]decide.SocketFactArrived, together)
 	}
 	in := &f.seen[0]
 	f.seen = f.seen[1:]
-	*in = decide.SocketFactSeen{Fact: fact, Value: rec.Value, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	*in = decide.SocketFactArrived{Fact: fact, Value: rec.Value, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
 	return in
 }
 

@@ -243,7 +243,7 @@ func (p *partition) presence(recs []*kgo.Record) {
 			p.junk(rec, errors.New("the key is not user, 0x00, node"))
 			continue
 		}
-		in := decide.PresenceSeen{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
+		in := decide.PresenceChanged{User: string(user), Node: string(node), Incarnation: incarnationOf(rec)}
 		if rec.Value != nil {
 			in.Presence = &whisperv1.Presence{}
 			if err := proto.Unmarshal(rec.Value, in.Presence); err != nil {

@@ -30,7 +30,7 @@ func (w *world) declare(name, rules string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.state.Decide(decide.CategorySeen{Name: name, Category: category}, w.now)
+	w.state.Decide(decide.CategoryChanged{Name: name, Category: category}, w.now)
 }
 
 // noteEnd notes what a fact ends: the delivery, or one of its channels, where all get it.

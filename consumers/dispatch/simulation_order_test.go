@@ -39,7 +39,7 @@ func (w *world) tellTemplate() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.decide(decide.TemplateSeen{ID: simTemplate, Version: w.templates.told, Template: tmpl})
+	w.decide(decide.TemplateChanged{ID: simTemplate, Version: w.templates.told, Template: tmpl})
 }
 
 // untold: some delivery waits for a template that dispatch has not read; those of its lane wait behind it.

@@ -140,7 +140,7 @@ func (w *world) restorePolicy() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.state.Decide(decide.TemplateSeen{ID: "digest", Version: 1, Template: digest}, w.now)
+	w.state.Decide(decide.TemplateChanged{ID: "digest", Version: 1, Template: digest}, w.now)
 }
 
 // patch is upstream and intake changing a user; a patch in the middle of which dispatch died comes again.

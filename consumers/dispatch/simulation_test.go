@@ -64,8 +64,8 @@ type world struct {
 	eventsAt    int64
 	eventsStart int64
 	laneEnds    [3]int64
-	presenceAt  []decide.PresenceSeen // not yet told
-	crashAfter  int                   // outputs still written before the crash; -1: no crash
+	presenceAt  []decide.PresenceChanged // not yet told
+	crashAfter  int                      // outputs still written before the crash; -1: no crash
 	crashed     bool
 	ended       map[string]bool // by the facts that were there at the last restore
 
@@ -136,7 +136,7 @@ func (w *world) restoreOnce() {
 	w.phones.told = w.phones.committed
 	policy := decide.DefaultPolicy()
 	policy.Slice = []int{1, 2, 16}[w.requests%3] // another one may be set after a restart
-	policy.Crowd, policy.Due = w.few, w.few
+	policy.IndexFrom, policy.Due = w.few, w.few
 	w.state = decide.NewState(0, policy)
 	w.state.SetAside(decide.Aside{IDs: w.aside})
 	w.walks, w.tombstones, w.marks, w.remember, w.recalls = newWalks(), nil, nil, nil, nil
@@ -165,7 +165,7 @@ func (w *world) restoreOnce() {
 	}
 	w.presenceAt, w.opened, w.told = nil, map[string]string{}, map[string]uint64{}
 	for _, p := range w.presence {
-		w.decide(decide.PresenceSeen{User: p.GetUserId(), Node: p.GetNode(), Presence: p})
+		w.decide(decide.PresenceChanged{User: p.GetUserId(), Node: p.GetNode(), Presence: p})
 	}
 	w.tellNodes()
 	if !w.crashed {
@@ -436,7 +436,7 @@ func (w *world) tellNodes() {
 	for _, node := range simNodes {
 		if w.told[node] != w.alive[node] {
 			w.told[node] = w.alive[node]
-			w.decide(decide.NodeSeen{Node: node, Incarnation: w.alive[node]})
+			w.decide(decide.NodeChanged{Node: node, Incarnation: w.alive[node]})
 		}
 	}
 }
@@ -463,7 +463,7 @@ func (w *world) ask(lane int, notification, user string, redelivered bool) {
 func (w *world) setPresence(node, user string, connected bool) {
 	w.serial++
 	key := user + "\x00" + node
-	in := decide.PresenceSeen{User: user, Node: node, Incarnation: w.alive[node]}
+	in := decide.PresenceChanged{User: user, Node: node, Incarnation: w.alive[node]}
 	if connected {
 		w.sessions[node][user] = true
 		in.Presence = &whisperv1.Presence{

@@ -24,7 +24,7 @@ func endedBy(ev *whisperv1.Event) bool {
 // openFor are the deliveries that a session which opens has to get: those that dispatch has, whose user may have them over
 // a socket, and of which nothing says the end. A world with categories has more to say about that; so have broadcasts.
 func (w *world) openFor(in decide.Input) []*whisperv1.Event {
-	seen, ok := in.(decide.PresenceSeen)
+	seen, ok := in.(decide.PresenceChanged)
 	if !ok || w.policy != nil || seen.Presence.GetSessions() <= 0 || w.told[seen.Node] != seen.Presence.GetIncarnation() || !w.opens(seen) {
 		return nil
 	}
@@ -64,11 +64,11 @@ func (w *world) openOf(user string) []*whisperv1.Event {
 }
 
 // opens: dispatch was not told of this session before.
-func (w *world) opens(in decide.PresenceSeen) bool {
+func (w *world) opens(in decide.PresenceChanged) bool {
 	key := in.User + "\x00" + in.Node
 	last := w.opened[key]
 	w.opened[key] = in.Presence.GetLatestSession()
-	return last != in.Presence.GetLatestSession() && !slices.ContainsFunc(w.presenceAt, func(p decide.PresenceSeen) bool {
+	return last != in.Presence.GetLatestSession() && !slices.ContainsFunc(w.presenceAt, func(p decide.PresenceChanged) bool {
 		return p.User == in.User && p.Node == in.Node // a later word of this node was there at the last restore
 	})
 }
@@ -80,7 +80,7 @@ func (w *world) checkWoken(in decide.Input, open []*whisperv1.Event, routes []ro
 		return
 	}
 	for _, ev := range open {
-		node := in.(decide.PresenceSeen).Node
+		node := in.(decide.PresenceChanged).Node
 		if w.untold(open, ev) {
 			continue
 		}

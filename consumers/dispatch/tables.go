@@ -28,11 +28,11 @@ type tables struct {
 
 	mu        sync.Mutex
 	nodes     map[string]*nodeState
-	templates map[string]decide.TemplateSeen
+	templates map[string]decide.TemplateChanged
 	// templatesNext is the offset up to which the templates are read, which may be past the last record.
 	templatesNext int64
 	lookEvery     time.Duration // how often the end of the templates is looked for
-	declared      map[string]decide.CategorySeen
+	declared      map[string]decide.CategoryChanged
 	parts         map[*partition]bool
 	nodesNext     int64         // the heartbeat that comes next
 	looked        time.Time     // when watch last looked
@@ -53,15 +53,15 @@ type nodeState struct {
 func newTables(log *slog.Logger, now func() time.Time) *tables {
 	return &tables{
 		log: log, now: now, silent: 4,
-		nodes: map[string]*nodeState{}, templates: map[string]decide.TemplateSeen{},
-		declared: map[string]decide.CategorySeen{}, parts: map[*partition]bool{},
+		nodes: map[string]*nodeState{}, templates: map[string]decide.TemplateChanged{},
+		declared: map[string]decide.CategoryChanged{}, parts: map[*partition]bool{},
 		restored: make(chan struct{}), lookEvery: time.Second, forgotten: func(map[string]uint64) {}, known: func(map[string]bool) {},
 	}
 }
 
 // attach waits until the tables are restored, tells p what they have, and from then on what changes. The
 // categories are its result: they must be known before anything is decided, feedback included.
-func (t *tables) attach(ctx context.Context, p *partition) ([]decide.CategorySeen, error) {
+func (t *tables) attach(ctx context.Context, p *partition) ([]decide.CategoryChanged, error) {
 	select {
 	case <-t.restored:
 	case <-ctx.Done():
@@ -72,7 +72,7 @@ func (t *tables) attach(ctx context.Context, p *partition) ([]decide.CategorySee
 	t.parts[p] = true
 	for node, n := range t.nodes {
 		if n.alive {
-			p.mail.tell(decide.NodeSeen{Node: node, Incarnation: n.incarnation})
+			p.mail.tell(decide.NodeChanged{Node: node, Incarnation: n.incarnation})
 		}
 	}
 	for _, tmpl := range t.templates {
@@ -152,7 +152,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 		if alive := t.now().Before(n.deadline); alive && (changed || !n.alive) {
 			n.alive = true
 			t.log.Info("node lives", "node", m.GetNode(), "incarnation", n.incarnation)
-			t.tell(decide.NodeSeen{Node: m.GetNode(), Incarnation: n.incarnation})
+			t.tell(decide.NodeChanged{Node: m.GetNode(), Incarnation: n.incarnation})
 		}
 	}
 }
@@ -160,7 +160,7 @@ func (t *tables) heartbeats(recs []*kgo.Record) {
 func (t *tables) gone(node string) {
 	if n := t.nodes[node]; n != nil && n.alive {
 		n.alive = false
-		t.tell(decide.NodeSeen{Node: node})
+		t.tell(decide.NodeChanged{Node: node})
 	}
 }
 
@@ -286,7 +286,7 @@ func (t *tables) template(recs []*kgo.Record) {
 	defer t.mu.Unlock()
 	defer func() { t.readTo(recs[len(recs)-1].Offset + 1) }()
 	for _, rec := range recs {
-		seen := decide.TemplateSeen{ID: string(rec.Key), Version: rec.Offset, Current: consumers.TemplateVersionOf(rec)}
+		seen := decide.TemplateChanged{ID: string(rec.Key), Version: rec.Offset, Current: consumers.TemplateVersionOf(rec)}
 		if len(rec.Value) > 0 {
 			tmpl, err := template.Parse(rec.Value)
 			if err != nil {
@@ -304,7 +304,7 @@ func (t *tables) category(recs []*kgo.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, rec := range recs {
-		seen := decide.CategorySeen{Name: string(rec.Key)}
+		seen := decide.CategoryChanged{Name: string(rec.Key)}
 		if len(rec.Value) == 0 {
 			delete(t.declared, seen.Name)
 			t.tell(seen)

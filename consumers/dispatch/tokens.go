@@ -85,7 +85,7 @@ func (p *partition) claims(t *takeover) func([]*kgo.Record) {
 	}
 }
 
-func claimSeen(rec *kgo.Record) (in decide.ClaimSeen, err error) {
+func claimSeen(rec *kgo.Record) (in decide.ClaimArrived, err error) {
 	if len(rec.Key) != len(in.Token) {
 		return in, fmt.Errorf("the key of %d bytes is no hash of a token", len(rec.Key))
 	}

@@ -11,7 +11,7 @@ import (
 // advance makes the next attempt, unless a check has something against it now.
 func (s *State) advance(d *delivery) {
 	s.busy = busy{delivery: d}
-	s.ready(d)
+	s.noteReady(d)
 	if !s.permit(d) {
 		return
 	}
@@ -67,7 +67,7 @@ func (s *State) exhausted(d *delivery) {
 	case s.owesPush(d): // its turn was given to a socket that nobody answers at
 		d.dropSockets()
 		d.step = d.pushStep()
-		s.backoff(d, later(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
+		s.backoff(d, latest(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
 		return
 	case d.usesSocket():
 		s.await(d)

@@ -94,7 +94,7 @@ func (s *State) attemptFailed(d *delivery, ev *whisperv1.Event, k *whisperv1.Att
 	if push && worthAnother(k.GetClass()) {
 		d.retry = true
 		if ms := k.GetRetryAfterMs(); ms > 0 {
-			d.pushAfter = later(d.pushAfter, s.now.Add(time.Duration(ms)*time.Millisecond))
+			d.pushAfter = latest(d.pushAfter, s.now.Add(time.Duration(ms)*time.Millisecond))
 		}
 	}
 	s.answered(d, push)
@@ -172,7 +172,7 @@ func (s *State) pushAnswered(d *delivery) {
 		d.pushAgain, d.tries = false, 0
 		s.advance(d)
 	case d.retry && !s.policy.Retry.Exhausted(d.tries):
-		s.backoff(d, later(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
+		s.backoff(d, latest(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
 	default:
 		d.pushFailed = true
 		d.step++

@@ -14,7 +14,7 @@ import (
 func TestABouncingNodeIsNotAskedInCircles(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	later := here("mona", "n1", "s1", 1)
 	later.Presence.AtUs = t0.Add(time.Hour).UnixMicro() // always newer than any bounce
 	s.Decide(later, t0)
@@ -56,7 +56,7 @@ func TestResendingSlowsDown(t *testing.T) {
 	t.Parallel()
 	for _, channels := range [][]string{{"socket"}, {"socket", "push"}} {
 		s := decide.NewState(0, decide.DefaultPolicy())
-		s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+		s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 		s.Decide(here("mona", "n1", "s1", 1), t0)
 		s.Decide(arrived("pay", "mona", 7, given{channels: channels, ttl: 24 * time.Hour}), t0)
 		routes := 1
@@ -78,7 +78,7 @@ func TestResendingSlowsDown(t *testing.T) {
 func TestReconnectingDoesNotPutThePhoneOff(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	s.Decide(endpoint("mona", "phone"), t0)
 	s.Decide(here("mona", "n1", "s", 1), t0)
 	s.Decide(arrived("pay", "mona", 7, given{}), t0)

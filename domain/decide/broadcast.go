@@ -49,24 +49,24 @@ type walk struct {
 	restored  bool     // some may have been dealt with beyond it
 	again     bool     // it was walked before, to its end maybe, and came again, since its offset was not let go
 	recounts  bool     // or counted against caps, and nothing sent
-	tally     walkTally
+	counts    walkCounts
 	unwalked  int64
 	walkedAt  time.Time
 	cursor    slice // everything up to here is settled or parked
 	// How many records have the first pass, and how many there may be of it.
 	firstRecords, firstWritten int
 
-	slices []*slice // open or behind an open one, in order
-	flying int      // deliveries of open slices
-	serial int64
-	open   int    // deliveries that are held, in flight or parked
-	held   linked // they
-	users  *users.Table
-	away   map[users.IDRef]struct{}
-	later  map[users.IDRef]int64 // waits for its local time: Unix milliseconds
-	times  map[int64][]users.IDRef
-	replay replay
-	told   string // the last user, in the walk's order, of whom replay tells
+	slices    []*slice // open or behind an open one, in order
+	flying    int      // deliveries of open slices
+	serial    int64
+	open      int    // deliveries that are held, in flight or parked
+	held      linked // they
+	users     *users.Table
+	away      map[users.IDRef]struct{}
+	scheduled map[users.IDRef]int64 // waits for its local time: Unix milliseconds
+	times     map[int64][]users.IDRef
+	replay    replay
+	replayTo  string // the last user, in the walk's order, of whom replay tells
 
 	texts   map[string]*sharedText
 	groups  []*group
@@ -78,8 +78,8 @@ type walk struct {
 	advance bool // the cursor moved, or something else is to be told
 }
 
-// walkTally are a walk's numbers.
-type walkTally struct{ walked, matched, errors int64 }
+// walkCounts are a walk's numbers.
+type walkCounts struct{ walked, matched, errors int64 }
 
 // slice is a run of users that were walked together.
 type slice struct {
@@ -88,7 +88,7 @@ type slice struct {
 	at     string
 	rest   bool
 	done   bool
-	tally  walkTally
+	counts walkCounts
 }
 
 // WalkSlice is how many users one step deals with at most. How long a broadcast keeps others waiting is bounded by the
@@ -127,7 +127,7 @@ func newWalk(table *users.Table, ev *whisperv1.Event, trace Trace, source LaneOf
 		id: id, ev: ev, spec: spec, acc: spec.GetAccepted(), trace: trace, source: source,
 		cursorID: domain.NewDeliveryID(id.Time(), domain.HashDelivery(ev.GetNotificationId(), cursorMark)),
 		request:  FingerprintRequest(spec.GetAccepted().GetRequest()),
-		users:    table, away: map[users.IDRef]struct{}{}, later: map[users.IDRef]int64{}, times: map[int64][]users.IDRef{},
+		users:    table, away: map[users.IDRef]struct{}{}, scheduled: map[users.IDRef]int64{}, times: map[int64][]users.IDRef{},
 		texts: map[string]*sharedText{},
 	}
 	w.bucket.rate = spec.GetRate() / float64(max(spec.GetPartitions(), 1))
@@ -194,7 +194,7 @@ func (s *State) parkWalk(w *walk) {
 func (w *walk) cursorOf() *whisperv1.Parked {
 	c := &whisperv1.Cursor{
 		Broadcast: w.id[:], User: w.cursor.at, Rest: w.cursor.rest, Done: w.cursor.done,
-		Walked: w.cursor.tally.walked, Matched: w.cursor.tally.matched, SegmentErrors: w.cursor.tally.errors,
+		Walked: w.cursor.counts.walked, Matched: w.cursor.counts.matched, SegmentErrors: w.cursor.counts.errors,
 	}
 	c.Ended = w.ended
 	if w.cursor.done {
@@ -225,7 +225,7 @@ func (w *walk) state(now time.Time) whisperv1.BroadcastState {
 func (s *State) progressed(w *walk, settled bool) *whisperv1.Event {
 	p := &whisperv1.BroadcastProgressed{
 		State: w.state(s.now), Settled: settled, Audience: w.audience, Unwalked: w.unwalked,
-		Walked: w.tally.walked, Matched: w.tally.matched, SegmentErrors: w.tally.errors,
+		Walked: w.counts.walked, Matched: w.counts.matched, SegmentErrors: w.counts.errors,
 	}
 	if !w.begun.IsZero() {
 		p.StartedMs = w.begun.UnixMilli()
@@ -283,9 +283,9 @@ func (s *State) tidyWalks() {
 			}
 			s.put(a)
 		}
-		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.later) == 0 {
+		if w.done && len(w.slices) == 0 && w.open == 0 && len(w.away) == 0 && len(w.scheduled) == 0 {
 			s.put(Emit{Event: s.progressed(w, true), Trace: w.trace})
-			s.keepMeant(w)
+			s.keepAudience(w)
 			s.put(Finished{Broadcast: w.id, CursorID: w.cursorID, FirstIDs: w.firstIDs()})
 			if seen, late := s.dedupe.end(s.rememberedWalk(w), s.now); late {
 				s.put(Remember{Seen: seen})

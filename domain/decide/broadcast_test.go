@@ -178,7 +178,7 @@ func TestABroadcastSaysWhetherASocketAloneSettlesIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Decide(decide.CategorySeen{Name: "fraud", Category: c}, at(0))
+		s.Decide(decide.CategoryChanged{Name: "fraud", Category: c}, at(0))
 		s.Decide(n1, at(0))
 		for i, name := range []string{"ann", "bob"} {
 			s.Decide(decide.ProfilePatched{User: name, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: int64(i)}, at(0))
@@ -257,11 +257,11 @@ func keepsItsRate(t *testing.T, local string) {
 	}
 }
 
-var n1 = decide.NodeSeen{Node: "n1", Incarnation: 1}
+var n1 = decide.NodeChanged{Node: "n1", Incarnation: 1}
 
-func delivered(note, user string, attempt int32) decide.FactSeen {
+func delivered(note, user string, attempt int32) decide.FactArrived {
 	id := domain.NewDeliveryID(at(0), domain.HashDelivery(note, user))
-	return decide.FactSeen{Event: &whisperv1.Event{
+	return decide.FactArrived{Event: &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: note, UserId: user, AtUs: at(0).UnixMicro(),
 		Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: attempt, Channel: domain.ChannelSocket, Node: "n1"}},
 	}}

@@ -113,7 +113,7 @@ func (b *broadcasts) next(lane domain.Lane, now time.Time) *walk {
 // waiting is how many recipients wait to connect, or for their local time.
 func (b *broadcasts) waiting() (n int) {
 	for _, w := range b.order {
-		n += len(w.away) + len(w.later)
+		n += len(w.away) + len(w.scheduled)
 	}
 	return n
 }

@@ -184,13 +184,13 @@ func TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince(t *testing.T) {
 	fact := func(user string, ev *whisperv1.Event) {
 		id := domain.NewDeliveryID(cast.Time(), domain.HashDelivery("news", user))
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = id[:], "news", user, d.now.UnixMicro()
-		d.do(decide.FactSeen{Event: ev})
+		d.do(decide.FactArrived{Event: ev})
 	}
 	fact("mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
 	fact("omar", &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
 		Attempt: 1, Channel: "socket", Node: "n1", Class: whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN,
 	}}})
-	d.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	d.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	d.s.ReplayDone()
 	d.do(decide.TimePassed{})
 	// The pass of who was connected, and with it of everyone of whom the facts tell.

@@ -29,37 +29,37 @@ func (s *State) Decide(in Input, now time.Time) []Output {
 		s.cause = in.Cause
 		s.steer(in)
 	case WalkOn:
-		s.lap.over, s.lap.wide = in.Over, in.Wide
+		s.timeBox.over, s.timeBox.wide = in.Over, in.Wide
 		s.walkOn(in.Lane)
-	case FactSeen:
+	case FactArrived:
 		s.cause = in.Cause
 		s.fact(in.Event)
-	case *SocketFactSeen:
+	case *SocketFactArrived:
 		s.seen = in
 		s.socketFact(in)
 	case FactRecalled:
 		s.cause = in.Cause
 		if _, err := domain.DeliveryIDFromBytes(in.Event.GetDeliveryId()); err == nil {
-			s.takeBack(in.Event)
+			s.retractPush(in.Event)
 		}
 	case RecallRead:
 		s.recalled(in.Notification)
-	case PresenceSeen:
-		s.presenceSeen(in)
+	case PresenceChanged:
+		s.presenceChanged(in)
 	case NodesSwept:
 		for _, ended := range s.presence.sweep(in) {
 			s.put(ended)
 		}
-	case NodeSeen:
-		s.nodeSeen(in)
+	case NodeChanged:
+		s.nodeChanged(in)
 	case ProfilePatched:
 		s.profilePatched(in)
-	case ClaimSeen:
-		s.claimSeen(in)
-	case TemplateSeen:
-		s.templates.seen(in)
-	case CategorySeen:
-		s.categorySeen(in)
+	case ClaimArrived:
+		s.claimArrived(in)
+	case TemplateChanged:
+		s.templates.change(in)
+	case CategoryChanged:
+		s.categoryChanged(in)
 	case TemplatesRead:
 		s.templates.read(in.Next)
 	case TimePassed:
@@ -192,8 +192,8 @@ func (s *State) timePassed() {
 			s.expire(d)
 			continue
 		}
-		if d.turn != noTurn { // which comes
-			s.deliveries.turns.add(d, toGo)
+		if d.readyTo != notReady { // which comes
+			s.deliveries.ready.add(d, readyToGo)
 			s.deliveries.schedule(d, d.expires())
 			continue
 		}
@@ -202,13 +202,13 @@ func (s *State) timePassed() {
 		}
 		s.due(d)
 	}
-	s.takeTurns()
-	s.recallsPassed()
+	s.serveReady()
+	s.retractionsDue()
 	s.forgetRetractions()
 	s.forgetCounts()
 	s.forgetReleases()
 	s.dedupe.forget(s.now)
-	s.forgetMeant()
+	s.forgetAudiences()
 	for _, seen := range s.dedupe.rewrite(s.now) {
 		if !s.heldHash(seen.Hash) { // what is held is known by its own record, and written again at its end
 			s.put(Remember{Seen: seen})
@@ -321,7 +321,7 @@ func (d *delivery) parkedForm() *whisperv1.Parked {
 
 // end tells how d ended without reaching anybody, and forgets it. Of several legs the last one tells, if none did reach.
 func (s *State) end(d *delivery, fact *whisperv1.Event) {
-	if !s.endsUntold(d) {
+	if !s.othersContinue(d) {
 		s.emit(d, fact)
 	}
 	s.forget(d)
@@ -345,7 +345,7 @@ func (s *State) forget(d *delivery) {
 	s.deliveries.drop(d, d.id.Hash())
 	if d.walk != nil {
 		d.walk.open--
-		d.walk.dealtWith(d.user(), d.id.Hash())
+		d.walk.skip(d.user(), d.id.Hash())
 		d.leaveSlice()
 	}
 	if d.parked {

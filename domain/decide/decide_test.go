@@ -14,8 +14,8 @@ import (
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE
-	n1 := decide.NodeSeen{Node: "n1", Incarnation: 1}
-	n2 := decide.NodeSeen{Node: "n2", Incarnation: 1}
+	n1 := decide.NodeChanged{Node: "n1", Incarnation: 1}
+	n2 := decide.NodeChanged{Node: "n2", Incarnation: 1}
 	pushOnly := given{channels: []string{"push"}}
 	tests := map[string][]step{
 		"a connected user gets it and acknowledges": {
@@ -205,11 +205,11 @@ func TestDecisions(t *testing.T) {
 			{0, n2, nil},
 			{0, here("mona", "n1", "s1", 1), nil},
 			{0, arrived("pay", "mona", 7, given{}), []string{"route pay #1 to n1"}},
-			{1, decide.NodeSeen{Node: "n1"}, []string{"deferred away", "park", "settle 7"}},
+			{1, decide.NodeChanged{Node: "n1"}, []string{"deferred away", "park", "settle 7"}},
 			{2, here("mona", "n2", "s2", 1), []string{"route pay #2 to n2"}},
 		},
 		"presence of an earlier incarnation captures nothing": {
-			{0, decide.NodeSeen{Node: "n1", Incarnation: 2}, nil},
+			{0, decide.NodeChanged{Node: "n1", Incarnation: 2}, nil},
 			{0, here("mona", "n1", "s1", 1), nil},
 			{0, arrived("pay", "mona", 7, given{}), []string{"deferred away", "park", "settle 7"}},
 			{1, here("mona", "n1", "s2", 2), []string{"route pay #1 to n1"}},
@@ -368,7 +368,7 @@ func TestDecisions(t *testing.T) {
 func BenchmarkDecide(b *testing.B) {
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.ReplayDone()
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	const users = 10_000
 	for i := range users {
 		s.Decide(here(fmt.Sprint("user-", i), "n1", "s", 1), t0)
@@ -379,7 +379,7 @@ func BenchmarkDecide(b *testing.B) {
 		user := fmt.Sprint("user-", i%users)
 		in := arrived(fmt.Sprint("n-", i), user, i, given{})
 		s.Decide(in, t0)
-		s.Decide(decide.FactSeen{Event: &whisperv1.Event{
+		s.Decide(decide.FactArrived{Event: &whisperv1.Event{
 			DeliveryId: in.Event.GetDeliveryId(), UserId: user,
 			Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}},
 		}}, t0)
@@ -394,7 +394,7 @@ func TestWhatIsDueComesInSlices(t *testing.T) {
 	t.Parallel()
 	const total = 5_000
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	s.Decide(here("mona", "n1", "s1", 1), t0)
 	for i := range total {
 		s.Decide(arrived(fmt.Sprint("c-", i), "mona", int64(i), given{sendAt: at(60)}), t0)

@@ -14,23 +14,23 @@ import (
 //     delivery's own hash (see [delivery.key]).
 //   - parked is how many of them are parked; once parked, a delivery stays so until it ends.
 //   - Only what is held is scheduled, by itself or with its [wave], and never for later than its expiry.
-//   - A user's are in crowds if they are too many to be looked through, or else in byUser, in the order of [compareArrival].
+//   - A user's are in indexes if they are too many to be looked through, or else in byUser, in the order of [compareArrival].
 //   - A delivery is in the list of its notification, or of its broadcast.
 //   - Of those in atSockets, each that is to be answered is there. Who is not any more leaves it when it is scheduled next, or ends.
 //   - resting and untexted are hints: what they name may be over, and what they don't name is not looked for. Both end with
 //     the user's last delivery.
 type deliveries struct {
-	byHash map[domain.DeliveryHash]*delivery
-	byUser map[string][]*delivery
-	crowds map[string]*crowd
-	crowd  int // how many a user may have who has none
+	byHash    map[domain.DeliveryHash]*delivery
+	byUser    map[string][]*delivery
+	indexes   map[string]*userIndex
+	indexFrom int // how many a user may have who has none
 	// notes has those of a notification, but for a broadcast's, which are in its walk's list.
 	notes map[string]*linked
 	// atSockets are those that were handed to a gateway and are to be answered.
 	atSockets linked
 	due       schedule[*delivery]
 	waves     schedule[*wave]
-	turns     turns
+	ready     readyQueue
 	parked    int
 	// How many are due before their time, since their category has other rules.
 	hastened int
@@ -51,8 +51,8 @@ func laneOf(d *delivery) userLane { return userLane{d.user(), d.source.Lane} }
 
 func newDeliveries(from int) deliveries {
 	return deliveries{
-		crowd:  from,
-		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, crowds: map[string]*crowd{}, notes: map[string]*linked{},
+		indexFrom: from,
+		byHash:    map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, indexes: map[string]*userIndex{}, notes: map[string]*linked{},
 		resting: map[string]bool{}, untexted: map[userLane][]*delivery{},
 	}
 }
@@ -71,7 +71,7 @@ func (h *deliveries) add(d *delivery, room []*delivery) {
 	h.byHash[d.key()] = d
 	h.listOf(d).add(d, noteLink)
 	user := d.user()
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		c.add(d)
 		return
 	}
@@ -85,8 +85,8 @@ func (h *deliveries) add(d *delivery, room []*delivery) {
 		at, _ := slices.BinarySearchFunc(of, d, compareArrival)
 		of = slices.Insert(of, at, d)
 	}
-	if len(of) > h.crowd {
-		h.crowds[user] = newCrowd(of)
+	if len(of) > h.indexFrom {
+		h.indexes[user] = newUserIndex(of)
 		delete(h.byUser, user)
 		return
 	}
@@ -122,7 +122,7 @@ func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
 	if d.parked {
 		h.parked--
 	}
-	h.turns.drop(d)
+	h.ready.drop(d)
 	h.hasten(d, false)
 	if h.leaveUser(d) {
 		return
@@ -138,9 +138,9 @@ func (h *deliveries) drop(d *delivery, key domain.DeliveryHash) {
 // leaveUser takes d out of its user's, and says whether there are others.
 func (h *deliveries) leaveUser(d *delivery) (others bool) {
 	user := d.user()
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		if c.drop(d); c.n == 0 {
-			delete(h.crowds, user)
+			delete(h.indexes, user)
 		}
 		return c.n > 0
 	}
@@ -199,7 +199,7 @@ func (h *deliveries) schedule(d *delivery, at time.Time) {
 	if d.wave != nil {
 		h.unschedule(d)
 	}
-	h.due.set(d, earlier(at, d.expires()))
+	h.due.set(d, earliest(at, d.expires()))
 	h.listSocket(d)
 }
 

@@ -48,7 +48,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				held = append(held, d)
 			case 1: // two legs
 				d := arrived("mona", offset)
-				leg := d.twin()
+				leg := d.newLeg()
 				d.own, leg.own = []string{"socket"}, []string{"push"}
 				l := &legs{held: []*delivery{d, leg}}
 				d.legs, leg.legs = l, l
@@ -63,7 +63,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 					d.waiting = []waiting{{node: rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"), incarnation: 1}}
 				}
 				at := d.expires().Add(time.Duration(rapid.IntRange(-2, 2).Draw(t, "minutes")) * time.Minute)
-				if h.schedule(d, at); d.due != earlier(at, d.expires()) {
+				if h.schedule(d, at); d.due != earliest(at, d.expires()) {
 					t.Fatalf("due %v, asked for %v, expires %v", d.due, at, d.expires())
 				}
 			case 4: // again, or by itself so far
@@ -81,9 +81,9 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				d.phase = rapid.SampledFrom([]whisperv1.Phase{whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_DIGEST, whisperv1.Phase_PHASE_AWAY}).Draw(t, "phase")
 				h.hold(d)
 			case 7:
-				h.turns.add(pick(), rapid.SampledFrom([]turn{toWake, toGo}).Draw(t, "why"))
+				h.ready.add(pick(), rapid.SampledFrom([]readyTo{readyToWake, readyToGo}).Draw(t, "why"))
 			case 8:
-				h.turns.next()
+				h.ready.next()
 			default:
 				d := pick()
 				h.drop(d, d.key())
@@ -120,7 +120,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				}
 				users[d.user()]++
 			}
-			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser)+len(h.crowds) != len(users) {
+			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser)+len(h.indexes) != len(users) {
 				t.Fatalf("%d held, %d parked, %d scheduled, of %d users; of %d, %d, %d, %d", len(h.byHash), h.parked, h.due.len(), len(h.byUser), len(held), parked, scheduled, len(users))
 			}
 			for v, n := range inWaves {
@@ -172,15 +172,15 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 				nodes[waiting{node: w.node, incarnation: w.incarnation}] = true
 			}
 		}
-		if d.turn != noTurn {
+		if d.readyTo != notReady {
 			turns[laneOf(d)]++
 		}
 		if d.rulesChanged {
 			hastened++
 		}
 	}
-	if !maps.Equal(turns, h.turns.of) || hastened != h.hastened {
-		t.Fatalf("%v wait for their turn, want %v; %d are hastened, want %d", h.turns.of, turns, h.hastened, hastened)
+	if !maps.Equal(turns, h.ready.of) || hastened != h.hastened {
+		t.Fatalf("%v wait for their turn, want %v; %d are hastened, want %d", h.ready.of, turns, h.hastened, hastened)
 	}
 	for user := range users {
 		mine := scan(func(d *delivery) bool { return d.user() == user })
@@ -201,7 +201,7 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 			gathered := slices.DeleteFunc(slices.Collect(h.gathered(user, lane)), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_DIGEST })
 			slices.Reverse(gathered)
 			same("gathered", gathered, held(whisperv1.Phase_PHASE_DIGEST))
-			if c := h.crowds[user]; c != nil {
+			if c := h.indexes[user]; c != nil {
 				c.firstResting(lane)
 				resting := slices.DeleteFunc(slices.Collect(c.resting[lane].all()), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_QUIET })
 				same("resting", resting, held(whisperv1.Phase_PHASE_QUIET))
@@ -222,7 +222,7 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 			t.Fatalf("%s ended, and waits at a socket", d.ev.GetNotificationId())
 		}
 	}
-	for user := range h.crowds {
+	for user := range h.indexes {
 		if !users[user] {
 			t.Fatalf("%s has nothing", user)
 		}
@@ -237,7 +237,7 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 // TestAUsersHintsEndWithTheLastDelivery: nothing is kept for who has none.
 func TestAUsersHintsEndWithTheLastDelivery(t *testing.T) {
 	t.Parallel()
-	h := newDeliveries(crowdFrom)
+	h := newDeliveries(indexFrom)
 	first, second := arrived("mona", 1), arrived("mona", 2)
 	h.add(first, nil)
 	h.add(second, nil)

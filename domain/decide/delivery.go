@@ -57,7 +57,7 @@ type delivery struct {
 	// It is due before its time, since its category has other rules.
 	rulesChanged bool
 	closing      bool // the digest is written, and ends this one when it comes
-	turn         turn
+	readyTo      readyTo
 	// Of a broadcast: only its pause keeps it from beginning; and when the rate limit lets it go, in Unix milliseconds.
 	heldByPause bool
 	rateSlot    int64

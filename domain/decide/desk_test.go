@@ -53,7 +53,7 @@ func (d *desk) restart() {
 		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
 	}
 	d.s.ReplayDone()
-	d.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	d.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 }
 
 func mapsKeys(m map[string]*whisperv1.Parked) func(func(string) bool) {
@@ -124,7 +124,7 @@ func (d *desk) category(name, rules string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.do(decide.CategorySeen{Name: name, Category: c})
+	d.do(decide.CategoryChanged{Name: name, Category: c})
 }
 
 func (d *desk) user(name, patch string) {
@@ -179,7 +179,7 @@ func (d *desk) ack(notification, user string) {
 	d.t.Helper()
 	for _, e := range d.out {
 		if r, ok := e.(decide.RouteTo); ok && r.Route.GetNotificationId() == notification {
-			d.do(decide.FactSeen{Event: &whisperv1.Event{
+			d.do(decide.FactArrived{Event: &whisperv1.Event{
 				DeliveryId: r.Route.GetDeliveryId(), NotificationId: notification, UserId: user, AtUs: d.now.UnixMicro(),
 				Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}},
 			}})
@@ -200,7 +200,7 @@ func (d *desk) learn(user string) {
 }
 
 // socketSentAt: a socket took the delivery that was sent just now.
-func socketSentAt(d *desk, note, user string, attempt int32) decide.FactSeen {
+func socketSentAt(d *desk, note, user string, attempt int32) decide.FactArrived {
 	fact := socketSent(note, user, attempt)
 	id := domain.NewDeliveryID(d.now, domain.HashDelivery(note, user))
 	fact.Event.DeliveryId = id[:]
@@ -211,6 +211,6 @@ func socketSentAt(d *desk, note, user string, attempt int32) decide.FactSeen {
 func (d *desk) connectAgain(promo string) {
 	d.t.Helper()
 	d.category("promo", promo)
-	d.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	d.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	d.connect("mona")
 }

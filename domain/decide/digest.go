@@ -133,7 +133,7 @@ func (s *State) takeOut(d *delivery) {
 	d.phase, d.digest, d.gathered = whisperv1.Phase_PHASE_SCHEDULED, "", true
 	s.deliveries.schedule(d, s.now)
 	s.park(d)
-	s.stop(d)
+	s.holdForPause(d)
 }
 
 // digestRenders tries the template for the user and each channel that the digest may go by: one that can't be rendered would

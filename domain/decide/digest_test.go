@@ -27,7 +27,7 @@ func TestADigestThatIsFullIsNotJoined(t *testing.T) {
 	}
 	d.category("news", `{"digest":{"window":"1h","template":"digest"}}`)
 	d.user("mona", `{}`)
-	d.do(decide.TemplateSeen{ID: "digest", Version: 4, Template: tmpl})
+	d.do(decide.TemplateChanged{ID: "digest", Version: 4, Template: tmpl})
 	for i := range parts {
 		d.send(fmt.Sprint("n", i), "mona", "news")
 	}
@@ -67,7 +67,7 @@ func TestDigest(t *testing.T) {
 		d.category("news", rules)
 		d.user("mona", `{}`)
 		d.connect("mona")
-		d.do(decide.TemplateSeen{ID: "digest", Version: 4, Template: tmpl})
+		d.do(decide.TemplateChanged{ID: "digest", Version: 4, Template: tmpl})
 	}
 	prepare()
 	first := d.delivery("a", "mona", "news", nil)
@@ -118,7 +118,7 @@ func TestADigestThatCannotBeRenderedSendsItsParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.do(decide.TemplateSeen{ID: "typo", Version: 1, Template: typo})
+	d.do(decide.TemplateChanged{ID: "typo", Version: 1, Template: typo})
 	d.connect("mona")
 	d.want(d.send("a", "mona", "news"), "a deferred digest")
 	d.want(d.send("b", "mona", "news"), "b deferred digest")

@@ -9,9 +9,10 @@
 //	templates.go    what texts are rendered from
 //	counts.go       what counts against caps
 //	window.go       duplicates
-//	deliveries.go   the deliveries that are held: by hash, by user, by when they are due (schedule.go)
+//	deliveries.go   the deliveries that are held: by hash, by user (user_index.go), by when they are due (schedule.go), and those
+//	                that can be sent now but are too many for one decision (ready_queue.go)
 //	broadcasts.go   the broadcasts that are not over, and whose turn it is
-//	retractions.go  what is retracted, and the silent pushes that are due; audiences in meant.go: whom broadcasts were for
+//	retractions.go  what is retracted, and the silent pushes that are due; audiences in audiences.go: whom broadcasts were for
 //	tokens.go       whose device a push token is
 //	replay.go       what facts told, before a restart, of what is handed out again
 //	decision.go     the decision at hand: time, cause, outputs

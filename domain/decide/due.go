@@ -11,8 +11,8 @@ import (
 // usual hour), not a pause or the rate of its broadcast, and its user can be reached. Waiting for a provider, or for an acknowledgement, is no such reason: that
 // time is Whisper's own.
 
-// ready notes that what held d has ended, when an attempt is about to be made.
-func (s *State) ready(d *delivery) {
+// noteReady notes that what held d has ended, when an attempt is about to be made.
+func (s *State) noteReady(d *delivery) {
 	switch {
 	case heldReason(d.phase) != "" && !d.until.IsZero() && d.until.Before(s.now):
 		d.readyMs = max(d.readyMs, d.until.UnixMilli())
@@ -21,8 +21,8 @@ func (s *State) ready(d *delivery) {
 	}
 }
 
-// readyNow: an operator's word, a pause or a rate, held d until now.
-func (s *State) readyNow(d *delivery) { d.readyMs = s.now.UnixMilli() }
+// noteReadyNow: an operator's word, a pause or a rate, held d until now.
+func (s *State) noteReadyNow(d *delivery) { d.readyMs = s.now.UnixMilli() }
 
 // dueMs is what an attempt carries: 0 where d was due with its request.
 func (d *delivery) dueMs() int64 {

@@ -18,13 +18,13 @@ func (s *State) fact(ev *whisperv1.Event) {
 	}
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryRetracted:
-		s.tookBack(ev, k.DeliveryRetracted)
+		s.pushRetracted(ev, k.DeliveryRetracted)
 		return
 	case *whisperv1.Event_RetractFailed:
-		s.retractFailed(ev, k.RetractFailed)
+		s.silentPushFailed(ev, k.RetractFailed)
 		return
 	}
-	s.takeBack(ev)
+	s.retractPush(ev)
 	d := s.deliveries.get(id.Hash())
 	if d != nil && !d.about(id) {
 		d = nil // of an earlier delivery under the same notification id
@@ -33,7 +33,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 		s.prune(ev, failed)
 	}
 	if ev.GetDeliveryRead() != nil && s.smart {
-		s.readSeen(ev)
+		s.countRead(ev)
 	}
 	if d == nil {
 		if !s.walkFact(id, ev) {
@@ -70,7 +70,7 @@ func (s *State) fact(ev *whisperv1.Event) {
 }
 
 // socketFact is fact of what it decides the same about by the id alone; the others are decoded.
-func (s *State) socketFact(in *SocketFactSeen) {
+func (s *State) socketFact(in *SocketFactArrived) {
 	d := s.deliveries.get(in.Fact.ID.Hash())
 	if d == nil || d.all || !d.about(in.Fact.ID) {
 		ev := &whisperv1.Event{}
@@ -112,9 +112,9 @@ func (s *State) prune(ev *whisperv1.Event, k *whisperv1.AttemptFailed) {
 	}})
 }
 
-// presenceSeen follows who is connected where, and wakes what waited.
-func (s *State) presenceSeen(in PresenceSeen) {
-	m := s.presence.seen(in)
+// presenceChanged follows who is connected where, and wakes what waited.
+func (s *State) presenceChanged(in PresenceChanged) {
+	m := s.presence.change(in)
 	switch {
 	case m.rewrite:
 		s.put(m.now.record(in.User))
@@ -133,7 +133,7 @@ func (s *State) presenceSeen(in PresenceSeen) {
 func (s *State) wake(user string, opened place) {
 	s.wakeWalks(user)
 	for _, lane := range domain.Lanes {
-		if !s.deliveries.turns.waits(userLane{user, lane}) {
+		if !s.deliveries.ready.waits(userLane{user, lane}) {
 			continue
 		}
 		var of []*delivery
@@ -143,7 +143,7 @@ func (s *State) wake(user string, opened place) {
 			}
 		}
 		if len(of) > 0 {
-			s.deliveries.turns.addFirst(of)
+			s.deliveries.ready.addFirst(of)
 		}
 	}
 	for _, d := range slices.Clone(s.deliveries.of(user)) {
@@ -175,9 +175,9 @@ func (s *State) wakeable(d *delivery) bool {
 	return d.reacts(connected) == toSocket && d.usesSocket() && !d.pushTook && !d.expired(s.now)
 }
 
-// nodeSeen follows which nodes live. Users of a node that died or started again are routed anew.
-func (s *State) nodeSeen(in NodeSeen) {
-	before := s.presence.nodeSeen(in)
+// nodeChanged follows which nodes live. Users of a node that died or started again are routed anew.
+func (s *State) nodeChanged(in NodeChanged) {
+	before := s.presence.changeNode(in)
 	if before == in.Incarnation {
 		return
 	}

@@ -111,7 +111,7 @@ func TestASleeperIsAlertedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.do(decide.CategorySeen{Name: "chat", Category: c})
+	w.do(decide.CategoryChanged{Name: "chat", Category: c})
 	w.atNight("mona", 1_000)
 	w.category = "chat"
 	w.send("alert", "mona")
@@ -136,7 +136,7 @@ func TestARestartInTheMiddleOfARelease(t *testing.T) {
 		w.s.RestoreParked(w.parked[key])
 	}
 	w.s.ReplayDone()
-	w.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	w.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	w.do(here("mona", "n1", "s", 1))
 	w.took(w.s.Resume(w.now))
 	w.order = w.order[:before]

@@ -19,7 +19,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 	const night = `{"timezone":"Africa/Cairo","quiet_hours":{"from":"22:00","to":"07:00"}}`
 	rapid.Check(t, func(t *rapid.T) {
 		policy := DefaultPolicy()
-		policy.Crowd, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "crowd"), rapid.IntRange(1, 3).Draw(t, "due"), 1
+		policy.IndexFrom, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "crowd"), rapid.IntRange(1, 3).Draw(t, "due"), 1
 		s, now, n := NewState(0, policy), time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC), int64(0)
 		parked := map[domain.DeliveryID]*whisperv1.Parked{}
 		var routed []*whisperv1.Route
@@ -64,7 +64,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			do(CategorySeen{Name: name, Category: c})
+			do(CategoryChanged{Name: name, Category: c})
 		}
 		rules := func() {
 			declare("held", `{}`)
@@ -107,16 +107,16 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			"connect": func(t *rapid.T) {
 				user, node := user.Draw(t, "user"), node.Draw(t, "node")
 				n++
-				do(PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
+				do(PresenceChanged{User: user, Node: node, Presence: &whisperv1.Presence{
 					UserId: user, Node: node, Incarnation: incarnations[node], Sessions: 1, LatestSession: fmt.Sprint(n), AtUs: now.UnixMicro(),
 				}})
 			},
-			"leave":       func(t *rapid.T) { do(PresenceSeen{User: user.Draw(t, "user"), Node: node.Draw(t, "node")}) },
-			"a node ends": func(t *rapid.T) { do(NodeSeen{Node: node.Draw(t, "node")}) },
+			"leave":       func(t *rapid.T) { do(PresenceChanged{User: user.Draw(t, "user"), Node: node.Draw(t, "node")}) },
+			"a node ends": func(t *rapid.T) { do(NodeChanged{Node: node.Draw(t, "node")}) },
 			"a node starts": func(t *rapid.T) {
 				at := node.Draw(t, "node")
 				incarnations[at]++
-				do(NodeSeen{Node: at, Incarnation: incarnations[at]})
+				do(NodeChanged{Node: at, Incarnation: incarnations[at]})
 			},
 			"sleep": func(t *rapid.T) {
 				n++
@@ -139,7 +139,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 					return
 				}
 				r := rapid.SampledFrom(routed).Draw(t, "route")
-				do(FactSeen{Event: &whisperv1.Event{
+				do(FactArrived{Event: &whisperv1.Event{
 					DeliveryId: r.GetDeliveryId(), NotificationId: r.GetNotificationId(), AtUs: now.UnixMicro(), UserId: "mona",
 					Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: r.GetAttempt(), Channel: domain.ChannelSocket}},
 				}})
@@ -156,7 +156,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 				rules()
 				s.ReplayDone()
 				for node, incarnation := range incarnations {
-					do(NodeSeen{Node: node, Incarnation: incarnation})
+					do(NodeChanged{Node: node, Incarnation: incarnation})
 				}
 				took(s.Resume(now))
 			},
@@ -177,7 +177,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			}
 		}
 		h := &s.deliveries
-		if len(h.byHash)+len(h.byUser)+len(h.crowds)+len(h.notes)+len(h.resting)+len(h.turns.of) > 0 || h.atSockets.latest != nil || h.hastened > 0 {
+		if len(h.byHash)+len(h.byUser)+len(h.indexes)+len(h.notes)+len(h.resting)+len(h.ready.of) > 0 || h.atSockets.latest != nil || h.hastened > 0 {
 			t.Fatalf("something is left: %+v", h)
 		}
 	})

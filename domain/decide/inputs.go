@@ -65,14 +65,14 @@ type (
 		Over func() bool
 		Wide bool
 	}
-	// FactSeen is feedback: any event of whisper.events, our own ones included.
-	FactSeen struct {
+	// FactArrived is feedback: any event of whisper.events, our own ones included.
+	FactArrived struct {
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
 	}
-	// SocketFactSeen is FactSeen for what gateways tell of attempts, which is most of it, and is handed over undecoded: Fact
+	// SocketFactArrived is FactArrived for what gateways tell of attempts, which is most of it, and is handed over undecoded: Fact
 	// is what [domain.ReadSocketFact] read of Value. Topic, Partition and Offset are the record's position.
-	SocketFactSeen struct {
+	SocketFactArrived struct {
 		Fact      domain.SocketFact
 		Value     []byte
 		Topic     string
@@ -86,16 +86,16 @@ type (
 	}
 	// RecallRead says that all facts that a [Recall] asked for have been told.
 	RecallRead struct{ Notification string }
-	// PresenceSeen is what a node holds of a user now; nil: nothing any more. Incarnation is the start of
+	// PresenceChanged is what a node holds of a user now; nil: nothing any more. Incarnation is the start of
 	// the node that says nil, 0 where it is not known.
-	PresenceSeen struct {
+	PresenceChanged struct {
 		User        string
 		Node        string
 		Incarnation uint64
 		Presence    *whisperv1.Presence
 	}
-	// NodeSeen is the state of a node: the incarnation that lives, or 0 for a dead one.
-	NodeSeen struct {
+	// NodeChanged is the state of a node: the incarnation that lives, or 0 for a dead one.
+	NodeChanged struct {
 		Node        string
 		Incarnation uint64
 	}
@@ -113,17 +113,17 @@ type (
 		Offset int64
 		Moved  *Moved
 	}
-	// TemplateSeen is a new record of a template, or nil when it is gone. ID is its key, which may be pinned to a
+	// TemplateChanged is a new record of a template, or nil when it is gone. ID is its key, which may be pinned to a
 	// version (see PinTemplate); Version is its offset. Current is the version that a key which is not pinned is a
 	// copy of; 0: it has no versions.
-	TemplateSeen struct {
+	TemplateChanged struct {
 		ID       string
 		Version  int64
 		Current  int64
 		Template *template.Template
 	}
-	// CategorySeen is what whisper.categories says of one now; nil: it is not declared any more.
-	CategorySeen struct {
+	// CategoryChanged is what whisper.categories says of one now; nil: it is not declared any more.
+	CategoryChanged struct {
 		Name     string
 		Category *category.Category
 	}
@@ -133,20 +133,20 @@ type (
 	TimePassed struct{}
 )
 
-func (DeliveryArrived) input()  {}
-func (CancelArrived) input()    {}
-func (BroadcastArrived) input() {}
-func (SteeringArrived) input()  {}
-func (WalkOn) input()           {}
-func (FactSeen) input()         {}
-func (*SocketFactSeen) input()  {}
-func (FactRecalled) input()     {}
-func (RecallRead) input()       {}
-func (PresenceSeen) input()     {}
-func (NodeSeen) input()         {}
-func (NodesSwept) input()       {}
-func (ProfilePatched) input()   {}
-func (TemplateSeen) input()     {}
-func (TimePassed) input()       {}
-func (CategorySeen) input()     {}
-func (TemplatesRead) input()    {}
+func (DeliveryArrived) input()    {}
+func (CancelArrived) input()      {}
+func (BroadcastArrived) input()   {}
+func (SteeringArrived) input()    {}
+func (WalkOn) input()             {}
+func (FactArrived) input()        {}
+func (*SocketFactArrived) input() {}
+func (FactRecalled) input()       {}
+func (RecallRead) input()         {}
+func (PresenceChanged) input()    {}
+func (NodeChanged) input()        {}
+func (NodesSwept) input()         {}
+func (ProfilePatched) input()     {}
+func (TemplateChanged) input()    {}
+func (TimePassed) input()         {}
+func (CategoryChanged) input()    {}
+func (TemplatesRead) input()      {}

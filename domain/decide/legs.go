@@ -96,7 +96,7 @@ func (s *State) split(d *delivery) []*delivery {
 	for i, channel := range channels {
 		leg := d
 		if i > 0 {
-			leg = d.twin()
+			leg = d.newLeg()
 			leg.recount, leg.counted, leg.denied, leg.readyMs = d.recount, d.counted, d.denied, d.readyMs
 			l.held, leg.legs = append(l.held, leg), l
 		} else {
@@ -128,8 +128,8 @@ func (s *State) advanceLegs(all []*delivery) {
 	}
 }
 
-// twin is a delivery of the same id, of which nothing is known yet.
-func (d *delivery) twin() *delivery {
+// newLeg is a delivery of the same id, of which nothing is known yet.
+func (d *delivery) newLeg() *delivery {
 	return &delivery{id: d.id, request: d.request, ev: d.ev, acc: d.acc, trace: d.trace, source: d.source, walk: d.walk, member: d.member, all: true}
 }
 
@@ -187,8 +187,8 @@ func (s *State) idle(d *delivery) {
 	s.parkAgain(d)
 }
 
-// endsUntold: others are at work yet, or one reached. Those that are idle end with the last that is not.
-func (s *State) endsUntold(d *delivery) bool {
+// othersContinue: others are at work yet, or one reached. Those that are idle end with the last that is not.
+func (s *State) othersContinue(d *delivery) bool {
 	if d.legs == nil {
 		return false
 	}
@@ -263,7 +263,7 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 	for i, form := range p.GetLegs() {
 		leg := d
 		if i > 0 {
-			leg = d.twin()
+			leg = d.newLeg()
 		}
 		leg.own, leg.legs, l.held = form.GetChannels(), l, append(l.held, leg)
 		if len(leg.own) == 0 {

@@ -54,7 +54,7 @@ func TestALegThatIsGoneIsRememberedAsHandedOut(t *testing.T) {
 	d.do(in)
 	fact := func(ev *whisperv1.Event) {
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = in.Event.GetDeliveryId(), "n", "mona", d.now.UnixMicro()
-		d.do(decide.FactSeen{Event: ev})
+		d.do(decide.FactArrived{Event: ev})
 	}
 	fact(&whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 2, Channel: "socket", Node: "n1"}}})
 	for range 12 { // nobody acknowledges

@@ -23,16 +23,16 @@ func alert(notification string, offset int64) decide.DeliveryArrived {
 	return in
 }
 
-func fraud(t *testing.T, rules string) decide.CategorySeen {
+func fraud(t *testing.T, rules string) decide.CategoryChanged {
 	t.Helper()
 	c, err := category.Parse("fraud", []byte(rules))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decide.CategorySeen{Name: "fraud", Category: c}
+	return decide.CategoryChanged{Name: "fraud", Category: c}
 }
 
-func readOf(n string) decide.FactSeen {
+func readOf(n string) decide.FactArrived {
 	return about(n, "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Attempt: 1, Node: "n1"}}})
 }
 
@@ -40,7 +40,7 @@ func TestAllChannelsGetIt(t *testing.T) {
 	t.Parallel()
 	retry, drop := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP
 	both := `{"all_channels":["socket","apns"]}`
-	n1 := step{0, decide.NodeSeen{Node: "n1", Incarnation: 1}, nil}
+	n1 := step{0, decide.NodeChanged{Node: "n1", Incarnation: 1}, nil}
 	connected := step{0, here("mona", "n1", "s1", 1), nil}
 	phone := step{0, endpoint("mona", "phone"), []string{"put mona"}}
 	sent := step{0, alert("pay", 7), []string{"push pay #1 to phone", "route pay #2 to n1"}}
@@ -241,23 +241,23 @@ func cancelled(note string, offset int64) decide.CancelArrived {
 func TestLegsOutliveARestart(t *testing.T) {
 	t.Parallel()
 	begin := func(s *decide.State) {
-		for _, in := range []decide.Input{fraud(t, `{"all_channels":["socket","apns"]}`), endpoint("mona", "phone"), decide.NodeSeen{Node: "n1", Incarnation: 1}} {
+		for _, in := range []decide.Input{fraud(t, `{"all_channels":["socket","apns"]}`), endpoint("mona", "phone"), decide.NodeChanged{Node: "n1", Incarnation: 1}} {
 			s.Decide(in, t0)
 		}
 	}
 	for name, c := range map[string]struct {
 		parked bool // the user is away, so that it is
-		facts  []decide.FactSeen
+		facts  []decide.FactArrived
 		want   []string // what the user gets, connected again, and when time has passed
 	}{
 		"in flight, nothing known":     {false, nil, []string{"push pay #1 to phone", "route pay #2 to n1"}},
-		"in flight, acknowledged":      {false, []decide.FactSeen{acked("pay", "mona")}, []string{"push pay #1 to phone"}},
-		"in flight, pushed":            {false, []decide.FactSeen{pushed("pay", "mona", "phone", 1)}, []string{"route pay #2 to n1"}},
-		"in flight, both":              {false, []decide.FactSeen{acked("pay", "mona"), pushed("pay", "mona", "phone", 2)}, nil},
-		"in flight, read":              {false, []decide.FactSeen{readOf("pay")}, nil},
+		"in flight, acknowledged":      {false, []decide.FactArrived{acked("pay", "mona")}, []string{"push pay #1 to phone"}},
+		"in flight, pushed":            {false, []decide.FactArrived{pushed("pay", "mona", "phone", 1)}, []string{"route pay #2 to n1"}},
+		"in flight, both":              {false, []decide.FactArrived{acked("pay", "mona"), pushed("pay", "mona", "phone", 2)}, nil},
+		"in flight, read":              {false, []decide.FactArrived{readOf("pay")}, nil},
 		"parked, nothing known":        {true, nil, []string{"route pay #3 to n1", "push pay #4 to phone"}},
-		"parked, pushed":               {true, []decide.FactSeen{pushed("pay", "mona", "phone", 1)}, []string{"route pay #3 to n1"}},
-		"parked, and the push refused": {true, []decide.FactSeen{pushFailed("pay", "mona", "phone", 1, whisperv1.FailureClass_FAILURE_CLASS_DROP)}, []string{"route pay #3 to n1"}},
+		"parked, pushed":               {true, []decide.FactArrived{pushed("pay", "mona", "phone", 1)}, []string{"route pay #3 to n1"}},
+		"parked, and the push refused": {true, []decide.FactArrived{pushFailed("pay", "mona", "phone", 1, whisperv1.FailureClass_FAILURE_CLASS_DROP)}, []string{"route pay #3 to n1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -335,7 +335,7 @@ func TestALegIsSentAgainAsIfAlone(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.ReplayDone()
-	for _, in := range []decide.Input{fraud(t, `{"all_channels":["socket","apns"]}`), decide.NodeSeen{Node: "n1", Incarnation: 1}} {
+	for _, in := range []decide.Input{fraud(t, `{"all_channels":["socket","apns"]}`), decide.NodeChanged{Node: "n1", Incarnation: 1}} {
 		s.Decide(in, t0)
 	}
 	for i := range 5 {
@@ -392,9 +392,9 @@ func TestADigestGoesToAllChannels(t *testing.T) {
 	}
 	for _, in := range []decide.Input{
 		fraud(t, `{"all_channels":["socket","apns"],"digest":{"window":"1m","template":"digest"}}`),
-		decide.TemplateSeen{ID: "digest", Version: 1, Template: template},
+		decide.TemplateChanged{ID: "digest", Version: 1, Template: template},
 		endpoint("mona", "phone"),
-		decide.NodeSeen{Node: "n1", Incarnation: 1},
+		decide.NodeChanged{Node: "n1", Incarnation: 1},
 		here("mona", "n1", "s1", 1), alert("a", 7), alert("b", 8),
 	} {
 		s.Decide(in, t0)
@@ -426,7 +426,7 @@ func TestABroadcastGoesToAllChannels(t *testing.T) {
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.ReplayDone()
 	s.Decide(fraud(t, `{"all_channels":["socket","apns"]}`), t0)
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	for _, user := range []string{"mona", "nour", "omar", "zeina"} {
 		if user == "zeina" {
 			s.Decide(decide.ProfilePatched{User: user, Patch: []byte(`{"locale":"en"}`), At: t0, Offset: 1}, t0)

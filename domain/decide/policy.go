@@ -85,7 +85,7 @@ func (s *State) permit(d *delivery) bool {
 		s.replaceOlder(d)
 		s.gather(d)
 	case send:
-		if s.inLine(d) || !s.mayBegin(d) {
+		if s.queueReady(d) || !s.mayBegin(d) {
 			return false
 		}
 		s.replaceOlder(d)
@@ -224,10 +224,10 @@ func olderThan(a, b *delivery) bool {
 // releaseOlder lets out what waits for its part of the stretch after quiet hours, where a newer one of its
 // lane is about to pass it: a user's lane stays in order. It says whether any went.
 func (s *State) releaseOlder(d *delivery) (any bool) {
-	if d.begun() || !s.deliveries.resting[d.user()] || s.deliveries.crowds[d.user()] != nil { // of a crowd: inLine
+	if d.begun() || !s.deliveries.resting[d.user()] || s.deliveries.indexes[d.user()] != nil { // a user with an index: queueReady
 		return false
 	}
-	defer func(turn *delivery) { s.turnOf = turn }(s.turnOf)
+	defer func(turn *delivery) { s.serving = turn }(s.serving)
 	var older []*delivery
 	for _, o := range s.deliveries.of(d.user()) {
 		if o != d && o.phase == whisperv1.Phase_PHASE_QUIET {
@@ -239,7 +239,7 @@ func (s *State) releaseOlder(d *delivery) (any bool) {
 	}
 	for _, o := range older {
 		if s.deliveries.holds(o) && o.phase == whisperv1.Phase_PHASE_QUIET && o.source.Lane == d.source.Lane && compareArrival(o, d) < 0 {
-			s.turnOf = o // they go in its turn
+			s.serving = o // they go in its turn
 			s.advance(o)
 			any = any || o.phase != whisperv1.Phase_PHASE_QUIET
 		}
@@ -322,8 +322,8 @@ func (s *State) ackTimeout(d *delivery) time.Duration {
 // explicitAck: only what the client itself says counts as an acknowledgement in the category.
 func (s *State) explicitAck(category string) bool { return !s.category(category).AutoAck }
 
-// readSeen learns when a user reads.
-func (s *State) readSeen(ev *whisperv1.Event) {
+// countRead learns when a user reads.
+func (s *State) countRead(ev *whisperv1.Event) {
 	user := ev.GetUserId()
 	v := s.users.ProfileOf(user)
 	if v == "" {
@@ -352,7 +352,7 @@ func (s *State) erase(user string, changesOffset int64) {
 		}
 	}
 	s.eraseWaiting(user)
-	s.eraseRecalls(user)
+	s.eraseSilentPushes(user)
 	// A redelivery may come behind a later registration, which is not forgotten.
 	if old := s.profile(user); old.GetChangesOffset() <= changesOffset {
 		released := s.claims(user, old, nil)

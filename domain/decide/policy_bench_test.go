@@ -20,7 +20,7 @@ func benchCategory(tb testing.TB, s *State, name, rules string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s.Decide(CategorySeen{Name: name, Category: c}, time.UnixMilli(1))
+	s.Decide(CategoryChanged{Name: name, Category: c}, time.UnixMilli(1))
 }
 
 func encodedProfile(tb testing.TB, p *whisperv1.Profile) []byte {

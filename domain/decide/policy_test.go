@@ -219,7 +219,7 @@ func TestAWalkEndsWhatItPutOffBeforeARestart(t *testing.T) {
 		d.s.RestoreParked(proto.CloneOf(d.parked[key]))
 	}
 	for _, ev := range told {
-		d.do(decide.FactSeen{Event: ev})
+		d.do(decide.FactArrived{Event: ev})
 	}
 	d.s.ReplayDone()
 	d.do(decide.TimePassed{})

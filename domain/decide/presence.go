@@ -94,8 +94,8 @@ type moved struct {
 	rewrite bool
 }
 
-// seen takes over what a node holds of a user.
-func (p *presence) seen(in PresenceSeen) (m moved) {
+// change takes over what a node holds of a user.
+func (p *presence) change(in PresenceChanged) (m moved) {
 	places := p.users[in.User]
 	i := slices.IndexFunc(places, func(at place) bool { return at.node == in.Node })
 	if in.Presence.GetSessions() <= 0 {
@@ -130,9 +130,9 @@ func (p *presence) seen(in PresenceSeen) (m moved) {
 	return m
 }
 
-// nodeSeen takes over which incarnation of a node lives, and returns the one before; 0 is none. What earlier starts of it
+// changeNode takes over which incarnation of a node lives, and returns the one before; 0 is none. What earlier starts of it
 // held is forgotten: it can't come true again. That looks at all connected users, once each time that a node starts.
-func (p *presence) nodeSeen(in NodeSeen) (before uint64) {
+func (p *presence) changeNode(in NodeChanged) (before uint64) {
 	before = p.nodes[in.Node]
 	switch in.Incarnation {
 	case before:

@@ -15,15 +15,15 @@ import (
 // What nodes left that never come back ends, for their incarnation; of everybody else nothing is touched.
 func TestASweepEndsWhatNodesLeftThatNeverReturn(t *testing.T) {
 	t.Parallel()
-	old := func(user, node string, incarnation uint64, at time.Time) decide.PresenceSeen {
-		return decide.PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
+	old := func(user, node string, incarnation uint64, at time.Time) decide.PresenceChanged {
+		return decide.PresenceChanged{User: user, Node: node, Presence: &whisperv1.Presence{
 			UserId: user, Node: node, Incarnation: incarnation, Sessions: 1, LatestSession: "s", AtUs: at.UnixMicro(),
 		}}
 	}
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.NodeSeen{Node: "lives", Incarnation: 7}, t0)
+	s.Decide(decide.NodeChanged{Node: "lives", Incarnation: 7}, t0)
 	long := t0.Add(-2 * time.Hour)
-	for _, in := range []decide.PresenceSeen{
+	for _, in := range []decide.PresenceChanged{
 		old("mona", "pod-1", 1, long), old("mona", "pod-2", 2, long), old("mona", "lives", 7, long),
 		old("omar", "pod-1", 1, long), old("omar", "fresh", 9, t0), old("lina", "silent", 3, long),
 	} {
@@ -55,24 +55,24 @@ func TestALateEndOfAnEarlierStartDoesNotWin(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := decide.NewState(0, decide.DefaultPolicy())
-		var log []decide.PresenceSeen
+		var log []decide.PresenceChanged
 		highest, at := uint64(0), t0
 		for range rapid.IntRange(1, 12).Draw(t, "records") {
 			at = at.Add(time.Millisecond)
 			incarnation := rapid.Uint64Range(1, 4).Draw(t, "incarnation")
 			if rapid.Bool().Draw(t, "ends") {
-				log = append(log, decide.PresenceSeen{User: "mona", Node: "n1", Incarnation: min(incarnation, max(highest, 1))})
+				log = append(log, decide.PresenceChanged{User: "mona", Node: "n1", Incarnation: min(incarnation, max(highest, 1))})
 				continue
 			}
 			highest = max(highest, incarnation) // a later start's presence, never an earlier one's
-			log = append(log, decide.PresenceSeen{User: "mona", Node: "n1", Incarnation: highest, Presence: &whisperv1.Presence{
+			log = append(log, decide.PresenceChanged{User: "mona", Node: "n1", Incarnation: highest, Presence: &whisperv1.Presence{
 				UserId: "mona", Node: "n1", Incarnation: highest, Sessions: 1, LatestSession: "s", AtUs: at.UnixMicro(),
 			}})
 		}
 		for i := 0; i < len(log); i++ {
 			for _, o := range s.Decide(log[i], at) {
 				if p, ok := o.(decide.PutPresence); ok {
-					log = append(log, decide.PresenceSeen(p))
+					log = append(log, decide.PresenceChanged(p))
 				}
 			}
 			if len(log) > 1000 {

@@ -11,8 +11,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-func opens(user, node string, incarnation uint64, session string) PresenceSeen {
-	return PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
+func opens(user, node string, incarnation uint64, session string) PresenceChanged {
+	return PresenceChanged{User: user, Node: node, Presence: &whisperv1.Presence{
 		UserId: user, Node: node, Incarnation: incarnation, Sessions: 1, LatestSession: session, AtUs: int64(incarnation),
 	}}
 }
@@ -28,17 +28,17 @@ func TestPresenceKeepsItsInvariants(t *testing.T) {
 			u, n, i := user.Draw(t, "user"), node.Draw(t, "node"), start.Draw(t, "incarnation")
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0, 1:
-				m := p.seen(opens(u, n, i, fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "session"))))
+				m := p.change(opens(u, n, i, fmt.Sprint(rapid.IntRange(0, 1).Draw(t, "session"))))
 				if m.opened && !slices.Contains(p.live(u), m.now) {
 					t.Fatalf("%+v opened, and %v are live", m, p.live(u))
 				}
 			case 2:
-				m := p.seen(PresenceSeen{User: u, Node: n, Incarnation: i})
+				m := p.change(PresenceChanged{User: u, Node: n, Incarnation: i})
 				if _, on := p.on(u, n, i); on {
 					t.Fatalf("%s is still on %s %d (%+v)", u, n, i, m)
 				}
 			case 3:
-				p.nodeSeen(NodeSeen{Node: n, Incarnation: i - 1})
+				p.changeNode(NodeChanged{Node: n, Incarnation: i - 1})
 			case 4:
 				p.bounced(u, &whisperv1.AttemptFailed{Node: n, Incarnation: i}, int64(i))
 			case 5:
@@ -72,15 +72,15 @@ func TestPresenceKeepsItsInvariants(t *testing.T) {
 func TestAnEarlierStartsLastWordIsWrittenOver(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
-	p.nodeSeen(NodeSeen{Node: "a", Incarnation: 2})
-	if m := p.seen(opens("mona", "a", 2, "s")); !m.opened || m.left || m.replaced {
+	p.changeNode(NodeChanged{Node: "a", Incarnation: 2})
+	if m := p.change(opens("mona", "a", 2, "s")); !m.opened || m.left || m.replaced {
 		t.Fatalf("%+v", m)
 	}
-	m := p.seen(PresenceSeen{User: "mona", Node: "a", Incarnation: 1})
+	m := p.change(PresenceChanged{User: "mona", Node: "a", Incarnation: 1})
 	if record := m.now.record("mona"); !m.rewrite || record.Incarnation != 2 || record.Presence.GetLatestSession() != "s" {
 		t.Fatalf("%+v", m)
 	}
-	if m := p.seen(PresenceSeen{User: "mona", Node: "a", Incarnation: 2}); !m.left || m.over.incarnation != 2 || len(p.users) > 0 {
+	if m := p.change(PresenceChanged{User: "mona", Node: "a", Incarnation: 2}); !m.left || m.over.incarnation != 2 || len(p.users) > 0 {
 		t.Fatalf("%+v, left: %v", m, p.users)
 	}
 }
@@ -89,13 +89,13 @@ func TestAnEarlierStartsLastWordIsWrittenOver(t *testing.T) {
 func TestANewStartOfANodeReplacesTheOldOne(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
-	p.nodeSeen(NodeSeen{Node: "a", Incarnation: 1})
-	p.seen(opens("mona", "a", 1, "s"))
-	m := p.seen(opens("mona", "a", 2, "s"))
+	p.changeNode(NodeChanged{Node: "a", Incarnation: 1})
+	p.change(opens("mona", "a", 1, "s"))
+	m := p.change(opens("mona", "a", 2, "s"))
 	if !m.replaced || m.over.incarnation != 1 || m.opened || len(p.live("mona")) > 0 {
 		t.Fatalf("%+v before its heartbeat", m)
 	}
-	if before := p.nodeSeen(NodeSeen{Node: "a", Incarnation: 2}); before != 1 || len(p.live("mona")) != 1 {
+	if before := p.changeNode(NodeChanged{Node: "a", Incarnation: 2}); before != 1 || len(p.live("mona")) != 1 {
 		t.Fatalf("before %d, live %v", before, p.live("mona"))
 	}
 }

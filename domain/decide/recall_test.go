@@ -14,15 +14,15 @@ import (
 )
 
 // readBack is a fact that was asked for by a Recall.
-func readBack(f decide.FactSeen) decide.FactRecalled { return decide.FactRecalled{Event: f.Event} }
+func readBack(f decide.FactArrived) decide.FactRecalled { return decide.FactRecalled{Event: f.Event} }
 
-func takenBack(n, user, name string) decide.FactSeen {
+func takenBack(n, user, name string) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRetracted{DeliveryRetracted: &whisperv1.DeliveryRetracted{
 		Channel: "apns", Provider: "apns", Endpoint: name, ProviderId: "id",
 	}}})
 }
 
-func notTakenBack(n, user, name string, attempt int32, class whisperv1.FailureClass, retryAfter time.Duration) decide.FactSeen {
+func notTakenBack(n, user, name string, attempt int32, class whisperv1.FailureClass, retryAfter time.Duration) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_RetractFailed{RetractFailed: &whisperv1.AttemptFailed{
 		Attempt: attempt, Channel: "apns", Endpoint: name, Class: class, Reason: "because", RetryAfterMs: retryAfter.Milliseconds(),
 	}}})
@@ -256,7 +256,7 @@ func TestARestartReadsBackAgain(t *testing.T) {
 func TestALookIsInSlices(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
-	for i := range 2*decide.LookSlice + 10 {
+	for i := range 2*decide.ScanSlice + 10 {
 		s.RestoreUser(fmt.Sprintf("u%06d", i), nil)
 		s.RestoreUser(fmt.Sprintf("u%06d", i), []byte{})
 	}

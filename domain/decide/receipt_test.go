@@ -12,16 +12,16 @@ import (
 )
 
 // readElsewhere is a client's word about an id that its gateway does not hold; with at it names the delivery.
-func readElsewhere(notification, user string, at time.Time) decide.FactSeen {
+func readElsewhere(notification, user string, at time.Time) decide.FactArrived {
 	id := domain.NewDeliveryID(at, domain.HashDelivery(notification, user))
-	return decide.FactSeen{Event: &whisperv1.Event{
+	return decide.FactArrived{Event: &whisperv1.Event{
 		DeliveryId: id[:], NotificationId: notification, UserId: user, AtUs: t0.UnixMicro(),
 		Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Node: "n2"}},
 	}}
 }
 
 // lastWeek gives a fact the id of a delivery of the same notification that is over.
-func lastWeek(f decide.FactSeen) decide.FactSeen {
+func lastWeek(f decide.FactArrived) decide.FactArrived {
 	ev := f.Event
 	id := domain.NewDeliveryID(t0.Add(-7*24*time.Hour), domain.HashDelivery(ev.GetNotificationId(), ev.GetUserId()))
 	ev.DeliveryId = id[:]
@@ -108,16 +108,16 @@ func TestAReadInTheReplay(t *testing.T) {
 	t.Parallel()
 	timeless, sends := time.UnixMilli(0), "route pay #1 to n1"
 	for name, c := range map[string]struct {
-		facts []decide.FactSeen
+		facts []decide.FactArrived
 		want  []string
 	}{
-		"alone":                            {[]decide.FactSeen{readElsewhere("pay", "mona", timeless)}, []string{sends}},
-		"alone, with the right receipt":    {[]decide.FactSeen{readElsewhere("pay", "mona", t0)}, []string{sends}},
-		"of an earlier delivery":           {[]decide.FactSeen{lastWeek(acked("pay", "mona")), lastWeek(readElsewhere("pay", "mona", t0))}, []string{sends}},
-		"after the attempt":                {[]decide.FactSeen{socketSent("pay", "mona", 1), readElsewhere("pay", "mona", timeless)}, []string{"settle 7"}},
-		"with its receipt":                 {[]decide.FactSeen{socketSent("pay", "mona", 1), readElsewhere("pay", "mona", t0)}, []string{"settle 7"}},
-		"after the attempt, of an earlier": {[]decide.FactSeen{socketSent("pay", "mona", 1), lastWeek(readElsewhere("pay", "mona", t0))}, nil},
-		"before an earlier one's end":      {[]decide.FactSeen{acked("pay", "mona"), lastWeek(bounce("pay", "mona", 1, 1))}, []string{"settle 7"}},
+		"alone":                            {[]decide.FactArrived{readElsewhere("pay", "mona", timeless)}, []string{sends}},
+		"alone, with the right receipt":    {[]decide.FactArrived{readElsewhere("pay", "mona", t0)}, []string{sends}},
+		"of an earlier delivery":           {[]decide.FactArrived{lastWeek(acked("pay", "mona")), lastWeek(readElsewhere("pay", "mona", t0))}, []string{sends}},
+		"after the attempt":                {[]decide.FactArrived{socketSent("pay", "mona", 1), readElsewhere("pay", "mona", timeless)}, []string{"settle 7"}},
+		"with its receipt":                 {[]decide.FactArrived{socketSent("pay", "mona", 1), readElsewhere("pay", "mona", t0)}, []string{"settle 7"}},
+		"after the attempt, of an earlier": {[]decide.FactArrived{socketSent("pay", "mona", 1), lastWeek(readElsewhere("pay", "mona", t0))}, nil},
+		"before an earlier one's end":      {[]decide.FactArrived{acked("pay", "mona"), lastWeek(bounce("pay", "mona", 1, 1))}, []string{"settle 7"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -41,11 +41,11 @@ func (s *State) reconsider(user string, endpoint bool) {
 				s.parkAgain(d)
 			}
 		}
-		if d.reacts(profileSeen) == advance {
+		if d.reacts(profileChanged) == advance {
 			s.advance(d)
 			continue
 		}
-		if d.reacts(profileSeen) == ask {
+		if d.reacts(profileChanged) == ask {
 			s.askAgain(d, endpoint)
 		}
 	}
@@ -91,7 +91,7 @@ func (s *State) reconsiderWalks(user string) {
 			continue
 		}
 		s.busy = busy{walk: w, user: user}
-		s.reconsiderLater(w, user)
+		s.reconsiderScheduled(w, user)
 		if w.isAway(user) && !w.paused { // resume looks again
 			s.reconsiderAway(w, user)
 		}
@@ -113,20 +113,20 @@ func (s *State) reconsiderAway(w *walk, user string) {
 	}
 }
 
-// reconsiderLater moves one who waits for a time of day, if the user's own clock is another one now.
-func (s *State) reconsiderLater(w *walk, user string) {
+// reconsiderScheduled moves one who waits for a time of day, if the user's own clock is another one now.
+func (s *State) reconsiderScheduled(w *walk, user string) {
 	ref, known := w.users.Ref(user)
 	if !known || !w.clock.Set {
 		return
 	}
-	was, waits := w.later[ref]
+	was, waits := w.scheduled[ref]
 	if !waits {
 		return
 	}
 	at := w.clock.After(w.starts(), s.zone(s.users.ProfileOf(user)))
 	if ms := max(at.UnixMilli(), s.now.UnixMilli()); ms != was {
 		w.forget(user)
-		s.sendLater(w, user, w.idOf(user), later(at, s.now))
+		s.scheduleUser(w, user, w.idOf(user), latest(at, s.now))
 	}
 }
 
@@ -151,8 +151,8 @@ func (w *walk) addToWake(users []string) {
 	}
 }
 
-// categorySeen follows the rules of a category, and makes due what waits by the old ones.
-func (s *State) categorySeen(in CategorySeen) {
+// categoryChanged follows the rules of a category, and makes due what waits by the old ones.
+func (s *State) categoryChanged(in CategoryChanged) {
 	old := s.categories.Declared[in.Name]
 	s.categories.Put(in.Name, in.Category)
 	s.smart = s.categories.Any(func(c *category.Category) bool { return c.SmartDelay > 0 })
@@ -160,7 +160,7 @@ func (s *State) categorySeen(in CategorySeen) {
 		return
 	}
 	for _, d := range s.deliveries.byHash { // the heap orders them
-		if goesBy(d.acc.GetCategory(), in.Name) && d.reacts(rulesSeen) == hasten && !d.heldByPause && d.rateSlot == 0 && !d.closing {
+		if goesBy(d.acc.GetCategory(), in.Name) && d.reacts(rulesChanged) == hasten && !d.heldByPause && d.rateSlot == 0 && !d.closing {
 			s.deliveries.hasten(d, true)
 			s.deliveries.schedule(d, s.now)
 		}

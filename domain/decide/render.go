@@ -102,10 +102,10 @@ func (s *State) behind(d *delivery) (waits, went bool) {
 			s.awaitText(d)
 			return true, went
 		default:
-			turn := s.turnOf
-			s.turnOf = o // it goes in d's turn
+			turn := s.serving
+			s.serving = o // it goes in d's turn
 			s.advance(o)
-			s.busy, s.turnOf = busy{delivery: d}, turn
+			s.busy, s.serving = busy{delivery: d}, turn
 			i, went = 0, true
 			if s.awaitsText(o) { // behind another one
 				s.awaitText(d)

@@ -12,9 +12,9 @@ import (
 )
 
 // bodied is a template that says so.
-func bodied(t testing.TB, id, body string, offset int64) decide.TemplateSeen {
+func bodied(t testing.TB, id, body string, offset int64) decide.TemplateChanged {
 	t.Helper()
-	return decide.TemplateSeen{ID: id, Version: offset, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"body": "`+body+`", "push": {"body": "short `+body+`"}}}}`)}
+	return decide.TemplateChanged{ID: id, Version: offset, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"body": "`+body+`", "push": {"body": "short `+body+`"}}}}`)}
 }
 
 // templated is a delivery that intake accepted with the record at an offset.
@@ -50,7 +50,7 @@ func connected(t testing.TB) *decide.State {
 	t.Helper()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.ReplayDone()
-	for _, in := range []decide.Input{decide.NodeSeen{Node: "n1", Incarnation: 1}, endpoint("mona", "iphone")} {
+	for _, in := range []decide.Input{decide.NodeChanged{Node: "n1", Incarnation: 1}, endpoint("mona", "iphone")} {
 		s.Decide(in, t0)
 	}
 	return s
@@ -126,7 +126,7 @@ func TestATemplateThatCannotBeRenderedFailsWithItsReasons(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
-	play(s, 0, decide.TemplateSeen{ID: "bomb", Version: 1, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"title": "{{ user.attributes.name }}", "body": "{% for i in (1..999999999) %}{% endfor %}"}}}`)})
+	play(s, 0, decide.TemplateChanged{ID: "bomb", Version: 1, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"title": "{{ user.attributes.name }}", "body": "{% for i in (1..999999999) %}{% endfor %}"}}}`)})
 	play(s, 0, bodied(t, "card", "fine", 2))
 	expect(t, play(s, 0, templated("a", "bomb", 1, 1)), "failed template bomb: title: user.attributes.name is missing; body: needs more than 10000 steps: a loop or a value is too long")
 	expect(t, play(s, 0, templated("b", "card", 2, 2)), "socket fine")
@@ -166,7 +166,7 @@ func TestWhatGoesFirstMayUseUpTheCap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	play(s, 0, decide.CategorySeen{Name: "promo", Category: promo})
+	play(s, 0, decide.CategoryChanged{Name: "promo", Category: promo})
 	first, second := templated("first", "card", 7, 1), arrived("second", "mona", 2, given{})
 	first.Event.GetDeliveryAccepted().Category = "promo"
 	second.Event.GetDeliveryAccepted().Category = "promo"

@@ -29,7 +29,7 @@ func TestParkedDeliveriesComeBackAsTheyWere(t *testing.T) {
 	}
 	after := decide.NewState(0, decide.DefaultPolicy())
 	after.RestoreParked(parked)
-	after.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	after.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	out := after.Decide(here("mona", "n1", "s1", 1), t0)
 	if len(out) != 1 {
 		t.Fatalf("got %v", out)
@@ -45,13 +45,13 @@ func TestParkedDeliveriesComeBackAsTheyWere(t *testing.T) {
 }
 
 // restarted is a state as after a restart that lost everything but what is given.
-func restarted(t *testing.T, facts ...decide.FactSeen) *decide.State {
+func restarted(t *testing.T, facts ...decide.FactArrived) *decide.State {
 	t.Helper()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	for _, f := range facts {
 		s.Decide(f, at(1))
 	}
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, at(1))
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, at(1))
 	s.Decide(here("mona", "n1", "s1", 1), at(1))
 	return s
 }
@@ -96,7 +96,7 @@ func TestAReplayedDeliveryStandsAtTheSocket(t *testing.T) {
 func TestADeliveryThatOutlivesTheWindowIsStillOurs(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, t0)
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)
 	s.Decide(here("mona", "n1", "s1", 1), t0)
 	days := func(n int) time.Time { return t0.Add(time.Duration(n) * 24 * time.Hour) }
 	s.Decide(arrived("pay", "mona", 7, given{sendAt: days(3), ttl: 4 * 24 * time.Hour}), t0)
@@ -182,10 +182,10 @@ func TestAReplayedDeliveryGoesByItsCategory(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := decide.NewState(0, decide.DefaultPolicy())
-	s.Decide(decide.CategorySeen{Name: "default", Category: chat}, at(1))
+	s.Decide(decide.CategoryChanged{Name: "default", Category: chat}, at(1))
 	s.Decide(endpoint("mona", "phone"), at(1))
 	s.Decide(socketSent("pay", "mona", 1), at(1))
-	s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, at(1))
+	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, at(1))
 	s.Decide(here("mona", "n1", "s1", 1), at(1))
 	in := arrived("pay", "mona", 7, given{})
 	in.Event.GetDeliveryAccepted().ChannelsDefault = true

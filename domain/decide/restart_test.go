@@ -23,7 +23,7 @@ var lostAtARestart = map[string]string{
 	"sending":       "the attempts over the socket begin anew, and so does their time",
 	"denied":        "asked again before each attempt, and before anything that reads it",
 	"recount":       "whisper.counters has it, and what was parked before it was counted looks there",
-	"turn":          "what is parked is woken, or due, again; what is not comes again",
+	"readyTo":       "what is parked is woken, or due, again; what is not comes again",
 	"rulesChanged":  "what is held is asked by the rules of now when its time comes; a new process has no older ones",
 	"closing":       "the digest is written again under the same id, which makes it one",
 	"heldByPause":   "its record says that it is due, and the pause stops it again",
@@ -62,7 +62,7 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			own: own, all: true, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due,
 		}
 		if name == "one of its legs" {
-			socket := d.twin()
+			socket := d.newLeg()
 			socket.own, socket.phase, socket.due, socket.parked, socket.attempt = []string{"socket"}, whisperv1.Phase_PHASE_AWAY, now.Add(time.Hour), true, 4
 			d.legs = &legs{held: []*delivery{d, socket}, attempt: 4, reached: true, took: true}
 			socket.legs = d.legs

@@ -55,11 +55,11 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		return
 	}
 	if p.GetMeant() != nil {
-		s.restoreMeant(p)
+		s.restoreAudience(p)
 		return
 	}
 	if p.GetRecall() != nil {
-		s.restoreRecall(p)
+		s.restoreSilentPush(p)
 		return
 	}
 	if p.GetWalk() != nil || p.GetCursor() != nil || p.GetWalkFirst() != nil || len(p.GetBroadcast()) > 0 {
@@ -136,7 +136,7 @@ func (s *State) Resume(now time.Time) []Output {
 		}
 	}
 	s.busy = busy{}
-	s.resumeRecalls()
+	s.resumeRetractions()
 	s.tidyWalks()
 	return s.out
 }

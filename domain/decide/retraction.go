@@ -12,7 +12,7 @@ import (
 
 // retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
 // as the window of duplicates knows the notification. Nobody keeps whose socket was shown what, so whoever was a
-// recipient is told there, of a broadcast whoever may have been one (see meant), and a client passes over an id that it does not have. Phones are told by push: see recall.
+// recipient is told there, of a broadcast whoever may have been one (see audienceRule), and a client passes over an id that it does not have. Phones are told by push: see silentPush.
 type retraction struct {
 	id    domain.DeliveryID
 	note  string
@@ -22,10 +22,10 @@ type retraction struct {
 	// restored: this process did not tell those who were connected.
 	restored bool
 
-	from     time.Time // since when facts may tell of it; zero: nobody here knows of it, or not yet
-	lookedAt string    // the last user whom the window was asked about
-	recalled bool      // the log was read back
-	asked    map[domain.DeliveryHash]askedBack
+	from      time.Time // since when facts may tell of it; zero: nobody here knows of it, or not yet
+	scannedTo string    // the last user whom the window was asked about
+	recalled  bool      // the log was read back
+	asked     map[domain.DeliveryHash]askedEndpoint
 }
 
 const retractMark = "\x01retract"
@@ -52,9 +52,9 @@ func (s *State) retract(in SteeringArrived) {
 		return
 	}
 	s.retractions.byNotification[note] = r
-	s.lookFor(r)
+	s.startScan(r)
 	if len(s.retractions.scans) == 1 {
-		s.look() // most partitions are done with it
+		s.scanUsers() // most partitions are done with it
 	}
 	if slices.Contains(s.retractions.scans, r) {
 		s.put(Park{ID: r.id, Parked: r.parked()})

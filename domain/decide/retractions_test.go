@@ -21,7 +21,7 @@ func TestASilentPushIsHeldAndDueTogether(t *testing.T) {
 			switch rapid.IntRange(0, 1).Draw(t, "step") {
 			case 0:
 				if c == nil {
-					c = &recall{id: domain.NewDeliveryID(noon, key), user: rapid.SampledFrom([]string{"mona", "ali"}).Draw(t, "user")}
+					c = &silentPush{id: domain.NewDeliveryID(noon, key), user: rapid.SampledFrom([]string{"mona", "ali"}).Draw(t, "user")}
 				}
 				r.hold(c, noon.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "due"))))
 			case 1:
@@ -55,10 +55,10 @@ func TestARetractionCountsUntilItsTime(t *testing.T) {
 func TestAnAudienceKeepsItsPlace(t *testing.T) {
 	t.Parallel()
 	var a audiences
-	a.add(newMeant("pay", "true", 0, noon, 1))
-	a.add(newMeant("rent", "true", 0, noon, 2))
-	a.add(newMeant("pay", "true", 0, noon.Add(time.Hour), 4)) // the id was used again
-	a.add(newMeant("pay", "true", 0, noon, 3))
+	a.add(newAudienceRule("pay", "true", 0, noon, 1))
+	a.add(newAudienceRule("rent", "true", 0, noon, 2))
+	a.add(newAudienceRule("pay", "true", 0, noon.Add(time.Hour), 4)) // the id was used again
+	a.add(newAudienceRule("pay", "true", 0, noon, 3))
 	if len(a.of("pay")) != 2 || a.of("pay")[0].endedMs != 3 || a.ended[0].note != "rent" || len(a.of("fine")) != 0 {
 		t.Fatalf("%+v", a)
 	}

@@ -47,13 +47,15 @@ func arrived(notification, user string, offset int64, g given) decide.DeliveryAr
 	}
 }
 
-func here(user, node, session string, incarnation uint64) decide.PresenceSeen {
-	return decide.PresenceSeen{User: user, Node: node, Presence: &whisperv1.Presence{
+func here(user, node, session string, incarnation uint64) decide.PresenceChanged {
+	return decide.PresenceChanged{User: user, Node: node, Presence: &whisperv1.Presence{
 		UserId: user, Node: node, Incarnation: incarnation, Sessions: 1, LatestSession: session, AtUs: t0.UnixMicro(),
 	}}
 }
 
-func gone(user, node string) decide.PresenceSeen { return decide.PresenceSeen{User: user, Node: node} }
+func gone(user, node string) decide.PresenceChanged {
+	return decide.PresenceChanged{User: user, Node: node}
+}
 
 func endpoint(user string, names ...string) decide.ProfilePatched {
 	var list []string
@@ -63,33 +65,33 @@ func endpoint(user string, names ...string) decide.ProfilePatched {
 	return decide.ProfilePatched{User: user, Patch: []byte(`{"endpoints":{` + strings.Join(list, ",") + `}}`), At: t0, Offset: 1}
 }
 
-func about(notification, user string, ev *whisperv1.Event) decide.FactSeen {
+func about(notification, user string, ev *whisperv1.Event) decide.FactArrived {
 	id := domain.NewDeliveryID(t0, domain.HashDelivery(notification, user))
 	ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = id[:], notification, user, t0.UnixMicro()+1
-	return decide.FactSeen{Event: ev}
+	return decide.FactArrived{Event: ev}
 }
 
-func socketSent(n, user string, attempt int32) decide.FactSeen {
+func socketSent(n, user string, attempt int32) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "socket", Node: "n1"}}})
 }
 
-func acked(n, user string) decide.FactSeen {
+func acked(n, user string) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
 }
 
-func pushed(n, user, name string, attempt int32) decide.FactSeen {
+func pushed(n, user, name string, attempt int32) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "apns", Endpoint: name}}})
 }
 
-func failed(n, user string, f *whisperv1.AttemptFailed) decide.FactSeen {
+func failed(n, user string, f *whisperv1.AttemptFailed) decide.FactArrived {
 	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: f}})
 }
 
-func pushFailed(n, user, name string, attempt int32, class whisperv1.FailureClass) decide.FactSeen {
+func pushFailed(n, user, name string, attempt int32, class whisperv1.FailureClass) decide.FactArrived {
 	return failed(n, user, &whisperv1.AttemptFailed{Attempt: attempt, Channel: "apns", Endpoint: name, Class: class, Reason: "because"})
 }
 
-func bounce(n, user string, attempt int32, incarnation uint64) decide.FactSeen {
+func bounce(n, user string, attempt int32, incarnation uint64) decide.FactArrived {
 	return failed(n, user, &whisperv1.AttemptFailed{
 		Attempt: attempt, Channel: "socket", Node: "n1", Incarnation: incarnation, Class: whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
 	})

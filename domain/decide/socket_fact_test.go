@@ -21,7 +21,7 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 		s := decide.NewState(0, decide.DefaultPolicy())
 		s.ReplayDone()
 		if legs {
-			s.Decide(decide.CategorySeen{Name: "default", Category: &category.Category{Name: "default", AllChannels: []string{domain.ChannelSocket, domain.ChannelPush}}}, at(0))
+			s.Decide(decide.CategoryChanged{Name: "default", Category: &category.Category{Name: "default", AllChannels: []string{domain.ChannelSocket, domain.ChannelPush}}}, at(0))
 		}
 		step := func(in decide.Input) {
 			for _, o := range s.Decide(in, at(0)) {
@@ -64,7 +64,7 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 	}
 	for _, legs := range []bool{false, true} {
 		want := play(func(ev *whisperv1.Event, offset int64) decide.Input {
-			return decide.FactSeen{Event: ev, Cause: &whisperv1.Position{Topic: "e", Partition: 3, Offset: offset}}
+			return decide.FactArrived{Event: ev, Cause: &whisperv1.Position{Topic: "e", Partition: 3, Offset: offset}}
 		}, legs)
 		got := play(func(ev *whisperv1.Event, offset int64) decide.Input {
 			value, err := proto.MarshalOptions{Deterministic: true}.Marshal(ev)
@@ -72,7 +72,7 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 			if err != nil || !ok {
 				t.Fatalf("%v is not read: %v", ev, err)
 			}
-			return &decide.SocketFactSeen{Fact: fact, Value: value, Topic: "e", Partition: 3, Offset: offset}
+			return &decide.SocketFactArrived{Fact: fact, Value: value, Topic: "e", Partition: 3, Offset: offset}
 		}, legs)
 		if strings.Contains(strings.Join(want, ""), "decide.Finished") == legs { // with legs, pushes are open
 			t.Errorf("legs %v: too little or too much happens: %v", legs, want)

@@ -32,7 +32,7 @@ import (
 //	atPush     await answer  to socket     -       give up    -        -       note          retry
 //	backoff    advance       to socket     -       -          ask      -       note          note
 //	unmade     advance       -             -       -          ask      -       note          note
-//	later's    rest          -             -       -          -        -       note          note
+//	unknown    rest          -             -       -          -        -       note          note
 //
 // Whatever its stage, a delivery ends when it is acknowledged, when a provider took it and no other push is open, when it is
 // cancelled, its user is erased, or it expires.
@@ -58,7 +58,7 @@ const (
 	stageAtPush                 // a push role was handed it, and is to answer
 	stageBackoff                // waits for its next try: a failure, a template, or an endpoint that may come
 	stageUnmade                 // a leg that a restart restored with pushes that may never have been made: its next try makes them
-	stageLaters                 // a later version parked it, in a phase that this one does not know
+	stageUnknown                // a later version parked it, in a phase that this one does not know
 	stages
 )
 
@@ -66,14 +66,14 @@ const (
 type happening int8
 
 const (
-	becameDue     happening = iota // what it waited for is over, or overdue
-	connected                      // its user opened a session
-	disconnected                   // its user closed the last session on a node
-	nodeDied                       // a node that holds attempts of it is gone
-	profileSeen                    // its user's profile changed
-	rulesSeen                      // its category's rules changed
-	socketsFailed                  // the last attempt over a socket that was open failed
-	pushesFailed                   // the last push that was open failed
+	becameDue      happening = iota // what it waited for is over, or overdue
+	connected                       // its user opened a session
+	disconnected                    // its user closed the last session on a node
+	nodeDied                        // a node that holds attempts of it is gone
+	profileChanged                  // its user's profile changed
+	rulesChanged                    // its category's rules changed
+	socketsFailed                   // the last attempt over a socket that was open failed
+	pushesFailed                    // the last push that was open failed
 	happenings
 )
 
@@ -104,17 +104,17 @@ const (
 var reactions = [stages][happenings]reaction{
 	stageFresh:     {becameDue: rest, socketsFailed: note, pushesFailed: note},
 	stageScheduled: {becameDue: advance, socketsFailed: note, pushesFailed: note},
-	stageHeld:      {becameDue: advance, profileSeen: advance, rulesSeen: hasten, socketsFailed: note, pushesFailed: note},
-	stageTimed:     {becameDue: itsHour, profileSeen: advance, rulesSeen: hasten, socketsFailed: note, pushesFailed: note},
-	stageGathered:  {becameDue: closeDigest, profileSeen: ask, rulesSeen: hasten, socketsFailed: note, pushesFailed: note},
-	stageWritten:   {becameDue: closeDigest, profileSeen: ask, socketsFailed: note, pushesFailed: note},
-	stageAway:      {becameDue: toSocket, connected: toSocket, profileSeen: ask, socketsFailed: note, pushesFailed: note},
-	stageIdle:      {becameDue: tryAgain, profileSeen: ask, socketsFailed: note, pushesFailed: note},
+	stageHeld:      {becameDue: advance, profileChanged: advance, rulesChanged: hasten, socketsFailed: note, pushesFailed: note},
+	stageTimed:     {becameDue: itsHour, profileChanged: advance, rulesChanged: hasten, socketsFailed: note, pushesFailed: note},
+	stageGathered:  {becameDue: closeDigest, profileChanged: ask, rulesChanged: hasten, socketsFailed: note, pushesFailed: note},
+	stageWritten:   {becameDue: closeDigest, profileChanged: ask, socketsFailed: note, pushesFailed: note},
+	stageAway:      {becameDue: toSocket, connected: toSocket, profileChanged: ask, socketsFailed: note, pushesFailed: note},
+	stageIdle:      {becameDue: tryAgain, profileChanged: ask, socketsFailed: note, pushesFailed: note},
 	stageAtSocket:  {becameDue: nextChannel, connected: alsoThere, disconnected: hurry, nodeDied: giveUp, socketsFailed: bounced, pushesFailed: note},
 	stageAtPush:    {becameDue: awaitAnswer, connected: toSocket, nodeDied: giveUp, socketsFailed: note, pushesFailed: retryOrLeave},
-	stageBackoff:   {becameDue: advance, connected: toSocket, profileSeen: ask, socketsFailed: note, pushesFailed: note},
-	stageUnmade:    {becameDue: advance, profileSeen: ask, socketsFailed: note, pushesFailed: note},
-	stageLaters:    {becameDue: rest, socketsFailed: note, pushesFailed: note},
+	stageBackoff:   {becameDue: advance, connected: toSocket, profileChanged: ask, socketsFailed: note, pushesFailed: note},
+	stageUnmade:    {becameDue: advance, profileChanged: ask, socketsFailed: note, pushesFailed: note},
+	stageUnknown:   {becameDue: rest, socketsFailed: note, pushesFailed: note},
 }
 
 // reacts is what is done when something happens to d.
@@ -152,7 +152,7 @@ func (d *delivery) stage() stage {
 		}
 		return stageBackoff
 	default:
-		return stageLaters
+		return stageUnknown
 	}
 }
 

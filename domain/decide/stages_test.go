@@ -18,11 +18,11 @@ var (
 	stageNames = [stages]string{
 		stageFresh: "fresh", stageScheduled: "scheduled", stageHeld: "held", stageTimed: "timed", stageGathered: "gathered",
 		stageWritten: "written", stageAway: "away", stageIdle: "idle", stageAtSocket: "atSocket", stageAtPush: "atPush",
-		stageBackoff: "backoff", stageUnmade: "unmade", stageLaters: "later's",
+		stageBackoff: "backoff", stageUnmade: "unmade", stageUnknown: "unknown",
 	}
 	happeningNames = [happenings]string{
-		becameDue: "due", connected: "connects", disconnected: "leaves", nodeDied: "node dies", profileSeen: "profile",
-		rulesSeen: "rules", socketsFailed: "sockets fail", pushesFailed: "pushes fail",
+		becameDue: "due", connected: "connects", disconnected: "leaves", nodeDied: "node dies", profileChanged: "profile",
+		rulesChanged: "rules", socketsFailed: "sockets fail", pushesFailed: "pushes fail",
 	}
 	reactionNames = map[string]reaction{
 		"-": ignore, "rest": rest, "advance": advance, "its hour": itsHour, "close digest": closeDigest, "to socket": toSocket,
@@ -71,13 +71,13 @@ type cell struct {
 
 func newCell(at stage, happening happening) cell {
 	c := cell{State: NewState(0, DefaultPolicy()), now: time.UnixMilli(1_700_000_000_000)}
-	c.Decide(NodeSeen{Node: "n", Incarnation: 1}, c.now)
+	c.Decide(NodeChanged{Node: "n", Incarnation: 1}, c.now)
 	c.Resume(c.now)
 	c.ReplayDone()
-	if happening != connected && happening != profileSeen {
+	if happening != connected && happening != profileChanged {
 		c.Decide(opens("mona", "n", 1, "first"), c.now)
 	}
-	if happening != profileSeen {
+	if happening != profileChanged {
 		c.phone()
 	}
 	d := arrived("mona", 1)
@@ -112,7 +112,7 @@ func newCell(at stage, happening happening) cell {
 		leg()
 		push.unmade = true
 		d.phase, d.attempt, d.waiting = whisperv1.Phase_PHASE_BACKOFF, 2, []waiting{push}
-	case stageLaters:
+	case stageUnknown:
 		d.phase = 99
 	case stageFresh, stages:
 	}
@@ -129,7 +129,7 @@ func newCell(at stage, happening happening) cell {
 		if !d.openPushes() {
 			d.waiting = append(d.waiting, push)
 		}
-	case becameDue, connected, profileSeen, rulesSeen, happenings:
+	case becameDue, connected, profileChanged, rulesChanged, happenings:
 	}
 	c.d = d
 	c.deliveries.add(d, nil)
@@ -147,7 +147,7 @@ func (c cell) phone() []Output {
 // play has it happen, as dispatch would tell.
 func (c cell) play(h happening) []Output {
 	failed := func(k *whisperv1.AttemptFailed) []Output {
-		return c.Decide(FactSeen{Event: &whisperv1.Event{
+		return c.Decide(FactArrived{Event: &whisperv1.Event{
 			DeliveryId: c.d.id[:], NotificationId: "1", UserId: "mona", AtUs: c.now.UnixMicro(), Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: k},
 		}}, c.now)
 	}
@@ -157,13 +157,13 @@ func (c cell) play(h happening) []Output {
 	case connected:
 		return c.Decide(opens("mona", "n", 1, "second"), c.now)
 	case disconnected:
-		return c.Decide(PresenceSeen{User: "mona", Node: "n", Incarnation: 1}, c.now)
+		return c.Decide(PresenceChanged{User: "mona", Node: "n", Incarnation: 1}, c.now)
 	case nodeDied:
-		return c.Decide(NodeSeen{Node: "n"}, c.now)
-	case profileSeen:
+		return c.Decide(NodeChanged{Node: "n"}, c.now)
+	case profileChanged:
 		return c.phone()
-	case rulesSeen:
-		return c.Decide(CategorySeen{Name: domain.DefaultCategory, Category: &category.Category{Name: domain.DefaultCategory, AutoAck: true}}, c.now)
+	case rulesChanged:
+		return c.Decide(CategoryChanged{Name: domain.DefaultCategory, Category: &category.Category{Name: domain.DefaultCategory, AutoAck: true}}, c.now)
 	case socketsFailed:
 		return failed(&whisperv1.AttemptFailed{
 			Attempt: 1, Channel: domain.ChannelSocket, Node: "n", Incarnation: 1, Class: whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
@@ -215,7 +215,7 @@ func TestEveryCellOfADeliverysStages(t *testing.T) {
 					switch {
 					case at == stageUnmade: // its only channel
 						ok = pushed == 1 && d.stage() == stageAtPush && len(d.waiting) == 1 && !d.waiting[0].unmade
-					case h == profileSeen: // nobody is connected
+					case h == profileChanged: // nobody is connected
 						ok = pushed == 1 && d.stage() == stageAtPush
 					default:
 						ok = routed == 1 && pushed == 0 && d.stage() == stageAtSocket
@@ -260,9 +260,9 @@ func TestEveryCellOfADeliverysStages(t *testing.T) {
 // TestWhateverItsStageADeliveryEnds by what ends it.
 func TestWhateverItsStageADeliveryEnds(t *testing.T) {
 	t.Parallel()
-	fact := func(c cell, ev *whisperv1.Event) FactSeen {
+	fact := func(c cell, ev *whisperv1.Event) FactArrived {
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = c.d.id[:], "1", "mona", c.now.UnixMicro()
-		return FactSeen{Event: ev}
+		return FactArrived{Event: ev}
 	}
 	for name, end := range map[string]func(c cell) (Input, time.Time){
 		"acknowledged": func(c cell) (Input, time.Time) {

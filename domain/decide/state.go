@@ -34,8 +34,8 @@ type Policy struct {
 	Slice int
 	// Due is how many deliveries that are due, or whose users connected, one step looks at (0: [DueSlice]).
 	Due int
-	// Crowd is how many deliveries a user may have that are looked through one by one; of more, what is asked for is indexed (0: 64).
-	Crowd int
+	// IndexFrom is how many deliveries a user may have before they are indexed; fewer are looked through one by one (0: 64).
+	IndexFrom int
 	// Spread is the stretch over which what waited for the same hour (the end of quiet hours, a new day)
 	// is let out.
 	Spread time.Duration
@@ -55,11 +55,11 @@ func (p Policy) dueSlice() int {
 	return p.Due
 }
 
-func (p Policy) crowd() int {
-	if p.Crowd == 0 {
-		return crowdFrom
+func (p Policy) indexFrom() int {
+	if p.IndexFrom == 0 {
+		return indexFrom
 	}
-	return p.Crowd
+	return p.IndexFrom
 }
 
 // DefaultPolicy is for people on phones: an acknowledgement comes in seconds or not at all.
@@ -127,7 +127,7 @@ func NewState(partition int32, policy Policy) *State {
 		tokens:      newTokens(),
 		presence:    newPresence(),
 		templates:   newTemplates(),
-		deliveries:  newDeliveries(policy.crowd()),
+		deliveries:  newDeliveries(policy.indexFrom()),
 		broadcasts:  newBroadcasts(),
 		retractions: newRetractions(),
 		changesAt:   -1,
@@ -167,7 +167,7 @@ func (s *State) Stats() Stats {
 
 // NextDue is when TimePassed has something to do; ok is false when nothing waits.
 func (s *State) NextDue() (at time.Time, ok bool) {
-	if len(s.retractions.scans) > 0 || s.deliveries.turns.any() {
+	if len(s.retractions.scans) > 0 || s.deliveries.ready.any() {
 		return s.now, true
 	}
 	at, ok = s.deliveries.next()

@@ -64,7 +64,7 @@ func (s *State) steer(in SteeringArrived) {
 		if s.steers(w, in.Event.GetResumeRequested().GetRequest(), false) {
 			s.wakeAll(w)
 			s.progress(w)
-			s.letGo(w)
+			s.endPause(w)
 		}
 	}
 	s.put(Settle{Source: in.Source})

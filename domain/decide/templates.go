@@ -31,8 +31,8 @@ type versions struct {
 // olderTemplates is how many earlier ones are remembered. Pinned ones never change and need none.
 const olderTemplates = 3
 
-// seen takes over a record.
-func (t *templates) seen(in TemplateSeen) {
+// change takes over a record.
+func (t *templates) change(in TemplateChanged) {
 	t.readTo = max(t.readTo, in.Version)
 	if in.Template == nil {
 		delete(t.keys, in.ID)

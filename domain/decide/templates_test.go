@@ -17,9 +17,9 @@ func TestADigestSpeaksOfTheCurrentVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, seen := range []TemplateSeen{{ID: "digest@1"}, {ID: "digest", Current: 1}, {ID: "digest@2"}, {ID: "digest", Current: 2}, {ID: "direct"}, {ID: "odd", Current: 9}} {
+	for i, seen := range []TemplateChanged{{ID: "digest@1"}, {ID: "digest", Current: 1}, {ID: "digest@2"}, {ID: "digest", Current: 2}, {ID: "direct"}, {ID: "odd", Current: 9}} {
 		seen.Version, seen.Template = int64(i), tmpl
-		templates.seen(seen)
+		templates.change(seen)
 	}
 	for id, want := range map[string]struct {
 		name    string
@@ -44,11 +44,11 @@ func TestATemplateIsKnownOrOnItsWayOrGone(t *testing.T) {
 			case 0: // compaction removed it
 				templates.read(version + 1)
 			case 1:
-				templates.seen(TemplateSeen{ID: key, Version: version})
+				templates.change(TemplateChanged{ID: key, Version: version})
 				clear(made)
 			default:
 				made[version] = &template.Template{}
-				templates.seen(TemplateSeen{ID: key, Version: version, Template: made[version]})
+				templates.change(TemplateChanged{ID: key, Version: version, Template: made[version]})
 				last = version
 			}
 			for accepted := range version + 3 {

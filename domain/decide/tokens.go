@@ -49,7 +49,7 @@ type tokens struct {
 	// Of this partition's tokens: some 80 bytes each.
 	owners map[TokenHash]ownedBy
 	// The releases among them, in the order in which they are forgotten.
-	released []releaseSeen
+	released []keptRelease
 	due      []Output // of the restore: nothing may be written before Resume
 
 	// Of this partition's users: what they have released, until Kafka has it.
@@ -61,13 +61,13 @@ func newTokens() tokens {
 	return tokens{owners: map[TokenHash]ownedBy{}, releasing: map[string][]*whisperv1.TokenRelease{}, erased: map[string]bool{}}
 }
 
-type releaseSeen struct {
+type keptRelease struct {
 	token   TokenHash
 	release ownedBy
-	seen    time.Time // of the record
+	at      time.Time // of the record
 }
 
-// ownedBy is a claim in one string: 8 bytes of time, then the endpoint, 0x00, the user. Of a release, which is nobody's,
+// ownedBy is a claim in one string: 8 bytes of time, then the endpoint, 0x00, the user. Of a release,
 // the endpoint is empty, and for the user stands released_by.
 type ownedBy string
 
@@ -95,8 +95,8 @@ func (o ownedBy) claim() *whisperv1.TokenClaim {
 	return &whisperv1.TokenClaim{UserId: user, Endpoint: endpoint, AtMs: o.at()}
 }
 
-func (o ownedBy) at() int64     { return int64(binary.BigEndian.Uint64([]byte(o[:8]))) }
-func (o ownedBy) nobodys() bool { return len(o) > 8 && o[8] == 0 }
+func (o ownedBy) at() int64      { return int64(binary.BigEndian.Uint64([]byte(o[:8]))) }
+func (o ownedBy) released() bool { return len(o) > 8 && o[8] == 0 }
 
 // releaser tells who released a token, without the id: 8 bytes of a hash that only those can confirm who have the token.
 func releaser(token TokenHash, user string) []byte {
@@ -104,16 +104,16 @@ func releaser(token TokenHash, user string) []byte {
 	return sum[:8]
 }
 
-// ClaimSeen is a record of whisper.tokens; Claim nil: a tombstone. At is the record's time. With Stray, whoever wrote it
+// ClaimArrived is a record of whisper.tokens; Claim nil: a tombstone. At is the record's time. With Stray, whoever wrote it
 // had lost the partition: it says nothing, but is the last record of its token.
-type ClaimSeen struct {
+type ClaimArrived struct {
 	Token TokenHash
 	Claim *whisperv1.TokenClaim
 	At    time.Time
 	Stray bool
 }
 
-func (ClaimSeen) input() {}
+func (ClaimArrived) input() {}
 
 type (
 	// PutClaim writes a claim to whisper.tokens; nil: a tombstone. With Own, it is the word of the token's partition on
@@ -163,36 +163,36 @@ func ParseMoved(s string) (m Moved, err error) {
 }
 
 // RestoreClaim puts back what whisper.tokens has, in its order; now is the time of the restart.
-func (s *State) RestoreClaim(in ClaimSeen, now time.Time) {
+func (s *State) RestoreClaim(in ClaimArrived, now time.Time) {
 	s.now = now
-	s.claimSeen(in)
+	s.claimArrived(in)
 	s.tokens.due = append(s.tokens.due, s.out...)
 	s.out = s.out[:0]
 }
 
-// claimSeen folds a record of the log of claims. Whoever lost the token is told so. Where the record is not what stands,
+// claimArrived folds a record of the log of claims. Whoever lost the token is told so. Where the record is not what stands,
 // that is written behind it: compaction keeps the last record of a token.
-func (s *State) claimSeen(in ClaimSeen) {
+func (s *State) claimArrived(in ClaimArrived) {
 	old, known := s.tokens.owners[in.Token]
 	switch c := in.Claim; {
 	case in.Stray:
-		s.mendClaim(in.Token)
-	case c == nil && known && old.nobodys():
+		s.rewriteClaim(in.Token)
+	case c == nil && known && old.released():
 		delete(s.tokens.owners, in.Token)
 	case c == nil:
 		if known { // claimed between a release and its tombstone
-			s.mendClaim(in.Token)
+			s.rewriteClaim(in.Token)
 		}
 	case c.GetReleased():
-		s.releaseSeen(in)
-	case !known || old.nobodys() && outlasts(in.Token, c, old.claim()):
+		s.releaseArrived(in)
+	case !known || old.released() && outlasts(in.Token, c, old.claim()):
 		s.tokens.owners[in.Token] = newOwnedBy(c)
-	case !old.nobodys() && laterClaim(c, old.claim()):
+	case !old.released() && newerClaim(c, old.claim()):
 		s.tokens.owners[in.Token] = newOwnedBy(c)
-		s.lost(in, old.claim(), c)
+		s.tellLoser(in, old.claim(), c)
 	case old != newOwnedBy(c):
-		s.lost(in, c, old.claim())
-		s.mendClaim(in.Token)
+		s.tellLoser(in, c, old.claim())
+		s.rewriteClaim(in.Token)
 	}
 }
 
@@ -202,9 +202,9 @@ func outlasts(token TokenHash, claim, release *whisperv1.TokenClaim) bool {
 		claim.GetAtMs() == release.GetAtMs() && !bytes.Equal(releaser(token, claim.GetUserId()), release.GetReleasedBy())
 }
 
-// releaseSeen: a user who releases a token had claimed it at that time, also where nothing else says so. This partition
+// releaseArrived: a user who releases a token had claimed it at that time, also where nothing else says so. This partition
 // writes it behind that once more, without the user's id.
-func (s *State) releaseSeen(in ClaimSeen) {
+func (s *State) releaseArrived(in ClaimArrived) {
 	user := in.Claim.GetUserId()
 	release := &whisperv1.TokenClaim{AtMs: in.Claim.GetAtMs(), Released: true, ReleasedBy: in.Claim.GetReleasedBy()}
 	if user != "" {
@@ -216,20 +216,20 @@ func (s *State) releaseSeen(in ClaimSeen) {
 	case !known:
 	case old == now:
 		if user != "" {
-			s.mendClaim(in.Token)
+			s.rewriteClaim(in.Token)
 		}
 		return
-	case old.nobodys() && old > now, // by the time, or any order
-		!old.nobodys() && outlasts(in.Token, old.claim(), release):
-		s.mendClaim(in.Token)
+	case old.released() && old > now, // by the time, or any order
+		!old.released() && outlasts(in.Token, old.claim(), release):
+		s.rewriteClaim(in.Token)
 		return
-	case !old.nobodys() && !bytes.Equal(releaser(in.Token, old.claim().GetUserId()), release.GetReleasedBy()):
-		s.lost(in, old.claim(), release)
+	case !old.released() && !bytes.Equal(releaser(in.Token, old.claim().GetUserId()), release.GetReleasedBy()):
+		s.tellLoser(in, old.claim(), release)
 	}
 	s.tokens.owners[in.Token] = now
-	s.tokens.released = append(s.tokens.released, releaseSeen{in.Token, now, in.At})
+	s.tokens.released = append(s.tokens.released, keptRelease{in.Token, now, in.At})
 	if user != "" {
-		s.mendClaim(in.Token)
+		s.rewriteClaim(in.Token)
 	}
 }
 
@@ -237,7 +237,7 @@ func (s *State) releaseSeen(in ClaimSeen) {
 func (s *State) forgetReleases() {
 	const most = 100
 	all, n := s.tokens.released, 0
-	for ; n < min(len(all), most) && s.now.Sub(all[n].seen) > ClaimsKept; n++ {
+	for ; n < min(len(all), most) && s.now.Sub(all[n].at) > ClaimsKept; n++ {
 		if s.tokens.owners[all[n].token] == all[n].release {
 			delete(s.tokens.owners, all[n].token)
 			s.put(PutClaim{Token: all[n].token, Own: true})
@@ -248,8 +248,8 @@ func (s *State) forgetReleases() {
 	}
 }
 
-// laterClaim is a total order, so that it does not matter in which order claims come.
-func laterClaim(a, b *whisperv1.TokenClaim) bool {
+// newerClaim is a total order, so that it does not matter in which order claims come.
+func newerClaim(a, b *whisperv1.TokenClaim) bool {
 	switch {
 	case a.GetAtMs() != b.GetAtMs():
 		return a.GetAtMs() > b.GetAtMs()
@@ -259,8 +259,8 @@ func laterClaim(a, b *whisperv1.TokenClaim) bool {
 	return a.GetEndpoint() > b.GetEndpoint()
 }
 
-// mendClaim writes what stands behind a record that does not.
-func (s *State) mendClaim(token TokenHash) {
+// rewriteClaim writes what stands behind a record that does not.
+func (s *State) rewriteClaim(token TokenHash) {
 	stands, known := s.tokens.owners[token]
 	if !known {
 		s.put(PutClaim{Token: token, Own: true})
@@ -269,8 +269,8 @@ func (s *State) mendClaim(token TokenHash) {
 	s.put(PutClaim{Token: token, Claim: stands.claim(), Own: true})
 }
 
-// lost tells the loser; of two endpoints of one user, both stay ([State.sendPush] sends once).
-func (s *State) lost(in ClaimSeen, loser, winner *whisperv1.TokenClaim) {
+// tellLoser tells the loser; of two endpoints of one user, both stay ([State.sendPush] sends once).
+func (s *State) tellLoser(in ClaimArrived, loser, winner *whisperv1.TokenClaim) {
 	if loser.GetUserId() == winner.GetUserId() || s.now.Sub(in.At) > ClaimsKept && s.replay != nil {
 		return // after a restart, what is old was told by whoever owned the partition then
 	}

@@ -28,7 +28,7 @@ type phones struct {
 type phonePart struct {
 	state     *decide.State
 	users     map[string]*whisperv1.Profile
-	tokens    []decide.ClaimSeen
+	tokens    []decide.ClaimArrived
 	tokensAt  int
 	changes   []decide.ProfilePatched
 	changesAt int
@@ -74,7 +74,7 @@ func (w *phones) write(p *phonePart, outputs []decide.Output, lost func(log stri
 		if !ok(fmt.Sprint("tokens of ", to)) {
 			return
 		}
-		in := decide.ClaimSeen{Token: c.Token, At: w.now}
+		in := decide.ClaimArrived{Token: c.Token, At: w.now}
 		if c.Claim != nil {
 			in.Claim = proto.CloneOf(c.Claim)
 		}
@@ -191,7 +191,7 @@ func TestADeviceHasOneOwner(t *testing.T) {
 						for i, c := range p.tokens {
 							last[c.Token] = i
 						}
-						var kept []decide.ClaimSeen
+						var kept []decide.ClaimArrived
 						for i, c := range p.tokens {
 							if last[c.Token] == i && c.Claim != nil {
 								kept = append(kept, c)

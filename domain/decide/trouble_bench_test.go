@@ -38,7 +38,7 @@ type trouble struct {
 func newTrouble(tb testing.TB) *trouble {
 	w := &trouble{tb: tb, s: decide.NewState(0, decide.DefaultPolicy()), now: night}
 	w.s.ReplayDone()
-	w.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	w.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	return w
 }
 
@@ -225,7 +225,7 @@ func BenchmarkNodeDies(b *testing.B) {
 		w := newTrouble(b)
 		w.away(n)
 		return w
-	}, func(w *trouble, _ int) { w.do(decide.NodeSeen{Node: "n1"}) })
+	}, func(w *trouble, _ int) { w.do(decide.NodeChanged{Node: "n1"}) })
 }
 
 // BenchmarkNodeReturns: the same node comes back.
@@ -233,9 +233,9 @@ func BenchmarkNodeReturns(b *testing.B) {
 	benchTrouble(b, 75_000, func(b *testing.B, n int) *trouble {
 		w := newTrouble(b)
 		w.away(n)
-		w.do(decide.NodeSeen{Node: "n1"})
+		w.do(decide.NodeChanged{Node: "n1"})
 		return w
-	}, func(w *trouble, _ int) { w.do(decide.NodeSeen{Node: "n1", Incarnation: 2}) })
+	}, func(w *trouble, _ int) { w.do(decide.NodeChanged{Node: "n1", Incarnation: 2}) })
 }
 
 // BenchmarkIdleRound is what a round of the loop asks when nothing happens, with broadcasts that are to begin tomorrow.

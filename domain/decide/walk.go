@@ -73,7 +73,7 @@ func (w *walk) dueAt() (at time.Time, ok bool) {
 	at = w.expires()
 	if w.paused {
 		if w.catchesUp() {
-			at = earlier(at, w.waits)
+			at = earliest(at, w.waits)
 		}
 		return at, true
 	}
@@ -81,22 +81,22 @@ func (w *walk) dueAt() (at time.Time, ok bool) {
 		return time.Time{}, true
 	}
 	for ms := range w.times {
-		at = earlier(at, later(time.UnixMilli(ms), w.waits))
+		at = earliest(at, latest(time.UnixMilli(ms), w.waits))
 	}
 	if !w.done && w.flying < maxFlying && len(w.slices) < maxSlices {
-		at = earlier(at, later(w.starts(), w.waits))
+		at = earliest(at, latest(w.starts(), w.waits))
 	}
 	return at, true
 }
 
-func later(a, b time.Time) time.Time {
+func latest(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
 	}
 	return a
 }
 
-func earlier(a, b time.Time) time.Time {
+func earliest(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
 	}
@@ -128,7 +128,7 @@ func (s *State) beginWalk(w *walk) {
 	s.users.Sort()
 	w.setFirst(s.findFirst(w))
 	w.begun, w.audience, w.changesAt = s.now, s.audienceNow(w), s.changesAt
-	w.findTold()
+	w.findReplayTo()
 	s.parkFirst(w)
 	s.parkWalk(w)
 	s.progress(w)
@@ -152,14 +152,14 @@ func (s *State) walkSlice(w *walk) {
 	over := s.walkUsers(w, sl)
 	s.busy = busy{walk: w}
 	if over {
-		s.walkGone(w)
+		s.countForgotten(w)
 		w.finish(s.now)
-	} else if len(w.replay) > 0 && w.passed(w.told) {
-		s.walkGone(w)
-		w.replay, w.told = nil, ""
+	} else if len(w.replay) > 0 && w.passed(w.replayTo) {
+		s.countForgotten(w)
+		w.replay, w.replayTo = nil, ""
 	}
 	s.sendGroups(w)
-	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, w.done, w.tally
+	sl.at, sl.rest, sl.done, sl.counts = w.at, w.rest, w.done, w.counts
 	if w.bucket.room() < 1 {
 		w.waits = w.bucket.next(s.now)
 	}
@@ -189,7 +189,7 @@ func (d *delivery) leaveSlice() {
 
 // endWalk stops a walk: what is in flight goes on to its own end, what waits is ended slice by slice, and who was
 // not looked at is a number. After a restart nobody knows exactly how far the process before was, and gateways may
-// still tell of what it sent: then the rest is walked after all, and each gets the fact of his end.
+// still tell of what it sent: then the rest is walked after all, and each gets the fact of their end.
 func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	if w.reacts(cancelAsked) != ends {
 		return
@@ -211,8 +211,8 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	}
 	sl := s.openSlice(w)
 	w.done, w.replay, w.first = true, nil, nil
-	w.unwalked = max(w.audience-w.tally.walked, 0)
-	sl.at, sl.rest, sl.done, sl.tally = w.at, w.rest, true, w.tally
+	w.unwalked = max(w.audience-w.counts.walked, 0)
+	sl.at, sl.rest, sl.done, sl.counts = w.at, w.rest, true, w.counts
 }
 
 // endSome ends a slice of those who wait.
@@ -224,7 +224,7 @@ func (s *State) endSome(w *walk) {
 		}
 		id := w.idOf(user)
 		w.forget(user)
-		w.dealtWith(user, id.Hash())
+		w.skip(user, id.Hash())
 		s.emitFor(w, user, id, w.endFact(domain.ReasonTTL))
 		s.put(Unpark{ID: id})
 	}

@@ -69,7 +69,7 @@ func BenchmarkWalk(b *testing.B) {
 				s := decide.NewState(0, policy)
 				benchUsers(b, s, benchAudience, cmp.Or(cast.channel, domain.ChannelAPNs))
 				s.ReplayDone()
-				s.Decide(decide.NodeSeen{Node: "n1", Incarnation: 1}, at(0))
+				s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, at(0))
 				if cast.connected {
 					for i := range benchAudience {
 						s.Decide(here(fmt.Sprint("user-", i), "n1", "s", 1), at(0))
@@ -85,7 +85,7 @@ func BenchmarkWalk(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					s.Decide(decide.TemplateSeen{ID: "t", Version: 1, Template: tmpl}, at(0))
+					s.Decide(decide.TemplateChanged{ID: "t", Version: 1, Template: tmpl}, at(0))
 					acc.Content, acc.Template, acc.TemplateVersion, acc.Variables = nil, "t", 1, []byte(`{"plan":"gold"}`)
 				}
 				s.Decide(cast0, at(0))

@@ -22,10 +22,10 @@ func (d *desk) restartWith(facts []*whisperv1.Event) {
 		d.s.RestoreParked(proto.CloneOf(p))
 	}
 	for _, ev := range facts {
-		d.do(decide.FactSeen{Event: proto.CloneOf(ev)})
+		d.do(decide.FactArrived{Event: proto.CloneOf(ev)})
 	}
 	d.s.ReplayDone()
-	d.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	d.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	d.category("some", `{}`)
 }
 

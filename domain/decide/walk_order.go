@@ -16,11 +16,11 @@ import (
 // Who is of the first pass is fixed when the walk begins and written before anything that follows from it (see
 // [State.parkFirst]); after a restart the list is the same, whoever has come or gone. So a place in the walk is the
 // pass and the last user of it, everyone has exactly one, and a cursor means the same in every process. Who left before
-// his turn is met all the same, and who connects later waits for his turn in the second pass.
+// their turn is met all the same, and who connects after that waits for their turn in the second pass.
 //
 // A broadcast to those who are connected ends with the first pass: the list is its audience.
 //
-// It costs 16 bytes of memory a connected user and his id in whisper.timers while the walk lasts, and a comparison of
+// It costs 16 bytes of memory a connected user and their id in whisper.timers while the walk lasts, and a comparison of
 // two ids for each user of the second pass.
 
 // firstPerRecord bounds a record of the first pass: ids have at most 128 bytes, so 512 KiB.
@@ -171,23 +171,23 @@ func (w *walk) passed(user string) bool {
 	if _, first := slices.BinarySearch(w.first, user); first && w.rest || !first && w.connected && !w.begun.IsZero() {
 		return true // or is not in its audience
 	} else if first != !w.rest {
-		return false // his pass is to come
+		return false // their pass is to come
 	}
 	return user <= w.at
 }
 
-// tell notes that replay tells of the user.
-func (w *walk) tell(user string) {
-	if w.told == "" || w.before(w.told, user) {
-		w.told = user
+// extendReplay notes that replay tells of the user.
+func (w *walk) extendReplay(user string) {
+	if w.replayTo == "" || w.before(w.replayTo, user) {
+		w.replayTo = user
 	}
 }
 
-// findTold looks for the last user of whom replay tells, in an order that is new.
-func (w *walk) findTold() {
-	w.told = ""
+// findReplayTo looks for the last user of whom replay tells, in an order that is new.
+func (w *walk) findReplayTo() {
+	w.replayTo = ""
 	for _, r := range w.replay {
-		w.tell(r.user)
+		w.extendReplay(r.user)
 	}
 }
 
@@ -217,27 +217,27 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 	}
 	j := users.After(skip, w.at)
 	slice := s.policy.slice()
-	if !w.rest && !s.lap.wide {
+	if !w.rest && !s.timeBox.wide {
 		slice = max(1, slice/firstShare)
 	}
 	looks := slice
-	if s.lap.over != nil {
+	if s.timeBox.over != nil {
 		looks = slice * looksPerMet
 	}
-	end, enough := min(i+looks, n), w.tally.matched+int64(slice)
-	for lasted := false; i < end && !lasted && w.tally.matched < enough && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.told))); {
+	end, enough := min(i+looks, n), w.counts.matched+int64(slice)
+	for lasted := false; i < end && !lasted && w.counts.matched < enough && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.replayTo))); {
 		w.at = id(i)
 		i++
-		lasted = s.lap.ends(lookedUnits)
+		lasted = s.timeBox.ends(lookedUnits)
 		for j < len(skip) && skip[j] < w.at { // forgotten since
 			j++
 		}
 		if j < len(skip) && skip[j] == w.at {
 			continue // was looked at in the first pass
 		}
-		matched := w.tally.matched
-		if s.walkUser(w, sl, w.at); w.tally.matched > matched {
-			lasted = s.lap.ends(metUnits) || lasted
+		matched := w.counts.matched
+		if s.walkUser(w, sl, w.at); w.counts.matched > matched {
+			lasted = s.timeBox.ends(metUnits) || lasted
 		}
 	}
 	switch {

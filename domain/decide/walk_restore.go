@@ -94,11 +94,11 @@ func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 
 func (w *walk) restoreCursor(c *whisperv1.Cursor) {
 	w.at, w.rest, w.done, w.ended, w.unwalked = c.GetUser(), c.GetRest(), c.GetDone(), c.GetEnded(), c.GetUnwalked()
-	w.tally = walkTally{walked: c.GetWalked(), matched: c.GetMatched(), errors: c.GetSegmentErrors()}
+	w.counts = walkCounts{walked: c.GetWalked(), matched: c.GetMatched(), errors: c.GetSegmentErrors()}
 	if ms := c.GetWalkedMs(); ms > 0 {
 		w.walkedAt = time.UnixMilli(ms)
 	}
-	w.cursor = slice{at: w.at, rest: w.rest, done: w.done, tally: w.tally}
+	w.cursor = slice{at: w.at, rest: w.rest, done: w.done, counts: w.counts}
 }
 
 // restoreWaiting puts a parked delivery of a broadcast back: compactly, where nothing was tried yet and nothing else
@@ -117,7 +117,7 @@ func (s *State) restoreWaiting(w *walk, p *whisperv1.Parked) {
 		w.setAway(user)
 		return
 	case compact && p.GetPhase() == whisperv1.Phase_PHASE_SCHEDULED:
-		w.setLater(user, p.GetDueMs())
+		w.setScheduled(user, p.GetDueMs())
 		return
 	}
 	d := s.openDelivery(w, nil, user, w.idOf(user))
@@ -135,16 +135,16 @@ func (s *State) keepForWalks() {
 			w.replay = replay{}
 		}
 		w.replay[hash] = r
-		w.tell(r.user)
+		w.extendReplay(r.user)
 	}
 }
 
-// walkGone counts those whom the walk did not come to again though facts tell of them: an earlier process had dealt
+// countForgotten counts those whom the walk did not come to again though facts tell of them: an earlier process had dealt
 // with them, and they were forgotten since. Of whom nothing says the end, this is it.
-func (s *State) walkGone(w *walk) {
+func (s *State) countForgotten(w *walk) {
 	var open []string
 	for hash, r := range w.replay {
-		w.tally.matched++
+		w.counts.matched++
 		if !r.settled && !w.waitsFor(r.user) && s.deliveries.get(hash) == nil {
 			open = append(open, r.user)
 		}

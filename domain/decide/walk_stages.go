@@ -129,9 +129,9 @@ func (s *State) step(w *walk) {
 	case wakeWaiting:
 		s.wakeSome(w)
 	case startWaiting:
-		s.startLater(w)
+		s.startScheduled(w)
 	case startOrWalk:
-		if !s.startLater(w) {
+		if !s.startScheduled(w) {
 			s.walkSlice(w)
 		}
 	case walkIgnores, walkNotes, pauses, resumes, ends, sends: // nothing in this column

@@ -63,7 +63,7 @@ func walkIn(t *testing.T, at walkStage) (*State, *walk) {
 	s := NewState(0, DefaultPolicy())
 	s.Resume(noon)
 	s.ReplayDone()
-	s.Decide(NodeSeen{Node: "n", Incarnation: 1}, noon)
+	s.Decide(NodeChanged{Node: "n", Incarnation: 1}, noon)
 	for i, user := range []string{"mona", "ali"} {
 		s.Decide(ProfilePatched{User: user, Patch: []byte(`{"locale":"en"}`), At: noon, Offset: int64(i)}, noon)
 	}
@@ -84,7 +84,7 @@ func walkIn(t *testing.T, at walkStage) (*State, *walk) {
 	case walkEnded:
 		w.ending, w.done = true, true
 	case walkCatchingUp:
-		w.paused, w.replay, w.told = true, replay{other: {user: "zoe", settled: true, note: "news", at: noon}}, "zoe"
+		w.paused, w.replay, w.replayTo = true, replay{other: {user: "zoe", settled: true, note: "news", at: noon}}, "zoe"
 	case walkPaused:
 		w.paused = true
 	case walkWaking:
@@ -146,7 +146,7 @@ func TestEveryCellOfABroadcastsStages(t *testing.T) {
 					out = s.Decide(opens("mona", "n", 1, "s"), now)
 				case walkHappenings:
 				}
-				walked := w.tally.walked > before.tally.walked
+				walked := w.counts.walked > before.counts.walked
 				routed := slices.ContainsFunc(out, func(o Output) bool { _, route := o.(RouteTo); return route })
 				var ok bool
 				switch reaction := walkReactions[at][h]; reaction {

@@ -11,7 +11,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// walkUser looks at one user: is he meant, and what is to be done about him? Only what goes out becomes a
+// walkUser looks at one user: are they in the audience, and what is to be done about them? Only what goes out becomes a
 // [delivery]; who can't be reached, or only later, costs a fact and a few bytes.
 func (s *State) walkUser(w *walk, sl *slice, user string) {
 	s.busy = busy{walk: w, user: user}
@@ -25,12 +25,12 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		}
 		known = false // to a segment
 	}
-	w.tally.walked++
+	w.counts.walked++
 	if s.aside.hasUser(w, user) {
 		hash := domain.HashDelivery(w.note(), user)
 		r, told := s.replayedOf(w, hash)
 		delete(w.replay, hash)
-		if w.tally.matched++; !told || !r.settled {
+		if w.counts.matched++; !told || !r.settled {
 			s.emitFor(w, user, w.idOf(user), internalFailure())
 		}
 		return
@@ -41,7 +41,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		r, told := s.replayedOf(w, hash)
 		delete(w.replay, hash)
 		if waited = told && r.waits(); told && !waited {
-			w.tally.matched++
+			w.counts.matched++
 			s.walkReplayed(w, sl, user, hash, r)
 			return
 		}
@@ -50,9 +50,9 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 	if known || w.segment == nil {
 		answer = w.segment.Ask(user, view)
 	}
-	s.lap.units += answer.Units
+	s.timeBox.units += answer.Units
 	if answer.Failed {
-		w.tally.errors++
+		w.counts.errors++
 	}
 	match := answer.Match
 	if !match && !w.restored && !waited {
@@ -60,13 +60,13 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 	}
 	hash := domain.HashDelivery(w.note(), user)
 	if held := s.deliveries.get(hash); w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
-		w.tally.matched++
+		w.counts.matched++
 		return
 	}
 	if !match && !waited {
 		return
 	}
-	w.tally.matched++
+	w.counts.matched++
 	if !match {
 		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonSegment}}})
 		return
@@ -89,12 +89,12 @@ func (s *State) meet(w *walk, sl *slice, user string, id domain.DeliveryID, prof
 	}
 	if w.clock.Set {
 		if at := w.clock.After(w.starts(), s.zone(profile)); at.After(s.now) {
-			s.sendLater(w, user, id, at)
+			s.scheduleUser(w, user, id, at)
 			return
 		}
 	}
 	if w.paused { // it only catches up: nobody is begun with, and when it is resumed the checks are asked
-		s.sendLater(w, user, id, s.now)
+		s.scheduleUser(w, user, id, s.now)
 		return
 	}
 	q := s.askFor(w, user, id, profile)
@@ -157,10 +157,10 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 	push = push && hasEndpoint(q.profile, q.channels, denied)
 	collapses := w.acc.GetCollapseKey() != "" && q.category.Collapse
 	// Nothing older is to be let out or replaced first, or waits for its turn.
-	simple := !collapses && !s.deliveries.resting[user] && !s.deliveries.turns.waits(userLane{user, w.lane()})
+	simple := !collapses && !s.deliveries.resting[user] && !s.deliveries.ready.waits(userLane{user, w.lane()})
 	switch {
 	case len(live) == 0 && !push && socket && !collapses:
-		s.goAway(w, user, id)
+		s.keepAway(w, user, id)
 		return
 	case len(live) == 0 && !push && !socket:
 		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonNoEndpoint}}})
@@ -200,7 +200,7 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.Delivery
 	d := &o.delivery
 	d.waiting = o.waiting[:0]
 	if w.bucket.rate > 0 || w.steered != nil { // a rate, or a pause that is over
-		s.readyNow(d)
+		s.noteReadyNow(d)
 	}
 	if sl != nil {
 		sl.open++
@@ -218,8 +218,8 @@ type openRecords struct {
 	alone    [1]*delivery
 }
 
-// goAway parks what waits for the user to connect: a small record, and the user's id here.
-func (s *State) goAway(w *walk, user string, id domain.DeliveryID) {
+// keepAway parks what waits for the user to connect: a small record, and the user's id here.
+func (s *State) keepAway(w *walk, user string, id domain.DeliveryID) {
 	r := &awayRecords{id: id}
 	r.fact.Reason = domain.ReasonAway
 	r.kind.DeliveryDeferred = &r.fact
@@ -241,12 +241,12 @@ type awayRecords struct {
 	id     domain.DeliveryID
 }
 
-// sendLater parks what waits for the user's own time of day.
-func (s *State) sendLater(w *walk, user string, id domain.DeliveryID, at time.Time) {
+// scheduleUser parks what waits for the user's own time of day.
+func (s *State) scheduleUser(w *walk, user string, id domain.DeliveryID, at time.Time) {
 	ms := at.UnixMilli()
 	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: ms}}})
 	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_SCHEDULED, DueMs: ms}})
-	w.setLater(user, ms)
+	w.setScheduled(user, ms)
 }
 
 func (w *walk) idOf(user string) domain.DeliveryID {
@@ -335,7 +335,7 @@ func (s *State) group(d *delivery, live []place, text *sharedText) {
 		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
 	}
 	if d.walk.wave == nil { // all of a slice have the same time, and expire together
-		d.walk.wave = s.deliveries.newWave(earlier(s.now.Add(s.ackTimeout(d)), d.expires()))
+		d.walk.wave = s.deliveries.newWave(earliest(s.now.Add(s.ackTimeout(d)), d.expires()))
 	}
 	s.deliveries.scheduleIn(d.walk.wave, d)
 }

@@ -22,9 +22,9 @@ func (w *walk) isAway(user string) bool {
 	return away
 }
 
-func (w *walk) setLater(user string, ms int64) {
+func (w *walk) setScheduled(user string, ms int64) {
 	ref := w.users.Intern(user)
-	w.later[ref] = ms
+	w.scheduled[ref] = ms
 	w.times[ms] = append(w.times[ms], ref)
 }
 
@@ -36,7 +36,7 @@ func (w *walk) waitsFor(user string) bool {
 	if _, away := w.away[ref]; away {
 		return true
 	}
-	_, later := w.later[ref]
+	_, later := w.scheduled[ref]
 	return later
 }
 
@@ -44,17 +44,17 @@ func (w *walk) waitsFor(user string) bool {
 func (w *walk) forget(user string) {
 	if ref, known := w.users.Ref(user); known {
 		delete(w.away, ref)
-		delete(w.later, ref)
+		delete(w.scheduled, ref)
 	}
 }
 
 // waiters are the users who wait for something, sorted.
 func (w *walk) waiters() []string {
-	all := make([]string, 0, len(w.away)+len(w.later))
+	all := make([]string, 0, len(w.away)+len(w.scheduled))
 	for ref := range w.away {
 		all = append(all, w.users.Own(ref))
 	}
-	for ref := range w.later {
+	for ref := range w.scheduled {
 		all = append(all, w.users.Own(ref))
 	}
 	slices.Sort(all)
@@ -85,7 +85,7 @@ func (s *State) materialize(w *walk, user string) *delivery {
 func (s *State) wakeSome(w *walk) {
 	n := min(WalkSlice, len(w.toWake))
 	for i, user := range w.toWake[:n] {
-		if i > 0 && s.lap.ends(metUnits) {
+		if i > 0 && s.timeBox.ends(metUnits) {
 			n = i
 			break
 		}
@@ -133,8 +133,8 @@ func (s *State) findAwake(w *walk) []string {
 	return awake
 }
 
-// startLater starts a slice of those whose time of day has come; false: there are none.
-func (s *State) startLater(w *walk) bool {
+// startScheduled starts a slice of those whose time of day has come; false: there are none.
+func (s *State) startScheduled(w *walk) bool {
 	due := int64(0)
 	for ms := range w.times {
 		if ms <= s.now.UnixMilli() && (due == 0 || ms < due) {
@@ -147,8 +147,8 @@ func (s *State) startLater(w *walk) bool {
 	w.bucket.fill(s.now)
 	users := w.times[due]
 	n := 0
-	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0 && (n == 0 || !s.lap.ends(metUnits)); n++ {
-		if ms, waits := w.later[users[n]]; !waits || ms != due {
+	for ; n < min(WalkSlice, len(users)) && w.bucket.room() > 0 && (n == 0 || !s.timeBox.ends(metUnits)); n++ {
+		if ms, waits := w.scheduled[users[n]]; !waits || ms != due {
 			continue
 		}
 		user := w.users.Own(users[n])
@@ -179,7 +179,7 @@ func (s *State) mayBegin(d *delivery) bool {
 	case w == nil || d.begun():
 		return true
 	case w.paused:
-		s.stop(d)
+		s.holdForPause(d)
 		return false
 	case w.bucket.rate <= 0 || heldReason(d.phase) == "":
 		return true
@@ -193,8 +193,8 @@ func (s *State) mayBegin(d *delivery) bool {
 	return true
 }
 
-// stop keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
-func (s *State) stop(d *delivery) {
+// holdForPause keeps d, parked, until its broadcast is resumed. Its record says that it is due, so that a restart finds it.
+func (s *State) holdForPause(d *delivery) {
 	if !d.heldByPause && (!d.parked || d.due.After(s.now)) {
 		s.deliveries.schedule(d, s.now)
 		s.park(d)
@@ -203,12 +203,12 @@ func (s *State) stop(d *delivery) {
 	s.deliveries.schedule(d, d.expires())
 }
 
-// letGo goes on with what a pause stopped, a slice each time that time passes.
-func (s *State) letGo(w *walk) {
+// endPause goes on with what a pause held, a slice each time that time passes.
+func (s *State) endPause(w *walk) {
 	for d := range w.held.all(noteLink) { // the heap orders them
 		if d.heldByPause {
 			d.heldByPause = false
-			s.readyNow(d)
+			s.noteReadyNow(d)
 			s.deliveries.schedule(d, s.now)
 		}
 	}
@@ -232,7 +232,7 @@ func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
 		}
 		if status, ok := domain.StatusOf(ev); ok && !status.Pending() && (status != domain.Sent || pushTook) && !unproven {
 			w.forget(ev.GetUserId())
-			w.dealtWith(ev.GetUserId(), id.Hash())
+			w.skip(ev.GetUserId(), id.Hash())
 			s.put(Unpark{ID: w.idOf(ev.GetUserId())})
 		}
 		return true
@@ -243,15 +243,15 @@ func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
 		}
 		w.replay.keep(id.Hash(), ev)
 		if _, kept := w.replay[id.Hash()]; kept {
-			w.tell(ev.GetUserId())
+			w.extendReplay(ev.GetUserId())
 		}
 		return true
 	}
 	return false
 }
 
-// dealtWith: the walk will come to this user (again, after a restart) and must pass him over.
-func (w *walk) dealtWith(user string, hash domain.DeliveryHash) {
+// skip: the walk will come to this user (again, after a restart) and must skip them.
+func (w *walk) skip(user string, hash domain.DeliveryHash) {
 	if w.passed(user) {
 		return
 	}
@@ -259,7 +259,7 @@ func (w *walk) dealtWith(user string, hash domain.DeliveryHash) {
 		w.replay = replay{}
 	}
 	w.replay[hash] = replayed{settled: true, ended: true, note: w.note(), user: user, at: w.id.Time()}
-	w.tell(user)
+	w.extendReplay(user)
 }
 
 func (s *State) replayedOf(w *walk, hash domain.DeliveryHash) (replayed, bool) {
@@ -308,7 +308,7 @@ func (s *State) eraseWaiting(user string) {
 		}
 		id := w.idOf(user)
 		w.forget(user)
-		w.dealtWith(user, id.Hash())
+		w.skip(user, id.Hash())
 		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}}})
 		s.put(Unpark{ID: id})
 	}

@@ -42,7 +42,7 @@ func (l *logged) restart(now time.Time) {
 	l.RestoreSeen(l.log...)
 	l.Resume(now)
 	l.ReplayDone()
-	l.do(decide.NodeSeen{Node: "n1", Incarnation: 1}, now)
+	l.do(decide.NodeChanged{Node: "n1", Incarnation: 1}, now)
 	l.do(here("mona", "n1", fmt.Sprint(now), 1), now)
 }
 
@@ -150,7 +150,7 @@ func TestWhatIsKeptForLongHoldsUpNothingElse(t *testing.T) {
 			t.Fatalf("day %d: %q", n, got)
 		}
 		id := domain.NewDeliveryID(now, domain.HashDelivery("daily", "mona"))
-		l.do(decide.FactSeen{Event: &whisperv1.Event{
+		l.do(decide.FactArrived{Event: &whisperv1.Event{
 			DeliveryId: id[:], NotificationId: "daily", UserId: "mona", AtUs: now.UnixMicro(),
 			Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}},
 		}}, now)

@@ -39,7 +39,7 @@ func TestALaneStaysInOrderWhereItsUserConnects(t *testing.T) {
 func someWait(t *testing.T) *trouble {
 	w := newTrouble(t)
 	w.parked = map[string]*whisperv1.Parked{}
-	w.do(decide.CategorySeen{Name: "chat", Category: passing(t)})
+	w.do(decide.CategoryChanged{Name: "chat", Category: passing(t)})
 	w.do(decide.ProfilePatched{User: "mona", Patch: []byte(cairo), At: w.now, Offset: 1})
 	for i := range 300 {
 		w.send(fmt.Sprint("x", i), fmt.Sprint("user-", i))
@@ -64,7 +64,7 @@ func passing(t *testing.T) *category.Category {
 func (w *trouble) restart(others int, profile string) {
 	w.s = decide.NewState(0, decide.DefaultPolicy())
 	w.do(decide.ProfilePatched{User: "mona", Patch: []byte(profile), At: w.now, Offset: 1})
-	w.do(decide.NodeSeen{Node: "n1", Incarnation: 1})
+	w.do(decide.NodeChanged{Node: "n1", Incarnation: 1})
 	for i := range others {
 		w.do(here(fmt.Sprint("user-", i), "n1", "s", 1))
 	}
@@ -84,11 +84,11 @@ func TestWhatHasATurnIsSentOnce(t *testing.T) {
 				w.do(here(fmt.Sprint("user-", i), "n2", "s", 1))
 			}
 			w.do(here("mona", "n2", "s", 1))
-			w.do(decide.NodeSeen{Node: "n2", Incarnation: 1})
+			w.do(decide.NodeChanged{Node: "n2", Incarnation: 1})
 		},
 		"a takeover": func(w *trouble) {
 			w.restart(300, cairo)
-			w.do(decide.CategorySeen{Name: "chat", Category: passing(t)})
+			w.do(decide.CategoryChanged{Name: "chat", Category: passing(t)})
 			w.took(w.s.Resume(w.now))
 		},
 	} {
@@ -127,7 +127,7 @@ func TestAWakeIsNotLostWhereItWaitsForItsTurn(t *testing.T) {
 				Request: &whisperv1.Position{Topic: "r", Offset: w.n}, Recipients: 1,
 			}},
 		}})
-		w.do(decide.FactSeen{Event: &whisperv1.Event{
+		w.do(decide.FactArrived{Event: &whisperv1.Event{
 			DeliveryId: id[:], NotificationId: "pay", UserId: "mona", Lane: whisperv1.Lane_LANE_NORMAL,
 			Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
 				Attempt: 1, Channel: "apns", Endpoint: "phone", Class: whisperv1.FailureClass_FAILURE_CLASS_RETRY, RetryAfterMs: 60_000, Reason: "503",
@@ -163,13 +163,13 @@ type history struct {
 func newHistory(t *testing.T, seed uint64) *history {
 	random := rand.New(rand.NewPCG(seed, 1))
 	policy := decide.DefaultPolicy()
-	policy.Due, policy.Crowd = 1+random.IntN(3), 1+random.IntN(6)
+	policy.Due, policy.IndexFrom = 1+random.IntN(3), 1+random.IntN(6)
 	h := &history{
 		trouble: &trouble{tb: t, s: decide.NewState(0, policy), now: night, parked: map[string]*whisperv1.Parked{}}, random: random,
 		sentAt: map[string]time.Time{}, sentAfter: map[string]int{}, owner: map[string]string{}, passes: map[string]bool{}, newest: map[string]int{},
 	}
 	h.s.ReplayDone()
-	h.watch(func() { h.do(decide.CategorySeen{Name: "chat", Category: passing(t)}) })
+	h.watch(func() { h.do(decide.CategoryChanged{Name: "chat", Category: passing(t)}) })
 	for i, user := range []string{"mona", "omar"} {
 		h.watch(func() { h.do(decide.ProfilePatched{User: user, Patch: []byte(cairo), At: h.now, Offset: int64(1 + i)}) })
 	}
@@ -214,7 +214,7 @@ func (h *history) happens(offset int64, alive *bool) {
 	case 6:
 		h.connects++
 		*alive = !*alive
-		h.watch(func() { h.do(decide.NodeSeen{Node: "n1", Incarnation: map[bool]uint64{true: 1}[*alive]}) })
+		h.watch(func() { h.do(decide.NodeChanged{Node: "n1", Incarnation: map[bool]uint64{true: 1}[*alive]}) })
 	case 7:
 		if h.random.IntN(3) == 0 && h.now.Before(morning) {
 			h.now = morning
@@ -239,7 +239,7 @@ func TestTurnsInAnyHistory(t *testing.T) {
 			h.happens(int64(10+i), &alive)
 		}
 		h.connects++
-		h.watch(func() { h.do(decide.NodeSeen{Node: "n1", Incarnation: 1}) })
+		h.watch(func() { h.do(decide.NodeChanged{Node: "n1", Incarnation: 1}) })
 		for i, user := range []string{"mona", "omar"} {
 			h.connects++
 			h.watch(func() { h.do(here(user, "n1", fmt.Sprint("s", h.connects), 1)) })

@@ -7,36 +7,36 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// turns are deliveries that could go now, were they not too many for one decision: what quiet hours held of a user, or what waited for
-// users who connect. Each goes when its turn comes, [DueSlice] each time that time passes, so that alerts of others get theirs
-// between. Its invariants:
+// readyQueue holds deliveries that could be sent now, but are too many for one decision: those that quiet hours held, and those that
+// waited for their user to connect. Each time that time passes it hands out [DueSlice] of them, so that alerts of other users are
+// decided between. Its invariants:
 //
-//   - A delivery is in it at most once, and knows how: [delivery.turn]. One that ends leaves it.
-//   - of is how many of a user and lane are in it. As long as any is, what newly may go of that user and lane gets in line behind
-//     it: a user's lane stays in order. What was begun before is only tried again, and does not wait.
-//   - Nothing of it is durable, and nothing has to be: each delivery in it is parked, or its offset is not committed. A restart
-//     decides anew that it may go.
+//   - A delivery is in it at most once, and says why: [delivery.readyTo]. A delivery that ends leaves it.
+//   - of counts the deliveries of each user and lane. While there is one, a new delivery of that user and lane queues behind it,
+//     so the lane stays in order. A delivery with an attempt is only tried again, and does not queue.
+//   - It is not durable, and need not be: each delivery in it is parked, or its offset is not committed. A restart decides again
+//     that it may be sent.
 //
-// It costs 8 bytes a delivery, as long as it is in it.
-type turns struct {
-	lanes [len(domain.Lanes)]turnQueue
+// It costs 8 bytes a delivery.
+type readyQueue struct {
+	lanes [len(domain.Lanes)]readyLane
 	of    map[userLane]int
 }
 
-// turn is why a delivery is in turns.
-type turn int8
+// readyTo is why a delivery is in the readyQueue.
+type readyTo int8
 
 const (
-	noTurn turn = iota
-	toWake      // its user connected: send it to the socket, if the user is still there
-	toGo        // nothing was against it: ask again, and try from where it stands
+	notReady    readyTo = iota
+	readyToWake         // its user connected: send it to the socket, if the user is still there
+	readyToGo           // nothing was against it: ask again, and try from where it stands
 )
 
-// turnQueue is first in, first out, but for those who go before one whose turn it is: they lie in a list above. What ended meanwhile
-// is in it as noTurn, and is passed over.
-type turnQueue struct{ lists [][]*delivery }
+// readyLane is first in, first out, but for those who go before one whose turn it is: they lie in a list above. What ended meanwhile
+// is in it as notReady, and is passed over.
+type readyLane struct{ lists [][]*delivery }
 
-func (q *turnQueue) pop() (d *delivery) {
+func (q *readyLane) pop() (d *delivery) {
 	for len(q.lists) > 0 {
 		top := &q.lists[len(q.lists)-1]
 		if len(*top) > 0 {
@@ -51,9 +51,9 @@ func (q *turnQueue) pop() (d *delivery) {
 }
 
 // add has d wait behind all others of its lane.
-func (t *turns) add(d *delivery, why turn) {
-	if d.turn != noTurn {
-		d.turn = max(d.turn, why)
+func (t *readyQueue) add(d *delivery, why readyTo) {
+	if d.readyTo != notReady {
+		d.readyTo = max(d.readyTo, why)
 		return
 	}
 	t.enter(d, why)
@@ -65,19 +65,19 @@ func (t *turns) add(d *delivery, why turn) {
 }
 
 // addFirst has the deliveries, which are of one user and lane, wait before all others.
-func (t *turns) addFirst(of []*delivery) {
+func (t *readyQueue) addFirst(of []*delivery) {
 	for _, d := range of {
-		if d.turn == noTurn {
-			t.enter(d, toGo)
+		if d.readyTo == notReady {
+			t.enter(d, readyToGo)
 		}
-		d.turn = toGo
+		d.readyTo = readyToGo
 	}
 	q := &t.lanes[of[0].source.Lane]
 	q.lists = append(q.lists, of)
 }
 
-func (t *turns) enter(d *delivery, why turn) {
-	d.turn = why
+func (t *readyQueue) enter(d *delivery, why readyTo) {
+	d.readyTo = why
 	if t.of == nil {
 		t.of = map[userLane]int{}
 	}
@@ -85,16 +85,16 @@ func (t *turns) enter(d *delivery, why turn) {
 }
 
 // wait says whether any of d's user and lane do.
-func (t *turns) wait(d *delivery) bool { return t.waits(laneOf(d)) }
+func (t *readyQueue) wait(d *delivery) bool { return t.waits(laneOf(d)) }
 
-func (t *turns) waits(of userLane) bool { return len(t.of) > 0 && t.of[of] > 0 }
+func (t *readyQueue) waits(of userLane) bool { return len(t.of) > 0 && t.of[of] > 0 }
 
 // drop takes d out.
-func (t *turns) drop(d *delivery) {
-	if d.turn == noTurn {
+func (t *readyQueue) drop(d *delivery) {
+	if d.readyTo == notReady {
 		return
 	}
-	d.turn = noTurn
+	d.readyTo = notReady
 	if key := laneOf(d); t.of[key] > 1 {
 		t.of[key]--
 	} else {
@@ -103,36 +103,36 @@ func (t *turns) drop(d *delivery) {
 }
 
 // next takes out the one whose turn it is, of the most urgent lane; nil: there is none.
-func (t *turns) next() (d *delivery, why turn) {
+func (t *readyQueue) next() (d *delivery, why readyTo) {
 	for i := range t.lanes {
 		for d = t.lanes[i].pop(); d != nil; d = t.lanes[i].pop() {
-			if why = d.turn; why != noTurn {
+			if why = d.readyTo; why != notReady {
 				t.drop(d)
 				return d, why
 			}
 		}
 	}
-	return nil, noTurn
+	return nil, notReady
 }
 
 // any says whether there may be one.
-func (t *turns) any() bool { return len(t.of) > 0 }
+func (t *readyQueue) any() bool { return len(t.of) > 0 }
 
-// takeTurns does a slice of them.
-func (s *State) takeTurns() {
+// serveReady does a slice of them.
+func (s *State) serveReady() {
 	for range s.policy.dueSlice() {
-		d, why := s.deliveries.turns.next()
+		d, why := s.deliveries.ready.next()
 		if d == nil {
 			break
 		}
-		s.busy, s.turnOf = busy{delivery: d}, d
+		s.busy, s.serving = busy{delivery: d}, d
 		reachable := len(s.presence.live(d.user())) > 0
 		switch {
 		case d.expired(s.now):
 			s.expire(d)
 		case reachable && s.wakeable(d):
 			s.wakeUp(d)
-		case why == toWake:
+		case why == readyToWake:
 		case d.rulesChanged && s.early(d):
 		case d.stage() == stageAway && reachable:
 			s.sendFromSocket(d)
@@ -140,7 +140,7 @@ func (s *State) takeTurns() {
 			s.advance(d)
 		}
 	}
-	s.busy, s.turnOf = busy{}, nil
+	s.busy, s.serving = busy{}, nil
 }
 
 // wakeUp sends to a user who is there what waited for that.
@@ -152,41 +152,41 @@ func (s *State) wakeUp(d *delivery) {
 // mayWake says whether d may be woken now. Where this decision has woken enough, or others of d's lane wait for their turn, d waits
 // for its own.
 func (s *State) mayWake(d *delivery) bool {
-	if s.woken >= s.policy.dueSlice() || s.deliveries.turns.wait(d) {
-		s.deliveries.turns.add(d, toWake)
+	if s.woken >= s.policy.dueSlice() || s.deliveries.ready.wait(d) {
+		s.deliveries.ready.add(d, readyToWake)
 		return false
 	}
 	s.woken++
 	return true
 }
 
-// inLine says whether d, against which nothing is, waits for its turn: others of its user and lane go first. Those are who wait for
+// queueReady says whether d, against which nothing is, waits for its turn: others of its user and lane go first. Those are who wait for
 // theirs already, and, of a user for whom too many are held to be let out at once, what quiet hours held and would hold no longer.
-func (s *State) inLine(d *delivery) bool {
+func (s *State) queueReady(d *delivery) bool {
 	if d.begun() {
 		return false
 	}
-	turns, own := &s.deliveries.turns, s.turnOf == d
-	older := s.olderRested(d)
+	ready, own := &s.deliveries.ready, s.serving == d
+	older := s.olderReleased(d)
 	switch {
 	case len(older) > 0 && own:
-		turns.addFirst(append(older, d))
-	case len(older) > 0 || !own && turns.wait(d):
+		ready.addFirst(append(older, d))
+	case len(older) > 0 || !own && ready.wait(d):
 		for _, o := range older {
-			turns.add(o, toGo)
+			ready.add(o, readyToGo)
 		}
-		turns.add(d, toGo)
+		ready.add(d, readyToGo)
 	default:
-		turns.drop(d) // it goes now
+		ready.drop(d) // it goes now
 		return false
 	}
 	s.deliveries.schedule(d, d.expires())
 	return true
 }
 
-// olderRested are what quiet hours hold and would not hold now, older than d and of its lane, where its user has a crowd.
-func (s *State) olderRested(d *delivery) (older []*delivery) {
-	c := s.deliveries.crowds[d.user()]
+// olderReleased are what quiet hours hold and would not hold now, older than d and of its lane, where its user has an index.
+func (s *State) olderReleased(d *delivery) (older []*delivery) {
+	c := s.deliveries.indexes[d.user()]
 	if c == nil {
 		return nil
 	}

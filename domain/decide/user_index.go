@@ -11,11 +11,11 @@ import (
 // byArrival are deliveries in the order of [compareArrival].
 type byArrival = inOrder[*delivery]
 
-// crowdFrom is how many deliveries a user may have that are looked through one by one. Nearly everybody has fewer, for whom an index costs more
+// indexFrom is how many deliveries a user may have that are looked through one by one. Nearly everybody has fewer, for whom an index costs more
 // than it saves.
-const crowdFrom = 64
+const indexFrom = 64
 
-// crowd are the deliveries of a user who has more than that: at night, or away for weeks. It finds those that are asked for without
+// userIndex has the deliveries of a user who has more than that: at night, or away for weeks. It finds those that are asked for without
 // a look at the others. Its invariants:
 //
 //   - all has every one of the user's deliveries; keyed has each that has a collapse key, under it.
@@ -23,7 +23,7 @@ const crowdFrom = 64
 //     taken out when it is met at the front, or ends.
 //
 // It costs 8 to 16 bytes a delivery, as many again for one that is held, and 100 for a collapse key.
-type crowd struct {
+type userIndex struct {
 	n        int
 	all      byArrival
 	keyed    map[string]*byArrival
@@ -31,8 +31,8 @@ type crowd struct {
 	gathered [len(domain.Lanes)]byArrival
 }
 
-func newCrowd(of []*delivery) *crowd {
-	c := &crowd{keyed: map[string]*byArrival{}}
+func newUserIndex(of []*delivery) *userIndex {
+	c := &userIndex{keyed: map[string]*byArrival{}}
 	for _, d := range of {
 		c.add(d)
 		c.held(d)
@@ -40,7 +40,7 @@ func newCrowd(of []*delivery) *crowd {
 	return c
 }
 
-func (c *crowd) add(d *delivery) {
+func (c *userIndex) add(d *delivery) {
 	c.n++
 	c.all.put(d)
 	if key := d.acc.GetCollapseKey(); key != "" {
@@ -52,7 +52,7 @@ func (c *crowd) add(d *delivery) {
 }
 
 // held notes that d is held by the policy.
-func (c *crowd) held(d *delivery) {
+func (c *userIndex) held(d *delivery) {
 	if d.phase == whisperv1.Phase_PHASE_QUIET {
 		c.resting[d.source.Lane].put(d)
 	}
@@ -61,7 +61,7 @@ func (c *crowd) held(d *delivery) {
 	}
 }
 
-func (c *crowd) drop(d *delivery) {
+func (c *userIndex) drop(d *delivery) {
 	c.n--
 	c.all.remove(d)
 	if key := d.acc.GetCollapseKey(); key != "" {
@@ -76,7 +76,7 @@ func (c *crowd) drop(d *delivery) {
 }
 
 // firstResting is the lane's first that quiet hours hold, or nil.
-func (c *crowd) firstResting(lane domain.Lane) *delivery {
+func (c *userIndex) firstResting(lane domain.Lane) *delivery {
 	of := &c.resting[lane]
 	for d := of.first(); d != nil; d = of.first() {
 		if d.phase == whisperv1.Phase_PHASE_QUIET {
@@ -89,7 +89,7 @@ func (c *crowd) firstResting(lane domain.Lane) *delivery {
 
 // of are a user's, in the order of [compareArrival]. The list changes with the next that is added or ends.
 func (h *deliveries) of(user string) []*delivery {
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		return slices.AppendSeq(make([]*delivery, 0, c.n), c.all.all())
 	}
 	return h.byUser[user]
@@ -97,7 +97,7 @@ func (h *deliveries) of(user string) []*delivery {
 
 // count is how many of returns.
 func (h *deliveries) count(user string) int {
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		return c.n
 	}
 	return len(h.byUser[user])
@@ -105,7 +105,7 @@ func (h *deliveries) count(user string) int {
 
 // keyed are a user's with a collapse key.
 func (h *deliveries) keyed(user, key string) []*delivery {
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		of := c.keyed[key]
 		if of == nil {
 			return nil
@@ -123,7 +123,7 @@ func (h *deliveries) keyed(user, key string) []*delivery {
 
 // gathered may have been gathered for a digest of a user and lane, the last one first: whoever was.
 func (h *deliveries) gathered(user string, lane domain.Lane) iter.Seq[*delivery] {
-	if c := h.crowds[user]; c != nil {
+	if c := h.indexes[user]; c != nil {
 		return c.gathered[lane].backward()
 	}
 	return func(yield func(*delivery) bool) {
@@ -140,7 +140,7 @@ func (h *deliveries) hold(d *delivery) {
 	if d.phase == whisperv1.Phase_PHASE_QUIET {
 		h.resting[d.user()] = true
 	}
-	if c := h.crowds[d.user()]; c != nil {
+	if c := h.indexes[d.user()]; c != nil {
 		c.held(d)
 	}
 }
