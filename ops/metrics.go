@@ -124,6 +124,7 @@ var helps = map[string]string{
 	"whisper_push_connects_total":                           "Connections to the provider that were tried, by outcome.",
 	"whisper_push_credential_stopped":                       "1: the provider refuses our credential; nothing is sent until it is replaced.",
 	"whisper_push_in_flight":                                "Attempts that wait for the provider's answer.",
+	"whisper_push_paced_total":                              "Attempts that waited for their turn under the provider's rate.",
 	"whisper_push_prune_suspended_total":                    "Endpoints that were not pruned, since too many were called dead at once.",
 	"whisper_push_request_seconds":                          "How long the provider took to answer.",
 	"whisper_push_retractions_total":                        "Silent pushes that take something back, by outcome.",

@@ -1,5 +1,6 @@
-// Package apns hands attempts to Apple's push service with sideshow/apns2: provider tokens,
-// connections, and what its answers mean. [Classify] is the table of answers; this file acts on it.
+// Package apns hands attempts to Apple's push service with sideshow/apns2: payloads, headers, provider tokens, and what its
+// answers mean. [Classify] is the table of answers; this file acts on it. Connections, stops and the breaker are those
+// that every provider has (packages h2 and guard).
 //
 // It must not wait, except for one immediate second try (dispatch waits, by the class and the delay of a
 // [push.Result]), must not talk to Kafka, and must not log a device token or a text.
@@ -19,7 +20,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +27,9 @@ import (
 	"github.com/sideshow/apns2/token"
 
 	"github.com/klivvr/whisper/consumers/push"
+	"github.com/klivvr/whisper/consumers/push/guard"
+	"github.com/klivvr/whisper/consumers/push/h2"
+	"github.com/klivvr/whisper/consumers/push/observe"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
@@ -36,21 +39,14 @@ const Channel = "apns"
 
 // Provider implements [push.Provider].
 type Provider struct {
-	cfg  resolved
-	log  *slog.Logger
-	now  func() time.Time
-	m    *instruments
-	wire *wire
-	http *http.Client
-	cred atomic.Pointer[credential]
-
-	credential gate
-	breaker    gate
-	streak     atomic.Int32 // failures in a row of the whole provider
-	spike      spike
-
-	topicsMu sync.RWMutex
-	topics   map[string]*gate // one for each topic that was refused
+	cfg   resolved
+	log   *slog.Logger
+	now   func() time.Time
+	watch *observe.Watch
+	guard *guard.Guard
+	wire  *wire
+	http  *http.Client
+	cred  atomic.Pointer[credential]
 }
 
 // credential is an apns2 client with one provider token. The token of a client is never replaced, so that it is known
@@ -71,11 +67,11 @@ func New(cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{
-		cfg: *r, log: r.Logger, now: r.Now, m: newInstruments(r.Metrics),
-		credential: gate{rest: r.Rest}, breaker: gate{rest: r.BreakerRest},
-		topics: map[string]*gate{},
-	}
+	p := &Provider{cfg: *r, log: r.Logger, now: r.Now, watch: observe.New(r.Metrics, Channel, "")}
+	p.guard = guard.New(guard.Config{
+		Provider: Channel, Scope: "topic", Key: r.KeyID, Rest: r.Rest, BreakerRest: r.BreakerRest,
+		Log: r.Logger, Watch: p.watch, Now: r.Now,
+	})
 	p.wire = p.newWire()
 	p.http = &http.Client{
 		Transport:     p.wire,
@@ -85,32 +81,13 @@ func New(cfg Config) (*Provider, error) {
 }
 
 func (p *Provider) newWire() *wire {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
-	addr := p.cfg.base.Host
-	if p.cfg.base.Port() == "" {
-		addr += ":443"
-	}
-	w := &wire{}
+	w := &wire{now: p.now}
 	for i := range w.pools {
-		transport := &http.Transport{
-			Proxy:              http.ProxyFromEnvironment,
-			Protocols:          protocols,
-			DisableCompression: true,
-			TLSClientConfig:    &tls.Config{RootCAs: p.cfg.roots, MinVersion: tls.VersionTLS12},
-			HTTP2: &http.HTTP2Config{
-				// A connection that died unseen (NAT, a power cut) is noticed within 30 s.
-				SendPingTimeout: 15 * time.Second,
-				PingTimeout:     15 * time.Second,
-			},
-		}
-		w.pools[i] = &pool{
-			dial: func(ctx context.Context) (*http.ClientConn, error) {
-				return transport.NewClientConn(ctx, "https", addr)
-			},
-			max: p.cfg.Connections, streams: p.cfg.Streams, timeout: p.cfg.RequestTimeout,
-			now: p.now, m: p.m,
-		}
+		w.pools[i] = h2.New(h2.Config{
+			Base: p.cfg.base, TLS: &tls.Config{RootCAs: p.cfg.roots, MinVersion: tls.VersionTLS12},
+			Connections: p.cfg.Connections, Streams: p.cfg.Streams, ConnectTimeout: p.cfg.RequestTimeout,
+			Watch: p.watch, Now: p.now,
+		})
 	}
 	return w
 }
@@ -123,7 +100,7 @@ func (p *Provider) Name() string { return Channel }
 
 // Ready returns an error while the credential is refused. All other trouble passes without help.
 func (p *Provider) Ready() error {
-	if why := p.credential.why(); why != "" {
+	if why := p.guard.Stopped(); why != "" {
 		return fmt.Errorf("apns: the key %s is refused (%s): check the key, its team and its environment", p.cfg.KeyID, why)
 	}
 	return nil
@@ -132,7 +109,7 @@ func (p *Provider) Ready() error {
 // Close closes all connections. Tries in flight end without an answer.
 func (p *Provider) Close() {
 	for _, pool := range p.wire.pools {
-		pool.close()
+		pool.Close()
 	}
 }
 
@@ -142,13 +119,13 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 	if err != nil {
 		return p.unaskable(err)
 	}
-	pass, refused := p.pass(n.Topic)
+	pass, refused := p.guard.Enter(n.Topic)
 	if refused != nil {
 		return *refused
 	}
 	t := p.try(ctx, n, domain.LaneOf(attempt.GetLane()))
 	if p.mend(t) && p.pause(ctx, attempt) {
-		p.m.tries.Inc()
+		p.watch.SecondTries.Inc()
 		first := t
 		t = p.try(ctx, n, first.lane)
 		if t.status == 0 {
@@ -157,10 +134,10 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 		}
 	}
 	if ctx.Err() != nil { // the caller gave up, which says nothing about APNs
-		pass.abandon()
+		p.guard.Abandon(&pass)
 		return push.Result{Class: t.verdict.Class, Reason: "abandoned"}
 	}
-	return p.settle(t, n.Topic, pass)
+	return p.settle(t, n.Topic, &pass)
 }
 
 // Retract implements push.Retracter with a background push. Apple promises nothing about these: it delays them, and
@@ -173,7 +150,7 @@ func (p *Provider) Retract(ctx context.Context, attempt *whisperv1.Push) push.Re
 func (p *Provider) unaskable(err error) push.Result {
 	reason := refusal(err)
 	if errors.Is(err, errMalformedToken) {
-		return push.Result{Class: p.guard(prune, reason), Reason: reason}
+		return push.Result{Class: p.guard.Suspect(prune, reason), Reason: reason}
 	}
 	return push.Result{Class: drop, Reason: reason, Bug: true}
 }
@@ -234,7 +211,7 @@ func (p *Provider) mend(t *try) bool {
 	switch t.verdict.Then {
 	case Reconnect:
 		if t.conn != nil {
-			p.wire.pools[t.lane].discard(t.conn)
+			p.wire.pools[t.lane].Discard(t.conn)
 		}
 		return true
 	case Refresh:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+	"github.com/klivvr/whisper/consumers/push/gate"
 )
 
 func TestRefusedCredentialStopsUntilAProbeIsTaken(t *testing.T) {
@@ -28,7 +29,7 @@ func TestRefusedCredentialStopsUntilAProbeIsTaken(t *testing.T) {
 	if f.sim.Counts().Refused["InvalidProviderToken"] != asked || asked != 1 {
 		t.Error("APNs was asked with a refused credential")
 	}
-	if f.Ready() == nil || f.m.stopped.Get() != 1 {
+	if f.Ready() == nil || f.watch.Stopped.Get() != 1 {
 		t.Error("nobody hears of it")
 	}
 	f.clock.advance(6 * time.Minute)
@@ -45,7 +46,7 @@ func TestRefusedCredentialStopsUntilAProbeIsTaken(t *testing.T) {
 			t.Fatalf("after the mending: %+v", r)
 		}
 	}
-	if f.Ready() != nil || f.m.stopped.Get() != 0 {
+	if f.Ready() != nil || f.watch.Stopped.Get() != 0 {
 		t.Error("still stopped")
 	}
 }
@@ -136,7 +137,7 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.sim.Program("", 0, simulator.Answer{Status: 503, Reason: "ServiceUnavailable"})
-	for i := range breakerStreak {
+	for i := range gate.Streak {
 		if r := f.send(t, device(i)); r.Class != retry || r.RetryAfter != 15*time.Minute {
 			t.Fatalf("got %+v", r)
 		}
@@ -165,7 +166,7 @@ func TestBreaker(t *testing.T) {
 			t.Fatalf("after it came back: %+v", r)
 		}
 	}
-	if f.m.breaker.Get() != 0 {
+	if f.watch.Breaker.Get() != 0 {
 		t.Error("still open")
 	}
 }
@@ -249,7 +250,7 @@ func TestACancelledAttemptReturnsAtOnceAndChangesNothing(t *testing.T) {
 	f.sim.Program("", 0, simulator.Answer{Fault: simulator.Silent})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for i := range 2 * breakerStreak {
+	for i := range 2 * gate.Streak {
 		wg.Go(func() {
 			if r := f.Send(ctx, attemptTo(device(i))); r.Sent() || r.Reason != "abandoned" {
 				t.Errorf("got %+v", r)
@@ -261,7 +262,7 @@ func TestACancelledAttemptReturnsAtOnceAndChangesNothing(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	if f.m.breaker.Get() != 0 || f.streak.Load() != 0 {
+	if f.watch.Breaker.Get() != 0 || f.guard.Failures() != 0 {
 		t.Error("giving up counts as APNs's failure")
 	}
 }

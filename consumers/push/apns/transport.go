@@ -5,13 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
-	"golang.org/x/net/http2"
-
+	"github.com/klivvr/whisper/consumers/push/h2"
+	"github.com/klivvr/whisper/consumers/push/pace"
 	"github.com/klivvr/whisper/domain"
 )
 
@@ -25,7 +23,7 @@ type answer struct {
 	apnsID    string
 	timestamp time.Time
 	after     time.Duration // Retry-After, which APNs does not document
-	conn      *conn         // what it was tried on; nil: no connection was to be had
+	conn      *h2.Conn      // what it was tried on; nil: no connection was to be had
 	arrived   bool          // APNs may have taken it
 }
 
@@ -38,11 +36,9 @@ func withAnswer(ctx context.Context, a *answer) context.Context {
 // wire is the transport of the http.Client that apns2 is given: it chooses the connection by lane, and
 // notes the answer before apns2 reads it.
 type wire struct {
-	pools [len(domain.Lanes)]*pool
+	pools [len(domain.Lanes)]*h2.Pool
+	now   func() time.Time
 }
-
-// maxErrorBytes bounds what is read of an answer; APNs's are under 100.
-const maxErrorBytes = 4 << 10
 
 // RoundTrip implements http.RoundTripper. It never tries again by itself: an attempt that may have
 // arrived must not be repeated unseen.
@@ -51,64 +47,36 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a == nil {
 		a = &answer{}
 	}
-	pool := w.pools[a.lane]
-	c, err := pool.acquire(req.Context())
+	reply, err := w.pools[a.lane].Do(req)
 	if err != nil {
+		var none *h2.NoAnswer
+		if errors.As(err, &none) {
+			a.conn, a.arrived = none.Conn, none.Arrived
+		}
 		return nil, err
 	}
-	a.conn = c
-	resp, err := c.cc.RoundTrip(req)
-	if err != nil {
-		a.arrived = mayHaveArrived(err)
-		pool.release(c, false)
-		return nil, err
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-	_ = resp.Body.Close() // what is past the limit is reset, which is meant
-	if err != nil && resp.StatusCode != http.StatusOK && len(body) == 0 {
-		a.arrived = true
-		pool.release(c, false)
-		return nil, err
-	}
-	a.read(resp, body)
-	// 403 is what APNs says before it trusts the connection.
-	pool.release(c, resp.StatusCode != http.StatusForbidden)
-	resp.Body = http.NoBody
-	return resp, nil
+	a.read(reply, w.now())
+	return &http.Response{StatusCode: reply.Status, Header: reply.Header, Body: http.NoBody, Request: req}, nil
 }
 
 // read notes the answer. A body that is not APNs's JSON leaves the reason empty.
-func (a *answer) read(resp *http.Response, body []byte) {
-	a.status = resp.StatusCode
-	a.apnsID = resp.Header.Get("apns-id")
-	if s := resp.Header.Get("retry-after"); s != "" {
-		if d, err := time.ParseDuration(s + "s"); err == nil && d > 0 {
-			a.after = d
-		}
-	}
-	if len(bytes.TrimSpace(body)) == 0 {
+func (a *answer) read(reply *h2.Reply, now time.Time) {
+	a.conn = reply.Conn
+	a.status = reply.Status
+	a.apnsID = reply.Header.Get("apns-id")
+	a.after = pace.RetryAfter(reply.Header, now)
+	if len(bytes.TrimSpace(reply.Body)) == 0 {
 		return
 	}
 	var refused struct {
 		Reason    string `json:"reason"`
 		Timestamp int64  `json:"timestamp"`
 	}
-	if json.Unmarshal(body, &refused) != nil {
+	if json.Unmarshal(reply.Body, &refused) != nil {
 		return
 	}
 	a.reason = refused.Reason
 	if refused.Timestamp > 0 {
 		a.timestamp = time.UnixMilli(refused.Timestamp)
 	}
-}
-
-// mayHaveArrived is false only where HTTP/2 promises that the server did not look at the request: its
-// stream was refused, or it is above the last stream of a GOAWAY. net/http has no type for the second.
-func mayHaveArrived(err error) bool {
-	var stream http2.StreamError
-	if errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream {
-		return false
-	}
-	text := err.Error()
-	return !strings.Contains(text, "graceful shutdown GOAWAY") && !strings.Contains(text, "client conn not usable")
 }
