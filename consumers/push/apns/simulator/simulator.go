@@ -24,6 +24,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/klivvr/whisper/consumers/push/localca"
 )
 
 // Config says how the simulator behaves.
@@ -118,7 +120,7 @@ func Start(ctx context.Context, cfg Config) (*Simulator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apns simulator: its address: %w", err)
 	}
-	pair, ca, err := certificates(append(cfg.Hosts, host), cfg.Now())
+	pair, ca, err := localca.New("APNs simulator", append(cfg.Hosts, host), cfg.Now())
 	if err != nil {
 		return nil, err
 	}
