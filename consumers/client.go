@@ -58,10 +58,10 @@ func (c ClientConfig) Validate() error {
 		errs = append(errs, err)
 	}
 	if c.Instance != "" && !validInstance.MatchString(c.Instance) {
-		errs = append(errs, fmt.Errorf("instance: %q: up to 240 letters, digits, dots, dashes and underscores", c.Instance))
+		errs = append(errs, fmt.Errorf("instance: %q is not a valid name: give up to 240 letters, digits, dots, dashes and underscores", c.Instance))
 	}
 	if c.SessionTimeout != 0 && (c.SessionTimeout < minSessionTimeout || c.SessionTimeout > maxSessionTimeout) {
-		errs = append(errs, fmt.Errorf("session-timeout: %s is not between %s and %s", c.SessionTimeout, minSessionTimeout, maxSessionTimeout))
+		errs = append(errs, fmt.Errorf("session-timeout: %s is out of range: give %s to %s", c.SessionTimeout, minSessionTimeout, maxSessionTimeout))
 	}
 	return errors.Join(errs...)
 }
@@ -111,7 +111,7 @@ func (c ClientConfig) mechanism() (sasl.Mechanism, error) {
 	case "SCRAM-SHA-512":
 		return scram.Auth{User: c.SASLUser, Pass: c.SASLPassword}.AsSha512Mechanism(), nil
 	default:
-		return nil, fmt.Errorf("kafka-sasl-mechanism: unknown %q: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism)
+		return nil, fmt.Errorf("kafka-sasl-mechanism: unknown %q: give PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism)
 	}
 }
 

@@ -48,22 +48,22 @@ const nodeRetention = 15 * time.Minute
 func (t Topology) Validate() error {
 	var errs []error
 	if t.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", t.Partitions))
+		errs = append(errs, fmt.Errorf("partitions: %d is out of range: give at least 1", t.Partitions))
 	}
 	if t.Replication < 0 {
-		errs = append(errs, fmt.Errorf("replication: %d is not a replication factor, at least 1", t.Replication))
+		errs = append(errs, fmt.Errorf("replication: %d is out of range: give at least 1", t.Replication))
 	}
 	if t.MinISR < 0 {
-		errs = append(errs, fmt.Errorf("min-isr: %d is not a number of replicas, at least 1", t.MinISR))
+		errs = append(errs, fmt.Errorf("min-isr: %d is out of range: give at least 1", t.MinISR))
 	}
 	if t.Replication > 0 && t.MinISR > int(t.Replication) {
-		errs = append(errs, fmt.Errorf("min-isr: %d does not fit a replication factor of %d", t.MinISR, t.Replication))
+		errs = append(errs, fmt.Errorf("min-isr: %d is more than the replication factor of %d: give less", t.MinISR, t.Replication))
 	}
 	if t.DuplicateWindow < time.Minute || t.DuplicateWindow > 30*24*time.Hour {
-		errs = append(errs, fmt.Errorf("duplicate-window: %s is not between 1m and 720h", t.DuplicateWindow))
+		errs = append(errs, fmt.Errorf("duplicate-window: %s is out of range: give 1m to 720h", t.DuplicateWindow))
 	}
 	if t.Retention < time.Hour {
-		errs = append(errs, fmt.Errorf("retention: %s is too short to outlast an outage, at least 1h", t.Retention))
+		errs = append(errs, fmt.Errorf("retention: %s is too short to outlast an outage: give at least 1h", t.Retention))
 	}
 	return errors.Join(errs...)
 }

@@ -125,10 +125,10 @@ func newVerifier(c AuthConfig, now func() time.Time) (*verifier, error) {
 func (c AuthConfig) validateClaims() error {
 	var errs []error
 	if slices.Contains(c.Audiences, "") {
-		errs = append(errs, errors.New("auth-audience: an empty one would match nothing"))
+		errs = append(errs, errors.New("auth-audience: is empty, so no token would match: give a value, or leave it out"))
 	}
 	if c.Leeway > maxLeeway {
-		errs = append(errs, fmt.Errorf("auth-leeway: %s is no small leeway, at most %s", c.Leeway, maxLeeway))
+		errs = append(errs, fmt.Errorf("auth-leeway: %s is too long: give at most %s", c.Leeway, maxLeeway))
 	}
 	return errors.Join(errs...)
 }
@@ -157,7 +157,7 @@ func (v *verifier) methods(c AuthConfig) ([]string, error) {
 	}
 	for _, alg := range wanted {
 		if !have[alg] {
-			errs = append(errs, fmt.Errorf("auth-algorithms: no key given is for %q", alg))
+			errs = append(errs, fmt.Errorf("auth-algorithms: no key is for %q: give such a key, or leave it out", alg))
 		}
 	}
 	return methods, errors.Join(errs...)

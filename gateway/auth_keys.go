@@ -35,7 +35,7 @@ func (v *verifier) addSecrets(c AuthConfig) error {
 			continue
 		}
 		if len(s.secret) < minSecretBytes {
-			errs = append(errs, fmt.Errorf("%s: has %d bytes, at least %d are needed", s.setting, len(s.secret), minSecretBytes))
+			errs = append(errs, fmt.Errorf("%s: has only %d bytes: give at least %d", s.setting, len(s.secret), minSecretBytes))
 		}
 		for _, alg := range hmacAlgorithms {
 			if len(s.secret) >= alg.bytes {
@@ -44,7 +44,7 @@ func (v *verifier) addSecrets(c AuthConfig) error {
 		}
 	}
 	if len(c.HMACSecret) == 0 && len(c.PreviousHMACSecret) > 0 {
-		errs = append(errs, errors.New("auth-secret-previous: there is no auth-secret that it could come before"))
+		errs = append(errs, errors.New("auth-secret-previous: needs auth-secret: give both, or this one as auth-secret"))
 	}
 	return errors.Join(errs...)
 }

@@ -220,7 +220,7 @@ func TestAuthConfigNamesEveryProblem(t *testing.T) {
 		want string
 	}{
 		{AuthConfig{}, "auth-secret, auth-public-keys, auth-jwks: give at least one"},
-		{AuthConfig{HMACSecret: []byte("short")}, "has 5 bytes, at least 32"},
+		{AuthConfig{HMACSecret: []byte("short")}, "has only 5 bytes: give at least 32"},
 		{AuthConfig{PublicKeys: []byte("no pem")}, "block 1 is not PEM"},
 		{AuthConfig{PublicKeys: publicPEM(t, &small.PublicKey)}, "1024 bits is too short"},
 	} {

@@ -37,10 +37,10 @@ func SignToken(secret []byte, user string, ttl time.Duration, now time.Time) (st
 		return "", fmt.Errorf("user: %w", err)
 	}
 	if len(secret) < minSecretBytes {
-		return "", fmt.Errorf("auth-secret: has %d bytes, at least %d are needed", len(secret), minSecretBytes)
+		return "", fmt.Errorf("auth-secret: has only %d bytes: give at least %d", len(secret), minSecretBytes)
 	}
 	if ttl <= 0 {
-		return "", fmt.Errorf("ttl: %s is not a time to live", ttl)
+		return "", fmt.Errorf("ttl: %s is not a positive duration", ttl)
 	}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
 		Subject:   user,

@@ -130,7 +130,7 @@ func (c Config) Validate() error {
 	positive("heartbeat", c.Heartbeat >= 0)
 	positive("drain", c.DrainTimeout >= 0)
 	if c.MaxFrame < 0 || c.MaxFrame > 1<<20 {
-		errs = append(errs, fmt.Errorf("max-frame: %d is not between 1 and 1048576 bytes", c.MaxFrame))
+		errs = append(errs, fmt.Errorf("max-frame: %d is out of range: give 1 to 1048576 bytes", c.MaxFrame))
 	}
 	return errors.Join(errs...)
 }

@@ -42,7 +42,7 @@ func newProxies(networks []string, protocol bool) (*proxies, error) {
 		p.trusted = append(p.trusted, prefix.Masked())
 	}
 	if protocol && len(networks) == 0 {
-		errs = append(errs, errors.New("proxy-protocol: name those who may speak it (trusted-proxies); anybody else could claim any address"))
+		errs = append(errs, errors.New("proxy-protocol: any client could claim any address: give the proxies that may speak it (trusted-proxies)"))
 	}
 	return p, errors.Join(errs...)
 }

@@ -114,14 +114,14 @@ func (g *Gateway) sessionsQuery(r *http.Request) (q sessionsQuery, err error) {
 			parts := strings.Split(string(text), "\x00")
 			switch {
 			case err != nil || len(parts) != 3:
-				errs = append(errs, errors.New("after: is not the next of another page"))
+				errs = append(errs, errors.New("after: is not valid: give the next of an earlier page"))
 			case parts[0] != strconv.FormatUint(g.incarnation.Load(), 10):
-				errs = append(errs, errors.New("after: the node was started anew since that page, begin again"))
+				errs = append(errs, errors.New("after: the node has restarted since that page: begin again without after"))
 			default:
 				q.after = place{parts[1], parts[2]}
 			}
 		default:
-			errs = append(errs, fmt.Errorf("%s: is no parameter; there are user, limit and after", name))
+			errs = append(errs, fmt.Errorf("%s: is not a parameter: there are user, limit and after", name))
 		}
 	}
 	return q, errors.Join(errs...)

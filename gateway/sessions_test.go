@@ -132,8 +132,8 @@ func TestAWrongQuestionForSessionsIsToldWhy(t *testing.T) {
 	old := place{"mona", "s"}.cursor(n.incarnation.Load() - 1)
 	for query, want := range map[string]string{
 		"?limit=0": "limit: must be a number from 1 to 1000", "?limit=1001": "limit:", "?limit=x": "limit:",
-		"?user=": "user: ", "?user=a%00b": "user: ", "?usr=a": "usr: is no parameter",
-		"?after=%21": "after: is not", "?after=" + old: "after: the node was started anew",
+		"?user=": "user: ", "?user=a%00b": "user: ", "?usr=a": "usr: is not a parameter",
+		"?after=%21": "after: is not", "?after=" + old: "after: the node has restarted",
 	} {
 		if status, _, text := n.askSessions(query); status != http.StatusBadRequest || !strings.Contains(text, want) {
 			t.Errorf("%s: %d: %s", query, status, text)

@@ -40,7 +40,7 @@ func newCertificate(certFile, keyFile string, now func() time.Time) (*certificat
 	case certFile == "" && keyFile == "":
 		return nil, nil
 	case certFile == "" || keyFile == "":
-		return nil, errors.New("tls-cert: a certificate and its key (tls-key) go together")
+		return nil, errors.New("tls-cert: a certificate needs its key: give tls-cert and tls-key together")
 	}
 	c := &certificate{certFile: certFile, keyFile: keyFile, now: now}
 	c.attach(slog.New(slog.DiscardHandler), metrics.NewSet())

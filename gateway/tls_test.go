@@ -127,8 +127,8 @@ func TestCertificatesAreReloaded(t *testing.T) {
 func TestTLSSettings(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ cert, key, want string }{
-		{"tls.crt", "", "tls-cert: a certificate and its key (tls-key) go together"},
-		{"", "tls.key", "tls-cert: a certificate and its key (tls-key) go together"},
+		{"tls.crt", "", "tls-cert: a certificate needs its key"},
+		{"", "tls.key", "tls-cert: a certificate needs its key"},
 		{"/nowhere/tls.crt", "/nowhere/tls.key", "tls-cert: open /nowhere/tls.crt"},
 	} {
 		cfg := config()

@@ -95,10 +95,10 @@ func (c HealthConfig) Validate() error {
 		}
 	}
 	if c.MaxErrorRate < 0 || c.MaxErrorRate > 1 {
-		errs = append(errs, fmt.Errorf("max-error-rate: %g is not between 0 and 1", c.MaxErrorRate))
+		errs = append(errs, fmt.Errorf("max-error-rate: %g is out of range: give more than 0, at most 1", c.MaxErrorRate))
 	}
 	if c.MaxUtilization < 0 || c.MaxUtilization > 1 {
-		errs = append(errs, fmt.Errorf("max-utilization: %g is not between 0 and 1", c.MaxUtilization))
+		errs = append(errs, fmt.Errorf("max-utilization: %g is out of range: give more than 0, at most 1", c.MaxUtilization))
 	}
 	return errors.Join(errs...)
 }

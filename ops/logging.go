@@ -39,7 +39,7 @@ func ParseLevel(s string) (slog.Level, error) {
 	case "error":
 		return slog.LevelError, nil
 	default:
-		return 0, fmt.Errorf("log-level: unknown %q: debug, info, warn or error", s)
+		return 0, fmt.Errorf("log-level: unknown %q: give debug, info, warn or error", s)
 	}
 }
 

@@ -89,30 +89,30 @@ func (c *Config) setDefaults() {
 func (c Config) Validate() error {
 	var errs []error
 	if c.PostgresURL == "" {
-		errs = append(errs, errors.New("postgres-url: give the address of a database"))
+		errs = append(errs, errors.New("postgres-url: is missing: give the address of a database"))
 	} else if _, err := postgres.Config(c.PostgresURL); err != nil {
 		errs = append(errs, fmt.Errorf("postgres-url: %w", err))
 	}
 	if c.RetentionDays < 0 || c.RetentionDays > 3650 {
-		errs = append(errs, fmt.Errorf("retention-days: %d is not within 1 to 3650", c.RetentionDays))
+		errs = append(errs, fmt.Errorf("retention-days: %d is out of range: give 1 to 3650", c.RetentionDays))
 	}
 	if c.DailyDays < 0 || c.DailyDays > 0 && c.DailyDays < 7 || c.DailyDays > 3650 {
-		errs = append(errs, fmt.Errorf("daily-days: %d is not within 7 to 3650", c.DailyDays))
+		errs = append(errs, fmt.Errorf("daily-days: %d is out of range: give 7 to 3650", c.DailyDays))
 	}
 	if c.MaxDropDays < 0 || c.MaxDropDays > 3650 {
-		errs = append(errs, fmt.Errorf("max-drop-days: %d is not within 1 to 3650", c.MaxDropDays))
+		errs = append(errs, fmt.Errorf("max-drop-days: %d is out of range: give 1 to 3650", c.MaxDropDays))
 	}
 	if c.TransactionTimeout < 0 || c.TransactionTimeout > time.Hour || c.TransactionTimeout > 0 && c.TransactionTimeout < time.Second {
-		errs = append(errs, fmt.Errorf("transaction-timeout: %s is not within 1s to 1h", c.TransactionTimeout))
+		errs = append(errs, fmt.Errorf("transaction-timeout: %s is out of range: give 1s to 1h", c.TransactionTimeout))
 	}
 	if c.Writers < 0 || c.Writers > 64 {
-		errs = append(errs, fmt.Errorf("writers: %d is not within 1 to 64", c.Writers))
+		errs = append(errs, fmt.Errorf("writers: %d is out of range: give 1 to 64", c.Writers))
 	}
 	if c.BatchFacts < 0 || c.BatchFacts > 1_000_000 {
-		errs = append(errs, fmt.Errorf("batch-facts: %d is not within 1 to 1,000,000", c.BatchFacts))
+		errs = append(errs, fmt.Errorf("batch-facts: %d is out of range: give 1 to 1000000", c.BatchFacts))
 	}
 	if c.BatchWait < 0 || c.BatchWait > time.Minute {
-		errs = append(errs, fmt.Errorf("batch-wait: %s is not within 0 to 1m", c.BatchWait))
+		errs = append(errs, fmt.Errorf("batch-wait: %s is out of range: give more than 0s, at most 1m", c.BatchWait))
 	}
 	return errors.Join(append(errs, c.Kafka.Validate())...)
 }

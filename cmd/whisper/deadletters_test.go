@@ -124,7 +124,7 @@ func TestRedriveLeavesOutWhispersOwnState(t *testing.T) {
 		{Key: consumers.HeaderOffset, Value: []byte("4")},
 	}})
 	got := whisper(t, nil, "deadletters", "redrive", "0", "--kafka="+b.addr)
-	if got.code != exitError || !strings.Contains(got.stderr, "which Whisper keeps itself") {
+	if got.code != exitError || !strings.Contains(got.stderr, "where Whisper keeps its own state") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 	if got := b.whisper(t, "deadletters", "redrive", "--all"); !strings.Contains(got, "0 were put back") {
@@ -150,7 +150,7 @@ func TestRedriveLeavesOutBatchesThatCouldNotBeRead(t *testing.T) {
 	}
 	b.whisper(t, "deadletters", "redrive", "--all")
 	got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "deadletters", "redrive", "0")
-	if got.code != exitError || !strings.Contains(got.stderr, "there is no record to put back") {
+	if got.code != exitError || !strings.Contains(got.stderr, "it has no record to put back") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 	if recs := b.read(t, consumers.TopicTemplates); len(recs) != 0 {

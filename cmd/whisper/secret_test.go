@@ -32,7 +32,7 @@ func TestAGatewayRefusesPublicSecrets(t *testing.T) {
 	for _, secret := range []string{string(found[1]), oldDevSecret} {
 		for _, flag := range []string{"auth-secret", "auth-secret-previous"} {
 			args := []string{"gateway", "--node=n-1", "--kafka=127.0.0.1:1", "--auth-secret=" + testSecret, "--" + flag + "=" + secret}
-			if got := whisper(t, nil, args...); got.code != exitUsage || !strings.Contains(got.stderr, "--"+flag+": is public") {
+			if got := whisper(t, nil, args...); got.code != exitUsage || !strings.Contains(got.stderr, "--"+flag+": is published") {
 				t.Errorf("%s: exit code %d, %s", flag, got.code, got.stderr)
 			}
 		}

@@ -139,21 +139,21 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 		t.Errorf("exit code %d, %s", got.code, got.stdout)
 	}
 	for _, want := range []string{
-		"the list is not complete", "node old: it does not tell where its operations port is", "node dead at http://127.0.0.1:", "the node's own machine",
+		"the list is not complete", "node old: its heartbeat does not say where its operations port is", "node dead at http://127.0.0.1:", "the node's own machine",
 		"node another answers there",
 	} {
 		if !strings.Contains(got.stderr, want) {
 			t.Errorf("%q is not in %s", want, got.stderr)
 		}
 	}
-	if n := strings.Count(got.stderr, "no host and port"); n != 5 {
+	if n := strings.Count(got.stderr, "is not host:port"); n != 5 {
 		t.Errorf("%d of 5 addresses are refused: %s", n, got.stderr)
 	}
 	if strings.Contains(got.stderr, "gone") {
 		t.Errorf("a node that is gone was asked: %s", got.stderr)
 	}
 	for query, want := range map[string]string{
-		"--at=" + other.URL + "/endless": "do not go on", "--at=" + other.URL + "/empty": "do not go on",
+		"--at=" + other.URL + "/endless": "the same page again", "--at=" + other.URL + "/empty": "the same page again",
 		"--node=nobody": "whisper.nodes does not know it", "--at=" + other.URL + "/old": "has no list of sessions",
 		"--at=" + other.URL + "/moved": "it answers 302", "--at=" + other.URL + "/odd": "is not a list of sessions",
 	} {

@@ -236,7 +236,7 @@ func plainly(raw any, target reflect.Value, err error) error {
 	case target.Type() == reflect.TypeFor[time.Duration]():
 		return fmt.Errorf("%q is not a duration like 90s or 1h", raw)
 	case target.CanInt():
-		return fmt.Errorf("%q is not a whole number that fits", raw)
+		return fmt.Errorf("%q is not a whole number, or is too large", raw)
 	case target.CanFloat():
 		return fmt.Errorf("%q is not a number", raw)
 	case target.Kind() == reflect.Bool:
@@ -255,7 +255,7 @@ func checkEnum(value *kong.Value, target reflect.Value) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("unknown %q: %s", target.String(), orList(value.EnumSlice()))
+	return fmt.Errorf("unknown %q: give %s", target.String(), orList(value.EnumSlice()))
 }
 
 // orList is "a, b or c".

@@ -13,7 +13,7 @@ func TestZeroIsNotTheDefault(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
 			help := whisper(t, nil, role, "--help").stdout
-			flags := regexp.MustCompile(`(?m)^  --([a-z-]+)=(N|DURATION|BYTES|DAYS)(?:\s)`).FindAllStringSubmatch(help, -1)
+			flags := regexp.MustCompile(`(?m)^  --([a-z-]+)=(N|DURATION|BYTES|DAYS|RATIO)(?:\s)`).FindAllStringSubmatch(help, -1)
 			if len(flags) < 3 {
 				t.Fatalf("only %d numbers among the flags of %s", len(flags), help)
 			}

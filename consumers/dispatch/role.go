@@ -48,19 +48,19 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Policy.AckTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("ack-timeout: %s is not a time to wait for an acknowledgement", c.Policy.AckTimeout))
+		errs = append(errs, fmt.Errorf("ack-timeout: %s is not a positive duration", c.Policy.AckTimeout))
 	}
 	if c.Policy.AckTimeout > 10*time.Minute {
-		errs = append(errs, fmt.Errorf("ack-timeout: %s holds offsets back for too long, at most 10m", c.Policy.AckTimeout))
+		errs = append(errs, fmt.Errorf("ack-timeout: %s would hold offsets back for too long: give at most 10m", c.Policy.AckTimeout))
 	}
 	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", c.Partitions))
+		errs = append(errs, fmt.Errorf("partitions: %d is out of range: give at least 1", c.Partitions))
 	}
 	if c.WalkRecords < 0 {
-		errs = append(errs, fmt.Errorf("walk-records: %d is not a number of records a second", c.WalkRecords))
+		errs = append(errs, fmt.Errorf("walk-records: %d is negative: give records a second, or 0 for no bound", c.WalkRecords))
 	}
 	if c.Policy.Spread < 0 || c.Policy.Spread > 2*time.Hour {
-		errs = append(errs, fmt.Errorf("spread: %s is not between 0s and 2h", c.Policy.Spread))
+		errs = append(errs, fmt.Errorf("spread: %s is out of range: give 0s to 2h", c.Policy.Spread))
 	}
 	return errors.Join(append(errs, c.Client.Validate())...)
 }

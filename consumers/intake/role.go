@@ -47,10 +47,10 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions, at least 1", c.Partitions))
+		errs = append(errs, fmt.Errorf("partitions: %d is out of range: give at least 1", c.Partitions))
 	}
 	if c.TemplateWait < 0 || c.TemplateWait > time.Minute {
-		errs = append(errs, fmt.Errorf("template-wait: %s is not between 0s and 1m", c.TemplateWait))
+		errs = append(errs, fmt.Errorf("template-wait: %s is out of range: give more than 0s, at most 1m", c.TemplateWait))
 	}
 	return errors.Join(append(errs, c.Client.Validate())...)
 }

@@ -277,7 +277,7 @@ func TestTraceStartsAtTheRecordOnlyWhereThereIsNone(t *testing.T) {
 func TestConfigNamesEveryBadSetting(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{TemplateWait: time.Hour})
-	want := "partitions: 0 is not a number of partitions, at least 1\ntemplate-wait: 1h0m0s is not between 0s and 1m\nkafka: give at least one broker address (host:port)"
+	want := "partitions: 0 is out of range: give at least 1\ntemplate-wait: 1h0m0s is out of range: give more than 0s, at most 1m\nkafka: give at least one broker address (host:port)"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}

@@ -43,10 +43,10 @@ func (f KafkaFlags) Client(id string, log *slog.Logger) (consumers.ClientConfig,
 		}
 	}
 	if f.KafkaSASLMechanism != "" && (f.KafkaSASLUser == "" || f.KafkaSASLPassword == "") {
-		errs = append(errs, errors.New("kafka-sasl-mechanism: needs kafka-sasl-user and kafka-sasl-password"))
+		errs = append(errs, errors.New("kafka-sasl-mechanism: needs a user and a password: give kafka-sasl-user and kafka-sasl-password"))
 	}
 	if f.KafkaSASLMechanism == "" && (f.KafkaSASLUser != "" || f.KafkaSASLPassword != "") {
-		errs = append(errs, errors.New("kafka-sasl-user: needs kafka-sasl-mechanism"))
+		errs = append(errs, errors.New("kafka-sasl-user: needs a mechanism: give kafka-sasl-mechanism"))
 	}
 	tlsConfig, err := f.tls()
 	errs = append(errs, err)
@@ -81,7 +81,7 @@ func (f KafkaFlags) tls() (*tls.Config, error) {
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	case f.KafkaTLSCert != "" || f.KafkaTLSKey != "":
-		errs = append(errs, errors.New("kafka-tls-cert: a certificate and its key (kafka-tls-key) go together"))
+		errs = append(errs, errors.New("kafka-tls-cert: a certificate needs its key: give kafka-tls-cert and kafka-tls-key together"))
 	}
 	return cfg, errors.Join(errs...)
 }

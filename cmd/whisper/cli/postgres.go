@@ -18,7 +18,7 @@ type PostgresFlags struct {
 // Check parses the URL without repeating it: it holds a password.
 func (f PostgresFlags) Check() error {
 	if _, err := pgx.ParseConfig(f.Postgres); err != nil {
-		return fmt.Errorf("postgres: is not a URL like postgres://user:password@host:5432/database")
+		return fmt.Errorf("postgres: is not a URL: give one like postgres://user:password@host:5432/database")
 	}
 	return nil
 }

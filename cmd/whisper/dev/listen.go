@@ -38,9 +38,9 @@ func (c *Listen) Check() error {
 	var errs []error
 	switch {
 	case c.User == "" && c.Token == "":
-		errs = append(errs, errors.New("user: say whose notifications, or give a token"))
+		errs = append(errs, errors.New("user: give the user whose notifications to print, or a token"))
 	case c.User != "" && c.Token != "":
-		errs = append(errs, errors.New("token: takes the place of user; give one of them"))
+		errs = append(errs, errors.New("token: can't be combined with user: give one of them"))
 	case c.User != "":
 		_, err := c.sign(time.Unix(0, 0))
 		errs = append(errs, err)

@@ -129,7 +129,7 @@ func (r Request) check() (domain.Lane, error) {
 		errs = append(errs, fmt.Errorf("id: %w", err))
 	}
 	if strings.TrimSpace(r.Title+r.Body) == "" {
-		errs = append(errs, errors.New("title, body: say what to send"))
+		errs = append(errs, errors.New("body: there is nothing to send: give a title or a body"))
 	}
 	return lane, errors.Join(errs...)
 }

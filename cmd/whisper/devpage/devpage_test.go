@@ -67,7 +67,7 @@ func TestTheEndpoints(t *testing.T) {
 		"a name put here":    {"http://example.com:8080/dev/token", "http://example.com:8080", `{"user":"mona"}`, 403, "localhost"},
 		"a notification":     {"http://127.0.0.1:8080/dev/send", "", good, 200, "p-1"},
 		"no such lane":       {"http://127.0.0.1:8080/dev/send", "", strings.Replace(good, "high", "fast", 1), 422, "fast"},
-		"nothing to say":     {"http://127.0.0.1:8080/dev/send", "", `{"id":"p","user":"mona","lane":"low"}`, 422, "title, body"},
+		"nothing to say":     {"http://127.0.0.1:8080/dev/send", "", `{"id":"p","user":"mona","lane":"low"}`, 422, "give a title or a body"},
 		"to nobody, unnamed": {"http://127.0.0.1:8080/dev/send", "", `{"lane":"low","title":"T"}`, 422, "id: "},
 	}
 	for name, tt := range tests {

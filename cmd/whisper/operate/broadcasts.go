@@ -92,7 +92,7 @@ func (c *broadcastsShowCmd) Run(ctx context.Context, p *cli.Process) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("no broadcast %s is known: Postgres follows the facts by a fraction of a second", c.ID)
+			return fmt.Errorf("no broadcast %s is known: check its id; Postgres is a fraction of a second behind, so a new one may need a moment", c.ID)
 		}
 		if c.JSON {
 			return cli.PrintJSON(p.Stdout, b)
@@ -277,7 +277,7 @@ func (c *steerCmd) steer(ctx context.Context, p *cli.Process, command string) er
 		err := c.Postgres.WithReader(ctx, func(ctx context.Context, r *query.Reader) error {
 			b, ok, err := r.Broadcast(ctx, c.ID)
 			if err == nil && !ok {
-				err = fmt.Errorf("no broadcast %s is known; say its --lane if it is too new for Postgres", c.ID)
+				err = fmt.Errorf("no broadcast %s is known: check its id; if it is too new for Postgres, give its --lane", c.ID)
 			}
 			name = b.Lane
 			return err

@@ -40,7 +40,7 @@ func (c *deadlettersRedriveCmd) Check() error {
 	case len(c.Offsets) == 0 && !c.All:
 		errs = append(errs, errors.New("all: give the numbers of dead letters, or --all"))
 	case len(c.Offsets) > 0 && (c.All || c.Role != "" || c.Topic != ""):
-		errs = append(errs, errors.New("all: numbers stand alone, without --all, --role and --topic"))
+		errs = append(errs, errors.New("all: can't be combined with numbers, nor can --role and --topic: give the numbers alone, or --all"))
 	}
 	return errors.Join(errs...)
 }
@@ -99,20 +99,20 @@ func (c *deadlettersRedriveCmd) collect(
 	}
 	for _, d := range letters {
 		if d.Last != nil {
-			return nil, 0, fmt.Errorf("dead letter %d is about a batch that could not be read, there is no record to put back; nothing was put back",
+			return nil, 0, fmt.Errorf("dead letter %d is about a batch that could not be read, so it has no record to put back; nothing was put back",
 				d.Offset)
 		}
 		// Its headers are only as good as whoever wrote them: nothing outside Whisper's topics is written.
 		if consumers.IsState(d.Topic) {
-			return nil, 0, fmt.Errorf("dead letter %d is of %s, which Whisper keeps itself: put back, it could send again what was sent; "+
-				"it is there to look at; nothing was put back", d.Offset, d.Topic)
+			return nil, 0, fmt.Errorf("dead letter %d is a record of %s, where Whisper keeps its own state: putting it back could send notifications a second time. "+
+				"It can only be looked at; nothing was put back", d.Offset, d.Topic)
 		}
 		if !strings.HasPrefix(d.Topic, "whisper.") || d.Topic == consumers.TopicDeadLetters || d.Partition < 0 {
 			return nil, 0, fmt.Errorf("dead letter %d does not say where it came from; nothing was put back", d.Offset)
 		}
 	}
 	if len(c.Offsets) > len(letters) {
-		return nil, 0, fmt.Errorf("only %d of these %d numbers are dead letters; nothing was put back", len(letters), len(c.Offsets))
+		return nil, 0, fmt.Errorf("only %d of these %d numbers are dead letters: `whisper deadletters list` shows them; nothing was put back", len(letters), len(c.Offsets))
 	}
 	return letters, next, nil
 }

@@ -102,7 +102,7 @@ func (c *Send) Check() error {
 	}
 	if c.Cancel != "" {
 		if len(c.User) > 0 || c.All || c.Connected || c.Segment != "" || c.hasContent() || c.Template != "" {
-			errs = append(errs, errors.New("cancel: stands alone, without users and content"))
+			errs = append(errs, errors.New("cancel: can't be combined with users or content: give the id alone"))
 		}
 		return errors.Join(errs...)
 	}
@@ -129,13 +129,13 @@ func (c *Send) checkContent() []error {
 	var errs []error
 	switch {
 	case c.Template != "" && c.hasContent():
-		errs = append(errs, errors.New("template: takes the place of title, body, url, image and data"))
+		errs = append(errs, errors.New("template: can't be combined with title, body, url, image or data: give one or the other"))
 	case c.Template == "" && !c.hasContent():
-		errs = append(errs, errors.New("body: say what to send (title, body) or which template"))
+		errs = append(errs, errors.New("body: there is nothing to send: give a title, a body or a template"))
 	case c.Template == "" && len(c.Var) > 0:
-		errs = append(errs, errors.New("var: only a template has variables"))
+		errs = append(errs, errors.New("var: only templates have variables: give a template"))
 	case c.Template == "" && c.Variables != "":
-		errs = append(errs, errors.New("variables: only a template has variables"))
+		errs = append(errs, errors.New("variables: only templates have variables: give a template"))
 	}
 	if _, err := variablesOf(c.Variables, c.Var); err != nil {
 		errs = append(errs, err)

@@ -226,21 +226,21 @@ func (c *Send) checkAudience() []error {
 	}
 	switch {
 	case named == 0:
-		errs = append(errs, errors.New("user: say who gets it (--user, --all, --segment or --connected), or what to --cancel"))
+		errs = append(errs, errors.New("user: there is no recipient: give --user, --all, --segment or --connected, or what to --cancel"))
 	case named > 1:
-		errs = append(errs, errors.New("user: --user, --all and --segment are three audiences, give one; --connected stands alone or beside --segment"))
+		errs = append(errs, errors.New("user: there are several audiences: give one of --user, --all and --segment; --connected goes alone or with --segment"))
 	}
 	if len(c.User) > 0 && (c.Rate != 0 || c.SendAtLocal != "") {
-		errs = append(errs, errors.New("rate: with --send-at-local, it is of broadcasts only (--all, --segment or --connected)"))
+		errs = append(errs, errors.New("rate: --rate and --send-at-local are for broadcasts only: give --all, --segment or --connected instead of --user"))
 	}
 	if c.Connected && c.SendAtLocal != "" {
-		errs = append(errs, errors.New("send-at-local: can't stand beside --connected: who is connected is found once, when the broadcast begins"))
+		errs = append(errs, errors.New("send-at-local: can't be combined with --connected, which finds the connected users once, when the broadcast begins: give --send-at"))
 	}
 	if _, err := segment.Compile(c.Segment); err != nil {
 		errs = append(errs, fmt.Errorf("segment: %w", err))
 	}
 	if c.Rate < 0 || c.Rate > request.MaxRate {
-		errs = append(errs, fmt.Errorf("rate: %g is not a number of deliveries a second", c.Rate))
+		errs = append(errs, fmt.Errorf("rate: %g is out of range: give deliveries a second, more than 0 and at most %d", c.Rate, int(request.MaxRate)))
 	}
 	return errs
 }

@@ -56,7 +56,7 @@ func (c *Sessions) Check() error {
 		}
 	}
 	if c.Limit < 0 {
-		errs = append(errs, errors.New("limit: must not be less than 0"))
+		errs = append(errs, errors.New("limit: must not be negative: give a number, or 0 for all"))
 	}
 	for _, at := range c.At {
 		errs = append(errs, checkURL("at", at))
@@ -144,9 +144,9 @@ func (c *Sessions) doors(ctx context.Context, p *cli.Process) ([]opsDoor, error)
 		}
 		door := opsDoor{node: l.Node}
 		if l.OpsAddr == "" {
-			door.err = errors.New("it does not tell where its operations port is (a version before this one?): name it with --at")
+			door.err = errors.New("its heartbeat does not say where its operations port is (an older version?): give the address with --at")
 		} else if host, port, err := net.SplitHostPort(l.OpsAddr); err != nil || strings.ContainsAny(host, "/?#@\\% ") || !isPort(port) {
-			door.err = fmt.Errorf("what it says of its operations port is no host and port: %q", l.OpsAddr)
+			door.err = fmt.Errorf("its heartbeat names %q as its operations port, which is not host:port: give the address with --at", l.OpsAddr)
 		} else {
 			door.url = "http://" + net.JoinHostPort(host, port)
 		}
@@ -195,7 +195,7 @@ func (c *Sessions) rest(ctx context.Context, door opsDoor, answer pageAnswer, pr
 			break
 		}
 		if len(page.Sessions) == 0 || page.Next == after {
-			return errors.New("its pages do not go on: they would never end")
+			return errors.New("it answers with the same page again, so the list would never end")
 		}
 		after = page.Next
 		answer.page, answer.err = c.page(ctx, door, page.Next)
@@ -238,7 +238,7 @@ func (c *Sessions) page(ctx context.Context, door opsDoor, after string) (page g
 		return page, fmt.Errorf("read its answer: %w", err)
 	}
 	if resp.StatusCode == http.StatusNotFound {
-		return page, errors.New("what answers there has no list of sessions: no gateway, or one of a version before this one")
+		return page, errors.New("what answers there has no list of sessions: it is not a gateway, or an older version of one")
 	}
 	if resp.StatusCode != http.StatusOK {
 		var told struct {

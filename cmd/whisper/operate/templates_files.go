@@ -109,7 +109,7 @@ func yamlValue(n *yaml.Node, depth int) (any, error) {
 				return nil, fmt.Errorf("line %d: a name is expected", name.Line)
 			}
 			if _, twice := object[name.Value]; twice {
-				return nil, fmt.Errorf("line %d: %s is there twice", name.Line, name.Value)
+				return nil, fmt.Errorf("line %d: %s is set twice", name.Line, name.Value)
 			}
 			value, err := yamlValue(n.Content[i+1], depth+1)
 			if err != nil {
@@ -133,7 +133,7 @@ func yamlValue(n *yaml.Node, depth int) (any, error) {
 	case yaml.DocumentNode, yaml.AliasNode:
 		fallthrough
 	default:
-		return nil, fmt.Errorf("line %d: anchors and aliases are not known here", n.Line)
+		return nil, fmt.Errorf("line %d: anchors and aliases are not supported: write the value out", n.Line)
 	}
 }
 

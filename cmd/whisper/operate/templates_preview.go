@@ -49,10 +49,10 @@ func (c *templatesPreviewCmd) Help() string {
 func (c *templatesPreviewCmd) Check() error {
 	errs := []error{c.Kafka.Check()}
 	if (c.ID == "") == (c.File == "") {
-		errs = append(errs, errors.New("file: give the id of a template or a file, one of them"))
+		errs = append(errs, errors.New("file: give either the id of a template or a file"))
 	}
 	if c.User != "" && c.Profile != "" {
-		errs = append(errs, errors.New("profile: takes the place of user, give one of them"))
+		errs = append(errs, errors.New("profile: can't be combined with user: give one of them"))
 	}
 	if c.Locale != "" {
 		if _, err := locale.Canonical(c.Locale); err != nil {

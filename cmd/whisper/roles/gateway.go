@@ -96,8 +96,8 @@ func (f authFlags) checkSecrets() error {
 	var errs []error
 	for name, secret := range map[string]string{"auth-secret": f.AuthSecret, "auth-secret-previous": f.AuthSecretPrevious} {
 		if isPublicSecret(secret) && !f.AuthPublicSecret {
-			errs = append(errs, fmt.Errorf("%s: is public, so anybody can make tokens for any user: "+
-				"`openssl rand -hex 32` makes a secret one (--auth-public-secret lets it pass)", name))
+			errs = append(errs, fmt.Errorf("%s: is published, so anybody can make tokens for any user: "+
+				"make a secret one with `openssl rand -hex 32`, or accept this one with --auth-public-secret", name))
 		}
 	}
 	return errors.Join(errs...)

@@ -78,7 +78,7 @@ func (c *Project) Check() error {
 		errs = append(errs, fmt.Errorf("max-projection-lag: %s is not a positive duration", c.Health.MaxProjectionLag))
 	}
 	if !c.Rebuild && (c.AllowTruncated || c.KeepOld || c.DryRun) {
-		errs = append(errs, errors.New("rebuild: allow-truncated, keep-old and dry-run are for a rebuild"))
+		errs = append(errs, errors.New("rebuild: allow-truncated, keep-old and dry-run are only for a rebuild: give --rebuild, or leave them out"))
 	}
 	return distinct(errors.Join(errs...))
 }

@@ -28,7 +28,7 @@ func (r *replication) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseInt(string(text), 10, 16)
 	if err != nil || n < 1 {
-		return fmt.Errorf("%q is not a replication factor: auto, or at least 1", text)
+		return fmt.Errorf("%q is not a replication factor: give auto, or a number of at least 1", text)
 	}
 	*r = replication(n)
 	return nil
