@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -13,13 +12,12 @@ import (
 	"github.com/klivvr/whisper/migrations"
 )
 
-// BroadcastConfig says how large a broadcast is measured.
+// BroadcastConfig says how large a broadcast is measured. Profiles are of 5 s of the last run.
 type BroadcastConfig struct {
-	// Kafka to measure on, which must be empty; none starts Apache Kafka from its jars.
-	Kafka []string
+	// Settings' Kafka must be empty if it is given.
+	Settings
 	// Users with a profile, of whom the first Connected hold a socket.
 	Users, Connected int
-	Partitions       int32
 	// Segment is CEL; empty: everyone.
 	Segment string
 	// Lists asks by requests that name the users instead, as many as one may.
@@ -31,11 +29,6 @@ type BroadcastConfig struct {
 	// Alerts a second (0: none) for Quiet before a run, and while it lasts, until its facts are in Postgres.
 	Alerts int
 	Quiet  time.Duration
-	Runs   int
-	// Profiles, where set, is a folder that gets a CPU profile of each role from 5 s of the last run.
-	Profiles string
-	// Out takes progress.
-	Out io.Writer
 }
 
 // How clients acknowledge.
@@ -46,24 +39,15 @@ const (
 
 // Validate names every problem of the settings.
 func (c BroadcastConfig) Validate() error {
-	var errs []error
-	if c.Users < 1 || c.Connected < 1 || c.Connected > c.Users {
-		errs = append(errs, fmt.Errorf("users, connected: %d of %d are no numbers of users", c.Connected, c.Users))
-	}
-	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions", c.Partitions))
+	errs := []error{
+		c.Settings.Validate(), atLeast(1, "connected", c.Connected), atLeast(c.Connected, "users", c.Users),
+		atLeast(1, "broadcasts", c.Broadcasts), atLeast(0, "alerts", c.Alerts), atLeast(time.Second, "quiet", c.Quiet),
 	}
 	if c.Lists && c.Segment != "" {
 		errs = append(errs, errors.New("lists, segment: a list of users has no segment"))
 	}
 	if c.Ack != AckClient && c.Ack != AckAuto {
 		errs = append(errs, fmt.Errorf("ack: %q is neither %s nor %s", c.Ack, AckClient, AckAuto))
-	}
-	if c.Broadcasts < 1 || c.Runs < 1 {
-		errs = append(errs, errors.New("broadcasts, runs: at least one each"))
-	}
-	if c.Alerts < 0 || c.Quiet < time.Second {
-		errs = append(errs, errors.New("alerts, quiet: no negative number, for at least a second"))
 	}
 	return errors.Join(errs...)
 }
@@ -75,6 +59,7 @@ type BroadcastReport struct {
 	Broadcasts int    `json:"broadcasts"`
 	Ack        string `json:"ack"`
 	Kafka      string `json:"kafka"`
+	WarmUp     WarmUp `json:"warm_up"`
 	// ConnectedHaveIt is when the last connected user had it (the median of a run's broadcasts), and PerSecond how many
 	// connected users a second that is. FactsInPostgres is when the row of the last user was there, of the run's last broadcast.
 	ConnectedHaveIt float64 `json:"connected_have_it_seconds"`
@@ -106,10 +91,7 @@ func RunBroadcast(ctx context.Context, cfg BroadcastConfig) (*BroadcastReport, e
 	if err := migrations.Up(ctx, pg.URL(), nil); err != nil {
 		return nil, err
 	}
-	s := &spine{
-		cfg:     SpineConfig{Kafka: cfg.Kafka, Users: cfg.Connected, Partitions: cfg.Partitions, Profiles: cfg.Profiles, HoldFor: 10 * time.Second, Out: cfg.Out},
-		autoAck: cfg.Ack == AckAuto,
-	}
+	s := &spine{Settings: cfg.Settings, connected: cfg.Connected, autoAck: cfg.Ack == AckAuto}
 	defer s.close()
 	s.before = func(ctx context.Context) error { return writeProfiles(ctx, s.client, cfg) }
 	if err := s.start(ctx); err != nil {
@@ -121,7 +103,8 @@ func RunBroadcast(ctx context.Context, cfg BroadcastConfig) (*BroadcastReport, e
 	}
 	s.roles = append(s.roles, project)
 	b := &broadcasts{spine: s, cfg: cfg, url: pg.URL()}
-	if err := b.warmUp(ctx); err != nil {
+	warmed, err := b.warmUp(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var runs []*BroadcastReport
@@ -132,7 +115,9 @@ func RunBroadcast(ctx context.Context, cfg BroadcastConfig) (*BroadcastReport, e
 		}
 		runs = append(runs, run)
 	}
-	return b.medians(runs), nil
+	r := b.medians(runs)
+	r.WarmUp = warmed
+	return r, nil
 }
 
 // broadcasts is a benchmark of them under way.
@@ -167,7 +152,7 @@ func (b *broadcasts) run(ctx context.Context, number int) (*BroadcastReport, err
 		during <- result{lat, err}
 	}()
 	if number == b.cfg.Runs-1 {
-		defer b.profile(ctx, number)()
+		defer b.profileRoles(ctx, number, 5*time.Second)()
 	}
 	err = b.send(ctx, r, fmt.Sprintf("bench-%d", number), b.cfg.Broadcasts)
 	took := time.Since(begin).Seconds()
@@ -244,15 +229,36 @@ func (b *broadcasts) send(ctx context.Context, r *BroadcastReport, name string, 
 	return nil
 }
 
-// warmUp does all of what is measured once before. A young broker's JVM runs what it has not met often slowly, or
-// compiles it beside: that went on for most of the quiet time, and once more in the broadcast's first second.
-func (b *broadcasts) warmUp(ctx context.Context) error {
-	b.say("warming up, with a broadcast like the one that is measured")
-	if _, err := b.measure(ctx, 1_000, 5*time.Second, nil); err != nil {
-		return err
+// warmUp does all of what is measured before, until it has settled: alerts where there are some, and broadcasts, which are
+// a part of each window where they are small, and one at the end where they are not.
+func (b *broadcasts) warmUp(ctx context.Context) (WarmUp, error) {
+	serial := 0
+	broadcast := func(ctx context.Context) error {
+		serial++
+		return b.send(ctx, &BroadcastReport{}, fmt.Sprintf("bench-warm-up-%d", serial), max(b.cfg.Broadcasts/2, 1))
 	}
-	return b.send(ctx, &BroadcastReport{}, "bench-warm-up", max(b.cfg.Broadcasts/2, 1))
+	small := b.cfg.Users <= smallBroadcast
+	w, err := b.spine.warmUp(ctx, func(ctx context.Context) (n int, err error) {
+		if b.cfg.Alerts > 0 {
+			if n, err = b.unicast(warmUpRate)(ctx); err != nil {
+				return 0, err
+			}
+		}
+		if small {
+			n += b.cfg.Users * max(b.cfg.Broadcasts/2, 1)
+			err = broadcast(ctx)
+		}
+		return n, err
+	})
+	if err == nil && (!small || b.WarmUp == 0) {
+		b.say("warming up, with a broadcast like the one that is measured")
+		err = broadcast(ctx)
+	}
+	return w, err
 }
+
+// smallBroadcast is one that takes seconds.
+const smallBroadcast = 50_000
 
 // medians of the runs, figure by figure.
 func (b *broadcasts) medians(runs []*BroadcastReport) *BroadcastReport {

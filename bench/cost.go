@@ -1,11 +1,9 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"net/http"
-	"strconv"
+	"os"
 	"strings"
 	"time"
 )
@@ -33,6 +31,28 @@ func (s *spine) used(ctx context.Context) (cost, error) {
 		}
 	}
 	return c, nil
+}
+
+// cpu is the CPU time of each process since its start, that of brokers by what it was for.
+func (s *spine) cpu() (map[string]time.Duration, error) {
+	pids := map[string]int{cpuLoad: os.Getpid()}
+	for _, p := range s.roles {
+		pids[p.name] = p.cmd.Process.Pid
+	}
+	used := map[string]time.Duration{}
+	for name, pid := range pids {
+		d, err := cpuOf(pid)
+		if err != nil {
+			return nil, err
+		}
+		used[name] = d
+	}
+	for _, b := range s.brokers {
+		if err := addBroker(used, b.PID()); err != nil {
+			return nil, err
+		}
+	}
+	return used, nil
 }
 
 func (c cost) since(before cost) cost {
@@ -87,29 +107,15 @@ func medianOf(all []cost, of func(cost) float64) float64 {
 func (p *process) kafkaRequests(ctx context.Context) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.ops+"/metrics", nil)
+	metrics, err := p.metrics(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", p.name, err)
+		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", p.name, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
 	kinds := map[string]float64{}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), `whisper_kafka_requests_by_kind_total{kind="`)
-		if !ok {
-			continue
+	for name, value := range metrics {
+		if rest, ok := strings.CutPrefix(name, `whisper_kafka_requests_by_kind_total{kind="`); ok {
+			kinds[strings.TrimSuffix(rest, `"}`)] = value
 		}
-		kind, value, _ := strings.Cut(rest, `"} `)
-		if kinds[kind], err = strconv.ParseFloat(value, 64); err != nil {
-			return nil, fmt.Errorf("metrics of %s: %w", p.name, err)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", p.name, err)
 	}
 	if len(kinds) == 0 {
 		return nil, fmt.Errorf("metrics of %s: it counts no requests to Kafka", p.name)

@@ -73,31 +73,51 @@ type Quantiles struct {
 	Lost int     `json:"lost"`
 }
 
-// quantiles of what was sent from number `from` on; the beginning warms up.
-func (l *latencies) quantiles(from int) Quantiles {
+// waits are those of what was sent from number `from` on, the shortest first, and what those that are lost have waited until now.
+func (l *latencies) waits(from int, now time.Time) (arrived, lost []time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []time.Duration
-	var q Quantiles
 	for i := from; i < len(l.due); i++ {
 		switch {
 		case l.due[i].IsZero():
 		case l.arrived[i].IsZero():
-			q.Lost++
+			lost = append(lost, now.Sub(l.due[i]))
 		default:
-			all = append(all, l.arrived[i].Sub(l.due[i]))
+			arrived = append(arrived, l.arrived[i].Sub(l.due[i]))
 		}
 	}
+	slices.Sort(arrived)
+	return arrived, lost
+}
+
+// quantiles of what was sent from number `from` on; the beginning warms up.
+func (l *latencies) quantiles(from int) Quantiles {
+	all, lost := l.waits(from, time.Now())
+	q := Quantiles{Lost: len(lost)}
 	if len(all) == 0 {
 		return q
 	}
-	slices.Sort(all)
-	at := func(p float64) float64 {
-		return float64(all[min(int(p*float64(len(all))), len(all)-1)].Microseconds()) / 1000
-	}
+	at := func(p float64) float64 { return milliseconds(all[min(int(p*float64(len(all))), len(all)-1)]) }
 	q.P50, q.P99, q.P999 = at(0.50), at(0.99), at(0.999)
 	return q
 }
+
+// longestGap is the longest time in which nothing arrived; it goes on until now where something is lost.
+func (l *latencies) longestGap(now time.Time) (gap time.Duration) {
+	l.mu.Lock()
+	arrived := slices.DeleteFunc(slices.Clone(l.arrived), time.Time.IsZero)
+	l.mu.Unlock()
+	if len(arrived) < len(l.arrived) {
+		arrived = append(arrived, now)
+	}
+	slices.SortFunc(arrived, time.Time.Compare)
+	for i := 1; i < len(arrived); i++ {
+		gap = max(gap, arrived[i].Sub(arrived[i-1]))
+	}
+	return gap
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // median of some figures.
 func median(values []float64) float64 {

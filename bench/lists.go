@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -20,11 +19,9 @@ import (
 
 // ListsConfig says what is measured of alerts beside requests that name many users.
 type ListsConfig struct {
-	// Kafka to measure on; none starts Apache Kafka from its jars.
-	Kafka []string
+	Settings
 	// Connected users, who get the alerts.
-	Connected  int
-	Partitions int32
+	Connected int
 	// Lists are requests on the low lane, each of Users users, with Bytes of data that every delivery carries.
 	Lists, Users, Bytes int
 	// Quota, where set, is the producer_byte_rate that the broker grants each client id.
@@ -32,32 +29,28 @@ type ListsConfig struct {
 	// Alerts a second, for Quiet before the lists, and until all their deliveries are written.
 	Alerts int
 	Quiet  time.Duration
-	Runs   int
-	// Out takes progress.
-	Out io.Writer
 }
 
 // Validate names every problem of the settings.
 func (c ListsConfig) Validate() error {
-	var errs []error
-	if c.Connected < 1 || c.Lists < 1 || c.Users < 1 || c.Users > request.MaxUsers {
-		errs = append(errs, fmt.Errorf("connected, lists, users: at least one each, at most %d users", request.MaxUsers))
+	errs := []error{
+		c.Settings.Validate(), atLeast(1, "connected", c.Connected), atLeast(1, "lists", c.Lists), atLeast(1, "users", c.Users),
+		atLeast(0, "bytes", c.Bytes), atLeast(0, "quota", c.Quota), atLeast(1, "alerts", c.Alerts), atLeast(time.Second, "quiet", c.Quiet),
 	}
-	if c.Bytes < 0 || c.Bytes > domain.MaxDataBytes-64 {
-		errs = append(errs, fmt.Errorf("bytes: %d is not between 0 and %d", c.Bytes, domain.MaxDataBytes-64))
+	if c.Users > request.MaxUsers {
+		errs = append(errs, fmt.Errorf("users: at most %d in a request, not %d", request.MaxUsers, c.Users))
 	}
-	if c.Partitions < 1 || c.Runs < 1 || c.Quota < 0 {
-		errs = append(errs, errors.New("partitions, runs, quota: at least one partition, one run and no negative quota"))
-	}
-	if c.Alerts < 1 || c.Quiet < time.Second {
-		errs = append(errs, errors.New("alerts, quiet: at least one a second, for at least a second"))
+	if c.Bytes > domain.MaxDataBytes-64 {
+		errs = append(errs, fmt.Errorf("bytes: at most %d, not %d", domain.MaxDataBytes-64, c.Bytes))
 	}
 	return errors.Join(errs...)
 }
 
 // ListsReport is what was measured: medians of the runs.
 type ListsReport struct {
-	Deliveries int `json:"deliveries"`
+	Deliveries int    `json:"deliveries"`
+	Kafka      string `json:"kafka"`
+	WarmUp     WarmUp `json:"warm_up"`
 	// Written is how many seconds intake took for all deliveries of the lists.
 	Written float64 `json:"written_seconds"`
 	// Handed is from when an alert was due until it was readable in whisper.deliveries.high, Socket until it arrived.
@@ -75,7 +68,7 @@ func RunLists(ctx context.Context, cfg ListsConfig) (*ListsReport, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &spine{cfg: SpineConfig{Kafka: cfg.Kafka, Users: cfg.Connected, Partitions: cfg.Partitions, Out: cfg.Out}}
+	s := &spine{Settings: cfg.Settings, connected: cfg.Connected}
 	defer s.close()
 	if err := s.start(ctx); err != nil {
 		return nil, err
@@ -91,10 +84,11 @@ func RunLists(ctx context.Context, cfg ListsConfig) (*ListsReport, error) {
 	if err := l.watch(watching); err != nil {
 		return nil, err
 	}
-	s.say("warming up, with lists like those that are measured")
-	if _, err := s.measure(ctx, 500, 5*time.Second, nil); err != nil {
+	warmed, err := s.warmUp(ctx, s.unicast(warmUpRate))
+	if err != nil {
 		return nil, err
 	}
+	s.say("warming up, with lists like those that are measured")
 	if _, err := l.beside(ctx, "warm"); err != nil {
 		return nil, err
 	}
@@ -103,7 +97,12 @@ func RunLists(ctx context.Context, cfg ListsConfig) (*ListsReport, error) {
 			return nil, err
 		}
 	}
-	return l.run(ctx)
+	r, err := l.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.WarmUp, r.Kafka = warmed, s.kafkaName()
+	return r, nil
 }
 
 type lists struct {
@@ -120,7 +119,7 @@ type listsRun struct {
 
 func (l *lists) run(ctx context.Context) (*ListsReport, error) {
 	var quiets, besides []listsRun
-	for i := range l.cfg.Runs {
+	for i := range l.Runs {
 		quiet, err := l.alone(ctx)
 		if err != nil {
 			return nil, err
@@ -253,7 +252,7 @@ func (l *lists) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for p := range l.cfg.Partitions {
+	for p := range l.Partitions {
 		_, err := reader.Follow(ctx, consumers.TopicDeliveries(domain.High), p, consumers.FromStart, func(records []*kgo.Record) {
 			now := time.Now()
 			for _, rec := range records {

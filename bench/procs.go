@@ -3,9 +3,9 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -51,7 +51,7 @@ func startRoleOf(ctx context.Context, program string, env []string, name string,
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if isReady(ctx, p.ops) {
+		if _, err := p.get(ctx, "/readyz"); err == nil {
 			return p, nil
 		}
 		select {
@@ -63,19 +63,6 @@ func startRoleOf(ctx context.Context, program string, env []string, name string,
 			return nil, fmt.Errorf("%s is not ready: %w", name, ctx.Err())
 		}
 	}
-}
-
-func isReady(ctx context.Context, addr string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }
 
 func (p *process) stop() {
@@ -97,20 +84,28 @@ func (p *process) kill() {
 // cpuOf is the CPU time that a process has used, by the kernel's account (user and system).
 func cpuOf(pid int) (time.Duration, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read the CPU time of process %d: %w", pid, err)
+	if err == nil {
+		var used time.Duration
+		if used, err = cpuIn(raw); err == nil {
+			return used, nil
+		}
 	}
+	return 0, fmt.Errorf("read the CPU time of process %d: %w", pid, err)
+}
+
+// cpuIn reads the stat file of a process or a thread.
+func cpuIn(stat []byte) (time.Duration, error) {
 	// The second field is the name in parentheses and may hold anything.
-	_, rest, ok := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("read the CPU time of process %d: unknown format", pid)
+	end := bytes.LastIndex(stat, []byte(") "))
+	fields := strings.Fields(string(stat[end+1:]))
+	if end < 0 || len(fields) < 13 {
+		return 0, errors.New("unknown format")
 	}
 	var ticks int64
 	for _, f := range fields[11:13] { // utime, stime
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("read the CPU time of process %d: %w", pid, err)
+			return 0, err
 		}
 		ticks += n
 	}

@@ -4,49 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// RecoveryConfig says what to measure.
+// RecoveryConfig says what to measure. A Kafka that is given is not killed.
 type RecoveryConfig struct {
-	// Kafka to measure on; empty starts Apache Kafka from its jars. What is given is not killed.
-	Kafka []string
+	Settings
 	// Cases to measure: those whose names have one of these texts in them; all where it is empty.
 	Cases []string
 	// Users that are connected while it runs.
-	Users      int
-	Partitions int32
+	Users int
 	// Rate of requests a second while a process is killed.
 	Rate int
-	// Runs of each case; the medians are reported.
-	Runs int
 	// SessionTimeout of the roles; 0 is their own default.
 	SessionTimeout time.Duration
-	// Out takes progress.
-	Out io.Writer
 }
 
 // Validate names every problem of the settings.
 func (c RecoveryConfig) Validate() error {
-	var errs []error
-	if c.Users < 1 {
-		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
-	}
-	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions", c.Partitions))
-	}
-	if c.Rate < 1 {
-		errs = append(errs, fmt.Errorf("rate: %d a second is not a rate", c.Rate))
-	}
-	if c.Runs < 1 {
-		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
-	}
-	if c.SessionTimeout < 0 {
-		errs = append(errs, fmt.Errorf("session-timeout: %s is no time", c.SessionTimeout))
+	errs := []error{
+		c.Settings.Validate(), atLeast(1, "users", c.Users), atLeast(1, "rate", c.Rate), atLeast(0, "session-timeout", c.SessionTimeout),
 	}
 	if len(c.cases(true))+len(c.cases(false)) == 0 {
 		errs = append(errs, fmt.Errorf("cases: none has %s in its name", strings.Join(c.Cases, " or ")))
@@ -67,10 +47,12 @@ func (c RecoveryConfig) cases(brokers bool) (chosen []recoveryCase) {
 
 // RecoveryReport is what was measured.
 type RecoveryReport struct {
-	Users int              `json:"users"`
-	Kafka string           `json:"kafka"`
-	Rate  int              `json:"per_second"`
-	Cases []RecoveredAfter `json:"cases"`
+	Users int    `json:"users"`
+	Kafka string `json:"kafka"`
+	Rate  int    `json:"per_second"`
+	// WarmUps before the cases with one broker, and before those with three.
+	WarmUps []WarmUp         `json:"warm_ups"`
+	Cases   []RecoveredAfter `json:"cases"`
 }
 
 // RecoveredAfter is one case, medians of its runs, in milliseconds.
@@ -133,7 +115,7 @@ func (r *RecoveryReport) measure(ctx context.Context, cfg RecoveryConfig, three 
 	if len(cases) == 0 {
 		return nil
 	}
-	s := &spine{cfg: SpineConfig{Kafka: cfg.Kafka, Users: cfg.Users, Partitions: cfg.Partitions, Out: cfg.Out}, three: three}
+	s := &spine{Settings: cfg.Settings, connected: cfg.Users, three: three}
 	if cfg.SessionTimeout > 0 {
 		s.more = []string{"WHISPER_SESSION_TIMEOUT=" + cfg.SessionTimeout.String()}
 	}
@@ -142,14 +124,11 @@ func (r *RecoveryReport) measure(ctx context.Context, cfg RecoveryConfig, three 
 		return err
 	}
 	r.Kafka = s.kafkaName()
-	s.say("warming up")
-	warm := 10 * time.Second
-	if three { // three young virtual machines compile at the same time
-		warm = 30 * time.Second
-	}
-	if _, err := s.measure(ctx, cfg.Rate, warm, nil); err != nil {
+	warmed, err := s.warmUp(ctx, s.unicast(cfg.Rate))
+	if err != nil {
 		return err
 	}
+	r.WarmUps = append(r.WarmUps, warmed)
 	for _, c := range cases {
 		var waits, gaps, late []float64
 		of := RecoveredAfter{Case: c.name}
@@ -231,38 +210,20 @@ func (s *spine) startAgain(ctx context.Context, at int, args []string) error {
 }
 
 // recovered says how long notifications waited; late is how long is too long.
-func (l *latencies) recovered(late time.Duration) (r RecoveredAfter) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var arrived []time.Time
-	var longest time.Duration
-	end := time.Now()
-	for i, at := range l.arrived {
-		if at.IsZero() { // it has waited until now, and no less
-			r.Lost, r.Late = r.Lost+1, r.Late+1
-			longest = max(longest, end.Sub(l.due[i]))
-			continue
-		}
-		arrived = append(arrived, at)
-		wait := at.Sub(l.due[i])
-		longest = max(longest, wait)
+func (l *latencies) recovered(late time.Duration) RecoveredAfter {
+	now := time.Now()
+	waits, lost := l.waits(0, now)
+	r := RecoveredAfter{LongestGap: milliseconds(l.longestGap(now)), Lost: len(lost)}
+	waits = append(waits, lost...)
+	for _, wait := range waits {
+		r.LongestWait = max(r.LongestWait, milliseconds(wait))
 		if wait > late {
 			r.Late++
 		}
 	}
-	slices.SortFunc(arrived, time.Time.Compare)
-	if r.Lost > 0 {
-		arrived = append(arrived, end)
-	}
-	var gap time.Duration
-	for i := 1; i < len(arrived); i++ {
-		gap = max(gap, arrived[i].Sub(arrived[i-1]))
-	}
-	r.LongestWait, r.LongestGap, r.Late = milliseconds(longest), milliseconds(gap), r.Late/float64(max(len(l.due), 1))
+	r.Late /= float64(max(len(waits), 1))
 	return r
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // Row is a case as a line of a table.
 func (r RecoveredAfter) Row() []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -15,13 +16,12 @@ import (
 // startThree starts three brokers that keep every record three times and take one when two have it. How soon the controller
 // gives a dead broker's partitions to others is the broker's own setting, and 9 s where nobody says anything: longer than
 // anything that Whisper does after a crash. So it is what docs/operations.md recommends, 6 s.
-func startThree(ctx context.Context) ([]*kafka.Broker, error) {
-	return kafka.StartQuorum(ctx, 3, kafka.Config{
-		JVM: []string{"-Xms512m", "-Xmx512m", "-XX:+UseG1GC"},
-		Settings: map[string]string{
-			"broker.session.timeout.ms": "6000", "broker.heartbeat.interval.ms": "1000", "group.min.session.timeout.ms": "6000",
-		},
-	})
+func startThree(ctx context.Context, cfg kafka.Config) ([]*kafka.Broker, error) {
+	cfg.JVM = append(slices.Clone(cfg.JVM), "-Xms512m", "-Xmx512m") // of two flags the later counts
+	cfg.Settings = map[string]string{
+		"broker.session.timeout.ms": "6000", "broker.heartbeat.interval.ms": "1000", "group.min.session.timeout.ms": "6000",
+	}
+	return kafka.StartQuorum(ctx, 3, cfg)
 }
 
 // recoverBroker measures the death of the broker that matters most: the one that also coordinates dispatch's group. It leads
@@ -37,10 +37,10 @@ func (s *spine) recoverBroker(ctx context.Context, rate int, c recoveryCase) (*l
 		return nil, fmt.Errorf("find the coordinator: %w", coordinator.Err)
 	}
 	at := coordinator.NodeID - 1 // kafka.StartQuorum numbers them from 1
-	if at < 0 || int(at) >= len(s.quorum) {
+	if at < 0 || int(at) >= len(s.brokers) {
 		return nil, fmt.Errorf("the coordinator is broker %d, which is none of ours", at+1)
 	}
-	broker, failed := s.quorum[at], make(chan error, 1)
+	broker, failed := s.brokers[at], make(chan error, 1)
 	go func() {
 		select {
 		case <-time.After(recoveryTime / 4):
@@ -61,7 +61,7 @@ func (s *spine) recoverBroker(ctx context.Context, rate int, c recoveryCase) (*l
 			return nil, err
 		}
 	}
-	return lat, inSync(ctx, cl, len(s.quorum))
+	return lat, inSync(ctx, cl, len(s.brokers))
 }
 
 // inSync waits until every partition is on all brokers again and led by the broker that it was given to.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,46 +14,34 @@ import (
 	"github.com/klivvr/whisper/integration/cluster/kafka"
 )
 
-// SocketsConfig says what to measure of one gateway.
+// SocketsConfig says what to measure of one gateway. Its figures are CPU and memory of the gateway alone, so nothing waits for
+// the broker to settle.
 type SocketsConfig struct {
-	// Kafka to measure on; empty starts Apache Kafka from its jars.
-	Kafka []string
+	Settings
 	// Users that are connected, one connection each.
 	Users int
 	// Beside is how many other gateways there are on the machine, with as many connections each.
 	Beside int
 	// Idle is how long they rest before memory is read; the second half gives the CPU at rest.
 	Idle time.Duration
-	// Frames of each throughput run, and how many Runs.
-	Frames, Runs int
+	// Frames of each throughput run.
+	Frames int
 	// Flags are given to the gateway as well.
 	Flags []string
 	// System leaves out all but the floor and the broadcast of the whole system.
 	System bool
 	// Program is the build of whisper whose gateway is measured; empty: this one.
 	Program string
-	// Profiles, where set, is a folder that gets CPU profiles of the gateway.
-	Profiles string
-	Out      io.Writer
 }
 
 // Validate names every problem of the settings.
 func (c SocketsConfig) Validate() error {
-	var errs []error
-	if c.Users < 1 {
-		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
+	errs := []error{
+		c.Settings.Validate(), atLeast(1, "users", c.Users), atLeast(0, "beside", c.Beside),
+		atLeast(c.Users, "frames", c.Frames), atLeast(time.Second, "idle", c.Idle),
 	}
-	if c.Beside < 0 || c.Beside > maxBeside {
-		errs = append(errs, fmt.Errorf("beside: 0 to %d other gateways, not %d", maxBeside, c.Beside))
-	}
-	if c.Frames < c.Users {
-		errs = append(errs, fmt.Errorf("frames: at least one for each user, %d", c.Users))
-	}
-	if c.Runs < 1 {
-		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
-	}
-	if c.Idle < time.Second {
-		errs = append(errs, errors.New("idle: at least a second"))
+	if c.Beside > maxBeside {
+		errs = append(errs, fmt.Errorf("beside: at most %d, not %d", maxBeside, c.Beside))
 	}
 	return errors.Join(errs...)
 }
@@ -131,17 +118,16 @@ func RunSockets(ctx context.Context, cfg SocketsConfig) (*SocketsReport, error) 
 	return s.report, nil
 }
 
-func (s *sockets) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(s.cfg.Out, format+"\n", args...)
-}
-
-const socketsPartitions = 12
+func (s *sockets) say(format string, args ...any) { s.cfg.say(format, args...) }
 
 func (s *sockets) start(ctx context.Context) error {
+	if err := s.cfg.prepare(); err != nil {
+		return err
+	}
 	if len(s.cfg.Kafka) == 0 {
 		s.say("starting Apache Kafka %s", kafka.Version)
 		var err error
-		if s.broker, err = kafka.Start(ctx, kafka.Config{JVM: []string{"-Xms1g", "-Xmx1g", "-XX:+UseG1GC"}}); err != nil {
+		if s.broker, err = kafka.Start(ctx, s.cfg.broker()); err != nil {
 			return err
 		}
 		s.cfg.Kafka = []string{s.broker.Addr()}
@@ -149,19 +135,19 @@ func (s *sockets) start(ctx context.Context) error {
 	}
 	s.kafka = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
 	topology := consumers.DefaultTopology()
-	topology.Partitions, topology.Replication = socketsPartitions, 1
+	topology.Partitions, topology.Replication = s.cfg.Partitions, 1
 	if err := consumers.EnsureTopics(ctx, s.kafka, topology.Specs()...); err != nil {
 		return err
 	}
 	s.env = []string{
-		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", socketsPartitions),
+		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions),
 		"WHISPER_AUTH_SECRET=" + benchSecret, "WHISPER_PPROF=true",
 	}
 	var err error
 	if s.gateway, s.addr, err = s.startGateway(ctx, benchNode); err != nil {
 		return err
 	}
-	s.routes, err = newRoutes(ctx, s.kafka, s.cfg.Users)
+	s.routes, err = newRoutes(ctx, s.kafka, s.cfg.Users, s.cfg.Partitions)
 	return err
 }
 

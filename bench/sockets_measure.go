@@ -1,13 +1,8 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"net/http"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -369,36 +364,18 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
 // profile takes a CPU profile of the gateway; the returned function waits for it.
 func (s *sockets) profile(ctx context.Context, name string, seconds int) (wait func()) {
-	if s.cfg.Profiles == "" {
-		return func() {}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.gateway.ops, seconds)
-		if err := download(ctx, url, filepath.Join(s.cfg.Profiles, name+".pprof")); err != nil {
-			s.say("profile of %s: %v", name, err)
-		}
-	}()
-	return func() { <-done }
+	return s.cfg.profile(ctx, seconds, map[string]*process{name: s.gateway})
 }
 
 // counter reads one of the gateway's metrics.
 func (s *sockets) counter(ctx context.Context, name string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.gateway.ops+"/metrics", http.NoBody)
+	metrics, err := s.gateway.metrics(ctx)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
+	value, ok := metrics[name]
+	if !ok {
+		return 0, fmt.Errorf("the gateway has no metric %s", name)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, fmt.Errorf("the gateway has no metric %s", name)
+	return value, nil
 }

@@ -36,12 +36,12 @@ type routes struct {
 	failed      atomic.Pointer[error]
 }
 
-func newRoutes(ctx context.Context, cfg consumers.ClientConfig, users int) (*routes, error) {
+func newRoutes(ctx context.Context, cfg consumers.ClientConfig, users int, partitions int32) (*routes, error) {
 	r := &routes{users: make([]string, users)}
 	for i := range r.users {
 		r.users[i] = userName(i)
 	}
-	r.slices = slicesOf(r.users)
+	r.slices = slicesOf(r.users, partitions)
 	var err error
 	if r.incarnation, err = incarnationOf(ctx, cfg); err != nil {
 		return nil, err
@@ -139,10 +139,10 @@ func (r *routes) slice(i int, users []string, now time.Time) {
 const connectedSlice = 16
 
 // slicesOf are users in the slices in which dispatch hands them out: each of one partition, the partitions in turn.
-func slicesOf(users []string) (all [][]string) {
-	byPartition := make([][]string, socketsPartitions)
+func slicesOf(users []string, partitions int32) (all [][]string) {
+	byPartition := make([][]string, partitions)
 	for _, user := range users {
-		p := consumers.PartitionOf(user, socketsPartitions)
+		p := consumers.PartitionOf(user, partitions)
 		byPartition[p] = append(byPartition[p], user)
 	}
 	for left := true; left; {

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -142,20 +140,11 @@ func (s *sockets) facts(ctx context.Context) (n int64, err error) {
 
 // live is the gateway's heap after a collection.
 func (s *sockets) live(ctx context.Context) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.gateway.ops+"/debug/pprof/heap?gc=1&debug=1", http.NoBody)
+	page, err := s.gateway.get(ctx, "/debug/pprof/heap?gc=1&debug=1")
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, fmt.Errorf("read the gateway's heap: %w", err)
-	}
-	_, after, _ := bytes.Cut(raw, []byte("# HeapAlloc = "))
+	_, after, _ := bytes.Cut(page, []byte("# HeapAlloc = "))
 	number, _, _ := bytes.Cut(after, []byte("\n"))
 	return strconv.ParseInt(string(number), 10, 64)
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"time"
 
@@ -18,43 +16,28 @@ import (
 
 // SpineConfig says what to measure.
 type SpineConfig struct {
-	// Kafka to measure on; empty starts Apache Kafka from its jars.
-	Kafka []string
+	Settings
 	// Users that are connected while it runs.
-	Users      int
-	Partitions int32
-	// Rates at which latency is measured, requests a second, for Duration each, Runs times.
+	Users int
+	// Rates at which latency is measured, requests a second, for Duration each.
 	Rates    []int
 	Duration time.Duration
-	Runs     int
-	// Hold are the rates to try, ascending, for the highest that holds for HoldFor.
+	// Hold are the rates to try, ascending, for the highest that holds for HoldFor. Each that is held gives a profile.
 	Hold    []int
 	HoldFor time.Duration
-	// Profiles, where set, is a folder that gets a CPU profile of each role from each rate that is held.
-	Profiles string
-	// Out takes progress.
-	Out io.Writer
 }
 
 // Validate names every problem of the settings.
 func (c SpineConfig) Validate() error {
-	var errs []error
-	if c.Users < 1 {
-		errs = append(errs, fmt.Errorf("users: %d is not a number of users", c.Users))
+	errs := []error{
+		c.Settings.Validate(), atLeast(1, "users", c.Users),
+		atLeast(time.Second, "duration", c.Duration), atLeast(time.Second, "hold-for", c.HoldFor),
 	}
-	if c.Partitions < 1 {
-		errs = append(errs, fmt.Errorf("partitions: %d is not a number of partitions", c.Partitions))
+	for _, r := range c.Rates {
+		errs = append(errs, atLeast(1, "rates", r))
 	}
-	for _, r := range append(append([]int(nil), c.Rates...), c.Hold...) {
-		if r < 1 {
-			errs = append(errs, fmt.Errorf("rates, hold: %d a second is not a rate", r))
-		}
-	}
-	if c.Duration < time.Second || c.HoldFor < time.Second {
-		errs = append(errs, errors.New("duration, hold-for: at least a second each"))
-	}
-	if c.Runs < 1 {
-		errs = append(errs, fmt.Errorf("runs: %d is not a number of runs", c.Runs))
+	for _, r := range c.Hold {
+		errs = append(errs, atLeast(1, "hold", r))
 	}
 	return errors.Join(errs...)
 }
@@ -63,6 +46,7 @@ func (c SpineConfig) Validate() error {
 type SpineReport struct {
 	Users   int             `json:"users"`
 	Kafka   string          `json:"kafka"`
+	WarmUp  WarmUp          `json:"warm_up"`
 	Latency []LatencyReport `json:"latency"`
 	Held    []HoldReport    `json:"held"`
 }
@@ -95,18 +79,18 @@ type HoldReport struct {
 
 // spine is a benchmark under way.
 type spine struct {
-	cfg    SpineConfig
-	client consumers.ClientConfig
-	broker *kafka.Broker
-	quorum []*kafka.Broker // where three are asked for, instead of broker
-	three  bool
-	more   []string // of the roles' environment
-	roles  []*process
-	users  *audience
-	load   *kgo.Client
-	serial int
-	env    []string
-	before func(context.Context) error // where set, once the topics are there
+	Settings
+	connected int  // users
+	three     bool // brokers
+	client    consumers.ClientConfig
+	brokers   []*kafka.Broker // that were started
+	more      []string        // of the roles' environment
+	roles     []*process
+	users     *audience
+	load      *kgo.Client
+	serial    int
+	env       []string
+	before    func(context.Context) error // where set, once the topics are there
 	// autoAck: the gateway acknowledges what the sockets take.
 	autoAck bool
 }
@@ -116,25 +100,25 @@ func RunSpine(ctx context.Context, cfg SpineConfig) (*SpineReport, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &spine{cfg: cfg}
+	s := &spine{Settings: cfg.Settings, connected: cfg.Users}
 	defer s.close()
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	report := &SpineReport{Users: cfg.Users, Kafka: s.kafkaName()}
-	s.say("warming up")
-	if _, err := s.measure(ctx, 1_000, 5*time.Second, nil); err != nil {
+	var err error
+	if report.WarmUp, err = s.warmUp(ctx, s.unicast(warmUpRate)); err != nil {
 		return nil, err
 	}
 	for _, rate := range cfg.Rates {
-		l, err := s.latency(ctx, rate)
+		l, err := s.latency(ctx, rate, cfg.Duration)
 		if err != nil {
 			return nil, err
 		}
 		report.Latency = append(report.Latency, l)
 	}
 	for _, rate := range cfg.Hold {
-		h, err := s.hold(ctx, rate)
+		h, err := s.hold(ctx, rate, cfg.HoldFor)
 		if err != nil {
 			return nil, err
 		}
@@ -146,41 +130,40 @@ func RunSpine(ctx context.Context, cfg SpineConfig) (*SpineReport, error) {
 	return report, nil
 }
 
-func (s *spine) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(s.cfg.Out, format+"\n", args...)
-}
-
 func (s *spine) kafkaName() string {
-	if s.broker != nil || s.quorum != nil {
+	if len(s.brokers) > 0 {
 		return "Apache Kafka " + kafka.Version
 	}
 	return "given"
 }
 
 func (s *spine) start(ctx context.Context) error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
 	replication := int16(1)
 	switch {
 	case s.three:
 		s.say("starting three brokers of Apache Kafka %s", kafka.Version)
 		var err error
-		if s.quorum, err = startThree(ctx); err != nil {
+		if s.brokers, err = startThree(ctx, s.broker()); err != nil {
 			return err
-		}
-		for _, b := range s.quorum {
-			s.cfg.Kafka = append(s.cfg.Kafka, b.Addr())
 		}
 		replication = 3
-	case len(s.cfg.Kafka) == 0:
+	case len(s.Kafka) == 0:
 		s.say("starting Apache Kafka %s", kafka.Version)
-		var err error
-		if s.broker, err = kafka.Start(ctx, kafka.Config{JVM: []string{"-Xms1g", "-Xmx1g", "-XX:+UseG1GC"}}); err != nil {
+		broker, err := kafka.Start(ctx, s.broker())
+		if err != nil {
 			return err
 		}
-		s.cfg.Kafka = []string{s.broker.Addr()}
+		s.brokers = []*kafka.Broker{broker}
 	}
-	s.client = consumers.ClientConfig{Brokers: s.cfg.Kafka, ClientID: "whisper-bench"}
+	for _, b := range s.brokers {
+		s.Kafka = append(s.Kafka, b.Addr())
+	}
+	s.client = consumers.ClientConfig{Brokers: s.Kafka, ClientID: "whisper-bench"}
 	topology := consumers.DefaultTopology()
-	topology.Partitions, topology.Replication = s.cfg.Partitions, replication
+	topology.Partitions, topology.Replication = s.Partitions, replication
 	if err := consumers.EnsureTopics(ctx, s.client, append(topology.Specs(), chainSpecs(topology)...)...); err != nil {
 		return err
 	}
@@ -191,15 +174,15 @@ func (s *spine) start(ctx context.Context) error {
 	}
 	sockets := freeAddr()
 	s.env = []string{
-		"WHISPER_KAFKA=" + strings.Join(s.cfg.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.cfg.Partitions),
+		"WHISPER_KAFKA=" + strings.Join(s.Kafka, ","), fmt.Sprintf("WHISPER_PARTITIONS=%d", s.Partitions),
 		"WHISPER_AUTH_SECRET=" + benchSecret,
-		fmt.Sprintf("WHISPER_PPROF=%v", s.cfg.Profiles != ""),
+		fmt.Sprintf("WHISPER_PPROF=%v", s.Profiles != ""),
 	}
 	s.env = append(s.env, s.more...)
 	for _, args := range [][]string{
 		{"intake"},
 		{"dispatch"},
-		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.cfg.Users), "--admit-rate", "1000000"},
+		{"gateway", "--node", "bench", "--listen", sockets, "--max-connections", fmt.Sprint(2 * s.connected), "--admit-rate", "1000000"},
 	} {
 		p, err := startRole(ctx, s.env, args[0], args...)
 		if err != nil {
@@ -207,12 +190,12 @@ func (s *spine) start(ctx context.Context) error {
 		}
 		s.roles = append(s.roles, p)
 	}
-	s.say("connecting %d users", s.cfg.Users)
+	s.say("connecting %d users", s.connected)
 	var err error
-	if s.users, err = connectAudience(ctx, "ws://"+sockets+"/v1/socket", s.cfg.Users, s.autoAck, func(n int) { s.say("  %d connected", n) }); err != nil {
+	if s.users, err = connectAudience(ctx, "ws://"+sockets+"/v1/socket", s.connected, s.autoAck, func(n int) { s.say("  %d connected", n) }); err != nil {
 		return err
 	}
-	s.load, err = kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka...), kgo.ProducerLinger(0),
+	s.load, err = kgo.NewClient(kgo.SeedBrokers(s.Kafka...), kgo.ProducerLinger(0),
 		kgo.ClientID("whisper-bench-load"), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	return err
 }
@@ -230,22 +213,19 @@ func (s *spine) close() {
 			s.say("%s said:\n%s", p.name, p.out.String())
 		}
 	}
-	if s.broker != nil {
-		s.broker.Close()
-	}
-	for _, b := range s.quorum {
+	for _, b := range s.brokers {
 		b.Close()
 	}
 }
 
 // latency measures the chain and the spine in turn, so that both meet the same machine.
-func (s *spine) latency(ctx context.Context, rate int) (LatencyReport, error) {
-	n := int(float64(rate) * s.cfg.Duration.Seconds())
+func (s *spine) latency(ctx context.Context, rate int, d time.Duration) (LatencyReport, error) {
+	n := int(float64(rate) * d.Seconds())
 	var chains, spines []Quantiles
 	var costs []cost
-	for run := range s.cfg.Runs {
-		s.say("%d/s, run %d of %d", rate, run+1, s.cfg.Runs)
-		c, err := runChain(ctx, s.client, s.cfg.Partitions, n, rate)
+	for run := range s.Runs {
+		s.say("%d/s, run %d of %d", rate, run+1, s.Runs)
+		c, err := runChain(ctx, s.client, s.Partitions, n, rate)
 		if err != nil {
 			return LatencyReport{}, fmt.Errorf("chain at %d/s: %w", rate, err)
 		}
@@ -253,7 +233,7 @@ func (s *spine) latency(ctx context.Context, rate int) (LatencyReport, error) {
 		if err != nil {
 			return LatencyReport{}, err
 		}
-		lat, err := s.measure(ctx, rate, s.cfg.Duration, nil)
+		lat, err := s.measure(ctx, rate, d, nil)
 		if err != nil {
 			return LatencyReport{}, fmt.Errorf("spine at %d/s: %w", rate, err)
 		}
@@ -319,18 +299,17 @@ func (s *spine) measure(ctx context.Context, rate int, d time.Duration, half fun
 
 // hold tries a rate. The rate holds if nothing is lost and the requests under way grew, from the middle to the end, by
 // at most a tenth of a second's worth.
-func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
-	s.say("holding %d/s for %s", rate, s.cfg.HoldFor)
+func (s *spine) hold(ctx context.Context, rate int, d time.Duration) (HoldReport, error) {
+	s.say("holding %d/s for %s", rate, d)
 	r := HoldReport{PerSecond: rate, CPU: map[string]float64{}}
 	before, err := s.cpu()
 	if err != nil {
 		return r, err
 	}
-	profiled := s.profile(ctx, rate)
-	defer profiled()
+	defer s.profileRoles(ctx, rate, d/2)()
 	var backlog []int
 	begin := time.Now()
-	lat, err := s.measure(ctx, rate, s.cfg.HoldFor, func(b int) { backlog = append(backlog, b) })
+	lat, err := s.measure(ctx, rate, d, func(b int) { backlog = append(backlog, b) })
 	if err != nil {
 		return r, err
 	}
@@ -343,7 +322,7 @@ func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
 	for name, used := range after {
 		us := float64((used - before[name]).Microseconds()) / float64(max(n, 1))
 		r.CPU[name] = us
-		if name != "broker" && name != "load" {
+		if ofRole(name) {
 			r.CPU["roles"] += us
 		}
 	}
@@ -356,21 +335,11 @@ func (s *spine) hold(ctx context.Context, rate int) (HoldReport, error) {
 	return r, nil
 }
 
-func (s *spine) cpu() (map[string]time.Duration, error) {
-	pids := map[string]int{"load": os.Getpid()}
-	if s.broker != nil {
-		pids["broker"] = s.broker.PID()
-	}
+// profileRoles profiles every role; the number goes into the files' names.
+func (s *spine) profileRoles(ctx context.Context, number int, d time.Duration) (wait func()) {
+	files := map[string]*process{}
 	for _, p := range s.roles {
-		pids[p.name] = p.cmd.Process.Pid
+		files[fmt.Sprintf("%s-%d", p.name, number)] = p
 	}
-	used := map[string]time.Duration{}
-	for name, pid := range pids {
-		d, err := cpuOf(pid)
-		if err != nil {
-			return nil, err
-		}
-		used[name] = d
-	}
-	return used, nil
+	return s.profile(ctx, int(d/time.Second), files)
 }

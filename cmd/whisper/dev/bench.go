@@ -2,13 +2,7 @@ package dev
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/klivvr/whisper/bench"
@@ -30,79 +24,33 @@ type Bench struct {
 	SocketsFloor  socketsFloorCmd  `cmd:"" hidden:"" help:"The floor of sockets."`
 }
 
-type benchSpineCmd struct {
-	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
-	Users      int           `default:"10000" placeholder:"N" help:"Users that are connected (default ${default})."`
+// benchFlags are those of every benchmark.
+type benchFlags struct {
+	Kafka      []string      `placeholder:"HOST:PORT" help:"An empty Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
+	JVM        []string      `name:"jvm" sep:"none" placeholder:"FLAG" help:"A further flag of the JVM of brokers that are started, such as --jvm=-XX:TieredStopAtLevel=1; may be repeated."`
 	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
-	Rates      []int         `default:"500,2000" placeholder:"N" help:"Requests a second at which latency is measured (default ${default})."`
-	Duration   time.Duration `default:"20s" placeholder:"DURATION" help:"How long each rate is measured; the first fifth warms up (default ${default})."`
-	Runs       int           `default:"3" placeholder:"N" help:"Runs of each rate; the medians are reported (default ${default})."`
-	Hold       []int         `default:"4000,6000,8000,10000" placeholder:"N" help:"Ascending rates to try, up to the first whose backlog grows (default ${default})."`
-	HoldFor    time.Duration `default:"60s" placeholder:"DURATION" help:"How long a rate must be held (default ${default})."`
-	NoHold     bool          `help:"Try no rates: measure latency and requests only."`
-	Profiles   string        `placeholder:"FOLDER" help:"Keep a CPU profile of each role from each rate that is held."`
-	JSON       bool          `help:"Print the report as JSON."`
+	Runs       int           `default:"${runs}" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
+	WarmUp     time.Duration `default:"3m" zero:"none" placeholder:"DURATION" help:"How long the load may go on before anything is measured, until what a record costs the broker has stopped falling; 0s leaves it out (default ${default})."`
+	Profiles   string        `placeholder:"FOLDER" help:"Keep CPU profiles of the roles."`
+	JSON       bool          `name:"json" help:"Print the report as JSON."`
 }
 
-// Help implements kong.HelpProvider.
-func (c *benchSpineCmd) Help() string {
-	return `Starts intake, dispatch and a gateway as processes of their own, connects users to it and produces requests.
-Everything stays on this machine. Example:
-
-    whisper bench spine --users 10000 --rates 500,2000`
-}
-
-func (c *benchSpineCmd) config(out io.Writer) bench.SpineConfig {
-	if c.NoHold {
-		c.Hold = nil
-	}
-	return bench.SpineConfig{
-		Kafka: c.Kafka, Users: c.Users, Partitions: c.Partitions, Rates: c.Rates, Duration: c.Duration, Runs: c.Runs,
-		Hold: c.Hold, HoldFor: c.HoldFor, Profiles: c.Profiles, Out: out,
+func (f benchFlags) settings(out io.Writer) bench.Settings {
+	return bench.Settings{
+		Kafka: f.Kafka, JVM: f.JVM, Partitions: f.Partitions, Runs: f.Runs, WarmUp: f.WarmUp, Profiles: f.Profiles, Out: out,
 	}
 }
 
-func (c *benchSpineCmd) Check() error { return c.config(nil).Validate() }
-
-func (c *benchSpineCmd) Run(ctx context.Context, p *cli.Process) error {
-	report, err := bench.RunSpine(ctx, c.config(p.Stderr))
+// runBench measures, tells how it goes on stderr, and prints the report.
+func runBench[C, R any](ctx context.Context, p *cli.Process, f benchFlags, run func(context.Context, C) (*R, error),
+	config func(bench.Settings) C, print func(io.Writer, *R) error,
+) error {
+	r, err := run(ctx, config(f.settings(p.Stderr)))
 	if err != nil {
 		return cli.UnlessStopped(ctx, err)
 	}
-	if c.JSON {
-		enc := json.NewEncoder(p.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(report)
+	if f.JSON {
+		return cli.PrintJSON(p.Stdout, r)
 	}
-	return errors.Join(printSpine(p.Stdout, report))
-}
-
-func printSpine(out io.Writer, r *bench.SpineReport) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintf(w, "%s, %d users connected\t\n\n", r.Kafka, r.Users)
-	_, _ = fmt.Fprintln(w, "requests/s\tspine p50\tp99\tp99.9 ms\tchain p50\tp99\tp99.9 ms\tratio p50\tp99\tlost\t")
-	for _, l := range r.Latency {
-		_, _ = fmt.Fprintf(w, "%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%d\t\n", l.PerSecond,
-			l.Spine.P50, l.Spine.P99, l.Spine.P999, l.Chain.P50, l.Chain.P99, l.Chain.P999, l.RatioP50, l.RatioP99, l.Spine.Lost)
-	}
-	_, _ = fmt.Fprintln(w, "\t\nrequests/s\tKafka requests a delivery: role\tproduce\tfetch\tcommit\tother\tµs CPU a delivery\t")
-	for _, l := range r.Latency {
-		all := map[string]float64{}
-		for _, role := range slices.Sorted(maps.Keys(l.Requests)) {
-			kinds := l.Requests[role]
-			_, _ = fmt.Fprintf(w, "%d\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n",
-				l.PerSecond, role, kinds["produce"], kinds["fetch"], kinds["commit"], kinds["other"], l.CPU[role])
-			for kind, n := range kinds {
-				all[kind] += n
-			}
-			all["cpu"] += l.CPU[role]
-		}
-		_, _ = fmt.Fprintf(w, "%d\tall\t%.3f\t%.3f\t%.3f\t%.3f\t%.0f\t\n", l.PerSecond, all["produce"], all["fetch"], all["commit"], all["other"], all["cpu"])
-	}
-	_, _ = fmt.Fprintln(w, "\t\nrequests/s\theld\tunder way\tp50\tp99 ms\tintake\tdispatch\tgateway\troles\tbroker\tload µs CPU a delivery\t")
-	for _, h := range r.Held {
-		_, _ = fmt.Fprintf(w, "%d\t%v\t%d\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t\n", h.PerSecond, h.Held, h.BacklogEnd,
-			h.Latency.P50, h.Latency.P99, h.CPU["intake"], h.CPU["dispatch"], h.CPU["gateway"], h.CPU["roles"], h.CPU["broker"], h.CPU["load"])
-	}
-	return w.Flush()
+	return print(p.Stdout, r)
 }

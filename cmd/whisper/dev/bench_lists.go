@@ -11,17 +11,15 @@ import (
 )
 
 type benchListsCmd struct {
-	Kafka      []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
-	Connected  int           `default:"500" placeholder:"N" help:"Users that are connected and get the alerts (default ${default})."`
-	Partitions int32         `default:"12" placeholder:"N" help:"Partitions of the topics (default ${default})."`
-	Lists      int           `default:"6" placeholder:"N" help:"Requests on the low lane that are sent at once (default ${default})."`
-	Users      int           `default:"10000" placeholder:"N" help:"Users that each of them names (default ${default})."`
-	Bytes      int           `default:"8000" zero:"none" placeholder:"N" help:"Bytes of data in each of them, which each delivery carries (default ${default})."`
-	Quota      int           `placeholder:"BYTES" help:"Bytes a second that the broker lets each client id produce (default: no quota)."`
-	Alerts     int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, alone and beside the lists (default ${default})."`
-	Quiet      time.Duration `default:"20s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured alone in each run (default ${default})."`
-	Runs       int           `default:"3" placeholder:"N" help:"Runs, each alone and beside the lists; the medians are reported (default ${default})."`
-	JSON       bool          `name:"json" help:"Print the report as JSON."`
+	benchFlags `embed:"" set:"runs=3"`
+
+	Connected int           `default:"500" placeholder:"N" help:"Users that are connected and get the alerts (default ${default})."`
+	Lists     int           `default:"6" placeholder:"N" help:"Requests on the low lane that are sent at once (default ${default})."`
+	Users     int           `default:"10000" placeholder:"N" help:"Users that each of them names (default ${default})."`
+	Bytes     int           `default:"8000" zero:"none" placeholder:"N" help:"Bytes of data in each of them, which each delivery carries (default ${default})."`
+	Quota     int           `placeholder:"BYTES" help:"Bytes a second that the broker lets each client id produce (default: no quota)."`
+	Alerts    int           `default:"100" zero:"none" placeholder:"N" help:"Alerts a second, alone and beside the lists (default ${default})."`
+	Quiet     time.Duration `default:"20s" zero:"none" placeholder:"DURATION" help:"How long alerts are measured alone in each run (default ${default})."`
 }
 
 // Help implements kong.HelpProvider.
@@ -33,29 +31,28 @@ until the socket has it. Everything stays on this machine. Example:
     whisper bench lists --lists 6 --users 10000`
 }
 
-func (c *benchListsCmd) config(out io.Writer) bench.ListsConfig {
+func (c *benchListsCmd) config(s bench.Settings) bench.ListsConfig {
 	return bench.ListsConfig{
-		Kafka: c.Kafka, Connected: c.Connected, Partitions: c.Partitions, Lists: c.Lists, Users: c.Users, Bytes: c.Bytes, Quota: c.Quota,
-		Alerts: c.Alerts, Quiet: c.Quiet, Runs: c.Runs, Out: out,
+		Settings: s, Connected: c.Connected, Lists: c.Lists, Users: c.Users, Bytes: c.Bytes, Quota: c.Quota,
+		Alerts: c.Alerts, Quiet: c.Quiet,
 	}
 }
 
-func (c *benchListsCmd) Check() error { return c.config(nil).Validate() }
+func (c *benchListsCmd) Check() error { return c.config(c.settings(nil)).Validate() }
 
 func (c *benchListsCmd) Run(ctx context.Context, p *cli.Process) error {
-	r, err := bench.RunLists(ctx, c.config(p.Stderr))
-	if err != nil {
-		return cli.UnlessStopped(ctx, err)
-	}
-	if c.JSON {
-		return cli.PrintJSON(p.Stdout, r)
-	}
-	_, err = fmt.Fprintf(p.Stdout, `%d deliveries of lists, written in     %.1f s
+	return runBench(ctx, p, c.benchFlags, bench.RunLists, c.config, printLists)
+}
+
+func printLists(out io.Writer, r *bench.ListsReport) error {
+	_, err := fmt.Fprintf(out, `%s; %s
+%d deliveries of lists, written in     %.1f s
 alerts to dispatch p50 / p99, alone    %.1f / %.1f ms
 alerts to dispatch p50 / p99, beside   %.1f / %.1f ms (p99 %.2f times)
 alerts to sockets p50 / p99, alone     %.1f / %.1f ms
 alerts to sockets p50 / p99, beside    %.1f / %.1f ms (p99 %.2f times)
-`, r.Deliveries, r.Written, r.HandedQuiet.P50, r.HandedQuiet.P99, r.HandedBeside.P50, r.HandedBeside.P99, r.HandedRatio,
+`, r.Kafka, r.WarmUp, r.Deliveries, r.Written,
+		r.HandedQuiet.P50, r.HandedQuiet.P99, r.HandedBeside.P50, r.HandedBeside.P99, r.HandedRatio,
 		r.SocketQuiet.P50, r.SocketQuiet.P99, r.SocketBeside.P50, r.SocketBeside.P99, r.SocketRatio)
 	return err
 }

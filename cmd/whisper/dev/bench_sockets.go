@@ -13,17 +13,15 @@ import (
 )
 
 type benchSocketsCmd struct {
-	Kafka    []string      `placeholder:"HOST:PORT" help:"Kafka to measure on (default: Apache Kafka is started from its jars, which needs Java and Maven)."`
-	Users    int           `default:"10000" placeholder:"N" help:"Connections (default ${default})."`
-	Beside   int           `placeholder:"N" help:"Further gateways on the machine, each with as many connections."`
-	Idle     time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long connections are idle before memory is read (default ${default})."`
-	Frames   int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
-	Runs     int           `default:"3" placeholder:"N" help:"Runs; the medians are reported (default ${default})."`
-	System   bool          `help:"Only the floor and a broadcast as the whole system makes it: memory and CPU."`
-	Program  string        `placeholder:"FILE" help:"The build of whisper whose gateway is measured (default: this one)."`
-	Flag     []string      `placeholder:"FLAG" help:"A flag for the gateway, as in --flag=--unpolled."`
-	Profiles string        `placeholder:"FOLDER" help:"Keep CPU profiles of the gateway."`
-	JSON     bool          `help:"Print the report as JSON."`
+	benchFlags `embed:"" set:"runs=3"`
+
+	Users   int           `default:"10000" placeholder:"N" help:"Connections (default ${default})."`
+	Beside  int           `placeholder:"N" help:"Further gateways on the machine, each with as many connections."`
+	Idle    time.Duration `default:"140s" zero:"none" placeholder:"DURATION" help:"How long connections are idle before memory is read (default ${default})."`
+	Frames  int           `default:"300000" placeholder:"N" help:"Frames of a throughput run (default ${default})."`
+	System  bool          `help:"Only the floor and a broadcast as the whole system makes it: memory and CPU."`
+	Program string        `placeholder:"FILE" help:"The build of whisper whose gateway is measured (default: this one)."`
+	Flag    []string      `placeholder:"FLAG" help:"A flag for the gateway, as in --flag=--unpolled."`
 }
 
 // Help implements kong.HelpProvider.
@@ -33,24 +31,17 @@ func (c *benchSocketsCmd) Help() string {
     whisper bench sockets --users 10000 --idle 140s`
 }
 
-func (c *benchSocketsCmd) config(out io.Writer) bench.SocketsConfig {
+func (c *benchSocketsCmd) config(s bench.Settings) bench.SocketsConfig {
 	return bench.SocketsConfig{
-		Kafka: c.Kafka, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames, Runs: c.Runs,
-		Flags: c.Flag, System: c.System, Program: c.Program, Profiles: c.Profiles, Out: out,
+		Settings: s, Users: c.Users, Beside: c.Beside, Idle: c.Idle, Frames: c.Frames,
+		Flags: c.Flag, System: c.System, Program: c.Program,
 	}
 }
 
-func (c *benchSocketsCmd) Check() error { return c.config(nil).Validate() }
+func (c *benchSocketsCmd) Check() error { return c.config(c.settings(nil)).Validate() }
 
 func (c *benchSocketsCmd) Run(ctx context.Context, p *cli.Process) error {
-	report, err := bench.RunSockets(ctx, c.config(p.Stderr))
-	if err != nil {
-		return cli.UnlessStopped(ctx, err)
-	}
-	if c.JSON {
-		return cli.PrintJSON(p.Stdout, report)
-	}
-	return printSockets(p.Stdout, report)
+	return runBench(ctx, p, c.benchFlags, bench.RunSockets, c.config, printSockets)
 }
 
 func printSockets(out io.Writer, r *bench.SocketsReport) error {
