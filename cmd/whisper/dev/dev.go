@@ -31,6 +31,7 @@ import (
 	"github.com/klivvr/whisper/consumers/push"
 	"github.com/klivvr/whisper/consumers/push/apns"
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+	"github.com/klivvr/whisper/consumers/push/apps"
 	"github.com/klivvr/whisper/embedded"
 	"github.com/klivvr/whisper/gateway"
 	"github.com/klivvr/whisper/migrations"
@@ -272,7 +273,13 @@ func (d *system) components(ctx context.Context, sockets net.Listener) ([]roles.
 				MaxConnections: 1000, // no more than any machine's file limit allows
 			}, sockets)
 		},
-		func() ([]roles.Component, error) { return roles.BuildPush(d.base, pushed, push.Config{}) },
+		func() ([]roles.Component, error) {
+			set, err := d.base.Credentials(pushed, apps.Config{})
+			if err != nil {
+				return nil, err
+			}
+			return roles.BuildPush(d.base, set, push.Config{})
+		},
 	} {
 		components, err := build()
 		if err != nil {

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/consumers/push"
 	"github.com/klivvr/whisper/consumers/push/apns"
+	"github.com/klivvr/whisper/consumers/push/apps"
+	"github.com/klivvr/whisper/consumers/push/channels"
 	"github.com/klivvr/whisper/domain"
 )
 
-// Push is `whisper push`: it hands notifications to APNs.
+// Push is `whisper push`: it hands notifications to push providers.
 type Push struct {
+	Apps        string      `placeholder:"FILE" group:"push" help:"Credentials of many apps and channels, with secrets in files of their own; read again when it changes (docs/channels.md)."`
 	Lanes       []string    `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
 	MaxInFlight int         `name:"push-max-in-flight" default:"${push_max_in_flight}" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
 	APNs        apnsFlags   `embed:"" group:"apns"`
@@ -38,6 +42,11 @@ type apnsFlags struct {
 	Sound          string        `name:"apns-sound" default:"${apns_sound}" placeholder:"NAME" help:"Sound of alerts on the lanes high and normal; none is silent (default ${default})."`
 }
 
+// given: the flags describe a credential.
+func (f apnsFlags) given() bool {
+	return f.KeyFile != "" || f.KeyID != "" || f.TeamID != "" || f.Topic != ""
+}
+
 func (f apnsFlags) config() apns.Config {
 	return apns.Config{
 		KeyFile: f.KeyFile, KeyID: f.KeyID, TeamID: f.TeamID, Topic: f.Topic, Environment: f.Environment,
@@ -48,9 +57,12 @@ func (f apnsFlags) config() apns.Config {
 
 // Help implements kong.HelpProvider.
 func (c *Push) Help() string {
-	return `Hands attempts to Apple's push service (APNs). Example:
+	return `Hands attempts to push providers. For one app on Apple's push service (APNs):
 
-    whisper push --apns-key-file key.p8 --apns-key-id ABC123DEFG --apns-team-id DEF123GHIJ --apns-topic com.example.app`
+    whisper push --apns-key-file key.p8 --apns-key-id ABC123DEFG --apns-team-id DEF123GHIJ --apns-topic com.example.app
+
+For more apps, teams or channels, --apps names a file of credentials. Flags of APNs beside it serve the apps that the
+file does not name.`
 }
 
 func (c *Push) lanes() ([]domain.Lane, error) {
@@ -72,7 +84,25 @@ func (c *Push) Check() error {
 	if c.MaxInFlight < 1 {
 		err = errors.Join(err, fmt.Errorf("push-max-in-flight: %d is not a positive number", c.MaxInFlight))
 	}
-	return errors.Join(c.Role.Check(), c.Member.Check(), err, c.APNs.config().Validate())
+	if c.Apps == "" || c.APNs.given() {
+		err = errors.Join(err, c.APNs.config().Validate())
+	}
+	if c.Apps != "" { // the whole of it, so that one error names what is wrong with every credential
+		set, problem := apps.New(apps.Config{File: c.Apps, Channels: channels.All(), Metrics: metrics.NewSet()})
+		if err = errors.Join(err, problem); problem == nil {
+			set.Close()
+		}
+	}
+	return errors.Join(c.Role.Check(), c.Member.Check(), err)
+}
+
+// providers makes what the flags and the apps file describe.
+func (c *Push) providers(r Base) (*apps.Set, error) {
+	cfg := apps.Config{File: c.Apps, Channels: channels.All()}
+	if c.Apps != "" && !c.APNs.given() {
+		return r.credentials(cfg)
+	}
+	return r.Credentials(c.APNs.config(), cfg)
 }
 
 func (c *Push) Run(ctx context.Context, p *cli.Process) error {
@@ -82,48 +112,112 @@ func (c *Push) Run(ctx context.Context, p *cli.Process) error {
 			return nil, err
 		}
 		r.Client = c.Member.of(r.Client)
-		return BuildPush(r, c.APNs.config(), push.Config{Lanes: lanes, MaxInFlight: c.MaxInFlight})
+		set, err := c.providers(r)
+		if err != nil {
+			return nil, err
+		}
+		return BuildPush(r, set, push.Config{Lanes: lanes, MaxInFlight: c.MaxInFlight})
 	})
 }
 
-// BuildPush builds the push role of APNs: the provider, the role and the publisher of its facts are one
-// component, because they must stop in this order: the role, the publisher, the provider.
-func BuildPush(r Base, provider apns.Config, cfg push.Config) ([]Component, error) {
-	provider.Now, provider.Logger = r.Now, r.Log
-	apple, err := apns.New(provider)
+// Credentials makes the providers of a process, with one of APNs for the apps that the file does not name.
+func (r Base) Credentials(apple apns.Config, cfg apps.Config) (*apps.Set, error) {
+	apple.Now, apple.Logger = r.Now, r.Log
+	p, err := apns.New(apple)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Given = append(cfg.Given, p)
+	set, err := r.credentials(cfg)
+	if err != nil {
+		p.Close()
+	}
+	return set, err
+}
+
+func (r Base) credentials(cfg apps.Config) (*apps.Set, error) {
+	cfg.Now, cfg.Logger = r.Now, r.Log
+	return apps.New(cfg)
+}
+
+// BuildPush builds the push role of each channel that has a credential. The providers, the roles and the publishers of their
+// facts are one component, because they must stop in this order: the roles, the publishers, the providers. It closes set,
+// also if it fails.
+func BuildPush(r Base, set *apps.Set, cfg push.Config) ([]Component, error) {
 	publisher, err := consumers.NewPublisher(r.Client, consumers.LingerBulk)
 	if err != nil {
-		apple.Close()
+		set.Close()
 		return nil, err
 	}
 	urgent, err := consumers.NewPublisher(r.Client.ForLane(domain.High), consumers.LingerBulk)
 	if err != nil {
 		publisher.Close()
-		apple.Close()
+		set.Close()
 		return nil, err
 	}
-	cfg.Client, cfg.Provider, cfg.Now, cfg.Logger = r.Client, apple, r.Now, r.Log
+	cfg.Client, cfg.Now, cfg.Logger = r.Client, r.Now, r.Log
 	cfg.Facts = consumers.FactsByLane{
 		High: consumers.NewFacts(urgent, r.Topology.Partitions), Others: consumers.NewFacts(publisher, r.Topology.Partitions),
 	}
 	cfg.DeadLetters = consumers.NewDeadLetters(publisher, "push")
-	senders, err := push.New(cfg)
-	if err != nil {
-		urgent.Close()
-		publisher.Close()
-		apple.Close()
-		return nil, err
+	var senders senders
+	for _, provider := range set.Providers() {
+		cfg.Provider = provider
+		role, err := push.New(cfg)
+		if err != nil {
+			urgent.Close()
+			publisher.Close()
+			set.Close()
+			return nil, err
+		}
+		senders = append(senders, role)
 	}
 	r.Server.Partitions("push", senders)
 	run := func(ctx context.Context) error {
-		defer apple.Close()
-		return publishing(ctx, publisher, func(ctx context.Context) error { return publishing(ctx, urgent, senders.Run) })
+		defer set.Close()
+		return publishing(ctx, publisher, func(ctx context.Context) error {
+			return publishing(ctx, urgent, func(ctx context.Context) error { return senders.run(ctx, set) })
+		})
 	}
-	ready := func() error { return errors.Join(senders.Ready(), urgent.Ready(), publisher.Ready()) }
+	ready := func() error { return errors.Join(senders.ready(), urgent.Ready(), publisher.Ready()) }
 	return []Component{{"push", run, ready}}, nil
+}
+
+// senders are the roles of a process, one for each channel.
+type senders []*push.Role
+
+// run runs them while it follows the file of their credentials. An error in one ends all.
+func (s senders) run(ctx context.Context, set *apps.Set) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, role := range s {
+		g.Go(func() error { return role.Run(ctx) })
+	}
+	g.Go(func() error { return set.Run(ctx) })
+	return g.Wait()
+}
+
+func (s senders) ready() error {
+	var errs []error
+	for _, role := range s {
+		errs = append(errs, role.Ready())
+	}
+	return errors.Join(errs...)
+}
+
+// Stopped implements ops.Partitions.
+func (s senders) Stopped() (all []consumers.Stopped) {
+	for _, role := range s {
+		all = append(all, role.Stopped()...)
+	}
+	return all
+}
+
+// Retry implements ops.Partitions.
+func (s senders) Retry() (n int) {
+	for _, role := range s {
+		n += role.Retry()
+	}
+	return n
 }
 
 // flushTimeout bounds how long a stop waits for Kafka to acknowledge published records. The source of a record that is

@@ -67,7 +67,7 @@ func New(cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Provider{cfg: *r, log: r.Logger, now: r.Now, watch: observe.New(r.Metrics, Channel, "")}
+	p := &Provider{cfg: *r, log: r.Logger, now: r.Now, watch: observe.New(r.Metrics, Channel, r.Credential)}
 	p.guard = guard.New(guard.Config{
 		Provider: Channel, Scope: "topic", Key: r.KeyID, Rest: r.Rest, BreakerRest: r.BreakerRest,
 		Log: r.Logger, Watch: p.watch, Now: r.Now,
@@ -111,6 +111,7 @@ func (p *Provider) Close() {
 	for _, pool := range p.wire.pools {
 		pool.Close()
 	}
+	p.guard.Close()
 }
 
 // Send implements push.Provider: one attempt, of at most two tries.

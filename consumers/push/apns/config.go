@@ -2,11 +2,13 @@ package apns
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -53,10 +55,21 @@ type Config struct {
 	// Sound that alerts of the lanes high and normal make (default "default"; "none" for none).
 	Sound string
 
-	Logger *slog.Logger
+	// Credential is its name in metrics, "" for that of the flags.
+	Credential string
+	Logger     *slog.Logger
 	// Metrics takes the metrics (default: the process's set).
 	Metrics *metrics.Set
 	Now     func() time.Time
+}
+
+// wrong is a problem of a setting, by its name where it was given: a flag, or a field of the apps file.
+func (c *Config) wrong(setting, format string, args ...any) error {
+	name := "apns-" + setting
+	if c.Credential != "" {
+		name = strings.ReplaceAll(setting, "-", "_")
+	}
+	return fmt.Errorf(name+": "+format, args...)
 }
 
 // Validate names every problem of the settings.
@@ -77,35 +90,35 @@ func (c Config) resolve() (*resolved, error) {
 	c.setDefaults()
 	r := &resolved{Config: c, roots: c.RootCAs}
 	var errs []error
-	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	complain := func(setting, format string, args ...any) { errs = append(errs, c.wrong(setting, format, args...)) }
 
 	r.minter = &minter{keyID: c.KeyID, teamID: c.TeamID}
-	pem := c.KeyPEM
+	key := c.KeyPEM
 	switch {
-	case c.KeyFile == "" && len(pem) == 0:
-		complain("apns-key-file: give the path of Apple's .p8 file")
-	case c.KeyFile != "" && len(pem) > 0:
-		complain("apns-key-file: give the file or its text, not both")
+	case c.KeyFile == "" && len(key) == 0:
+		complain("key-file", "give the path of Apple's .p8 file")
+	case c.KeyFile != "" && len(key) > 0:
+		complain("key-file", "give the file or its text, not both")
 	case c.KeyFile != "":
 		var err error
-		if pem, err = os.ReadFile(c.KeyFile); err != nil {
-			complain("apns-key-file: %w", err)
+		if key, err = os.ReadFile(c.KeyFile); err != nil {
+			complain("key-file", "%w", err)
 		}
 	}
-	if len(pem) > 0 {
+	if len(key) > 0 {
 		var err error
-		if r.minter.key, err = parseKey(pem); err != nil {
-			complain("apns-key-file: %w", err)
+		if r.minter.key, err = parseKey(key); err != nil {
+			complain("key-file", "%w", err)
 		}
 	}
 	if c.KeyID == "" {
-		complain("apns-key-id: missing (ten characters, beside the key in Apple's developer account)")
+		complain("key-id", "missing (ten characters, beside the key in Apple's developer account)")
 	}
 	if c.TeamID == "" {
-		complain("apns-team-id: missing (ten characters, in Apple's developer account under Membership)")
+		complain("team-id", "missing (ten characters, in Apple's developer account under Membership)")
 	}
 	if c.Topic != "" && !isHeaderValue(c.Topic) {
-		complain("apns-topic: %q can't be a bundle id", c.Topic)
+		complain("topic", "%q can't be a bundle id", c.Topic)
 	}
 	errs = append(errs, r.resolveServer(), c.validateBounds())
 	return r, errors.Join(errs...)
@@ -121,20 +134,25 @@ func (r *resolved) resolveServer() error {
 	case r.Environment == Sandbox:
 		base = apns2.HostDevelopment
 	default:
-		errs = append(errs, fmt.Errorf("apns-environment: unknown %q: production or sandbox", r.Environment))
+		errs = append(errs, r.wrong("environment", "unknown %q: production or sandbox", r.Environment))
 	}
 	u, err := url.Parse(base)
 	if err != nil || base != "" && (u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/") {
-		errs = append(errs, fmt.Errorf("apns-url: %q is not https://host:port", base))
+		errs = append(errs, r.wrong("url", "%q is not https://host:port", base))
 	} else {
 		r.base = u
 	}
 	if r.RootCAFile != "" {
-		pem, err := os.ReadFile(r.RootCAFile)
+		text, err := os.ReadFile(r.RootCAFile)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("apns-ca-file: %w", err))
-		} else if r.roots = x509.NewCertPool(); !r.roots.AppendCertsFromPEM(pem) {
-			errs = append(errs, errors.New("apns-ca-file: has no certificate in PEM"))
+			errs = append(errs, r.wrong("ca-file", "%w", err))
+		} else if r.roots = x509.NewCertPool(); !r.roots.AppendCertsFromPEM(text) {
+			errs = append(errs, r.wrong("ca-file", "has no certificate in PEM"))
+		}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			if cert, err := x509.ParseCertificate(block.Bytes); err == nil && cert.NotAfter.Before(r.Now()) {
+				errs = append(errs, r.wrong("ca-file", "the certificate of %s expired on %s", cert.Subject, cert.NotAfter.Format(time.DateOnly)))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -146,17 +164,17 @@ func (c *Config) validateBounds() error {
 		name     string
 		value    int
 		min, max int
-	}{{"apns-connections", c.Connections, 1, 20}, {"apns-streams", c.Streams, 1, 1000}} {
+	}{{"connections", c.Connections, 1, 20}, {"streams", c.Streams, 1, 1000}} {
 		if s.value < s.min || s.value > s.max {
-			errs = append(errs, fmt.Errorf("%s: %d is not between %d and %d", s.name, s.value, s.min, s.max))
+			errs = append(errs, c.wrong(s.name, "%d is not between %d and %d", s.value, s.min, s.max))
 		}
 	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"apns-request-timeout", c.RequestTimeout}, {"apns-rest", c.Rest}, {"apns-breaker-rest", c.BreakerRest}} {
+	}{{"request-timeout", c.RequestTimeout}, {"rest", c.Rest}, {"breaker-rest", c.BreakerRest}} {
 		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("%s: %s is negative", d.name, d.value))
+			errs = append(errs, c.wrong(d.name, "%s is negative", d.value))
 		}
 	}
 	return errors.Join(errs...)

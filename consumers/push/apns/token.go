@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"sync"
 	"time"
 )
@@ -156,6 +157,9 @@ func parseKey(p8 []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(p8)
 	if block == nil {
 		return nil, errors.New("not a PEM file (the .p8 that Apple lets one download once)")
+	}
+	if strings.Contains(block.Type, "CERTIFICATE") {
+		return nil, errors.New("is a certificate, not a key (the .p8 of a token signing key is needed)")
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

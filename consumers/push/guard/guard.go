@@ -9,7 +9,10 @@ package guard
 import (
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/klivvr/whisper/consumers/push"
 	"github.com/klivvr/whisper/consumers/push/gate"
@@ -45,23 +48,26 @@ type Guard struct {
 	scopes     *gate.Keyed
 	breaker    *gate.Breaker
 	spike      gate.Spike
+
+	// A guard that takes the place of another has the same gauges, so each adds and takes back only its own.
+	mu               sync.Mutex
+	stopped, failing bool
+	closed           bool
 }
 
 // New makes a guard that lets everything pass.
 func New(cfg Config) *Guard {
-	cfg.Watch.Stopped.Set(0) // of one that was replaced
-	cfg.Watch.Breaker.Set(0)
 	log := cfg.Log.With("provider", cfg.Provider, "credential", cfg.Key)
 	g := &Guard{cfg: cfg}
 	g.cfg.Log = log
 	g.credential = gate.New(gate.Config{
 		Rest: cfg.Rest,
 		OnClose: func(reason string) {
-			cfg.Watch.Stopped.Set(1)
+			g.mark(&g.stopped, cfg.Watch.Stopped, true)
 			log.Error("the provider refuses the credential: nothing is sent until it is mended", "reason", reason, "next_probe", cfg.Rest)
 		},
 		OnOpen: func() {
-			cfg.Watch.Stopped.Set(0)
+			g.mark(&g.stopped, cfg.Watch.Stopped, false)
 			log.Info("the provider takes the credential again")
 		},
 	})
@@ -76,11 +82,11 @@ func New(cfg Config) *Guard {
 	g.breaker = gate.NewBreaker(cfg.Streak, gate.Config{
 		Rest: cfg.BreakerRest,
 		OnClose: func(reason string) {
-			cfg.Watch.Breaker.Set(1)
+			g.mark(&g.failing, cfg.Watch.Breaker, true)
 			log.Error("the provider is failing: attempts are put off without asking it", "reason", reason, "rest", cfg.BreakerRest)
 		},
 		OnOpen: func() {
-			cfg.Watch.Breaker.Set(0)
+			g.mark(&g.failing, cfg.Watch.Breaker, false)
 			log.Info("the provider answers again")
 		},
 	})
@@ -165,6 +171,28 @@ func (g *Guard) Abandon(pass *gate.Passage) { pass.Abandon() }
 func (g *Guard) Unclassified(status int, reason string) {
 	g.cfg.Watch.Unclassified.Inc()
 	g.cfg.Log.Error("the provider gave an answer that the table does not know", "status", status, "reason", reason)
+}
+
+// Close takes the guard's own out of the metrics; the credential may have another already.
+func (g *Guard) Close() {
+	g.mark(&g.stopped, g.cfg.Watch.Stopped, false)
+	g.mark(&g.failing, g.cfg.Watch.Breaker, false)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}
+
+func (g *Guard) mark(is *bool, gauge *metrics.Gauge, now bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closed || *is == now:
+	case now:
+		gauge.Inc()
+	default:
+		gauge.Dec()
+	}
+	*is = now
 }
 
 // Stopped returns why the credential is stopped, or "".
