@@ -69,8 +69,8 @@ type walk struct {
 	replayTo  string // the last user, in the walk's order, of whom replay tells
 
 	texts   map[string]*sharedText
-	groups  []*group
 	wave    *wave // of the slice that is being walked
+	flights int   // see flights
 	bucket  bucket
 	waits   time.Time // not to be walked on before
 	segment *segment.Segment

@@ -112,7 +112,7 @@ func (s *State) arrive(in DeliveryArrived) {
 	s.busy = busy{delivery: d}
 	d.recount = s.counts.before(d.user(), id.Hash())
 	s.dedupe.add(s.remembered(d))
-	s.deliveries.add(d, nil)
+	s.deliveries.add(d)
 
 	if s.aside.has(id, ev.GetNotificationId()) {
 		s.emit(d, internalFailure())

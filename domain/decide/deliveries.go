@@ -30,6 +30,7 @@ type deliveries struct {
 	atSockets linked
 	due       schedule[*delivery]
 	waves     schedule[*wave]
+	flights   flights
 	ready     readyQueue
 	parked    int
 	// How many are due before their time, since their category has other rules.
@@ -51,23 +52,34 @@ func laneOf(d *delivery) userLane { return userLane{d.user(), d.source.Lane} }
 
 func newDeliveries(from int) deliveries {
 	return deliveries{
-		indexFrom: from,
-		byHash:    map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, indexes: map[string]*userIndex{}, notes: map[string]*linked{},
+		indexFrom: from, flights: newFlights(),
+		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, indexes: map[string]*userIndex{}, notes: map[string]*linked{},
 		resting: map[string]bool{}, untexted: map[userLane][]*delivery{},
 	}
 }
 
 // get is the delivery with a hash, of several legs the first; nil: it is not held.
-func (h *deliveries) get(hash domain.DeliveryHash) *delivery { return h.byHash[hash] }
+func (h *deliveries) get(hash domain.DeliveryHash) *delivery {
+	if f, flies := h.flights.at[hash]; flies {
+		return h.takeUp(hash, f)
+	}
+	return h.byHash[hash]
+}
+
+// has says whether one with a hash is held.
+func (h *deliveries) has(hash domain.DeliveryHash) bool {
+	_, flies := h.flights.at[hash]
+	return flies || h.byHash[hash] != nil
+}
 
 // holds says whether d has not ended: what is done about one delivery may end another.
 func (h *deliveries) holds(d *delivery) bool { return h.byHash[d.key()] == d }
 
 // inFlight is how many are not parked.
-func (h *deliveries) inFlight() int { return len(h.byHash) - h.parked }
+func (h *deliveries) inFlight() int { return len(h.byHash) - h.parked + len(h.flights.at) }
 
-// add holds d. room is where its user's list may begin, if d is the only one there.
-func (h *deliveries) add(d *delivery, room []*delivery) {
+// add holds d.
+func (h *deliveries) add(d *delivery) {
 	h.byHash[d.key()] = d
 	h.listOf(d).add(d, noteLink)
 	user := d.user()
@@ -77,9 +89,7 @@ func (h *deliveries) add(d *delivery, room []*delivery) {
 	}
 	of := h.byUser[user]
 	switch {
-	case len(of) == 0:
-		of = append(room, d)
-	case compareArrival(of[len(of)-1], d) < 0:
+	case len(of) == 0 || compareArrival(of[len(of)-1], d) < 0:
 		of = append(of, d)
 	default:
 		at, _ := slices.BinarySearchFunc(of, d, compareArrival)
@@ -220,6 +230,7 @@ func (h *deliveries) ofNote(note string, w *walk) (of []*delivery) {
 		of = slices.AppendSeq(of, list.all(noteLink))
 	}
 	if w != nil {
+		h.takeUpIf(func(v *wave) bool { return v.walk == w }, anyRecord)
 		of = slices.AppendSeq(of, w.held.all(noteLink))
 	}
 	slices.SortFunc(of, compareArrival)
@@ -228,6 +239,7 @@ func (h *deliveries) ofNote(note string, w *walk) (of []*delivery) {
 
 // onNode are those that wait for an answer of a node's incarnation, in order.
 func (h *deliveries) onNode(node string, incarnation uint64) (of []*delivery) {
+	h.takeUpIf(anyWave, func(g *group) bool { return g.node == node && g.incarnation == incarnation })
 	for d := range h.atSockets.all(atSocketLink) {
 		if slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node == node && w.incarnation == incarnation }) {
 			of = append(of, d)

@@ -44,7 +44,7 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				d.source.Lane = rapid.SampledFrom(domain.Lanes[:]).Draw(t, "lane")
 				d.ev.NotificationId = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "notification")
 				d.acc.CollapseKey = rapid.SampledFrom([]string{"", "key", "other"}).Draw(t, "collapse key")
-				h.add(d, nil)
+				h.add(d)
 				held = append(held, d)
 			case 1: // two legs
 				d := arrived("mona", offset)
@@ -52,8 +52,8 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				d.own, leg.own = []string{"socket"}, []string{"push"}
 				l := &legs{held: []*delivery{d, leg}}
 				d.legs, leg.legs = l, l
-				h.add(d, nil)
-				h.add(leg, nil)
+				h.add(d)
+				h.add(leg)
 				held = append(held, d, leg)
 			case 2:
 				h.park(pick())
@@ -239,8 +239,8 @@ func TestAUsersHintsEndWithTheLastDelivery(t *testing.T) {
 	t.Parallel()
 	h := newDeliveries(indexFrom)
 	first, second := arrived("mona", 1), arrived("mona", 2)
-	h.add(first, nil)
-	h.add(second, nil)
+	h.add(first)
+	h.add(second)
 	h.resting["mona"], h.untexted[laneOf(second)] = true, []*delivery{second}
 	if h.drop(first, first.key()); !h.resting["mona"] || len(h.untexted) != 1 {
 		t.Fatal("one is held, and nothing is known of it")

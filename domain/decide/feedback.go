@@ -71,6 +71,9 @@ func (s *State) fact(ev *whisperv1.Event) {
 
 // socketFact is fact of what it decides the same about by the id alone; the others are decoded.
 func (s *State) socketFact(in *SocketFactArrived) {
+	if s.flightFact(in.Fact) {
+		return
+	}
 	d := s.deliveries.get(in.Fact.ID.Hash())
 	if d == nil || d.all || !d.about(in.Fact.ID) {
 		ev := &whisperv1.Event{}

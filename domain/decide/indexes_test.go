@@ -19,9 +19,9 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 	const night = `{"timezone":"Africa/Cairo","quiet_hours":{"from":"22:00","to":"07:00"}}`
 	rapid.Check(t, func(t *rapid.T) {
 		policy := DefaultPolicy()
-		policy.IndexFrom, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "crowd"), rapid.IntRange(1, 3).Draw(t, "due"), 1
+		policy.IndexFrom, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "index from"), rapid.IntRange(1, 3).Draw(t, "due"), 1
 		s, now, n := NewState(0, policy), time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC), int64(0)
-		parked := map[domain.DeliveryID]*whisperv1.Parked{}
+		parked, aloft := map[domain.DeliveryID]*whisperv1.Parked{}, rapid.Bool().Draw(t, "flights stay")
 		var routed []*whisperv1.Route
 		took := func(out []Output) {
 			for _, o := range out {
@@ -35,7 +35,13 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 					delete(parked, unpark.ID)
 				}
 			}
-			checkIndexes(t, &s.deliveries)
+			checkFlights(t, &s.deliveries)
+			if !aloft {
+				s.deliveries.takeUpIf(anyWave, anyRecord)
+			}
+			if len(s.deliveries.flights.at) == 0 { // a look at them takes them up
+				checkIndexes(t, &s.deliveries)
+			}
 		}
 		do := func(in Input) { took(s.Decide(in, now)) }
 		user, node := rapid.SampledFrom([]string{"mona", "ali"}), rapid.SampledFrom([]string{"n1", "n2"})
@@ -172,7 +178,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			for at, any := s.WalkDue(domain.Low); any && !at.After(now); at, any = s.WalkDue(domain.Low) {
 				do(WalkOn{Lane: domain.Low})
 			}
-			if len(s.deliveries.byHash) == 0 {
+			if len(s.deliveries.byHash)+len(s.deliveries.flights.at) == 0 {
 				break
 			}
 		}

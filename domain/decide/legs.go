@@ -107,7 +107,7 @@ func (s *State) split(d *delivery) []*delivery {
 		leg.socketTook = tookSocket && channel == domain.ChannelSocket
 		leg.gathered, leg.timed, leg.digest, leg.until = true, true, "", time.Time{}
 		if i > 0 {
-			s.deliveries.add(leg, nil)
+			s.deliveries.add(leg)
 			if d.parked {
 				s.deliveries.park(leg)
 			}
@@ -270,7 +270,7 @@ func (s *State) restoreLegs(d *delivery, p *whisperv1.Parked) {
 			leg.own = []string{domain.ChannelSocket} // we never write such a record
 		}
 		if i > 0 {
-			s.deliveries.add(leg, nil)
+			s.deliveries.add(leg)
 		}
 		s.restoreOne(leg, form)
 		for i := range leg.waiting {

@@ -312,8 +312,10 @@ func (s *State) forgetCounts() {
 }
 
 // ackTimeout is how long a client has to acknowledge d.
-func (s *State) ackTimeout(d *delivery) time.Duration {
-	if own := s.category(d.acc.GetCategory()).AckTimeout; own > 0 {
+func (s *State) ackTimeout(d *delivery) time.Duration { return s.ackTimeoutIn(d.acc.GetCategory()) }
+
+func (s *State) ackTimeoutIn(category string) time.Duration {
+	if own := s.category(category).AckTimeout; own > 0 {
 		return own
 	}
 	return s.policy.AckTimeout

@@ -84,7 +84,7 @@ func (s *State) RestoreParked(p *whisperv1.Parked) {
 		s.restoreAside(d)
 		return
 	}
-	s.deliveries.add(d, nil)
+	s.deliveries.add(d)
 	s.restoreDelivery(d, p)
 	s.dedupe.add(s.remembered(d))
 }

@@ -132,7 +132,7 @@ func newCell(at stage, happening happening) cell {
 	case becameDue, connected, profileChanged, rulesChanged, happenings:
 	}
 	c.d = d
-	c.deliveries.add(d, nil)
+	c.deliveries.add(d)
 	c.deliveries.schedule(d, c.now.Add(time.Minute))
 	c.deliveries.park(d)
 	return c

@@ -191,5 +191,5 @@ func (s *State) profile(user string) *whisperv1.Profile {
 }
 
 func (s *State) heldHash(h domain.DeliveryHash) bool {
-	return s.deliveries.get(h) != nil || s.broadcasts.has(h)
+	return s.deliveries.has(h) || s.broadcasts.has(h)
 }

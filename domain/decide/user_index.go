@@ -89,6 +89,7 @@ func (c *userIndex) firstResting(lane domain.Lane) *delivery {
 
 // of are a user's, in the order of [compareArrival]. The list changes with the next that is added or ends.
 func (h *deliveries) of(user string) []*delivery {
+	h.takeUpOf(user)
 	if c := h.indexes[user]; c != nil {
 		return slices.AppendSeq(make([]*delivery, 0, c.n), c.all.all())
 	}
@@ -97,6 +98,7 @@ func (h *deliveries) of(user string) []*delivery {
 
 // count is how many of returns.
 func (h *deliveries) count(user string) int {
+	h.takeUpOf(user)
 	if c := h.indexes[user]; c != nil {
 		return c.n
 	}
@@ -105,6 +107,7 @@ func (h *deliveries) count(user string) int {
 
 // keyed are a user's with a collapse key.
 func (h *deliveries) keyed(user, key string) []*delivery {
+	h.takeUpOf(user)
 	if c := h.indexes[user]; c != nil {
 		of := c.keyed[key]
 		if of == nil {

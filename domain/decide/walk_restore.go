@@ -145,7 +145,7 @@ func (s *State) countForgotten(w *walk) {
 	var open []string
 	for hash, r := range w.replay {
 		w.counts.matched++
-		if !r.settled && !w.waitsFor(r.user) && s.deliveries.get(hash) == nil {
+		if !r.settled && !w.waitsFor(r.user) && !s.deliveries.has(hash) {
 			open = append(open, r.user)
 		}
 	}

@@ -59,7 +59,7 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	hash := domain.HashDelivery(w.note(), user)
-	if held := s.deliveries.get(hash); w.restored && (w.waitsFor(user) || held != nil && held.walk == w) { // parked before the restart
+	if w.restored && s.restoredOf(w, user, hash) {
 		w.counts.matched++
 		return
 	}
@@ -79,6 +79,15 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 		return
 	}
 	s.meet(w, sl, user, id, view)
+}
+
+// restoredOf: the user's was parked before the restart.
+func (s *State) restoredOf(w *walk, user string, hash domain.DeliveryHash) bool {
+	if w.waitsFor(user) {
+		return true
+	}
+	held := s.deliveries.get(hash)
+	return held != nil && held.walk == w
 }
 
 // meet decides about a user who is meant.
@@ -166,40 +175,43 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonNoEndpoint}}})
 		return
 	}
-	d := s.openDelivery(w, sl, user, id)
 	if len(live) > 0 || push {
 		w.bucket.spend(1)
 	}
 	all := s.goesToAll(w.acc)
+	var text *sharedText
 	if simple && len(live) > 0 && (!push || first == domain.ChannelSocket || all) {
-		if text := s.sharedText(w, q.profile.Locale()); text != nil {
-			s.settleChannels(d)
-			d.denied = denied
-			if !all {
-				s.group(d, live, text)
-				return
-			}
-			for _, leg := range s.split(d) {
-				if leg.usesSocket() {
-					s.group(leg, live, text)
-				} else {
-					s.advance(leg)
-				}
-			}
-			return
+		text = s.sharedText(w, q.profile.Locale())
+	}
+	if text != nil && !all && len(live) == 1 && denied == 0 && q.own == 0 {
+		s.fly(w, sl, user, id.Hash(), live[0], text, q.category)
+		return
+	}
+	d := s.openDelivery(w, sl, user, id)
+	if text == nil {
+		s.advance(d)
+		return
+	}
+	s.settleChannels(d)
+	d.denied = denied
+	if !all {
+		s.group(d, live, text)
+		return
+	}
+	for _, leg := range s.split(d) {
+		if leg.usesSocket() {
+			s.group(leg, live, text)
+		} else {
+			s.advance(leg)
 		}
 	}
-	s.advance(d)
 }
 
 // openDelivery makes one that is held: in flight, and of the slice until it is settled or parked.
 func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.DeliveryID) *delivery {
-	o := &openRecords{delivery: delivery{
-		id: id, request: w.request, ev: w.ev, acc: w.acc, member: user, trace: w.trace, source: w.source, recount: s.counts.before(user, id.Hash()), walk: w, slice: sl,
-	}}
-	d := &o.delivery
-	d.waiting = o.waiting[:0]
-	if w.bucket.rate > 0 || w.steered != nil { // a rate, or a pause that is over
+	d := w.newDelivery(sl, user, id)
+	d.recount = s.counts.before(user, id.Hash())
+	if w.timed() {
 		s.noteReadyNow(d)
 	}
 	if sl != nil {
@@ -207,15 +219,15 @@ func (s *State) openDelivery(w *walk, sl *slice, user string, id domain.Delivery
 		w.flying++
 	}
 	w.open++
-	s.deliveries.add(d, o.alone[:0])
+	s.deliveries.add(d)
 	return d
 }
 
-// openRecords are a delivery and what it needs where there is one socket and nothing else of its user, in one piece.
-type openRecords struct {
-	delivery delivery
-	waiting  [1]waiting
-	alone    [1]*delivery
+// newDelivery is a user's, of which nothing is known yet.
+func (w *walk) newDelivery(sl *slice, user string, id domain.DeliveryID) *delivery {
+	return &delivery{
+		id: id, request: w.request, ev: w.ev, acc: w.acc, member: user, trace: w.trace, source: w.source, walk: w, slice: sl,
+	}
 }
 
 // keepAway parks what waits for the user to connect: a small record, and the user's id here.
@@ -320,7 +332,13 @@ type group struct {
 	attempt     int32
 	text        *sharedText
 	users       []string
+	states      []flightState // of the users
 	dueMs       int64
+	number      int32 // of the wave's
+}
+
+func (g *group) add(user string, state flightState, dueMs int64) {
+	g.users, g.states, g.dueMs = append(g.users, user), append(g.states, state), dueMs
 }
 
 // group adds a delivery to the records of its slice.
@@ -329,32 +347,35 @@ func (s *State) group(d *delivery, live []place, text *sharedText) {
 	s.count(d)
 	d.sending, d.phase = s.now, whisperv1.Phase_PHASE_SENDING
 	d.nextAttempt()
+	v := s.waveOf(d.walk, d.slice)
 	for _, p := range live {
 		d.waiting = append(d.waiting, waiting{attempt: d.attempt, node: p.node, incarnation: p.incarnation})
-		g := d.walk.groupOf(p, d.attempt, text)
-		g.users, g.dueMs = append(g.users, d.user()), d.dueMs()
+		v.groupOf(p, d.attempt, text).add(d.user(), noFlight, d.dueMs())
 	}
-	if d.walk.wave == nil { // all of a slice have the same time, and expire together
-		d.walk.wave = s.deliveries.newWave(earliest(s.now.Add(s.ackTimeout(d)), d.expires()))
-	}
-	s.deliveries.scheduleIn(d.walk.wave, d)
+	s.deliveries.scheduleIn(v, d)
 }
 
 // groupOf finds the record; a slice has a handful (nodes × locales).
-func (w *walk) groupOf(p place, attempt int32, text *sharedText) *group {
-	for _, g := range w.groups {
+func (v *wave) groupOf(p place, attempt int32, text *sharedText) *group {
+	for _, g := range v.groups {
 		if g.node == p.node && g.incarnation == p.incarnation && g.attempt == attempt && g.text == text {
 			return g
 		}
 	}
-	g := &group{node: p.node, incarnation: p.incarnation, attempt: attempt, text: text, users: make([]string, 0, WalkSlice/firstShare)}
-	w.groups = append(w.groups, g)
+	g := &group{
+		node: p.node, incarnation: p.incarnation, attempt: attempt, text: text, number: int32(len(v.groups)),
+		users: make([]string, 0, WalkSlice/firstShare), states: make([]flightState, 0, WalkSlice/firstShare),
+	}
+	v.groups = append(v.groups, g)
 	return g
 }
 
 // sendGroups writes the slice's records.
 func (s *State) sendGroups(w *walk) {
-	for _, g := range w.groups {
+	if w.wave == nil {
+		return
+	}
+	for _, g := range w.wave.groups {
 		s.put(RouteTo{Node: g.node, Trace: w.trace, Route: &whisperv1.Route{
 			DeliveryId: w.id[:], NotificationId: w.note(), Lane: w.ev.GetLane(), Attempt: g.attempt, Incarnation: g.incarnation,
 			ExpiresAtMs: w.acc.GetExpiresAtMs(), Frame: g.text.frame, Users: g.users,
@@ -362,6 +383,4 @@ func (s *State) sendGroups(w *walk) {
 		}})
 	}
 	w.wave = nil
-	clear(w.groups)
-	w.groups = w.groups[:0]
 }

@@ -273,7 +273,7 @@ func (s *State) replayedOf(w *walk, hash domain.DeliveryHash) (replayed, bool) {
 // walkReplayed takes up a user of whom facts told before the walk came here (again).
 func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.DeliveryHash, r replayed) {
 	open := !r.settled || !r.ended && !w.ending && s.goesToAll(w.acc)
-	if !open || w.waitsFor(user) || s.deliveries.get(hash) != nil {
+	if !open || w.waitsFor(user) || s.deliveries.has(hash) {
 		return
 	}
 	id := domain.NewDeliveryID(w.id.Time(), hash)

@@ -12,8 +12,19 @@ type wave struct {
 	number int64 // orders those with the same time
 	due    time.Time
 	open   []*delivery // nil: gone
-	left   int
+	left   int         // of them, and of the flights
 	slot   slot
+
+	// What the flights share.
+	walk     *walk
+	slice    *slice
+	sentAt   time.Time
+	channels []string
+	step     int32
+	readyMs  int64
+	dueMs    int64
+	groups   []*group
+	flights  int
 }
 
 func (v *wave) dueAt() time.Time    { return v.due }
@@ -24,18 +35,29 @@ func (v *wave) scheduleSlot() *slot { return &v.slot }
 // newWave is one that is empty.
 func (h *deliveries) newWave(due time.Time) *wave {
 	h.waveSerial++
-	return &wave{number: h.waveSerial, due: due, open: make([]*delivery, 0, WalkSlice/firstShare)}
+	return &wave{number: h.waveSerial, due: due}
+}
+
+// enter: one more is left.
+func (h *deliveries) enter(v *wave) {
+	if v.left++; v.left == 1 {
+		h.waves.set(v, v.due)
+	}
+}
+
+// leave: one less is left.
+func (h *deliveries) leave(v *wave) {
+	if v.left--; v.left == 0 {
+		h.waves.remove(v)
+	}
 }
 
 // scheduleIn has d looked at with its wave.
 func (h *deliveries) scheduleIn(v *wave, d *delivery) {
 	h.unschedule(d)
 	v.open = append(v.open, d)
-	v.left++
 	d.due, d.wave, d.slot = v.due, v, slot(-len(v.open))
-	if v.left == 1 {
-		h.waves.set(v, v.due)
-	}
+	h.enter(v)
 	h.listSocket(d)
 }
 
@@ -48,9 +70,7 @@ func (h *deliveries) unschedule(d *delivery) {
 	}
 	v.open[-d.slot-1] = nil
 	d.wave, d.slot = nil, 0
-	if v.left--; v.left == 0 {
-		h.waves.remove(v)
-	}
+	h.leave(v)
 }
 
 // passed is the earliest delivery whose time has come; ok is false where there is none.
@@ -60,6 +80,7 @@ func (h *deliveries) passed(now time.Time) (d *delivery, ok bool) {
 		if !over {
 			return h.due.passed(now)
 		}
+		h.takeUpWave(v, anyRecord)
 		h.waves.remove(v)
 		for _, d := range v.open {
 			if d != nil {
