@@ -208,7 +208,7 @@ func (s *State) sendPush(d *delivery, channel string) (ready, sent bool) {
 	if ready := s.render(d, channel); !ready {
 		return false, false
 	}
-	if d.pushFailed {
+	if d.outlook == pushRefused {
 		return true, false
 	}
 	var to []*whisperv1.Endpoint

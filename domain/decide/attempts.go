@@ -142,10 +142,12 @@ func (s *State) answered(d *delivery, push bool) {
 // pushesEnded notes, where d stands elsewhere, that no endpoint will take it: unless one failed in a way worth another
 // try, or one was registered since.
 func (d *delivery) pushesEnded() {
-	if !d.retry && !d.pushTook && !d.pushAgain {
-		d.pushFailed = true
+	switch {
+	case d.outlook == pushNewEndpoint:
+		d.outlook = pushPossible
+	case !d.retry && !d.pushTook:
+		d.outlook = pushRefused
 	}
-	d.pushAgain = false
 }
 
 // bouncedOff: to where the user is now, or on to the next channel. A node that keeps on bouncing what its own presence
@@ -165,16 +167,16 @@ func (s *State) pushAnswered(d *delivery) {
 	switch {
 	case d.pushTook:
 		s.settle(d) // one of several endpoints took it
-	case d.pushAgain && s.replay != nil: // a fact that is still to be read may be the end
-		d.pushAgain, d.tries = false, 0
+	case d.outlook == pushNewEndpoint && s.replay != nil: // a fact that is still to be read may be the end
+		d.outlook, d.tries = pushPossible, 0
 		s.backoff(d, s.now.Add(templateWait), domain.ReasonRetry)
-	case d.pushAgain:
-		d.pushAgain, d.tries = false, 0
+	case d.outlook == pushNewEndpoint:
+		d.outlook, d.tries = pushPossible, 0
 		s.advance(d)
 	case d.retry && !s.policy.Retry.Exhausted(d.tries):
 		s.backoff(d, latest(d.pushAfter, s.now.Add(s.policy.Retry.Delay(d.id, d.tries))), domain.ReasonRetry)
 	default:
-		d.pushFailed = true
+		d.outlook = pushRefused
 		d.step++
 		d.tries = 0
 		s.advance(d)
@@ -192,7 +194,7 @@ func (s *State) awaitPushes(d *delivery) {
 
 // owesPush: an endpoint can be tried that neither took d nor refused it for good.
 func (s *State) owesPush(d *delivery) bool {
-	return !d.pushFailed && !d.pushTook && len(s.endpoints(d.user(), d.channels(), d.denied)) > 0
+	return d.outlook != pushRefused && !d.pushTook && len(s.endpoints(d.user(), d.channels(), d.denied)) > 0
 }
 
 // endpoints are the user's that one of the channels reaches.
@@ -229,7 +231,8 @@ func pushes(channel string, e *whisperv1.Endpoint, denied profile.ChannelMask) b
 func parkAttempts(p *whisperv1.Parked, d *delivery) {
 	p.SocketTook, p.PushTook = d.socketTook, d.pushTook
 	p.Sent = d.pushTook // as earlier versions read it: a socket's word must not end it there either
-	p.PushFailed, p.PushAgain, p.Retry, p.LastReason, p.Bounces = d.pushFailed, d.pushAgain, d.retry, d.lastReason, int32(d.bounces)
+	p.PushFailed, p.PushAgain = d.outlook == pushRefused, d.outlook == pushNewEndpoint
+	p.Retry, p.LastReason, p.Bounces = d.retry, d.lastReason, int32(d.bounces)
 	if !d.pushAfter.IsZero() {
 		p.PushAfterMs = d.pushAfter.UnixMilli()
 	}
@@ -243,7 +246,13 @@ func (s *State) restoreAttempts(d *delivery, p *whisperv1.Parked) {
 	if p.GetSent() && !d.pushTook { // an earlier version's, which did not tell a socket from a provider
 		d.socketTook = true
 	}
-	d.pushFailed, d.pushAgain, d.retry, d.lastReason, d.bounces = p.GetPushFailed(), p.GetPushAgain(), p.GetRetry(), p.GetLastReason(), int(p.GetBounces())
+	switch {
+	case p.GetPushAgain():
+		d.outlook = pushNewEndpoint
+	case p.GetPushFailed():
+		d.outlook = pushRefused
+	}
+	d.retry, d.lastReason, d.bounces = p.GetRetry(), p.GetLastReason(), int(p.GetBounces())
 	if ms := p.GetPushAfterMs(); ms > 0 {
 		d.pushAfter = time.UnixMilli(ms)
 	}

@@ -33,9 +33,8 @@ type delivery struct {
 	doubtful             bool // an attempt's outcome is unknown; lost at a restart, after which a read may not end the retries
 	// Of the pushes of this step: is one worth another try, and what did the last failure say.
 	retry      bool
-	pushFailed bool // no endpoint will take it
+	outlook    pushOutlook
 	lacking    bool // it waits, or has waited, for an endpoint
-	pushAgain  bool // an endpoint was registered after those that are open
 	lastReason string
 	pushAfter  time.Time // a provider wants no further attempt before
 	// When the attempts over the socket began that follow one another since.
@@ -72,6 +71,15 @@ type delivery struct {
 
 	ofNote, atSocket link // see deliveries
 }
+
+// pushOutlook is what can still come of pushing a delivery.
+type pushOutlook int8
+
+const (
+	pushPossible    pushOutlook = iota // an endpoint may take it
+	pushNewEndpoint                    // an endpoint was registered while pushes were open: it is tried when they are answered
+	pushRefused                        // no endpoint will take it
+)
 
 type waiting struct {
 	attempt int32

@@ -36,8 +36,8 @@ func (s *State) reconsider(user string, endpoint bool) {
 		}
 		s.busy = busy{delivery: d}
 		if endpoint {
-			d.pushFailed = false
-			if d.pushAgain = d.openPushes(); d.pushAgain {
+			if d.outlook = pushPossible; d.openPushes() {
+				d.outlook = pushNewEndpoint
 				s.parkAgain(d)
 			}
 		}

@@ -57,11 +57,12 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 			id: id, request: FingerprintRequest(acc.GetRequest()), ev: ev, acc: acc, trace: Trace{"p", "s"}, source: LaneOffset{domain.Normal, 7},
 			parked: true, phase: whisperv1.Phase_PHASE_BACKOFF, attempt: 3, step: 1, tries: 2,
 			waiting:    []waiting{{attempt: 2, node: "n", incarnation: 5}, {attempt: 3, endpoint: "phone"}},
-			socketTook: true, pushTook: true, retry: true, lastReason: "because", pushFailed: true, pushAgain: true,
+			socketTook: true, pushTook: true, retry: true, lastReason: "because", outlook: pushNewEndpoint,
 			pushAfter: now.Add(time.Second), bounces: 4, readyMs: 5,
 			own: own, all: true, counted: true, gathered: true, timed: true, digest: "digest/1", until: due, due: due,
 		}
 		if name == "one of its legs" {
+			d.outlook = pushRefused
 			socket := d.newLeg()
 			socket.own, socket.phase, socket.due, socket.parked, socket.attempt = []string{"socket"}, whisperv1.Phase_PHASE_AWAY, now.Add(time.Hour), true, 4
 			d.legs = &legs{held: []*delivery{d, socket}, attempt: 4, reached: true, took: true}

@@ -38,7 +38,7 @@ import (
 // cancelled, its user is erased, or it expires.
 //
 // Beside the stage stand the delivery's flags. They say what came of attempts (socketTook, pushTook, doubtful, retry,
-// pushFailed, pushAgain), what was passed once (counted, gathered, timed, lacking), and what holds it that is not its own: the pause
+// outlook), what was passed once (counted, gathered, timed, lacking), and what holds it that is not its own: the pause
 // and the rate of its broadcast (heldByPause, rateSlot). restart_test.go knows which of them a restart restores, and why the others may
 // be lost.
 
