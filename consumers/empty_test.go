@@ -98,8 +98,8 @@ func TestAPasserIsToldThatWhatItWaitsForIsGone(t *testing.T) {
 	eventually(t, "what comes after is read", func() bool { return accepting.count() == 1 })
 }
 
-// TestNothingIsPassedThatIsThere: a feed that asks early, or is slow, misses nothing.
-func TestNothingIsPassedThatIsThere(t *testing.T) {
+// TestExistingRecordsAreNeverPassed: a feed that asks early, or is slow, misses nothing.
+func TestExistingRecordsAreNeverPassed(t *testing.T) {
 	t.Parallel()
 	client := kafka(t, 1, "a")
 	plain(t, client, "a", "1", "2", "3")

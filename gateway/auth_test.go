@@ -31,7 +31,7 @@ func sign(t *testing.T, method jwt.SigningMethod, key any, c jwt.Claims) string 
 	return token
 }
 
-func TestBadTokensAreToldByTheCloseCode(t *testing.T) {
+func TestBadTokensGetTheirOwnCloseCode(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	good := n.token("mona", time.Hour)

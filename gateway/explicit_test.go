@@ -12,7 +12,7 @@ import (
 
 func explicit(r *whisperv1.Route) { r.ExplicitAck = true }
 
-func TestWhatWantsTheClientsOwnWordIsNotSettledByASocket(t *testing.T) {
+func TestADeliveryWithExplicitAckIsNotSettledByASocket(t *testing.T) {
 	eachLink(t, testWhatWantsTheClientsOwnWordIsNotSettledByASocket)
 }
 
@@ -37,7 +37,7 @@ func testWhatWantsTheClientsOwnWordIsNotSettledByASocket(t *testing.T, link chan
 	n.wantKinds("alert", "delivery_sent", "delivery_delivered")
 }
 
-func TestASliceThatWantsTheClientsOwnWord(t *testing.T) {
+func TestASliceWithExplicitAck(t *testing.T) {
 	t.Parallel()
 	n := prepare(t)
 	n.opened("mona", true)
@@ -97,8 +97,8 @@ func TestWhatExpiredInTheQueueCantBeAcknowledged(t *testing.T) {
 	}
 }
 
-// TestALaterAttemptTakesThePlaceOfTheEarlier: what comes again is remembered once, as its last attempt.
-func TestALaterAttemptTakesThePlaceOfTheEarlier(t *testing.T) {
+// TestANewAttemptReplacesTheEarlierOne: what comes again is remembered once, as its last attempt.
+func TestANewAttemptReplacesTheEarlierOne(t *testing.T) {
 	t.Parallel()
 	n := prepare(t)
 	s, _ := n.opened("mona", true)

@@ -59,7 +59,7 @@ func TestASlowRequestIsSilent(t *testing.T) {
 }
 
 // Whatever is no upgrade is answered and ends its connection, so that it holds no place.
-func TestWhatIsNoUpgradeEndsItsConnection(t *testing.T) {
+func TestARequestWithoutAnUpgradeEndsItsConnection(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	for _, request := range []string{
@@ -104,7 +104,7 @@ func TestHTTP10IsNotUpgraded(t *testing.T) {
 }
 
 // While every place belongs to somebody who is just being answered, a newcomer is told when to come again.
-func TestAFullRoomIsToldWhenToComeAgain(t *testing.T) {
+func TestNewcomersAreToldWhenToComeAgain(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	n.handshakes.limit.Store(0)

@@ -159,7 +159,9 @@ func unframed(b []byte) []byte {
 }
 
 // A connection that ends while it rests is noticed, and gives its place back.
-func TestWhoLeavesWhileItRestsIsGone(t *testing.T) { eachLink(t, testWhoLeavesWhileItRestsIsGone) }
+func TestAClientThatLeavesWhileAtRestIsRemoved(t *testing.T) {
+	eachLink(t, testWhoLeavesWhileItRestsIsGone)
+}
 
 func testWhoLeavesWhileItRestsIsGone(t *testing.T, link change) {
 	n := setup(t, link)

@@ -286,7 +286,7 @@ func TestAKeySetInAFile(t *testing.T) {
 	}
 }
 
-func TestKeySetsThatCantBe(t *testing.T) {
+func TestInvalidKeySetsAreRefused(t *testing.T) {
 	t.Parallel()
 	private, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{newKey(t, "1", "EdDSA")}})
 	if err != nil {

@@ -128,7 +128,7 @@ func (n *node) wantNothingOpen() {
 	}
 }
 
-func TestWhoLeavesInTheMiddleOfAWriteIsGivenUp(t *testing.T) {
+func TestAClientThatLeavesDuringAWriteIsGivenUp(t *testing.T) {
 	t.Parallel()
 	n, s, l := onFakeLink(t)
 	n.take(domain.Normal, "mona", "a")
@@ -142,7 +142,7 @@ func TestWhoLeavesInTheMiddleOfAWriteIsGivenUp(t *testing.T) {
 	n.wantNothingOpen()
 }
 
-func TestWhoTakesALittleNowAndThenIsClosedInTime(t *testing.T) {
+func TestAClientThatReadsTooSlowlyIsClosedInTime(t *testing.T) {
 	t.Parallel()
 	n, s, l := onFakeLink(t)
 	for i := range 100 {
@@ -168,7 +168,7 @@ func TestWhoTakesALittleNowAndThenIsClosedInTime(t *testing.T) {
 	n.wantNothingOpen()
 }
 
-func TestNobodyIsBlamedWhileWeDoNotListen(t *testing.T) {
+func TestClientsAreNotCalledSilentWhileTheGatewayDoesNotRead(t *testing.T) {
 	t.Parallel()
 	n, s, l := onFakeLink(t)
 	n.take(domain.Normal, "mona", "a")

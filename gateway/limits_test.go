@@ -88,7 +88,7 @@ func TestAdmissionLetsInAtTheRate(t *testing.T) {
 	})
 }
 
-func TestTheRefusedAreSpreadOverTheTimeThatLettingThemInTakes(t *testing.T) {
+func TestRefusedClientsAreToldToReturnSpreadOut(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
 	a := newAdmission(100)
@@ -176,7 +176,7 @@ func TestAddressesAreCountedByWhoHasThem(t *testing.T) {
 	}
 }
 
-func TestAFileLimitThatIsTooLowIsSaid(t *testing.T) {
+func TestAFileLimitThatIsTooLowIsReported(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		files uint64

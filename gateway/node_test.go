@@ -236,7 +236,7 @@ func testAnErrorOfKafkaEndsTheRole(t *testing.T, link change) {
 	}
 }
 
-func TestABusyPortIsSaid(t *testing.T) {
+func TestABusyPortIsReported(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	cfg := config()

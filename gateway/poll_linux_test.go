@@ -26,7 +26,7 @@ func pair(t *testing.T) (server, client net.Conn) {
 }
 
 // A handler may be late: the gateway has stopped, and the number of its epoll may be anybody's.
-func TestWhoComesAfterTheEndIsFreed(t *testing.T) {
+func TestAConnectionAfterTheEndIsFreed(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	n.stop()
@@ -69,7 +69,7 @@ func TestAPollerThatFailsEndsTheRole(t *testing.T) {
 	}
 }
 
-func TestPlacesAreTakenAgain(t *testing.T) {
+func TestPlacesAreReused(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	for range 20 {

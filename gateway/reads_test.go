@@ -50,8 +50,8 @@ func testAReadSaysWhoVouchesForIt(t *testing.T, link change) {
 	}
 }
 
-// TestOfTwoUsesOfAnIDTheLaterIsMeant where the client has no receipt.
-func TestOfTwoUsesOfAnIDTheLaterIsMeant(t *testing.T) {
+// TestAReusedIDMeansItsNewestUse where the client has no receipt.
+func TestAReusedIDMeansItsNewestUse(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	c := n.connect("mona")

@@ -64,7 +64,7 @@ func TestTheHoldFollowsTheAcknowledgements(t *testing.T) {
 }
 
 // A hold that has become shorter lets nothing overtake what was held before.
-func TestWhatIsHeldIsToldInItsOrder(t *testing.T) {
+func TestHeldReceiptsAreWrittenInOrder(t *testing.T) {
 	t.Parallel()
 	var now int64
 	r := newReceipts(time.Millisecond, func() int64 { return now })

@@ -113,7 +113,7 @@ func TestRevocationsAreKnownFromTheStart(t *testing.T) {
 }
 
 // Whoever connects while a revocation comes is closed by it or refused for it, never missed.
-func TestNobodySlipsThroughARevocation(t *testing.T) {
+func TestNoSessionSlipsThroughARevocation(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	now := n.clock.now()

@@ -144,7 +144,9 @@ func testASocketThatTakesNothingIsCutOff(t *testing.T, link change) {
 	}
 }
 
-func TestWhoNeverAcknowledgesIsClosed(t *testing.T) { eachLink(t, testWhoNeverAcknowledgesIsClosed) }
+func TestASessionThatNeverAcknowledgesIsClosed(t *testing.T) {
+	eachLink(t, testWhoNeverAcknowledgesIsClosed)
+}
 
 func testWhoNeverAcknowledgesIsClosed(t *testing.T, link change) {
 	n := setup(t, link, func(c *Config, _ *fakeBroker) { c.MaxUnacked = 3 })
@@ -185,7 +187,7 @@ func testOneUserHasSoManyConnections(t *testing.T, link change) {
 }
 
 // Connections whose clients are gone don't keep their user out: nothing answers on any of them.
-func TestGhostsMakeRoomForWhoComes(t *testing.T) {
+func TestDeadSessionsMakeRoomForNewOnes(t *testing.T) {
 	t.Parallel()
 	n, first, _ := onFakeLink(t, func(c *Config, _ *fakeBroker) { c.MaxPerUser = 3 })
 	ghosts := []*session{first}
@@ -305,7 +307,7 @@ func testAClientMayPing(t *testing.T, link change) {
 	})
 }
 
-func TestWhatWaitedTooLongForTheSocketIsNotSent(t *testing.T) {
+func TestFramesThatExpireInTheQueueAreNotSent(t *testing.T) {
 	eachLink(t, testWhatWaitedTooLongForTheSocketIsNotSent)
 }
 

@@ -122,7 +122,7 @@ func TestALongListingHasEachSessionOnce(t *testing.T) {
 	}
 }
 
-func TestAWrongQuestionForSessionsIsToldWhy(t *testing.T) {
+func TestABadQueryForSessionsIsToldWhy(t *testing.T) {
 	t.Parallel()
 	n := prepare(t)
 	if status, _, text := n.askSessions(""); status != http.StatusServiceUnavailable || !strings.Contains(text, "starting") {

@@ -124,7 +124,7 @@ func TestTheWheelIsAList(t *testing.T) {
 	})
 }
 
-func TestPingsOfThoseWhoCameTogetherAreSpread(t *testing.T) {
+func TestPingsOfSessionsThatCameTogetherAreSpread(t *testing.T) {
 	t.Parallel()
 	n := prepare(t)
 	const sessions, parts = 2000, 10

@@ -13,7 +13,7 @@ import (
 )
 
 // Whatever comes and goes, it holds what a plain map would.
-func TestTheUnacknowledgedAreThoseOfAMap(t *testing.T) {
+func TestTheUnacknowledgedEqualAMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var u unacked
@@ -51,7 +51,7 @@ func TestTheUnacknowledgedAreThoseOfAMap(t *testing.T) {
 	})
 }
 
-func TestTheOnlyOneIsKnownByItsWords(t *testing.T) {
+func TestTheOnlyUnacknowledgedDeliveryIsFound(t *testing.T) {
 	t.Parallel()
 	id := domain.NewDeliveryID(time.UnixMilli(1795392000123), domain.HashDelivery("a", "mona"))
 	d := &delivery{routed: &routed{facts: domain.AttemptFacts{Notification: "a"}}, id: id}

@@ -102,7 +102,7 @@ func TestAnalystsCantHurtOthers(t *testing.T) {
 }
 
 // A user that is no superuser migrates all the same, and says what is left to do.
-func TestWhoMayNotBoundAnalystsSaysSo(t *testing.T) {
+func TestMigrateSaysWhenItMayNotBoundAnalysts(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	owner := login(t, db, "guard_owner", "pg_read_all_data")

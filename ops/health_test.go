@@ -201,7 +201,7 @@ func TestAnIdleSystemIsHealthy(t *testing.T) {
 	}
 }
 
-func TestWhatDegrades(t *testing.T) {
+func TestWhatMakesHealthDegraded(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		given func(t *testing.T, f *fixture)
@@ -403,7 +403,7 @@ func TestHealthAnswersWithoutKafka(t *testing.T) {
 	wantReasons(t, m.Health(ctx), "kafka does not answer", "the nodes are unknown")
 }
 
-func TestNobodyConsumes(t *testing.T) {
+func TestHealthWithoutConsumers(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.live(t)

@@ -50,7 +50,7 @@ func get(t *testing.T, s *ops.Server, path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-func TestReadyMeansIt(t *testing.T) {
+func TestReadyzNamesWhatIsNotReady(t *testing.T) {
 	t.Parallel()
 	s := serve(t, ops.Config{})
 	reasons := func() map[string]string {

@@ -12,9 +12,9 @@ import (
 	"github.com/klivvr/whisper/migrations"
 )
 
-// TestEveryWaitIsTold: also of another session than the one before, also where the statement was busy at first, and not in every
+// TestEveryWaitForALockIsLogged: also of another session than the one before, also where the statement was busy at first, and not in every
 // round.
-func TestEveryWaitIsTold(t *testing.T) {
+func TestEveryWaitForALockIsLogged(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	st, err := openStore(db, migrations.Schema, 2)

@@ -182,7 +182,7 @@ func runFails(t *testing.T, cfg Config, parts ...string) {
 	}
 }
 
-func TestWhatOnlyAPersonCanMendEndsTheRole(t *testing.T) {
+func TestErrorsThatNeedAPersonEndTheRole(t *testing.T) {
 	t.Parallel()
 	l, db := startLog(t), database(t)
 	with := func(change func(*url.URL)) Config {

@@ -12,7 +12,7 @@ import (
 	"github.com/klivvr/whisper/projections/query"
 )
 
-func TestAStoryBecomesRows(t *testing.T) {
+func TestFactsBecomeRows(t *testing.T) {
 	t.Parallel()
 	db, l := database(t), startLog(t)
 	s := tell("pay-8812", "mona", now, 7)
@@ -104,7 +104,7 @@ func TestTheVersionOfATemplateIsTold(t *testing.T) {
 	}
 }
 
-func TestContentsAreNowhere(t *testing.T) {
+func TestContentsAreNotStored(t *testing.T) {
 	t.Parallel()
 	db, l := database(t), startLog(t)
 	l.put(record(tell("n", "mona", now, 1).accepted()))

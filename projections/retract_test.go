@@ -8,8 +8,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// TestTakingBackChangesNoStatus: the timeline has it, and neither the row, nor its attempts, nor the sums move.
-func TestTakingBackChangesNoStatus(t *testing.T) {
+// TestARetractionChangesNoStatus: the timeline has it, and neither the row, nor its attempts, nor the sums move.
+func TestARetractionChangesNoStatus(t *testing.T) {
 	t.Parallel()
 	db, l := database(t), startLog(t)
 	s := tell("pay-8812", "mona", now, 7)

@@ -34,7 +34,7 @@ func chunkOf(t *testing.T, src *source, from, to int64) *chunk {
 	return c
 }
 
-func TestWhatSomebodyElseWroteIsSkipped(t *testing.T) {
+func TestFactsThatAreAlreadyWrittenAreSkipped(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	st, err := openStore(db, migrations.Schema, 2)

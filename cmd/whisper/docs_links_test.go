@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestLinksOfThePagesLead: each relative link and image of the pages leads to a file, and each anchor to a heading.
-func TestLinksOfThePagesLead(t *testing.T) {
+// TestLinksInTheDocsResolve: each relative link and image of the pages leads to a file, and each anchor to a heading.
+func TestLinksInTheDocsResolve(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join("..", "..")
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))

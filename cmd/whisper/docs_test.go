@@ -185,7 +185,7 @@ func TestThePageOnClientsShowsAProgramThatWorks(t *testing.T) {
 }
 
 // What a page's script leaves running must not outlive the test, also where nobody is left to end it.
-func TestWhatAScriptStartedEndsWithTheTest(t *testing.T) {
+func TestProcessesOfAScriptEndWithTheTest(t *testing.T) {
 	t.Parallel()
 	broker, dir := startBroker(t), t.TempDir()
 	cmd := script(t, dir, "trap - EXIT\nwhisper events --follow & echo $! > pid; kill -KILL $$", "WHISPER_KAFKA="+broker.addr)

@@ -313,8 +313,8 @@ func TestToolsSayThatKafkaDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// TestAnAddressThatRefusesIsToldOnce, though pgx tries it with TLS and without.
-func TestAnAddressThatRefusesIsToldOnce(t *testing.T) {
+// TestARefusingAddressIsReportedOnce, though pgx tries it with TLS and without.
+func TestARefusingAddressIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)
 	got := whisper(t, nil, "deliveries", "list", "--postgres=postgres://u:p@"+addr+"/x")
@@ -323,9 +323,9 @@ func TestAnAddressThatRefusesIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestOneDeliveryIsReadFromItsTimeOn: a record that is older than its request, which can't be about it, is passed over; so what is printed says where
+// TestEventsOfOneDeliveryAreReadFromItsTime: a record that is older than its request, which can't be about it, is passed over; so what is printed says where
 // reading began.
-func TestOneDeliveryIsReadFromItsTimeOn(t *testing.T) {
+func TestEventsOfOneDeliveryAreReadFromItsTime(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	now := time.Now()
@@ -352,8 +352,8 @@ func TestOneDeliveryIsReadFromItsTimeOn(t *testing.T) {
 	}
 }
 
-// TestIntegersOf64BitsAreTextsInEvents, as Protobuf's JSON has them and readers know them; the tables have numbers.
-func TestIntegersOf64BitsAreTextsInEvents(t *testing.T) {
+// TestEventsPrint64BitIntegersAsStrings, as Protobuf's JSON has them and readers know them; the tables have numbers.
+func TestEventsPrint64BitIntegersAsStrings(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	b.story(t)

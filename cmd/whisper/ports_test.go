@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestEveryBusyPortIsToldAtOnce: whoever frees one must not learn of the next by another start.
-func TestEveryBusyPortIsToldAtOnce(t *testing.T) {
+// TestAllBusyPortsAreReportedAtOnce: whoever frees one must not learn of the next by another start.
+func TestAllBusyPortsAreReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	busy := func() string {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -9,7 +9,7 @@ import (
 const terminalCommands = "\x1b\x07\r\x7f\u009b\u202e\u2066\u2028"
 
 // Also through the door that every command takes: an error quotes what it was given.
-func TestARunPrintsNoCommands(t *testing.T) {
+func TestRunPrintsNoTerminalCommands(t *testing.T) {
 	t.Parallel()
 	got := whisper(t, nil, "send", "--user=mona", "--body=x", "--lane="+terminalCommands)
 	if got.code != exitUsage || strings.ContainsAny(got.stdout+got.stderr, terminalCommands) {

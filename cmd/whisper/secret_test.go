@@ -40,7 +40,7 @@ func TestAGatewayRefusesPublicSecrets(t *testing.T) {
 }
 
 // A page of another site can't use a `whisper dev`, nor can who knows what is public of it.
-func TestDevLetsNoStrangersIn(t *testing.T) {
+func TestDevRefusesStrangers(t *testing.T) {
 	t.Parallel()
 	state := stateFolder(t)
 	dev := startDev(t, "--state="+state)

@@ -71,7 +71,7 @@ func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
 	}
 }
 
-func TestAllBadSettingsAreToldAtOnce(t *testing.T) {
+func TestAllBadSettingsAreReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	path := configFile(t, "c.yaml", "retention: forever\nkafkaa: typo\nlog-format: xml\nreplication: {a: b}\n")
 	got := whisper(t, []string{"WHISPER_PARTITIONS=many", "WHISPER_KAFKA=nowhere"}, "topics", "plan",

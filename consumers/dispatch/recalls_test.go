@@ -156,9 +156,9 @@ func TestARetractionIsReadBack(t *testing.T) {
 	}
 }
 
-// TestARestartInTheMiddleOfReadingBack: the broker gives the first megabyte and no more; dispatch is stopped, which
+// TestARestartResumesAReadingBack: the broker gives the first megabyte and no more; dispatch is stopped, which
 // must not take long, and the next one reads from the beginning.
-func TestARestartInTheMiddleOfReadingBack(t *testing.T) {
+func TestARestartResumesAReadingBack(t *testing.T) {
 	t.Parallel()
 	const others = 16_000 // some 2 MB
 	s := newSetup(t)
@@ -231,8 +231,8 @@ func holdFetch(req *kmsg.FetchRequest, hold bool, events kadm.TopicID, end int64
 	return nil, nil, false
 }
 
-// TestWhatRetentionTookIsCounted: of whom nothing is left nobody can be told, and that is not silent.
-func TestWhatRetentionTookIsCounted(t *testing.T) {
+// TestRecordsThatRetentionTookAreCounted: of whom nothing is left nobody can be told, and that is not silent.
+func TestRecordsThatRetentionTookAreCounted(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
 	users := s.usersOf(4)

@@ -142,7 +142,7 @@ func (s *setup) reasonOf(user, note string) string {
 }
 
 // A stopped process that wakes up may still tell that a delivery came to its end. It is not its to say.
-func TestTheWordOfAnEarlierOwnerEndsNothing(t *testing.T) {
+func TestFactsOfAnEarlierOwnerEndNothing(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
 	stop := s.start()
@@ -183,7 +183,7 @@ func TestEndsNameTheirOwner(t *testing.T) {
 }
 
 // An intake that was stopped writes the patches that it held when its successor has written them, and later ones.
-func TestAPatchThatComesAgainUndoesNothing(t *testing.T) {
+func TestARepeatedPatchUndoesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
 	stop := s.start()

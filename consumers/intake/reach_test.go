@@ -13,7 +13,7 @@ import (
 
 // A record that meets a bug, or that becomes more than a record may hold, is a dead letter; what stands behind it is
 // taken, and everything is let go.
-func TestWhatReachesARecordIsADeadLetter(t *testing.T) {
+func TestErrorsThatReachARecordDeadLetterIt(t *testing.T) {
 	t.Parallel()
 	for what, want := range map[string]string{"bug": "panic: no such index", "huge": "at most"} {
 		t.Run(what, func(t *testing.T) {

@@ -78,9 +78,9 @@ func TestProfilesAreRekeyedByUser(t *testing.T) {
 	}
 }
 
-// TestABadFieldOfAPatchTakesNoOtherAlong: the phone's token is handed on, the dead letter has the rest and only the rest.
+// TestABadFieldLeavesTheRestOfItsPatch: the phone's token is handed on, the dead letter has the rest and only the rest.
 // A crash before the commit changes nothing but that the letter is there twice.
-func TestABadFieldOfAPatchTakesNoOtherAlong(t *testing.T) {
+func TestABadFieldLeavesTheRestOfItsPatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.publish(&kgo.Record{Topic: consumers.TopicProfiles, Partition: 1, Key: []byte("mona"), Value: []byte(

@@ -86,7 +86,7 @@ func TestABugEndsItsDeliveryAlone(t *testing.T) {
 }
 
 // A user of a broadcast who waits for a connection, and the broadcast itself.
-func TestABugInABroadcastEndsTheUsersShare(t *testing.T) {
+func TestABugInABroadcastEndsOnlyThatUsersDelivery(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.user("mona", `{"locale":"en"}`)
@@ -149,7 +149,7 @@ func TestABroadcastThatMetABugCanBeCancelled(t *testing.T) {
 }
 
 // What comes after a decision (writing, committing) is not about its delivery any more.
-func TestNobodyIsBusyAfterADecision(t *testing.T) {
+func TestNothingIsBusyAfterADecision(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.connect("mona")

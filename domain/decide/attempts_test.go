@@ -73,9 +73,9 @@ func TestResendingSlowsDown(t *testing.T) {
 	}
 }
 
-// TestReconnectingDoesNotPutThePhoneOff: who connects again and again and never acknowledges is on a bad
+// TestReconnectingDoesNotDelayThePush: who connects again and again and never acknowledges is on a bad
 // network; the time to acknowledge does not begin anew each time for ever.
-func TestReconnectingDoesNotPutThePhoneOff(t *testing.T) {
+func TestReconnectingDoesNotDelayThePush(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)

@@ -96,9 +96,9 @@ func (d *durable) meant() (n int) {
 	return n
 }
 
-// TestWhoWasNoPartOfABroadcastIsNotToldThatItWasTakenBack: bob is outside the segment, dan came later and eve has no profile.
+// TestARetractionIsSentOnlyToTheAudience: bob is outside the segment, dan came later and eve has no profile.
 // Cay left the segment after the broadcast, and may have it.
-func TestWhoWasNoPartOfABroadcastIsNotToldThatItWasTakenBack(t *testing.T) {
+func TestARetractionIsSentOnlyToTheAudience(t *testing.T) {
 	t.Parallel()
 	en := `user.locale == "en"`
 	tests := map[string]struct {

@@ -154,9 +154,9 @@ func TestAWalkKnowsItsOwnCountsAfterARestart(t *testing.T) {
 	}
 }
 
-// TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince: dispatch dies with its cursor before users whom it had sent
+// TestAWalkCountsHandledAndForgottenUsers: dispatch dies with its cursor before users whom it had sent
 // to. Two of them are forgotten, so that only facts know them: mona has it, and of omar nobody can say.
-func TestAWalkCountsWhomItDealtWithAndWhoWasForgottenSince(t *testing.T) {
+func TestAWalkCountsHandledAndForgottenUsers(t *testing.T) {
 	t.Parallel()
 	walk := decide.WalkOn{Lane: domain.Low}
 	d := newDesk(t)

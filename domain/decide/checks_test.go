@@ -9,8 +9,8 @@ import (
 	"github.com/klivvr/whisper/domain/decide"
 )
 
-// TestThePageDrawsTheListOfChecks: docs/preferences.md shows what the code asks, in its order.
-func TestThePageDrawsTheListOfChecks(t *testing.T) {
+// TestThePageListsTheChecksInOrder: docs/preferences.md shows what the code asks, in its order.
+func TestThePageListsTheChecksInOrder(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/preferences.md")
 	if err != nil {

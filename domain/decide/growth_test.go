@@ -61,8 +61,8 @@ func TestTroubleCostsInProportion(t *testing.T) { //nolint:paralleltest // it co
 	}
 }
 
-// TestTurnsKeepALaneInOrder: what quiet hours held goes before what comes while it is let out, slice by slice.
-func TestTurnsKeepALaneInOrder(t *testing.T) {
+// TestTheReadyQueueKeepsALaneInOrder: what quiet hours held goes before what comes while it is let out, slice by slice.
+func TestTheReadyQueueKeepsALaneInOrder(t *testing.T) {
 	t.Parallel()
 	const held = 1_000
 	w := newTrouble(t)
@@ -86,8 +86,8 @@ func TestTurnsKeepALaneInOrder(t *testing.T) {
 	}
 }
 
-// TestTurnsAreGivenWhileOthersAreServed: an alert for another user goes out at once, whatever waits for its turn.
-func TestTurnsAreGivenWhileOthersAreServed(t *testing.T) {
+// TestTheReadyQueueIsServedBetweenOtherRecords: an alert for another user goes out at once, whatever waits for its turn.
+func TestTheReadyQueueIsServedBetweenOtherRecords(t *testing.T) {
 	t.Parallel()
 	w := newTrouble(t)
 	w.do(here("omar", "n1", "s", 1))
@@ -103,8 +103,8 @@ func TestTurnsAreGivenWhileOthersAreServed(t *testing.T) {
 	}
 }
 
-// TestASleeperIsAlertedAtOnce: what passes quiet hours does not wait for what they hold, however much that is.
-func TestASleeperIsAlertedAtOnce(t *testing.T) {
+// TestAnAlertReachesASleepingUserAtOnce: what passes quiet hours does not wait for what they hold, however much that is.
+func TestAnAlertReachesASleepingUserAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newTrouble(t)
 	c, err := category.Parse("chat", []byte(`{"quiet_hours":"pass"}`))

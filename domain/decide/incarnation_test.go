@@ -7,9 +7,9 @@ import (
 	"github.com/klivvr/whisper/domain/decide"
 )
 
-// TestOnlyItsOwnIncarnationTakesPresenceBack: an earlier start of a node that has not noticed yet, or whose
+// TestOnlyItsOwnIncarnationRemovesPresence: an earlier start of a node that has not noticed yet, or whose
 // last records come late, says nothing about the sessions of the one that lives.
-func TestOnlyItsOwnIncarnationTakesPresenceBack(t *testing.T) {
+func TestOnlyItsOwnIncarnationRemovesPresence(t *testing.T) {
 	t.Parallel()
 	tombstone := func(incarnation uint64) decide.PresenceChanged {
 		return decide.PresenceChanged{User: "mona", Node: "n1", Incarnation: incarnation}

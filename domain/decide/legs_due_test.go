@@ -42,9 +42,9 @@ func TestEachLegSaysSinceWhenItWasDue(t *testing.T) {
 	}
 }
 
-// TestALegThatIsGoneIsRememberedAsHandedOut: a socket took it, and then the user refused sockets, so that leg is gone. After a
+// TestAnEndedLegCountsAsHandedOut: a socket took it, and then the user refused sockets, so that leg is gone. After a
 // restart a read without a receipt still ends what is left: the user may have it.
-func TestALegThatIsGoneIsRememberedAsHandedOut(t *testing.T) {
+func TestAnEndedLegCountsAsHandedOut(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("c", `{"all_channels":["socket","apns"]}`)
@@ -72,9 +72,9 @@ func TestALegThatIsGoneIsRememberedAsHandedOut(t *testing.T) {
 	}
 }
 
-// TestAPushThatMayNotHaveBeenMadeIsMadeAfterTheUserAllowsItAgain: the process died before it made the push, the user refused the
+// TestAnUncertainPushIsMadeOnceTheUserAllowsIt: the process died before it made the push, the user refused the
 // channel, and dispatch was started again.
-func TestAPushThatMayNotHaveBeenMadeIsMadeAfterTheUserAllowsItAgain(t *testing.T) {
+func TestAnUncertainPushIsMadeOnceTheUserAllowsIt(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("c", `{"all_channels":["socket","apns"]}`)

@@ -30,8 +30,8 @@ func TestPreferencesAndUnsubscribe(t *testing.T) {
 	d.want(d.send("f", "mona", "marketing"), "route f #1 to n1")
 }
 
-// TestAnUnsubscribeReachesWhatWaits: what was accepted before is not sent after.
-func TestAnUnsubscribeReachesWhatWaits(t *testing.T) {
+// TestAnUnsubscribeEndsWaitingDeliveries: what was accepted before is not sent after.
+func TestAnUnsubscribeEndsWaitingDeliveries(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("marketing", `{}`)
@@ -42,8 +42,8 @@ func TestAnUnsubscribeReachesWhatWaits(t *testing.T) {
 	d.want(got, "a suppressed unsubscribed")
 }
 
-// TestACategoryThatChangesLetsOutWhatWaits by its old rules; what still waits by the new ones does.
-func TestACategoryThatChangesLetsOutWhatWaits(t *testing.T) {
+// TestAChangedCategoryReleasesWaitingDeliveries by its old rules; what still waits by the new ones does.
+func TestAChangedCategoryReleasesWaitingDeliveries(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		before, after string
@@ -165,7 +165,7 @@ func TestACategorySaysWhetherASocketAloneSettlesIt(t *testing.T) {
 	}
 }
 
-func TestAnUndeclaredCategoryIsToldOnce(t *testing.T) {
+func TestAnUndeclaredCategoryIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.connect("mona")
@@ -191,9 +191,9 @@ func TestErasureForgetsEverything(t *testing.T) {
 	d.want(d.send("c", "mona", "promo"), "route c #1 to n1") // somebody new of that name
 }
 
-// TestAWalkEndsWhatItPutOffBeforeARestart: that ann and mona wait is told, dispatch dies before they are parked, and
+// TestAWalkEndsDeliveriesItDeferredBeforeARestart: that ann and mona wait is told, dispatch dies before they are parked, and
 // neither is meant when the walk comes to them again: ann changed, mona is forgotten. No row may wait for ever.
-func TestAWalkEndsWhatItPutOffBeforeARestart(t *testing.T) {
+func TestAWalkEndsDeliveriesItDeferredBeforeARestart(t *testing.T) {
 	t.Parallel()
 	walk := decide.WalkOn{Lane: domain.Low}
 	d := newDesk(t)

@@ -13,7 +13,7 @@ import (
 )
 
 // What nodes left that never come back ends, for their incarnation; of everybody else nothing is touched.
-func TestASweepEndsWhatNodesLeftThatNeverReturn(t *testing.T) {
+func TestASweepRemovesPresenceOfNodesThatNeverReturn(t *testing.T) {
 	t.Parallel()
 	old := func(user, node string, incarnation uint64, at time.Time) decide.PresenceChanged {
 		return decide.PresenceChanged{User: user, Node: node, Presence: &whisperv1.Presence{
@@ -51,7 +51,7 @@ func TestASweepEndsWhatNodesLeftThatNeverReturn(t *testing.T) {
 
 // Whatever order the records of a user on a node come in, what the log's last record says is what the state holds,
 // once what was decided about them is written, too.
-func TestALateEndOfAnEarlierStartDoesNotWin(t *testing.T) {
+func TestALateTombstoneOfAnEarlierIncarnationLoses(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := decide.NewState(0, decide.DefaultPolicy())

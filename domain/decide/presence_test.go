@@ -68,8 +68,8 @@ func TestPresenceKeepsItsInvariants(t *testing.T) {
 	})
 }
 
-// TestAnEarlierStartsLastWordIsWrittenOver: compaction would leave it alone.
-func TestAnEarlierStartsLastWordIsWrittenOver(t *testing.T) {
+// TestAnEarlierIncarnationsTombstoneIsOverwritten: compaction would leave it alone.
+func TestAnEarlierIncarnationsTombstoneIsOverwritten(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
 	p.changeNode(NodeChanged{Node: "a", Incarnation: 2})

@@ -41,8 +41,8 @@ func TestQuietHoursHoldDropAndPass(t *testing.T) {
 	d.want(d.pass(time.Millisecond), "route n1 #1 to n1")
 }
 
-// TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning: a user's lane stays in order.
-func TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning(t *testing.T) {
+// TestANewerDeliveryDoesNotOvertakeOneSpreadOverTheMorning: a user's lane stays in order.
+func TestANewerDeliveryDoesNotOvertakeOneSpreadOverTheMorning(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("news", `{}`)
@@ -55,7 +55,7 @@ func TestANewerOneDoesNotPassWhatWaitsForItsPartOfTheMorning(t *testing.T) {
 	d.want(d.send("c", "mona", "news"), "route a #1 to n1", "route b #1 to n1", "route c #1 to n1")
 }
 
-func TestQuietHoursThatChangeLetOutWhatWaits(t *testing.T) {
+func TestChangedQuietHoursReleaseWaitingDeliveries(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("news", `{}`)
@@ -67,7 +67,7 @@ func TestQuietHoursThatChangeLetOutWhatWaits(t *testing.T) {
 	d.want(d.do(decide.ProfilePatched{User: "mona", Patch: []byte(`{"quiet_hours":null}`), At: d.now, Offset: d.n}), "route a #1 to n1")
 }
 
-func TestWhatExpiresWhileItIsHeldSaysWhatItWaitedFor(t *testing.T) {
+func TestAHeldDeliveryThatExpiresSaysWhatItWaitedFor(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	d.category("news", `{}`)

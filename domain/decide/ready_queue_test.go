@@ -75,8 +75,8 @@ func (w *trouble) restart(others int, profile string) {
 	w.s.ReplayDone()
 }
 
-// TestWhatHasATurnIsSentOnce, also where another delivery lets it out before.
-func TestWhatHasATurnIsSentOnce(t *testing.T) {
+// TestReadyDeliveriesAreSentOnce, also where another delivery lets it out before.
+func TestReadyDeliveriesAreSentOnce(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(w *trouble){
 		"a node's heartbeat comes after its presence": func(w *trouble) {
@@ -105,9 +105,9 @@ func TestWhatHasATurnIsSentOnce(t *testing.T) {
 	}
 }
 
-// TestAWakeIsNotLostWhereItWaitsForItsTurn: a push is to be tried again, and its time comes while a takeover wakes many; its user is
+// TestAQueuedWakeIsNotLost: a push is to be tried again, and its time comes while a takeover wakes many; its user is
 // connected, so it goes to the socket.
-func TestAWakeIsNotLostWhereItWaitsForItsTurn(t *testing.T) {
+func TestAQueuedWakeIsNotLost(t *testing.T) {
 	t.Parallel()
 	const profile = `{"endpoints":{"phone":{"channel":"apns","token":"aa11","app":"x"}}}`
 	for _, others := range []int{0, 300} {
@@ -230,8 +230,8 @@ func (h *history) happens(offset int64, alive *bool) {
 	}
 }
 
-// TestTurnsInAnyHistory: nothing is sent twice, is lost, or leaves its lane's order, whatever happens while turns are taken.
-func TestTurnsInAnyHistory(t *testing.T) {
+// TestTheReadyQueueInAnyHistory: nothing is sent twice, is lost, or leaves its lane's order, whatever happens while turns are taken.
+func TestTheReadyQueueInAnyHistory(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(2_000) {
 		h, alive := newHistory(t, seed), false

@@ -252,8 +252,8 @@ func TestARestartReadsBackAgain(t *testing.T) {
 	expect("whatever is told again", keep(s.Decide(notTakenBack("pay", "mona", "a", 2, whisperv1.FailureClass_FAILURE_CLASS_RETRY, 0), at(66))))
 }
 
-// TestALookIsInSlices: with many users the loop has its turn between.
-func TestALookIsInSlices(t *testing.T) {
+// TestAScanIsDoneInSlices: with many users the loop has its turn between.
+func TestAScanIsDoneInSlices(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	for i := range 2*decide.ScanSlice + 10 {

@@ -135,8 +135,8 @@ func TestAReadInTheReplay(t *testing.T) {
 	}
 }
 
-// TestNobodyIsReadOutOfABroadcast: whom it comes to later, and who waits, can't be ended by their word.
-func TestNobodyIsReadOutOfABroadcast(t *testing.T) {
+// TestAGuessedReadTakesNobodyOutOfABroadcast: whom it comes to later, and who waits, can't be ended by their word.
+func TestAGuessedReadTakesNobodyOutOfABroadcast(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.ReplayDone()

@@ -89,8 +89,8 @@ func TestAPushHasItsOwnText(t *testing.T) {
 	expect(t, play(s, 13, here("mona", "n1", "s2", 1)), "socket one")
 }
 
-// TestWhoseTemplateCannotComeAnyMoreFails as soon as that is known, not when its time is over.
-func TestWhoseTemplateCannotComeAnyMoreFails(t *testing.T) {
+// TestADeliveryWhoseTemplateCannotComeFails as soon as that is known, not when its time is over.
+func TestADeliveryWhoseTemplateCannotComeFails(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
@@ -141,8 +141,8 @@ func templateOf(t testing.TB, value string) *template.Template {
 	return tmpl
 }
 
-// TestWhatWaitsForItsTemplateIsNotPassed by a later delivery of its user and lane; another lane does not wait for it.
-func TestWhatWaitsForItsTemplateIsNotPassed(t *testing.T) {
+// TestADeliveryThatWaitsForItsTemplateIsNotOvertaken by a later delivery of its user and lane; another lane does not wait for it.
+func TestADeliveryThatWaitsForItsTemplateIsNotOvertaken(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
@@ -157,8 +157,8 @@ func TestWhatWaitsForItsTemplateIsNotPassed(t *testing.T) {
 	expect(t, play(s, 1, arrived("third", "mona", 3, given{})), "socket one; socket B; socket B")
 }
 
-// TestWhatGoesFirstMayUseUpTheCap: the older one gets its template and is sent; what is left of the cap is asked for again.
-func TestWhatGoesFirstMayUseUpTheCap(t *testing.T) {
+// TestTheFirstDeliveryMayUseUpTheCap: the older one gets its template and is sent; what is left of the cap is asked for again.
+func TestTheFirstDeliveryMayUseUpTheCap(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
@@ -175,8 +175,8 @@ func TestWhatGoesFirstMayUseUpTheCap(t *testing.T) {
 	expect(t, play(s, 0, second), "socket one")
 }
 
-// TestNoLegIsPassed: both legs of what waited for its template go before what follows.
-func TestNoLegIsPassed(t *testing.T) {
+// TestLegsAreNotOvertaken: both legs of what waited for its template go before what follows.
+func TestLegsAreNotOvertaken(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))
@@ -188,9 +188,9 @@ func TestNoLegIsPassed(t *testing.T) {
 	expect(t, play(s, 0, alert("second", 2)), "push short one; socket one; push B; socket B")
 }
 
-// TestATemplateThatNeverComesKeepsNobodyElseForLong: whoever follows goes when HoldBack is over, in order, and no offset
+// TestAMissingTemplateHoldsOthersOnlyBriefly: whoever follows goes when HoldBack is over, in order, and no offset
 // is held for longer.
-func TestATemplateThatNeverComesKeepsNobodyElseForLong(t *testing.T) {
+func TestAMissingTemplateHoldsOthersOnlyBriefly(t *testing.T) {
 	t.Parallel()
 	s := connected(t)
 	play(s, 0, here("mona", "n1", "s1", 1))

@@ -9,8 +9,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// TestAReplayKnowsTheLaterUseOfAnID and keeps what it knows.
-func TestAReplayKnowsTheLaterUseOfAnID(t *testing.T) {
+// TestAReplayKnowsTheNewestUseOfAnID and keeps what it knows.
+func TestAReplayKnowsTheNewestUseOfAnID(t *testing.T) {
 	t.Parallel()
 	hash := domain.HashDelivery("pay", "mona")
 	first, second := domain.NewDeliveryID(noon, hash), domain.NewDeliveryID(noon.Add(time.Hour), hash)

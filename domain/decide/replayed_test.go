@@ -91,9 +91,9 @@ func TestAReplayedDeliveryStandsAtTheSocket(t *testing.T) {
 	}
 }
 
-// TestADeliveryThatOutlivesTheWindowIsStillOurs: scheduled for longer than ids are remembered and asked for
+// TestADeliveryThatOutlivesTheWindowIsStillKnown: scheduled for longer than ids are remembered and asked for
 // again meanwhile, it is one delivery all the same.
-func TestADeliveryThatOutlivesTheWindowIsStillOurs(t *testing.T) {
+func TestADeliveryThatOutlivesTheWindowIsStillKnown(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	s.Decide(decide.NodeChanged{Node: "n1", Incarnation: 1}, t0)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestWhatWaitsForTheSameHourIsSpread(t *testing.T) {
+func TestDeliveriesHeldToTheSameHourAreSpread(t *testing.T) {
 	t.Parallel()
 	end := time.Date(2026, 11, 25, 7, 0, 0, 0, time.UTC)
 	minutes := map[int]int{}

@@ -257,8 +257,8 @@ func TestEveryCellOfADeliverysStages(t *testing.T) {
 	}
 }
 
-// TestWhateverItsStageADeliveryEnds by what ends it.
-func TestWhateverItsStageADeliveryEnds(t *testing.T) {
+// TestADeliveryEndsFromEveryStage by what ends it.
+func TestADeliveryEndsFromEveryStage(t *testing.T) {
 	t.Parallel()
 	fact := func(c cell, ev *whisperv1.Event) FactArrived {
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = c.d.id[:], "1", "mona", c.now.UnixMicro()

@@ -31,8 +31,8 @@ func TestADigestSpeaksOfTheCurrentVersion(t *testing.T) {
 	}
 }
 
-// TestATemplateIsKnownOrOnItsWayOrGone plays records of one key, compaction included, against the list of all of them.
-func TestATemplateIsKnownOrOnItsWayOrGone(t *testing.T) {
+// TestATemplateIsKnownAwaitedOrRemoved plays records of one key, compaction included, against the list of all of them.
+func TestATemplateIsKnownAwaitedOrRemoved(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		key := rapid.SampledFrom([]string{"pay", "pay@1"}).Draw(t, "key")

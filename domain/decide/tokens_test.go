@@ -285,8 +285,8 @@ func TestOnePushADevice(t *testing.T) {
 	})
 }
 
-// TestWhatAnEarlierVersionRegistered is claimed by its first push.
-func TestWhatAnEarlierVersionRegistered(t *testing.T) {
+// TestEndpointsOfAnEarlierVersionAreClaimed with their first push.
+func TestEndpointsOfAnEarlierVersionAreClaimed(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())
 	encoded, err := proto.Marshal(&whisperv1.Profile{Endpoints: []*whisperv1.Endpoint{

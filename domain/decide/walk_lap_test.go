@@ -13,9 +13,9 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// TestASliceEndsWhenItHasLasted: the caller's clock ends it, behind at least one user; and where nobody is meant, the number of
+// TestASliceEndsWithItsTimeBox: the caller's clock ends it, behind at least one user; and where nobody is meant, the number of
 // users does not.
-func TestASliceEndsWhenItHasLasted(t *testing.T) {
+func TestASliceEndsWithItsTimeBox(t *testing.T) {
 	t.Parallel()
 	const all = 3 * decide.WalkSlice
 	start := func(segment string) *decide.State {

@@ -47,9 +47,9 @@ func aboutWalk(word string) bool {
 	return strings.Contains(word, " for ") && !strings.Contains(word, "route")
 }
 
-// TestAPauseHoldsWhatWaits: whatever a delivery of a broadcast waited for, it is not begun with until the
+// TestAPauseHoldsWaitingDeliveries: whatever a delivery of a broadcast waited for, it is not begun with until the
 // broadcast is resumed, nor after a restart in between; and then it is.
-func TestAPauseHoldsWhatWaits(t *testing.T) {
+func TestAPauseHoldsWaitingDeliveries(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		rules  string

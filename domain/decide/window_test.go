@@ -103,8 +103,8 @@ func TestTheWindowIsMeasuredBetweenRequests(t *testing.T) {
 	}
 }
 
-// TestARedeliveryIsToldUntilItsExpiry, with restarts, and with a log that forgets after the window.
-func TestARedeliveryIsToldUntilItsExpiry(t *testing.T) {
+// TestARedeliveryIsRecognisedUntilItExpires, with restarts, and with a log that forgets after the window.
+func TestARedeliveryIsRecognisedUntilItExpires(t *testing.T) {
 	t.Parallel()
 	for _, restarts := range []bool{false, true} {
 		l := newLogged(t0)
@@ -135,8 +135,8 @@ func TestARedeliveryIsToldUntilItsExpiry(t *testing.T) {
 	}
 }
 
-// TestWhatIsKeptForLongHoldsUpNothingElse: an id that is used every day, once with a long ttl.
-func TestWhatIsKeptForLongHoldsUpNothingElse(t *testing.T) {
+// TestLongEntriesOfTheWindowDelayNoOthers: an id that is used every day, once with a long ttl.
+func TestLongEntriesOfTheWindowDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	const day = 24 * 3600
 	l := newLogged(t0)

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestNoFilterTakesACharacterApart(t *testing.T) {
+func TestNoFilterSplitsACharacter(t *testing.T) {
 	t.Parallel()
 	variables := `{"family": "👨‍👩‍👧‍👦 home", "thai": "น้ำน้ำ", "accent": "e\u0301te\u0301", "flags": "🇪🇬🇩🇪", "tone": "👍🏽ok", "hindi": "किताब", "crlf": "a\r\nb", "jamo": "\u1112\u1161\u11ab글"}`
 	for _, tt := range []struct{ source, want string }{

@@ -137,7 +137,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsTold(t *testing.T) {
+func TestMissingVariablesAreReported(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ source, want string }{
 		{"{{ never }} {{ nothing }} {{ name }}", "never is missing; nothing is missing"},

@@ -16,7 +16,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-func TestWhatIsRightOfAPatchIsTaken(t *testing.T) {
+func TestTheGoodPartsOfAPatchAreTaken(t *testing.T) {
 	t.Parallel()
 	const phone = `"endpoints":{"a":{"channel":"apns","token":"t"}}`
 	for _, tt := range []struct{ name, value, taken, refused, fields, problem string }{
@@ -100,9 +100,9 @@ var memberParts = map[string]struct{ good, bad []string }{
 	"preferences": {[]string{`null`, `{"all":false}`, `{"push":true,"apns":null}`, `{}`}, []string{`7`, `{"fax":true}`, `{"push":1}`}},
 }
 
-// TestOneBadPartTakesNoGoodOneAlong: of any mixture all that is right is taken, as if the rest had not been there, and
+// TestABadPartDoesNotSpoilTheGoodOnes: of any mixture all that is right is taken, as if the rest had not been there, and
 // all that is wrong is in the dead letter and nothing else.
-func TestOneBadPartTakesNoGoodOneAlong(t *testing.T) {
+func TestABadPartDoesNotSpoilTheGoodOnes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		good, bad, all := map[string]string{}, map[string]string{}, []string(nil)

@@ -23,7 +23,7 @@ func viewOf(t testing.TB, p *whisperv1.Profile) profile.View {
 	return profile.View(b)
 }
 
-func TestSegmentsMeanWhoTheySay(t *testing.T) {
+func TestSegmentsMatchWhomTheySay(t *testing.T) {
 	t.Parallel()
 	mona := viewOf(t, &whisperv1.Profile{
 		Locale: "ar-EG", Timezone: "Africa/Cairo", Attributes: []byte(`{"age":31,"country":"EG","na\"me":"x","plan":"gold","score":4.5,"tags":["vip","new"],"vip":true}`),

@@ -12,7 +12,7 @@ import (
 // hostile has what terminals take for commands: ESC, BEL, CR, DEL, C1 as a character and as a byte, overrides.
 const hostile = "a\x1b]0;owned\x07\x1b[2J\r\x7f\u009b31m\u202ebc\u2066d\u2028e"
 
-func TestNothingThatIsPrintedCommandsTheTerminal(t *testing.T) {
+func TestPrintedTextHasNoTerminalCommands(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"plain\ttext\n":   "plain\ttext\n",

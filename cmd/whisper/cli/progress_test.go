@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAShortReadingTellsNothing of how far it is; a long one does.
-func TestAShortReadingTellsNothing(t *testing.T) {
+// TestAShortScanShowsNoProgress, a long one does.
+func TestAShortScanShowsNoProgress(t *testing.T) {
 	t.Parallel()
 	const quietFor = 2 * time.Second
 	var out bytes.Buffer

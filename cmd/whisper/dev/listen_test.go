@@ -12,7 +12,7 @@ import (
 )
 
 // What others wrote is shown by a process made as run makes it.
-func TestListenPrintsNoCommands(t *testing.T) {
+func TestListenPrintsNoTerminalCommands(t *testing.T) {
 	t.Parallel()
 	const commands = "\x1b\x07\r\x7f\u009b\u202e\u2066\u2028"
 	var out bytes.Buffer

@@ -46,7 +46,7 @@ func TestTheSecretOfDevIsTheUsersOwn(t *testing.T) {
 	}
 }
 
-func TestBeyondThisMachine(t *testing.T) {
+func TestWhichAddressesReachBeyondThisMachine(t *testing.T) {
 	t.Parallel()
 	for addr, beyond := range map[string]bool{
 		"127.0.0.1:8080": false, "localhost:8080": false, "[::1]:8080": false, "127.9.9.9:0": false,

@@ -13,7 +13,7 @@ import (
 )
 
 // What others wrote is shown by a process made as run makes it.
-func TestDeadLettersPrintNoCommands(t *testing.T) {
+func TestDeadLettersPrintNoTerminalCommands(t *testing.T) {
 	t.Parallel()
 	const commands = "\x1b\x07\r\x7f\u009b\u202e\u2066\u2028"
 	var out bytes.Buffer

@@ -198,7 +198,7 @@ func TestFlagsAndConfigsHaveTheSameDefaults(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreWrittenAsPeopleDo(t *testing.T) {
+func TestDefaultsAreWrittenReadably(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[any]string{
 		24 * time.Hour: "24h", 90 * time.Minute: "1h30m", 10 * time.Second: "10s", time.Minute: "1m", 50 * time.Millisecond: "50ms",

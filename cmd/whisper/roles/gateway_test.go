@@ -2,7 +2,7 @@ package roles
 
 import "testing"
 
-func TestZeroOfTheReceiptHoldIsNone(t *testing.T) {
+func TestAZeroReceiptHoldMeansNone(t *testing.T) {
 	t.Parallel()
 	if cfg := (gatewayFlags{}).config(); cfg.ReceiptHold >= 0 {
 		t.Errorf("0 became %s", cfg.ReceiptHold)
