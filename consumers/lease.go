@@ -18,7 +18,8 @@ import (
 //
 // It asks the coordinator by itself (renew), and only an answer that was read and says yes confirms. The client's own
 // heartbeats would cost nothing, but it tells only that an answer came: one that refuses the member, or comes from a broker that
-// coordinates no longer, would count as well. A member of a group that is being rebalanced is confirmed, too.
+// coordinates no longer, would count as well; and it waits behind commits ([Loop.asker]). To the coordinator a question is a heartbeat, so
+// the session lasts as long as the lease. A member of a group that is being rebalanced is confirmed, too.
 //
 // With [ClientConfig.Instance] another process may have the partitions at once, and the lease of this one lasts on: see
 // dispatch/takeover.go for what keeps them apart.
@@ -200,7 +201,7 @@ func (l *Loop) ask(ctx context.Context) error {
 	if l.cfg.Client.Instance != "" {
 		req.InstanceID = &l.cfg.Client.Instance
 	}
-	resp, err := req.RequestWith(ctx, l.cl)
+	resp, err := req.RequestWith(ctx, l.asker)
 	if err != nil {
 		return err
 	}

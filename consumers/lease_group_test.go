@@ -140,3 +140,41 @@ func TestOnlyTheMemberThatWasAssignedIsConfirmed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestASlowCommitDoesNotEndTheLease: the answer to a commit is held until the lease has been renewed beside it for longer than a session.
+func TestASlowCommitDoesNotEndTheLease(t *testing.T) {
+	t.Parallel()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	l, _ := slowLoop(t, c, "first")
+	until(t, "it leads", l.Leads)
+	release, came := make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	c.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if held.CompareAndSwap(false, true) {
+			c.SleepControl(func() {
+				close(came)
+				<-release
+			})
+		}
+		return nil, nil, false
+	})
+	committed := make(chan error, 1)
+	go func() {
+		committed <- l.commitSync(t.Context(), map[string]map[int32]kgo.EpochOffset{"requests": {0: {Epoch: -1, Offset: 0}}})
+	}()
+	<-came
+	defer func() {
+		close(release)
+		if err := <-committed; err != nil {
+			t.Error(err)
+		}
+	}()
+	began := time.Now()
+	until(t, "it leads, longer than a session after the commit began", func() bool {
+		return time.Since(began) > l.lease.session*3/2 && l.Leads()
+	})
+}

@@ -30,6 +30,9 @@ type Loop struct {
 	cfg   LoopConfig
 	cl    *kgo.Client
 	lease *lease
+	// asker asks for the lease. Kafka answers the requests of one connection in order, so behind a commit that takes long a question
+	// would come too late, and so do the client's own heartbeats.
+	asker *kgo.Client
 
 	end context.CancelFunc // of what the client does
 
@@ -105,6 +108,11 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 		return nil, fmt.Errorf("kafka consumer of group %s: %w", cfg.Group, err)
 	}
 	l.cl = cl
+	if l.asker, err = kgo.NewClient(append(cfg.Client.Options(), kgo.WithContext(ctx))...); err != nil {
+		end()
+		cl.Close()
+		return nil, fmt.Errorf("kafka client of group %s: %w", cfg.Group, err)
+	}
 	l.topics = newTopicWatch(cl, cfg.Client.logger(), func(string) { cl.ForceMetadataRefresh() }, l.madeAnew)
 	l.stalls = newStalls(newSkipper(cl, cfg.Client, cfg.Group))
 	PartitionsOwned(cfg.Group)
@@ -182,6 +190,7 @@ func (l *Loop) leave(ctx context.Context) {
 	}
 	l.end() // a join that looks for its coordinator would keep Close waiting
 	l.cl.Close()
+	l.asker.Close()
 }
 
 // Ready is nil once the group was joined and every assigned partition is open and moves.
