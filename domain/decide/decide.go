@@ -170,7 +170,7 @@ func (s *State) expire(d *delivery) {
 	if held := heldReason(d.phase); held != "" {
 		reason = held
 	}
-	if d.socketTook {
+	if d.socketTook || d.legs.unacknowledged() {
 		reason = domain.ReasonUnacknowledged
 	}
 	s.end(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryExpired{DeliveryExpired: &whisperv1.DeliveryExpired{Reason: reason}}})

@@ -25,6 +25,8 @@ type legs struct {
 	attempt int32 // the last one that any leg made
 	reached bool  // the client acknowledged, or a provider took it, over a leg that is gone
 	took    bool  // an attempt of a leg that is gone may have reached the user
+	// A socket took an attempt of a leg that is gone. Not parked: the legs of what nobody acknowledged expire together.
+	socketTook bool
 }
 
 const legMark = "\x01leg"
@@ -73,6 +75,11 @@ func (l *legs) active(d *delivery) bool {
 // handedOut: an attempt of any leg may have reached the user.
 func (l *legs) handedOut() bool {
 	return l != nil && (l.took || l.reached || slices.ContainsFunc(l.held, (*delivery).handedOut))
+}
+
+// unacknowledged: a socket took an attempt of any leg.
+func (l *legs) unacknowledged() bool {
+	return l != nil && (l.socketTook || slices.ContainsFunc(l.held, func(d *delivery) bool { return d.socketTook }))
 }
 
 func (l *legs) compare(a, b *delivery) int {
@@ -223,7 +230,7 @@ func (s *State) dropOthers(d *delivery) {
 func (s *State) leaveLegs(d *delivery) {
 	l := d.legs
 	s.deliveries.drop(d, d.key())
-	l.took = l.took || d.handedOut()
+	l.took, l.socketTook = l.took || d.handedOut(), l.socketTook || d.socketTook
 	i := slices.Index(l.held, d)
 	if i == 0 { // the next one is the first now
 		s.deliveries.lead(l.held[1])

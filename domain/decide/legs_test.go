@@ -95,6 +95,12 @@ func TestAllChannelsGetIt(t *testing.T) {
 			{1, pushFailed("pay", "mona", "phone", 1, drop), []string{"park"}},
 			{3600, decide.TimePassed{}, []string{"expired ttl", "unpark", "remember"}},
 		}},
+		"a socket took it, and nobody acknowledged it: that is told, whichever channel ends last": {both, []step{
+			n1, connected, phone, sent,
+			{1, socketSent("pay", "mona", 2), nil},
+			{3599, pushFailed("pay", "mona", "phone", 1, retry), []string{"deferred retry"}},
+			{3600, decide.TimePassed{}, []string{"expired unacknowledged", "settle 7"}},
+		}},
 		"a phone that registers while a socket is waited for gets it": {both, []step{
 			n1,
 			{0, alert("pay", 7), []string{"deferred away", "park", "settle 7"}},
