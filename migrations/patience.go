@@ -50,7 +50,7 @@ func (p patience) do(ctx context.Context, try func(context.Context) error) error
 
 func lockMissing(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55P03"
+	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01") // the second: two waited for each other
 }
 
 // holders names the sessions that hold a lock on something of the schema, the oldest transaction first.
