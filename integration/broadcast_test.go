@@ -72,7 +72,7 @@ func TestABroadcastSurvives(t *testing.T) {
 	const users, online = 8_000, 400
 	a := connect(t, "cast", online)
 	segment := people(t, "cast", users)
-	cast(t, map[string]any{"id": "cast-1", "to": map[string]any{"segment": segment}, "rate": 100, "ttl": "45s", "content": map[string]any{"title": "News", "body": "for everyone"}})
+	cast(t, map[string]any{"id": "cast-1", "to": map[string]any{"segment": segment}, "rate": 100, "ttl": "75s", "content": map[string]any{"title": "News", "body": "for everyone"}})
 	eventuallyCount(a, online/8)
 	kills := []time.Time{time.Now()}
 	sys.kill(t, "dispatch")
@@ -98,7 +98,7 @@ func TestABroadcastSurvivesTheEndOfEverything(t *testing.T) {
 	const users, online = 2_000, 400
 	a := connect(t, "all", online)
 	segment := people(t, "all", users)
-	cast(t, map[string]any{"id": "all-1", "to": map[string]any{"segment": segment}, "rate": 100, "ttl": "30s", "content": map[string]any{"title": "News", "body": "for everyone"}})
+	cast(t, map[string]any{"id": "all-1", "to": map[string]any{"segment": segment}, "rate": 100, "ttl": "60s", "content": map[string]any{"title": "News", "body": "for everyone"}})
 	sys.kill(t, "intake")
 	sys.restart(t, "intake")
 	eventuallyCount(a, 3*online/4)

@@ -197,7 +197,7 @@ func all(t *testing.T, topic string, each func(*kgo.Record)) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for len(left) > 0 {
 		fetches := client.PollFetches(ctx)

@@ -17,7 +17,7 @@ import (
 // clients are then at the other gateway, and nothing is lost.
 func TestSocketsDrain(t *testing.T) {
 	const n, rate, users, silent = 5_000, 1_500, 150, 250
-	const prefix, node, drain = "socks-drain", "gateway-drain", 6 * time.Second
+	const prefix, node, drain = "socks-drain", "gateway-drain", 20 * time.Second
 	if err := sys.up(t.Context(), node, "--drain", drain.String()); err != nil {
 		t.Fatal(err)
 	}

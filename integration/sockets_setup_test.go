@@ -166,7 +166,7 @@ func waiting(t *testing.T, prefix string) int64 {
 func failures(t *testing.T, prefix, reason string) int64 {
 	t.Helper()
 	return number(t, `
-		SELECT count(*) FROM whisper.timeline JOIN whisper.deliveries USING (delivery_id)
+		SELECT count(DISTINCT delivery_id) FROM whisper.timeline JOIN whisper.deliveries USING (delivery_id)
 		WHERE notification_id LIKE $1 AND kind = 'attempt_failed' AND starts_with(detail->>'reason', $2)`, prefix+"-%", reason)
 }
 
