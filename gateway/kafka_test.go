@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/klivvr/whisper/consumers"
@@ -169,6 +171,35 @@ func TestOnKafka(t *testing.T) {
 	c = third.connect("mona")
 	put(route(third, "mona", "b"))
 	c.wantNotification("b")
+}
+
+// TestANodesNameThatKafkaTakesForAnotherIsRefusedWithWords: gw.a and gw_a are one name to Kafka's metrics, so it refuses the second one's topic.
+func TestANodesNameThatKafkaTakesForAnotherIsRefusedWithWords(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cluster.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+		for _, topic := range req.(*kmsg.CreateTopicsRequest).Topics {
+			refused := kmsg.NewCreateTopicsResponseTopic()
+			refused.Topic, refused.ErrorCode = topic.Topic, kerr.InvalidTopicException.Code
+			resp.Topics = append(resp.Topics, refused)
+		}
+		return resp, nil, true
+	})
+	cfg := config()
+	cfg.Node, cfg.Kafka, cfg.Metrics = "gw_a", consumers.ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "test"}, metrics.NewSet()
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Run(t.Context()); err == nil || !strings.Contains(err.Error(), `"gw_a" can't be used`) || !strings.Contains(err.Error(), "choose another name") {
+		t.Errorf("Run = %v", err)
+	}
 }
 
 // Somebody deletes the topic of a node that lives: it makes it anew and goes on, with the same sockets.
