@@ -3,7 +3,9 @@ package projections
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,10 +21,74 @@ const (
 	toldEvery = time.Minute
 )
 
-// lockTimedOut says that somebody else held a lock for longer than lockTimeout.
+// lockTimedOut says that somebody else held a lock for too long, or that Postgres ended this transaction, and no other one, because two
+// waited for each other. Both pass.
 func lockTimedOut(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55P03"
+	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
+}
+
+// lockAll takes the lock that stops everybody on tables and views, which must be there, until a deadline. It waits for one only while it
+// has none of the others: a reader who has one of them and then asks for another would wait for this transaction, and this one for the
+// reader, until Postgres ends one of them, most often the reader. Whoever reads a partitioned table asks for that first, then for its
+// partitions, so the first of the names should be that: those readers are waited for, and the others are hardly ever met.
+func lockAll(ctx context.Context, tx pgx.Tx, deadline time.Time, names []string) error {
+	for {
+		busy, err := tryLockAll(ctx, tx, deadline, names)
+		if err == nil || busy == "" || !time.Now().Before(deadline) {
+			return err
+		}
+		// Whoever has it is waited for, and named in the log meanwhile; the lock itself is let go again.
+		if err := inSavepoint(ctx, tx, func() error {
+			if err := lockUntil(ctx, tx, deadline, lockTable(busy)); err != nil {
+				return fmt.Errorf("make readers of %s wait: %w", busy, err)
+			}
+			return errTryAgain
+		}); !errors.Is(err, errTryAgain) {
+			return err
+		}
+	}
+}
+
+var errTryAgain = errors.New("the lock was free for a moment")
+
+// tryLockAll waits for the first lock only, and says which of the others somebody has; it keeps none then.
+func tryLockAll(ctx context.Context, tx pgx.Tx, deadline time.Time, names []string) (busy string, err error) {
+	err = inSavepoint(ctx, tx, func() error {
+		for i, name := range names {
+			if i == 0 {
+				if err := lockUntil(ctx, tx, deadline, lockTable(name)); err != nil {
+					return fmt.Errorf("make readers of %s wait: %w", name, err)
+				}
+				continue
+			}
+			if _, err := tx.Exec(ctx, lockTable(name)+" NOWAIT"); err != nil {
+				if lockTimedOut(err) {
+					busy = name
+				}
+				return fmt.Errorf("make readers of %s wait: %w", name, err)
+			}
+		}
+		return nil
+	})
+	return busy, err
+}
+
+func lockTable(name string) string { return "LOCK TABLE ONLY " + name + " IN ACCESS EXCLUSIVE MODE" }
+
+// inSavepoint does something and gives back the locks that it took if it fails.
+func inSavepoint(ctx context.Context, tx pgx.Tx, do func() error) error {
+	return pgx.BeginFunc(ctx, tx, func(pgx.Tx) error { return do() })
+}
+
+// lockUntil runs a statement that takes a lock. lock_timeout is for one lock, so each gets what is left.
+func lockUntil(ctx context.Context, tx pgx.Tx, deadline time.Time, sql string, args ...any) error {
+	left := max(time.Until(deadline).Milliseconds(), 1) // 0 would be no limit
+	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", strconv.FormatInt(left, 10)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, sql, args...)
+	return err
 }
 
 // waiting is what is waited to do, and for whose session.

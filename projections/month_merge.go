@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -254,8 +253,7 @@ func (m *monthMerge) copyChanged(ctx context.Context, tx pgx.Tx, day part) (more
 	return true, err
 }
 
-// switchOver puts the month in the place of its days. It waits for readers for some seconds only, and writers wait for it. The lock of
-// the table comes before those of its days, as readers take them: the other way round Postgres would end a reader to solve a deadlock.
+// switchOver puts the month in the place of its days. It waits for readers for some seconds only, and writers wait for it.
 func (m *monthMerge) switchOver(ctx context.Context) error {
 	defer m.tellBlockers(ctx, m.conn.Conn(), "put "+m.target+" in the place of its days")()
 	return pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
@@ -273,17 +271,19 @@ func (m *monthMerge) switchOver(ctx context.Context) error {
 		if swapping, err := m.isSwapping(ctx, tx); err != nil || swapping {
 			return cmp.Or(err, errElsewhere)
 		}
-		if err := lockUntil(ctx, tx, deadline, m.sql("LOCK TABLE ONLY $."+m.table.name+" IN ACCESS EXCLUSIVE MODE")); err != nil {
-			return fmt.Errorf("make readers wait: %w", err)
-		}
 		days, err := m.sources(ctx, tx)
 		if err != nil {
 			return err
 		}
-		for _, day := range days {
-			if err := lockUntil(ctx, tx, deadline, m.sql("LOCK TABLE ONLY $."+day.Name+" IN ACCESS EXCLUSIVE MODE")); err != nil {
-				return fmt.Errorf("make readers of %s wait: %w", day.Name, err)
-			}
+		if err := lockAll(ctx, tx, deadline, m.lockedBySwitch(days)); err != nil {
+			return err
+		}
+		locked, err := m.sources(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(locked, days) { // somebody made or dropped one meanwhile, by hand
+			return errChanged
 		}
 		if err := m.complete(ctx, tx, days); err != nil {
 			return err
@@ -312,14 +312,13 @@ func (m *monthMerge) switchOver(ctx context.Context) error {
 	})
 }
 
-// lockUntil runs a statement that takes a lock. lock_timeout is for one lock, so each gets what is left.
-func lockUntil(ctx context.Context, tx pgx.Tx, deadline time.Time, sql string, args ...any) error {
-	left := max(time.Until(deadline).Milliseconds(), 1) // 0 would be no limit
-	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", strconv.FormatInt(left, 10)); err != nil {
-		return err
+// lockedBySwitch are the table, its days, and the month, which a vacuum may have.
+func (m *monthMerge) lockedBySwitch(days []part) []string {
+	names := []string{m.sql("$." + m.table.name)}
+	for _, day := range days {
+		names = append(names, m.sql("$."+day.Name))
 	}
-	_, err := tx.Exec(ctx, sql, args...)
-	return err
+	return append(names, m.sql("$."+m.target))
 }
 
 // complete says whether all blocks of just these days were copied, and every change since was noted.
@@ -370,11 +369,10 @@ func (s *store) dayViews(ctx context.Context, tx pgx.Tx, table string, month spa
 	return views, nil
 }
 
-func (s *store) dropDayViews(ctx context.Context, tx pgx.Tx, table string, month span) error {
-	views, err := s.dayViews(ctx, tx, table, month)
-	if err != nil || len(views) == 0 {
-		return err
+func dropViews(ctx context.Context, tx pgx.Tx, views []string) error {
+	if len(views) == 0 {
+		return nil
 	}
-	_, err = tx.Exec(ctx, "DROP VIEW "+strings.Join(views, ", "))
+	_, err := tx.Exec(ctx, "DROP VIEW "+strings.Join(views, ", "))
 	return err
 }

@@ -180,6 +180,28 @@ func TestACopyThatIsNotNeededIsDropped(t *testing.T) {
 	}
 }
 
+// TestNotesThatNobodyNeedsAreDropped: a process died when it had forgotten a merge, and the days noted changes on.
+func TestNotesThatNobodyNeedsAreDropped(t *testing.T) {
+	t.Parallel()
+	f := monthsFolder(t)
+	f.writeAll(sentOnEachDay(4)...)
+	m, _ := septemberMerge(t, f, "deliveries")
+	if err := f.st.forgetMerge(t.Context(), m.conn, m.target); err != nil {
+		t.Fatal(err)
+	}
+	m.conn.Release()
+	f.writeAll(erasedAt("mona@example.com", now, 7))
+	if noted := f.texts("SELECT key FROM whisper.month_changes"); len(noted) == 0 {
+		t.Fatal("the days note nothing")
+	}
+	if _, err := f.st.mergeMonths(t.Context(), now, merging{keep: 60, daily: 60, blocks: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if left := f.texts("SELECT key FROM whisper.month_changes"); len(left) != 0 {
+		t.Errorf("noted yet: %v", left)
+	}
+}
+
 // A lockTracer keeps the lock_timeout of each lock before the first day is detached.
 type lockTracer struct {
 	mu       sync.Mutex
@@ -201,9 +223,16 @@ func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.Tra
 	return ctx
 }
 
+// again forgets what it has kept.
+func (l *lockTracer) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left, l.detached = nil, false
+}
+
 func (l *lockTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// TestTheSwitchHasOneDeadlineForAllItsLocks: those of projectors, of the table and of each day.
+// TestTheSwitchHasOneDeadlineForAllItsLocks: those of projectors and of the table.
 func TestTheSwitchHasOneDeadlineForAllItsLocks(t *testing.T) {
 	t.Parallel()
 	f := monthsFolder(t)
@@ -225,8 +254,8 @@ func TestTheSwitchHasOneDeadlineForAllItsLocks(t *testing.T) {
 	if err := m.switchOver(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(trace.left) != 2+len(days) {
-		t.Fatalf("%d locks are taken before the first day is detached, want %d", len(trace.left), 2+len(days))
+	if len(trace.left) != 2 { // those of the days are not waited for as long as there is the table's
+		t.Fatalf("%d locks are waited for before the first day is detached, want 2", len(trace.left))
 	}
 	most := int(switchLocks.Milliseconds())
 	for _, left := range trace.left {
@@ -241,13 +270,19 @@ func TestTheSwitchHasOneDeadlineForAllItsLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close(context.Background()) }()
-	if _, err := other.Exec(t.Context(), "BEGIN; SELECT count(*) FROM whisper.deliveries"); err != nil {
+	if _, err := other.Exec(t.Context(), "BEGIN; SELECT count(*) FROM whisper.attempts"); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.step(t, func(tx pgx.Tx) error {
-		return lockUntil(t.Context(), tx, time.Now().Add(-time.Hour), "LOCK TABLE ONLY whisper.deliveries IN ACCESS EXCLUSIVE MODE")
-	}); !lockTimedOut(err) {
-		t.Errorf("after the deadline: %v", err)
+	trace.again()
+	for _, names := range [][]string{{"whisper.attempts"}, {"whisper.timeline", "whisper.attempts"}} {
+		if err := m.step(t, func(tx pgx.Tx) error {
+			return lockAll(t.Context(), tx, time.Now().Add(-time.Hour), names)
+		}); !lockTimedOut(err) {
+			t.Errorf("after the deadline: %v", err)
+		}
+	}
+	if slices.ContainsFunc(trace.left, func(left int) bool { return left != 1 }) || len(trace.left) != 2 {
+		t.Errorf("after the deadline waits of %v ms are allowed, want the shortest", trace.left)
 	}
 }
 
@@ -265,9 +300,12 @@ func TestWhoElseDropsDaysHidesNoFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.exec("CREATE SCHEMA bi; CREATE VIEW bi.september AS SELECT * FROM whisper.deliveries_20260914")
-	_, err = f.st.mergeMonths(t.Context(), now, autumn)
+	merged, err := f.st.mergeMonths(t.Context(), now, autumn)
 	if err == nil || errors.Is(err, errElsewhere) || !strings.Contains(err.Error(), "bi.september") {
 		t.Errorf("while days are dropped: %v", err)
+	}
+	if merged != 0 {
+		t.Errorf("%d tables were made while days are dropped", merged)
 	}
 }
 

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -190,10 +193,8 @@ func (r *rebuild) moveDays(ctx context.Context, moves []move) error {
 	}
 	if len(groups) <= 1 && !r.interrupted {
 		return r.inTurn(ctx, func(tx pgx.Tx) error {
-			for _, m := range moves {
-				if err := r.move(ctx, tx, m); err != nil {
-					return err
-				}
+			if err := r.moveAll(ctx, tx, moves); err != nil {
+				return err
 			}
 			return r.moveRest(ctx, tx)
 		})
@@ -208,14 +209,7 @@ func (r *rebuild) moveDays(ctx context.Context, moves []move) error {
 		r.interrupted = true // from here on a try that fails is taken up where it was
 	}
 	for _, group := range groups {
-		if err := r.inTurn(ctx, func(tx pgx.Tx) error {
-			for _, m := range group {
-				if err := r.move(ctx, tx, m); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
+		if err := r.inTurn(ctx, func(tx pgx.Tx) error { return r.moveAll(ctx, tx, group) }); err != nil {
 			return err
 		}
 		for _, m := range group {
@@ -238,13 +232,42 @@ func (r *rebuild) moveDays(ctx context.Context, moves []move) error {
 
 func (r *rebuild) inTurn(ctx context.Context, do func(pgx.Tx) error) error {
 	err := pgx.BeginFunc(ctx, r.lock, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", strconv.FormatInt(switchLocks.Milliseconds(), 10)); err != nil {
 			return err
 		}
 		return do(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("swap the tables: %w", err)
+	}
+	return nil
+}
+
+// moveAll moves partitions once nobody reads any of them, nor their tables.
+func (r *rebuild) moveAll(ctx context.Context, tx pgx.Tx, moves []move) error {
+	tables, names := map[string]bool{}, []string{}
+	for _, m := range moves {
+		tables[m.table] = true
+		names = append(names, m.tableNames(m.table)...)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT oid::regclass::text FROM pg_class
+		WHERE relnamespace = to_regnamespace($1) AND (relkind = 'p' AND relname = ANY ($2) OR relkind IN ('r', 'v') AND relname = ANY ($3))
+		ORDER BY relkind <> 'p', relname`, pgx.Identifier{r.old.schema}.Sanitize(), slices.Sorted(maps.Keys(tables)), names)
+	if err != nil {
+		return fmt.Errorf("look up the tables to swap: %w", err)
+	}
+	served, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look up the tables to swap: %w", err)
+	}
+	if err := lockAll(ctx, tx, time.Now().Add(switchLocks), served); err != nil {
+		return err
+	}
+	for _, m := range moves {
+		if err := r.move(ctx, tx, m); err != nil {
+			return err
+		}
 	}
 	return nil
 }

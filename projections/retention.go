@@ -244,7 +244,14 @@ func (s *store) dropPart(ctx context.Context, conn *pgxpool.Conn, table string, 
 	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if p.month() {
-			if err := s.dropDayViews(ctx, tx, table, p.span); err != nil {
+			views, err := s.dayViews(ctx, tx, table, p.span)
+			if err != nil {
+				return err
+			}
+			if err := lockAll(ctx, tx, time.Now().Add(lockTimeout), append([]string{s.sql("$." + p.Name)}, views...)); err != nil {
+				return err
+			}
+			if err := dropViews(ctx, tx, views); err != nil {
 				return err
 			}
 		}
