@@ -40,6 +40,14 @@ test: ## Every test; integration on the most real cluster this machine can run, 
 bench-questions: ## Each question of docs/contract.md on 5 million deliveries, with its time; WHISPER_QUESTION_ROWS and WHISPER_QUESTION_DAYS for others
 	$(GO) test ./projections -run '^$$' -bench Questions -benchtime 1x -timeout 60m
 
+# What BENCHMARKS.md says of single parts. On a quiet machine; the least of the counts is the figure.
+PARTS := ./domain/request ./domain/liquid ./domain/decide ./consumers/intake ./consumers/dispatch ./gateway ./consumers/push/apns
+PARTS_BENCH := ParseRequest/(json$$|enc|proto)|Intake/1-|Decide$$|Dispatch$$|UserMemory|Restore$$|Render|Oracle|Bombs|Judge|Walk|State|Verify|Connect$$|SlowClients|Push$$
+
+.PHONY: bench-parts
+bench-parts: ## The benchmarks of single parts that BENCHMARKS.md has; they take some minutes
+	$(GO) test $(PARTS) -p 1 -run '^$$' -bench '$(PARTS_BENCH)' -count 3 -timeout 30m
+
 .PHONY: chaos
 chaos: ## Random faults (docs/operations.md) for as long as CHAOS says (10m), and processes stopped for 15, 40 and 120 s; SEED repeats a run
 	WHISPER_REQUIRE_REAL=1 WHISPER_TEST_CHAOS=$(or $(CHAOS),10m) WHISPER_TEST_SEED=$(SEED) WHISPER_TEST_STOPS=15s,40s,120s \
