@@ -3,10 +3,8 @@ package fcm
 import (
 	"bytes"
 	"encoding/json"
-	"math"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -257,28 +255,6 @@ func ClassifyNoAnswer(mayHaveArrived bool) Verdict {
 		return Verdict{Class: unknown, Then: Trip, Listed: true}
 	}
 	return Verdict{Class: retry, Then: Trip, After: reconnectDelay, Listed: true}
-}
-
-// maxRetryAfter bounds what a header may ask for: no notification lives longer.
-const maxRetryAfter = 28 * 24 * time.Hour
-
-// RetryAfter reads a Retry-After header, in seconds or as a time; 0 if it has neither or is over.
-func RetryAfter(header string, now time.Time) time.Duration {
-	header = strings.TrimSpace(header)
-	if header == "" {
-		return 0
-	}
-	if seconds, err := strconv.ParseFloat(header, 64); err == nil {
-		if !(seconds > 0) { // not a number is not either
-			return 0
-		}
-		return time.Duration(min(math.Ceil(seconds), maxRetryAfter.Seconds())) * time.Second
-	}
-	at, err := http.ParseTime(header)
-	if err != nil || !at.After(now) {
-		return 0
-	}
-	return min(at.Sub(now), maxRetryAfter)
 }
 
 // spread adds up to a quarter to a wait that we chose ourselves, so that what failed together does not return together.

@@ -152,26 +152,3 @@ func TestEveryAnswerHasAVerdict(t *testing.T) {
 		}
 	})
 }
-
-func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
-	for header, want := range map[string]time.Duration{
-		"":                              0,
-		"30":                            30 * time.Second,
-		" 120 ":                         2 * time.Minute,
-		"0.2":                           time.Second,
-		"0":                             0,
-		"-5":                            0,
-		"NaN":                           0,
-		"1e300":                         maxRetryAfter,
-		"soon":                          0,
-		"Sat, 28 Nov 2026 12:01:30 GMT": 90 * time.Second,
-		"Sat, 28 Nov 2026 11:00:00 GMT": 0,
-		"Sat, 28 Nov 2099 11:00:00 GMT": maxRetryAfter,
-	} {
-		if got := RetryAfter(header, now); got != want {
-			t.Errorf("%q: got %s, want %s", header, got, want)
-		}
-	}
-}

@@ -84,7 +84,8 @@ func (s *Simulator) answer(w http.ResponseWriter, r *http.Request, m checked, bo
 		s.unanswered()
 		w.Header().Set("Content-Length", "500")
 		w.WriteHeader(max(a.Status, http.StatusOK))
-		_, _ = w.Write([]byte(`{"name":"proj`)) // the client is gone
+		_, _ = w.Write([]byte(`{"name":"proj`))
+		_ = http.NewResponseController(w).Flush() // the client is gone
 		panic(http.ErrAbortHandler)
 	default:
 	}
