@@ -90,6 +90,7 @@ var helps = map[string]string{
 	"whisper_dispatch_stray_records_total":                  "Records of changelogs that an earlier owner wrote after the partition was taken over, and that were put right.",
 	"whisper_dispatch_tokens_moved_total":                   "Push tokens that another user registered; the earlier owner's endpoint is removed.",
 	"whisper_dispatch_pace_records_per_second":              "How many records a second broadcasts may write or cause in this process; 0: as many as there is room for.",
+	"whisper_dispatch_pace_connected_users_per_second":      "To how many connected users a second broadcasts may be sent in this process; 0: to as many as there is room for.",
 	"whisper_dispatch_pace_held":                            "1: what holds broadcasts back in this process.",
 	"whisper_dispatch_walked_records_total":                 "Records that broadcasts wrote or caused.",
 	"whisper_dispatch_stopped_total":                        "Deliveries that a check put off or suppressed.",

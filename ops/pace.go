@@ -6,28 +6,33 @@ import (
 	"net/http"
 )
 
-// BroadcastPace is how fast one dispatch process goes on with its broadcasts, in records a second.
+// BroadcastPace is how fast one dispatch process goes on with its broadcasts.
 type BroadcastPace struct {
-	// Limit is what it may do now; 0: as much as there is room for.
+	// Limit is how many records a second they may cause now; 0: as many as there is room for.
 	Limit float64 `json:"limit"`
-	// PerSecond is what it did last.
+	// PerSecond is what they caused last.
 	PerSecond float64 `json:"per_second"`
-	// HeldBy is what holds it back: nothing, alerts, kafka or bound.
+	// ConnectedLimit and ConnectedPerSecond are the same in connected users.
+	ConnectedLimit     float64 `json:"connected_limit"`
+	ConnectedPerSecond float64 `json:"connected_per_second"`
+	// HeldBy is what holds them back: nothing, alerts, kafka, gateways or bound.
 	HeldBy string `json:"held_by"`
 	// Words say the same.
 	Words string `json:"words"`
 }
 
-// NewBroadcastPace adds the words.
-func NewBroadcastPace(limit, perSecond float64, heldBy string) BroadcastPace {
-	p := BroadcastPace{Limit: limit, PerSecond: perSecond, HeldBy: heldBy}
-	switch heldBy {
+// WithWords adds the words.
+func (p BroadcastPace) WithWords() BroadcastPace {
+	may := fmt.Sprintf("broadcasts may cause %.0f records/s and be sent to %.0f connected users/s", p.Limit, p.ConnectedLimit)
+	switch p.HeldBy {
 	case "alerts":
-		p.Words = fmt.Sprintf("broadcasts may cause %.0f records/s, so that alerts don't wait for them", limit)
+		p.Words = may + ", so that alerts don't wait for them"
 	case "kafka":
-		p.Words = fmt.Sprintf("broadcasts wait for Kafka, which acknowledges late; they cause %.0f records/s", perSecond)
+		p.Words = fmt.Sprintf("broadcasts wait for Kafka, which acknowledges late; they cause %.0f records/s", p.PerSecond)
+	case "gateways":
+		p.Words = may + ", so that gateways don't give alerts to sockets late"
 	case "bound":
-		p.Words = fmt.Sprintf("broadcasts may cause %.0f records/s: --walk-records", limit)
+		p.Words = fmt.Sprintf("broadcasts may cause %.0f records/s: --walk-records", p.Limit)
 	default:
 		p.Words = "nothing holds broadcasts back"
 	}

@@ -27,10 +27,12 @@ func TestHealthSaysWhatHoldsBroadcastsBack(t *testing.T) {
 		t.Fatalf("a process that knows nothing of it answers %d", got)
 	}
 	for heldBy, words := range map[string]string{
-		"nothing": "nothing holds broadcasts back", "alerts": "5000 records/s, so that alerts don't wait",
-		"kafka": "wait for Kafka", "bound": "5000 records/s: --walk-records",
+		"nothing": "nothing holds broadcasts back", "alerts": "5000 records/s and be sent to 700 connected users/s, so that alerts don't wait",
+		"gateways": "700 connected users/s, so that gateways", "kafka": "wait for Kafka", "bound": "5000 records/s: --walk-records",
 	} {
-		s.Pace(func() BroadcastPace { return NewBroadcastPace(5_000, 4_000, heldBy) })
+		s.Pace(func() BroadcastPace {
+			return BroadcastPace{Limit: 5_000, PerSecond: 4_000, ConnectedLimit: 700, HeldBy: heldBy}.WithWords()
+		})
 		var doc struct {
 			Status string        `json:"status"`
 			Pace   BroadcastPace `json:"broadcast_pace"`
@@ -38,7 +40,7 @@ func TestHealthSaysWhatHoldsBroadcastsBack(t *testing.T) {
 		if err := json.Unmarshal(ask().Body.Bytes(), &doc); err != nil {
 			t.Fatal(err)
 		}
-		if doc.Status != StatusHealthy || doc.Pace.HeldBy != heldBy || doc.Pace.Limit != 5_000 || !strings.Contains(doc.Pace.Words, words) {
+		if doc.Status != StatusHealthy || doc.Pace.HeldBy != heldBy || doc.Pace.Limit != 5_000 || doc.Pace.ConnectedLimit != 700 || !strings.Contains(doc.Pace.Words, words) {
 			t.Errorf("%s: %+v", heldBy, doc)
 		}
 	}

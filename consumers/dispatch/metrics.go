@@ -23,10 +23,10 @@ type roleMetrics struct {
 	facts     map[string]*metrics.Counter
 	other     *metrics.Counter
 	stopped   map[string]*metrics.Counter // by the policy's reasons
-	// The pace of broadcasts, what they wrote or caused, and what holds them back.
-	pace   *metrics.Gauge
-	walked *metrics.Counter
-	held   [holds]*metrics.Gauge
+	// The pace of broadcasts, in records and in connected users; what they wrote or caused, and what holds them back.
+	pace, pacedUsers *metrics.Gauge
+	walked           *metrics.Counter
+	held             [holds]*metrics.Gauge
 	// Commands by whether the partition held anything of their notification.
 	commands map[string][2]*metrics.Counter
 }
@@ -46,8 +46,9 @@ func newRoleMetrics() *roleMetrics {
 
 		stopped: map[string]*metrics.Counter{},
 
-		pace:   metrics.GetOrCreateGauge(`whisper_dispatch_pace_records_per_second`, nil),
-		walked: metrics.GetOrCreateCounter(`whisper_dispatch_walked_records_total`),
+		pace:       metrics.GetOrCreateGauge(`whisper_dispatch_pace_records_per_second`, nil),
+		pacedUsers: metrics.GetOrCreateGauge(`whisper_dispatch_pace_connected_users_per_second`, nil),
+		walked:     metrics.GetOrCreateCounter(`whisper_dispatch_walked_records_total`),
 	}
 	for h := range m.held {
 		m.held[h] = metrics.GetOrCreateGauge(fmt.Sprintf(`whisper_dispatch_pace_held{by=%q}`, hold(h)), nil)
@@ -87,11 +88,12 @@ func (m *roleMetrics) holds(before, now decide.Sizes) {
 }
 
 // paced shows what paces broadcasts now.
-func (m *roleMetrics) paced(limit float64, by hold) {
-	m.pace.Set(limit)
+func (m *roleMetrics) paced(p Pace) {
+	m.pace.Set(p.Limit)
+	m.pacedUsers.Set(p.Connected)
 	for h, gauge := range m.held {
 		value := 0.0
-		if hold(h) == by {
+		if hold(h) == p.by {
 			value = 1
 		}
 		gauge.Set(value)

@@ -37,8 +37,8 @@ const tickOf = time.Millisecond
 func (m *machine) run(d time.Duration, walking bool) {
 	for end := m.now.Add(d); m.now.Before(end); m.now = m.now.Add(tickOf) {
 		n := 0.0
-		for walking && n < m.able/500 && m.next.Before(m.now.Add(tickOf)) && !m.from(m.now).After(m.now) {
-			m.spent(m.now, 64)
+		for walking && n < m.able/500 && m.records.next.Before(m.now.Add(tickOf)) && !m.from(m.now).After(m.now) {
+			m.spent(m.now, 64, 0)
 			n += 64
 		}
 		m.walked += n
@@ -68,7 +68,7 @@ func (m *machine) during(d time.Duration) (perSecond float64, p99 time.Duration)
 // spends walks for a second, whatever the pace says.
 func (m *machine) spends(perTick int) {
 	for end := m.now.Add(time.Second); m.now.Before(end); m.now = m.now.Add(tickOf) {
-		m.spent(m.now, perTick)
+		m.spent(m.now, perTick, 0)
 	}
 }
 
@@ -86,11 +86,11 @@ func TestWithoutAlertsNothingIsHeld(t *testing.T) {
 			if at := c.from(now); !at.Equal(now) {
 				t.Fatalf("held for %s", at.Sub(now))
 			}
-			if at := c.spent(now, rapid.IntRange(1, 100_000).Draw(t, "records")); !at.Equal(now) {
+			if at := c.spent(now, rapid.IntRange(1, 100_000).Draw(t, "records"), 0); !at.Equal(now) {
 				t.Fatalf("the next slice waits for %s", at.Sub(now))
 			}
-			if limit, _, h := c.now(now); limit != 0 || h != holdNothing {
-				t.Fatalf("a pace of %f, held by %s", limit, h)
+			if p := c.now(now); p.Limit != 0 || p.Connected != 0 || p.by != holdNothing {
+				t.Fatalf("a pace of %+v", p)
 			}
 		}
 	})
@@ -118,7 +118,7 @@ func TestNothingIsHeldForGood(t *testing.T) {
 					t.Fatalf("held for %s", at.Sub(now))
 				}
 				owed += time.Duration(math.Ceil(records * float64(time.Second) / leastPace))
-				if at := c.spent(now, records); at.Sub(now) > owed {
+				if at := c.spent(now, records, 0); at.Sub(now) > owed {
 					t.Fatalf("the next slice waits for %s, at the least pace it is %s", at.Sub(now), owed)
 				}
 			}
@@ -131,22 +131,21 @@ func TestAlertsThatWaitHalveThePaceAndItComesBack(t *testing.T) {
 	m := newMachine(1)
 	m.run(20*time.Second, false)
 	m.run(2*time.Second, true)
-	m.perSecond, m.peak = 80_000, 80_000 // no longer doubling
+	m.records.perSecond, m.records.peak = 80_000, 80_000 // no longer doubling
 	m.spends(80)
-	before, cut := m.perSecond, m.cut
-	for m.cut.Equal(cut) {
+	before, cut := m.records.perSecond, m.records.cut
+	for m.records.cut.Equal(cut) {
 		m.now = m.now.Add(time.Millisecond)
-		m.spent(m.now, 64)
+		m.spent(m.now, 64, 0)
 		m.taken(m.now, m.now.Add(-time.Second))
 	}
-	limit, _, h := m.pace.now(m.now)
-	if limit != before/2 || h != holdAlerts {
-		t.Errorf("from %.0f to %.0f, held by %s", before, limit, h)
+	if p := m.pace.now(m.now); p.Limit != before/2 || p.by != holdAlerts {
+		t.Errorf("from %.0f to %.0f, held by %s", before, p.Limit, p.by)
 	}
-	m.able, m.peak = math.Inf(1), before // alerts are well from now on
+	m.able, m.records.peak = math.Inf(1), before // alerts are well from now on
 	m.run(6*time.Second, true)
-	if m.perSecond < before {
-		t.Errorf("it stands at %.0f six seconds later, it was %.0f", m.perSecond, before)
+	if m.records.perSecond < before {
+		t.Errorf("it stands at %.0f six seconds later, it was %.0f", m.records.perSecond, before)
 	}
 }
 
@@ -221,8 +220,8 @@ func TestABoundHoldsWithoutAlertsToo(t *testing.T) {
 	if perSecond, _ := m.during(10 * time.Second); perSecond < 9_900 || perSecond > 10_100 {
 		t.Errorf("%.0f records a second", perSecond)
 	}
-	if limit, _, h := m.pace.now(m.now); limit != 10_000 || h != holdBound {
-		t.Errorf("a pace of %.0f, held by %s", limit, h)
+	if p := m.pace.now(m.now); p.Limit != 10_000 || p.by != holdBound {
+		t.Errorf("a pace of %+v", p)
 	}
 }
 
@@ -232,20 +231,20 @@ func TestKafkaHoldsBroadcastsBack(t *testing.T) {
 	m := newMachine(11)
 	m.run(20*time.Second, false)
 	m.run(2*time.Second, true)
-	m.perSecond, m.alerts.share = 80_000, 0
+	m.records.perSecond, m.alerts.share.of = 80_000, 0
 	m.spends(80)
-	for m.perSecond > 40_000 {
+	for m.records.perSecond > 40_000 {
 		m.now = m.now.Add(time.Millisecond)
-		m.spent(m.now, 80)
+		m.spent(m.now, 80, 0)
 		m.acked(m.now, 100*time.Millisecond)
 	}
-	if _, _, h := m.pace.now(m.now); h != holdKafka {
-		t.Errorf("held by %s", h)
+	if p := m.pace.now(m.now); p.by != holdKafka {
+		t.Errorf("held by %s", p.by)
 	}
 	free := newPace(0)
 	free.waits(m.now)
-	if limit, _, h := free.now(m.now); limit != 0 || h != holdKafka {
-		t.Errorf("a pace of %.0f, held by %s", limit, h)
+	if p := free.now(m.now); p.Limit != 0 || p.by != holdKafka {
+		t.Errorf("a pace of %+v", p)
 	}
 }
 
@@ -255,17 +254,17 @@ func TestABroadcastBesideAlertsBeginsSlowly(t *testing.T) {
 	p, now := newPace(0), time.Unix(1_800_000_000, 0)
 	p.taken(now, now)
 	now = now.Add(alertsGone / 2)
-	if p.from(now); p.perSecond != firstPace {
-		t.Errorf("it begins with %.0f records a second", p.perSecond)
+	if p.from(now); p.records.perSecond != firstPace {
+		t.Errorf("it begins with %.0f records a second", p.records.perSecond)
 	}
 	p.taken(now, now.Add(-time.Millisecond))
 	now = now.Add(alertsGone)
-	if p.from(now); p.perSecond != 0 {
-		t.Errorf("without alerts it goes on with %.0f", p.perSecond)
+	if p.from(now); p.records.perSecond != 0 {
+		t.Errorf("without alerts it goes on with %.0f", p.records.perSecond)
 	}
-	p.spent(now, 1_000_000)
-	if p.taken(now.Add(time.Millisecond), now); p.perSecond != firstPace {
-		t.Errorf("a broadcast that meets an alert goes on with %.0f", p.perSecond)
+	p.spent(now, 1_000_000, 0)
+	if p.taken(now.Add(time.Millisecond), now); p.records.perSecond != firstPace {
+		t.Errorf("a broadcast that meets an alert goes on with %.0f", p.records.perSecond)
 	}
 }
 
@@ -282,22 +281,5 @@ func TestNoAlertsIsToldByTheLastOne(t *testing.T) {
 	}
 	if !p.noAlerts(now.Add(alertsGone)) {
 		t.Error("it never forgets an alert")
-	}
-}
-
-// TestConnectedUsersBesideAlertsAreNoBurst: no signal sees what gateways have to do, so they are given so many a second.
-func TestConnectedUsersBesideAlertsAreNoBurst(t *testing.T) {
-	t.Parallel()
-	p, now := newPace(0), time.Unix(1_800_000_000, 0)
-	if at := p.routed(now, 1_000_000); at.After(now) {
-		t.Errorf("without alerts the next slice waits for %s", at.Sub(now))
-	}
-	p.taken(now, now)
-	var at time.Time
-	for range 10 {
-		at = p.routed(now, socketsBeside/10)
-	}
-	if wait := at.Sub(now); wait < time.Second-2*paceBurst || wait > time.Second {
-		t.Errorf("a second's worth of them takes %s", wait)
 	}
 }

@@ -212,6 +212,7 @@ func (p *partition) work() (more bool) {
 	for _, it := range p.mail.take(queueEvents, 1024) {
 		p.eventsNext = it.after()
 		if it.input != nil && !p.stale(it.rec) && !p.setAside(it.rec) {
+			p.handed(it.input, now)
 			p.decide(it.rec, it.input, now)
 		}
 		more = true

@@ -242,18 +242,14 @@ func (r *Role) Ready() error {
 }
 
 // Pace says how fast broadcasts go in this process, and what holds them back.
-func (r *Role) Pace() (limit, perSecond float64, heldBy string) {
-	limit, perSecond, by := r.pace.now(r.cfg.Now())
-	return limit, perSecond, by.String()
-}
+func (r *Role) Pace() Pace { return r.pace.now(r.cfg.Now()) }
 
 // showPace keeps the metrics of the pace.
 func (r *Role) showPace(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		limit, _, by := r.pace.now(r.cfg.Now())
-		r.metrics.paced(limit, by)
+		r.metrics.paced(r.pace.now(r.cfg.Now()))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -14,26 +14,35 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
+// alone is a partition that has restored nothing, with a Kafka that takes nothing.
+func alone(t *testing.T) *partition {
+	t.Helper()
+	nobody := consumers.ClientConfig{Brokers: []string{"127.0.0.1:1"}}
+	publisher := func(linger time.Duration) *consumers.Publisher {
+		to, err := consumers.NewPublisher(nobody, linger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(to.Close)
+		return to
+	}
+	log := slog.New(slog.DiscardHandler)
+	cfg := Config{Client: nobody, Logger: log}
+	cfg.setDefaults()
+	p := newPartition(&Role{
+		cfg: cfg, log: log, urgent: publisher(0), direct: publisher(0), bulk: publisher(consumers.LingerBulk),
+		metrics: newRoleMetrics(), notices: newNotices(log), poison: newPoison(), pace: newPace(0),
+	}, 0)
+	p.resumed = true
+	return p
+}
+
 // TestLessUrgentLanesLeaveRoomForAlerts: while Kafka takes nothing, the buffer of what is decided fills up.
 // The last of it is for alerts.
 func TestLessUrgentLanesLeaveRoomForAlerts(t *testing.T) {
 	t.Parallel()
-	nobody := consumers.ClientConfig{Brokers: []string{"127.0.0.1:1"}}
-	direct, err := consumers.NewPublisher(nobody, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(direct.Close)
-	bulk, err := consumers.NewPublisher(nobody, consumers.LingerBulk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bulk.Close)
-	log := slog.New(slog.DiscardHandler)
-	cfg := Config{Client: nobody, Logger: log}
-	cfg.setDefaults()
-	p := newPartition(&Role{cfg: cfg, log: log, direct: direct, bulk: bulk, metrics: newRoleMetrics(), notices: newNotices(log), poison: newPoison(), pace: newPace(0)}, 0)
-	p.resumed = true
+	p := alone(t)
+	direct := p.role.direct
 
 	offset := int64(-1)
 	arrive := func() {

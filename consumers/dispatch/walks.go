@@ -10,6 +10,7 @@ import (
 	"github.com/klivvr/whisper/consumers"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 // walks knows of the partition's broadcasts which slices are not let go, and so where their feedback begins: the
@@ -131,20 +132,15 @@ func (p *partition) walk(lane domain.Lane, now time.Time) bool {
 		Lane: lane, Over: func() bool { return time.Since(began) >= sliceLasts }, Wide: p.role.pace.noAlerts(now),
 	}, now)
 	records, users := costOf(outputs)
-	p.walkAt = p.role.pace.spent(now, max(records, sliceCost))
-	if users > 0 {
-		if at := p.role.pace.routed(now, users); at.After(p.walkAt) {
-			p.walkAt = at
-		}
-	}
+	p.walkAt = p.role.pace.spent(now, max(records, sliceCost), users)
 	p.role.metrics.walked.Add(records)
 	p.write(nil, outputs)
 	return true
 }
 
 // routedCost is what one user who is handed to a gateway costs the machine, in records: a socket is written to, a client
-// answers, two facts are written. It is a guess, and only weighs the two kinds of users against each other: how much of
-// either the machine can do is for the pace to find.
+// answers, two facts are written. It is a guess, and only weighs them against users who are away where those are walked
+// beside them: how many of either the machine can do is for the pace to find, for each by itself.
 const routedCost = 4
 
 // sliceCost is what a slice costs at least, in records: one that looks at users of whom none is meant takes its time, too.
@@ -158,6 +154,35 @@ func costOf(outputs []decide.Output) (records, users int) {
 		}
 	}
 	return len(outputs) + routedCost*users, users
+}
+
+// handsOver tells the pace of an alert that is on its way to a gateway.
+func (p *partition) handsOver(node string, route *whisperv1.Route) {
+	if len(route.GetUsers()) > 0 || route.GetSession() != "" {
+		return
+	}
+	id, err := domain.DeliveryIDFromBytes(route.GetDeliveryId())
+	if err != nil {
+		return
+	}
+	if at, ok := p.state.HandedAt(id, route.GetAttempt()); ok {
+		p.role.pace.handsOver(at, node)
+	}
+}
+
+// handed tells the pace how long an alert took to a socket, where this is the fact that says so.
+func (p *partition) handed(in decide.Input, now time.Time) {
+	fact, is := in.(*decide.SocketFactArrived)
+	if !is || fact.Fact.Lane != domain.High || p.replaying {
+		return
+	}
+	sending, ok := domain.ReadSocketSending(fact.Value)
+	if !ok || sending.AtUS == 0 {
+		return
+	}
+	if at, ok := p.state.HandedAt(fact.Fact.ID, sending.Attempt); ok {
+		p.role.pace.arrived(now, at, time.UnixMicro(sending.AtUS), sending.Node)
+	}
 }
 
 // walkIdle is how long the loop may sleep for its broadcasts.

@@ -30,6 +30,9 @@ func (p *partition) write(rec *kgo.Record, outputs []decide.Output) {
 				Topic: consumers.TopicNode(o.Node), Partition: int32(lane),
 				Key: []byte(o.User), Headers: traceHeaders(o.Trace),
 			}, o.Route, p.routed(p.epoch(), o))
+			if lane == domain.High {
+				p.handsOver(o.Node, o.Route)
+			}
 			p.role.metrics.routed.Add(max(1, len(o.Route.GetUsers())))
 		case decide.PushTo:
 			lane := domain.LaneOf(o.Push.GetLane())

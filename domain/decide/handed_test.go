@@ -48,7 +48,7 @@ func TestWhenAnAttemptWasHandedOver(t *testing.T) {
 	}
 	sent := proto.CloneOf(delivered("pay", "mona", 1).Event)
 	sent.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 1, Channel: domain.ChannelSocket, Node: "n1"}}
-	s.Decide(decide.FactSeen{Event: sent}, at(3))
+	s.Decide(decide.FactArrived{Event: sent}, at(3))
 	if _, ok := s.HandedAt(idOf("pay", "mona"), 1); ok {
 		t.Error("a gateway has told of it, and it is asked for again")
 	}

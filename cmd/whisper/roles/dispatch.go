@@ -66,6 +66,11 @@ func BuildDispatch(r Base, cfg dispatch.Config) ([]Component, error) {
 		return nil, err
 	}
 	r.Server.Partitions("dispatch", d)
-	r.Server.Pace(func() ops.BroadcastPace { return ops.NewBroadcastPace(d.Pace()) })
+	r.Server.Pace(func() ops.BroadcastPace {
+		p := d.Pace()
+		return ops.BroadcastPace{
+			Limit: p.Limit, PerSecond: p.PerSecond, ConnectedLimit: p.Connected, ConnectedPerSecond: p.ConnectedPerSecond, HeldBy: p.HeldBy,
+		}.WithWords()
+	})
 	return []Component{{"dispatch", d.Run, d.Ready}}, nil
 }
