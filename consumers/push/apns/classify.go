@@ -126,8 +126,8 @@ func Classify(status int, reason string) Verdict {
 		return v
 	}
 	switch {
-	case status == http.StatusOK:
-		return Verdict{Class: accepted}
+	case status == http.StatusOK: // with an error inside: nobody knows what was taken
+		return Verdict{Class: unknown, Then: Trip, After: strangerDelay}
 	case status == http.StatusBadRequest, status == http.StatusNotFound,
 		status == http.StatusMethodNotAllowed, status == http.StatusRequestEntityTooLarge:
 		return Verdict{Class: drop, Then: DeadLetter}

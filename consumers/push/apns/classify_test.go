@@ -2,9 +2,11 @@ package apns
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/klivvr/whisper/consumers/push/h2"
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
@@ -60,7 +62,7 @@ func TestClassify(t *testing.T) {
 		{503, "Shutdown", retry, Trip, min15, true},
 
 		// Not in the table: the status decides.
-		{200, "Surprise", accepted, Report, 0, false},
+		{200, "Surprise", unknown, Trip, strangerDelay, false},
 		{400, "Surprise", drop, DeadLetter, 0, false},
 		{404, "", drop, DeadLetter, 0, false},
 		{405, "", drop, DeadLetter, 0, false},
@@ -91,5 +93,28 @@ func TestClassifyNoAnswer(t *testing.T) {
 	}
 	if got := ClassifyNoAnswer(false); got.Class != retry || got.Then != Reconnect || got.After == 0 {
 		t.Errorf("what did not arrive: got %+v", got)
+	}
+}
+
+// A 200 of something in between, such as a proxy, is not APNs's word.
+func TestA200ThatIsNotOfAPNs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ id, body, reason string }{
+		{"8a2f", "", ""},
+		{"8a2f", "{}", ""},
+		{"", "<html>please log in</html>", "unexpected_body"},
+		{"", "{}", "unexpected_body"},
+		{"8a2f", `{"reason":"Shutdown"}`, "Shutdown"},
+		{"", "", ""},
+	} {
+		header := http.Header{}
+		if c.id != "" {
+			header.Set("apns-id", c.id)
+		}
+		a := &answer{}
+		a.read(&h2.Reply{Status: 200, Header: header, Body: []byte(c.body)}, time.Now())
+		if a.reason != c.reason || (Classify(200, a.reason).Class == accepted) != (c.reason == "") {
+			t.Errorf("%+v: got %q", c, a.reason)
+		}
 	}
 }

@@ -72,10 +72,16 @@ func (a *answer) read(reply *h2.Reply, now time.Time) {
 		Reason    string `json:"reason"`
 		Timestamp int64  `json:"timestamp"`
 	}
-	if json.Unmarshal(reply.Body, &refused) != nil {
+	err := json.Unmarshal(reply.Body, &refused)
+	if reply.Status == http.StatusOK && a.apnsID == "" && refused.Reason == "" {
+		a.reason = "unexpected_body" // APNs's 200 has its id and no body: this is something in between
+	}
+	if err != nil {
 		return
 	}
-	a.reason = refused.Reason
+	if refused.Reason != "" {
+		a.reason = refused.Reason
+	}
 	if refused.Timestamp > 0 {
 		a.timestamp = time.UnixMilli(refused.Timestamp)
 	}
