@@ -102,6 +102,7 @@ func (s *State) endsAside() {
 			continue
 		}
 		id := a.walk.idOf(a.user)
+		s.broadcasts.wake(a.walk)
 		a.walk.skip(a.user, id.Hash())
 		s.emitFor(a.walk, a.user, id, internalFailure())
 		s.put(Unpark{ID: id})

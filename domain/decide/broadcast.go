@@ -76,6 +76,9 @@ type walk struct {
 	segment *segment.Segment
 	clock   localtime.Clock
 	advance bool // the cursor moved, or something else is to be told
+
+	due  time.Time // of one that is asleep: when its turn is
+	slot slot
 }
 
 // walkCounts are a walk's numbers.
@@ -269,8 +272,8 @@ func (s *State) emitWalk(w *walk, ev *whisperv1.Event) {
 
 // tidyWalks lets go of slices that nothing depends on any more, and of walks. It ends every decision.
 func (s *State) tidyWalks() {
-	for i := 0; i < len(s.broadcasts.order); i++ {
-		w := s.broadcasts.order[i]
+	for i := 0; i < len(s.broadcasts.awake); i++ {
+		w := s.broadcasts.awake[i]
 		for len(w.slices) > 0 && w.slices[0].open == 0 {
 			w.cursor, w.advance = *w.slices[0], true
 			w.slices = w.slices[1:]
@@ -291,6 +294,8 @@ func (s *State) tidyWalks() {
 				s.put(Remember{Seen: seen})
 			}
 			s.broadcasts.remove(w)
+			i--
+		} else if s.broadcasts.sleep(w, s.now) {
 			i--
 		}
 	}

@@ -192,7 +192,7 @@ func (s *State) nodeChanged(in NodeChanged) {
 	}
 	// Presence may have been read before the heartbeat that makes it count.
 	here := s.presence.usersOn(in.Node, in.Incarnation)
-	for _, w := range s.broadcasts.order {
+	for _, w := range s.broadcasts.awake {
 		if w.reacts(userConnects) == sends {
 			w.addToWake(w.awayOf(here))
 		}

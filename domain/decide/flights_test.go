@@ -163,6 +163,7 @@ func TestFlightsDecideAsDeliveries(t *testing.T) {
 				t.Fatalf("%T: due %v %v, %+v, %+v; want %v %v, %+v, %+v", in, due, any, as.Stats(), as.Sizes(), dueToo, anyToo, ups.Stats(), ups.Sizes())
 			}
 			checkFlights(t, &as.deliveries)
+			checkBroadcasts(t, &as.broadcasts)
 			flew = max(flew, len(as.deliveries.flights.at))
 		}
 		users := []string{"mona", "ali", "omar", "nour"}
@@ -216,6 +217,9 @@ func TestFlightsDecideAsDeliveries(t *testing.T) {
 		broadcast := func(t *rapid.T) {
 			ev := event(fmt.Sprint("cast", n%5), "")
 			spec := &whisperv1.BroadcastAccepted{Partitions: 1, Rate: rapid.SampledFrom([]float64{0, 0, 50}).Draw(t, "rate"), Accepted: accepted(t)}
+			if later := rapid.SampledFrom([]time.Duration{0, 0, 100 * time.Millisecond, 10 * time.Second}).Draw(t, "begins later"); later > 0 {
+				spec.Accepted.SendAtMs = now.Add(later).UnixMilli()
+			}
 			ev.Kind = &whisperv1.Event_BroadcastAccepted{BroadcastAccepted: spec}
 			do(BroadcastArrived{Event: ev, Source: LaneOffset{domain.Low, n}})
 		}

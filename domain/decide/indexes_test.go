@@ -36,6 +36,7 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 				}
 			}
 			checkFlights(t, &s.deliveries)
+			checkBroadcasts(t, &s.broadcasts)
 			if !aloft {
 				s.deliveries.takeUpIf(anyWave, anyRecord)
 			}

@@ -86,7 +86,7 @@ func (s *State) pushInstead(d *delivery, endpoint bool) {
 
 // reconsiderWalks does the same for what waits in broadcasts, where there is no delivery yet.
 func (s *State) reconsiderWalks(user string) {
-	for _, w := range slices.Clone(s.broadcasts.order) {
+	for _, w := range slices.Clone(s.broadcasts.awake) {
 		if w.ending || w.over(s.now) {
 			continue
 		}

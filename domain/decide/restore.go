@@ -166,5 +166,5 @@ func (s *State) ReplayDone() {
 
 // ReplayHeld: facts from before the restart are still to be used, so their offset can't be let go.
 func (s *State) ReplayHeld() bool {
-	return slices.ContainsFunc(s.broadcasts.order, func(w *walk) bool { return len(w.replay) > 0 })
+	return slices.ContainsFunc(s.broadcasts.awake, func(w *walk) bool { return len(w.replay) > 0 })
 }

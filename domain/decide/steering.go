@@ -87,6 +87,7 @@ func (s *State) steers(w *walk, request *whisperv1.Position, pause bool) (change
 	if last != nil && last.GetTopic() == request.GetTopic() && last.GetPartition() == request.GetPartition() && request.GetOffset() <= last.GetOffset() {
 		return false
 	}
+	s.broadcasts.wake(w)
 	w.steered, w.paused = request, pause
 	s.parkWalk(w)
 	return reaction != walkNotes

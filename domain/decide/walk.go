@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -65,8 +66,22 @@ func (b *bucket) next(now time.Time) time.Time {
 // walkPause is how long a walk that must wait does, at least: long enough to be worth a slice.
 const walkPause = 20 * time.Millisecond
 
-// dueAt is when the walk has something to do; ok is false where only something that happens can tell.
-func (w *walk) dueAt() (at time.Time, ok bool) {
+// sleeps: it has nothing but its beginning before it, and nothing of it is held or is to be told.
+func (w *walk) sleeps() bool {
+	return w.stage() == walkScheduled && len(w.away)+len(w.scheduled)+len(w.replay)+len(w.slices)+w.open == 0 && !w.advance
+}
+
+func (w *walk) dueAt() time.Time    { return w.due }
+func (w *walk) setDue(at time.Time) { w.due = at }
+func (w *walk) scheduleSlot() *slot { return &w.slot }
+
+// compare orders a lane's broadcasts as they came; lanes by their rank.
+func (w *walk) compare(o *walk) int {
+	return cmp.Or(cmp.Compare(w.source.Lane, o.source.Lane), cmp.Compare(w.source.Offset, o.source.Offset), w.id.Compare(o.id))
+}
+
+// nextTurn is when the walk has something to do; ok is false where only something that happens can tell.
+func (w *walk) nextTurn() (at time.Time, ok bool) {
 	if w.ending {
 		return time.Time{}, len(w.toEnd) > 0 || !w.done
 	}
@@ -194,6 +209,7 @@ func (s *State) endWalk(w *walk, why whisperv1.BroadcastState) {
 	if w.reacts(cancelAsked) != ends {
 		return
 	}
+	s.broadcasts.wake(w)
 	w.ending, w.advance, w.toWake, w.paused = true, true, nil, false
 	if why == whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED || !w.done {
 		w.ended = why

@@ -131,6 +131,7 @@ func (s *State) keepForWalks() {
 		if w == nil || r.user == "" || !r.at.Equal(w.id.Time()) || w.passed(r.user) {
 			continue
 		}
+		s.broadcasts.wake(w)
 		if w.replay == nil {
 			w.replay = replay{}
 		}

@@ -24,7 +24,7 @@ import "github.com/klivvr/whisper/domain/whisperv1"
 //	walked         start          end       pause  note    end     send
 //
 // Two things hold a walk back in any stage: the time that its rate, or a template that is on its way, makes it wait for (waits),
-// and what is in flight of it (maxFlying, maxSlices). They say when its turn is ([walk.dueAt]), never what is done then.
+// and what is in flight of it (maxFlying, maxSlices). They say when its turn is ([walk.nextTurn]), never what is done then.
 //
 // The stage follows from what the walk's records say (paused, the cursor, how it ended) and from who waits, so a restart
 // restores it; who was to be woken is found anew ([State.wakeAll]).

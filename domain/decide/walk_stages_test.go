@@ -196,7 +196,7 @@ func TestWhatHoldsAWalkBackDoesNotChangeItsStage(t *testing.T) {
 		if is := w.stage(); is != at {
 			t.Errorf("%s is %s", walkStageNames[at], walkStageNames[is])
 		}
-		if due, ok := w.dueAt(); ok && !due.After(noon) && at != walkEndingWaiting && at != walkWalkingOut && at != walkWaking {
+		if due, ok := w.nextTurn(); ok && !due.After(noon) && at != walkEndingWaiting && at != walkWalkingOut && at != walkWaking {
 			t.Errorf("%s is due at %v", walkStageNames[at], due)
 		}
 	}

@@ -63,7 +63,7 @@ func (w *walk) waiters() []string {
 
 // wakeWalks makes deliveries of what waits for the user in broadcasts, so that they are woken with the rest.
 func (s *State) wakeWalks(user string) {
-	for _, w := range s.broadcasts.order {
+	for _, w := range s.broadcasts.awake {
 		if w.isAway(user) && w.reacts(userConnects) == sends && !w.over(s.now) {
 			s.materialize(w, user)
 		}
@@ -238,6 +238,7 @@ func (s *State) walkFact(id domain.DeliveryID, ev *whisperv1.Event) bool {
 		return true
 	}
 	if !w.passed(ev.GetUserId()) {
+		s.broadcasts.wake(w)
 		if w.replay == nil {
 			w.replay = replay{}
 		}
@@ -302,7 +303,7 @@ func (s *State) walkReplayed(w *walk, sl *slice, user string, hash domain.Delive
 
 // eraseWaiting ends what a user who is forgotten waits for in broadcasts.
 func (s *State) eraseWaiting(user string) {
-	for _, w := range s.broadcasts.order {
+	for _, w := range s.broadcasts.awake {
 		if !w.waitsFor(user) {
 			continue
 		}
