@@ -263,7 +263,8 @@ const smallBroadcast = 50_000
 // medians of the runs, figure by figure.
 func (b *broadcasts) medians(runs []*BroadcastReport) *BroadcastReport {
 	r := &BroadcastReport{
-		Users: b.cfg.Users, Connected: b.cfg.Connected, Broadcasts: b.cfg.Broadcasts, Ack: b.cfg.Ack, Kafka: b.kafkaName(), CPU: map[string]float64{},
+		Users: b.cfg.Users, Connected: b.cfg.Connected, Broadcasts: b.cfg.Broadcasts, Ack: b.cfg.Ack,
+		Kafka: b.kafkaName(), CPU: map[string]float64{},
 	}
 	of := func(figure func(*BroadcastReport) float64) float64 {
 		var all []float64

@@ -37,7 +37,8 @@ func startRole(ctx context.Context, env []string, name string, args ...string) (
 // startRoleOf is startRole of another build of whisper.
 func startRoleOf(ctx context.Context, program string, env []string, name string, args ...string) (*process, error) {
 	p := &process{name: name, args: args, ops: freeAddr(), done: make(chan struct{})}
-	p.cmd = exec.Command(program, append(slices.Clone(args), "--ops-addr", p.ops, "--log-level", "warn")...) //nolint:noctx // it is stopped, not killed
+	args = append(slices.Clone(args), "--ops-addr", p.ops, "--log-level", "warn")
+	p.cmd = exec.Command(program, args...) //nolint:noctx // it is stopped, not killed
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = childAttributes()

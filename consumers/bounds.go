@@ -219,7 +219,9 @@ func leaderOf(ctx context.Context, adm *kadm.Client, topic string, partition int
 }
 
 // fetchOne fetches the batch that holds from, whatever its size.
-func fetchOne(ctx context.Context, cl *kgo.Client, topic string, id [16]byte, leader, partition int32, from int64) (*kmsg.FetchResponseTopicPartition, error) {
+func fetchOne(
+	ctx context.Context, cl *kgo.Client, topic string, id [16]byte, leader, partition int32, from int64,
+) (*kmsg.FetchResponseTopicPartition, error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID, req.MinBytes, req.MaxBytes, req.IsolationLevel = -1, 0, 1<<20, readCommitted
 	p := kmsg.NewFetchRequestTopicPartition()

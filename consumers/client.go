@@ -58,10 +58,12 @@ func (c ClientConfig) Validate() error {
 		errs = append(errs, err)
 	}
 	if c.Instance != "" && !validInstance.MatchString(c.Instance) {
-		errs = append(errs, fmt.Errorf("instance: %q is not a valid name: give up to 240 letters, digits, dots, dashes and underscores", c.Instance))
+		errs = append(errs, fmt.Errorf("instance: %q is not a valid name: give up to 240 letters, digits, dots, dashes and underscores",
+			c.Instance))
 	}
 	if c.SessionTimeout != 0 && (c.SessionTimeout < minSessionTimeout || c.SessionTimeout > maxSessionTimeout) {
-		errs = append(errs, fmt.Errorf("session-timeout: %s is out of range: give %s to %s", c.SessionTimeout, minSessionTimeout, maxSessionTimeout))
+		errs = append(errs, fmt.Errorf("session-timeout: %s is out of range: give %s to %s", c.SessionTimeout, minSessionTimeout,
+			maxSessionTimeout))
 	}
 	return errors.Join(errs...)
 }

@@ -64,11 +64,13 @@ func NewLoop(cfg LoopConfig) (*Loop, error) {
 	}
 	cfg.setDefaults()
 	l := &Loop{
-		cfg: cfg, lease: newLease(cfg.Client.SessionTimeout), workers: map[string]map[int32]*worker{}, joined: make(chan struct{}), failed: make(chan struct{}),
+		cfg: cfg, lease: newLease(cfg.Client.SessionTimeout), workers: map[string]map[int32]*worker{},
+		joined: make(chan struct{}), failed: make(chan struct{}),
 		renewed: map[string]time.Time{}, stops: map[stopKey]*stop{}, troubles: map[stopKey]*trouble{},
 	}
 	l.lease.lapsed = func() {
-		cfg.Client.logger().Warn("the group has not confirmed this process for a session: it does nothing for its partitions until it is", "group", cfg.Group)
+		cfg.Client.logger().Warn("the group has not confirmed this process for a session: it does nothing for its partitions until it is",
+			"group", cfg.Group)
 	}
 	balancer := kgo.CooperativeStickyBalancer()
 	if cfg.CoPartitioned {

@@ -121,7 +121,8 @@ func StatusOf(ev *whisperv1.Event) (status Status, ok bool) {
 		return Read, true
 	case *whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
 		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
-		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested,
+		*whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
 		*whisperv1.Event_UserErased:
 		return 0, false
 	default: // nil, or a kind of a newer version

@@ -182,7 +182,8 @@ func lock(ctx context.Context, db *sql.DB, schema string, logger *slog.Logger) (
 		return nil, errors.Join(fmt.Errorf("connect: %w", err), conn.Close())
 	}
 	if encoding != "UTF8" {
-		return nil, errors.Join(fmt.Errorf("the database's encoding is %s, which can't keep every text: create it with ENCODING 'UTF8'", encoding), conn.Close())
+		return nil, errors.Join(fmt.Errorf("the database's encoding is %s, which can't keep every text: create it with ENCODING 'UTF8'",
+			encoding), conn.Close())
 	}
 	// Waiting for another migration stops nobody else, so this connection waits as long as it takes.
 	if _, err := conn.ExecContext(ctx, "SET lock_timeout = 0"); err != nil {

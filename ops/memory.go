@@ -41,7 +41,8 @@ func limitTo(log *slog.Logger, container memlimit.Provider) (from string) {
 	case err == nil && limit < unlimited:
 		debug.SetMemoryLimit(int64(limit))
 		return "container"
-	case err != nil && !errors.Is(err, memlimit.ErrNoLimit) && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case err != nil && !errors.Is(err, memlimit.ErrNoLimit) && !errors.Is(err, memlimit.ErrNoCgroup) &&
+		!errors.Is(err, memlimit.ErrCgroupsNotSupported):
 		log.Warn("the container's memory limit can't be read; set GOMEMLIMIT", "error", err)
 	}
 	return "nothing"

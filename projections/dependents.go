@@ -26,7 +26,8 @@ func refuseDependents(ctx context.Context, conn rowQuerier, schema string, names
 		return fmt.Errorf("look what stands on daily tables: %w", err)
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("these stand on the tables of single days or months, build them on the whole table instead: %s", strings.Join(found, ", "))
+		return fmt.Errorf("these stand on the tables of single days or months, build them on the whole table instead: %s",
+			strings.Join(found, ", "))
 	}
 	return nil
 }

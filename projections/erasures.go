@@ -79,7 +79,8 @@ func (t *transaction) forget(ctx context.Context, chunks []*chunk) error {
 		}
 	}
 	var any bool
-	err := t.tx.QueryRow(ctx, t.sql("SELECT EXISTS (SELECT FROM $.erasures WHERE at >= to_timestamp($1::float8 / 1000000))"), oldest).Scan(&any)
+	err := t.tx.QueryRow(ctx, t.sql("SELECT EXISTS (SELECT FROM $.erasures WHERE at >= to_timestamp($1::float8 / 1000000))"),
+		oldest).Scan(&any)
 	if err != nil || !any {
 		return err
 	}

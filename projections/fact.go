@@ -54,7 +54,8 @@ func decode(rec *kgo.Record, now ages, keep time.Duration) (fact, error) {
 		return fact{}, &consumers.Reason{Word: "undecodable", Err: fmt.Errorf("not a whisper.v1.Event: %w", err)}
 	}
 	switch ev.GetKind().(type) {
-	case *whisperv1.Event_CancelRequested, *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested,
+	case *whisperv1.Event_CancelRequested, *whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested,
+		*whisperv1.Event_RetractRequested,
 		*whisperv1.Event_BroadcastAccepted:
 		return fact{}, errSkip // names no delivery; what it does comes as facts of their own
 	}
@@ -73,7 +74,10 @@ func decode(rec *kgo.Record, now ages, keep time.Duration) (fact, error) {
 		return fact{}, errSkip // a client's word about no time at all
 	}
 	if ahead {
-		return fact{}, &consumers.Reason{Word: "invalid", Err: fmt.Errorf("the delivery's time %s lies in the future", f.id.Time().Format(time.RFC3339))}
+		return fact{}, &consumers.Reason{
+			Word: "invalid",
+			Err:  fmt.Errorf("the delivery's time %s lies in the future", f.id.Time().Format(time.RFC3339)),
+		}
 	}
 	age := now.early.Sub(f.id.Time())
 	if age > keep+maxLife {
@@ -170,7 +174,8 @@ func texts(ev *whisperv1.Event) []string {
 	switch k := ev.GetKind().(type) {
 	case *whisperv1.Event_DeliveryAccepted:
 		acc := k.DeliveryAccepted
-		return append([]string{cause, acc.GetCategory(), acc.GetTemplate(), acc.GetCollapseKey(), acc.GetRequest().GetTopic()}, acc.GetChannels()...)
+		return append([]string{cause, acc.GetCategory(), acc.GetTemplate(), acc.GetCollapseKey(), acc.GetRequest().GetTopic()},
+			acc.GetChannels()...)
 	case *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryCancelled, *whisperv1.Event_CancelRequested:
 		return []string{cause}
 	case *whisperv1.Event_DeliveryDeferred:

@@ -89,7 +89,9 @@ const (
 	fetchMaxWait  = 100 * time.Millisecond
 )
 
-func newWriters(cfg Config, s *store, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) ([]*writer, *semaphore.Weighted) {
+func newWriters(cfg Config, s *store, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) ([]*writer,
+	*semaphore.Weighted,
+) {
 	writers := make([]*writer, cfg.Writers)
 	turn := make(chan struct{}, 1)
 	for i := range writers {

@@ -144,7 +144,8 @@ func (r *rebuild) open(ctx context.Context) error {
 // adopt makes the new tables such that their days fit the served ones: of the served type, under no view; and gives them who was erased.
 func (r *rebuild) adopt(ctx context.Context) error {
 	rows, err := r.lock.Query(ctx, `
-		SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', $1::text, relname) FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'
+		SELECT format('DROP VIEW IF EXISTS %I.%I CASCADE', $1::text, relname) FROM pg_class
+		WHERE relnamespace = to_regnamespace($1) AND relkind = 'v'
 		UNION ALL
 		(SELECT format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE %I.delivery_status USING %3$I::text::%4$I.delivery_status',
 			$1::text, c.relname, a.attname, $2::text)
@@ -194,7 +195,8 @@ func (r *rebuild) run(ctx context.Context) error {
 	case r.lost > 0 && r.cfg.AllowTruncated:
 		r.cfg.Logger.Warn("kafka no longer has the beginning of what the served tables hold, the new ones begin later", "offsets", r.lost)
 	case r.lost > 0:
-		r.cfg.Logger.Info("kafka no longer has the beginning of what the served tables hold, its days stay as they are", "offsets", r.lost, "days", len(r.carried))
+		r.cfg.Logger.Info("kafka no longer has the beginning of what the served tables hold, its days stay as they are", "offsets", r.lost,
+			"days", len(r.carried))
 	}
 	served, err := r.served(ctx)
 	if err != nil {

@@ -272,7 +272,8 @@ func (s *store) deleteOld(ctx context.Context, conn *pgxpool.Conn, before int32,
 		"duplicates", "broadcast_shards", "broadcast_skips", "delivery_stat_hours", "delivery_stat_days", "template_stat_shards",
 		"notification_balances", "balanced_days",
 	} {
-		if _, err := conn.Exec(ctx, s.sql("DELETE FROM $."+table+" WHERE day < $1 AND day <> ALL ($2::date[])"), dayTime(before), days); err != nil {
+		if _, err := conn.Exec(ctx, s.sql("DELETE FROM $."+table+" WHERE day < $1 AND day <> ALL ($2::date[])"), dayTime(before),
+			days); err != nil {
 			return fmt.Errorf("delete old rows of %s: %w", table, err)
 		}
 	}

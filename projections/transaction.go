@@ -132,7 +132,8 @@ func (t *transaction) claim(ctx context.Context, chunks []*chunk) error {
 		return fmt.Errorf("wait for a rebuild: %w", err)
 	}
 	// unnest hands its rows out in order, so every transaction takes the locks ascending.
-	if _, err := t.tx.Exec(ctx, "SELECT count(pg_advisory_xact_lock($1, p)) FROM unnest($2::int4[]) AS p", t.class, partitions(chunks)); err != nil {
+	if _, err := t.tx.Exec(ctx, "SELECT count(pg_advisory_xact_lock($1, p)) FROM unnest($2::int4[]) AS p", t.class,
+		partitions(chunks)); err != nil {
 		return fmt.Errorf("lock the partitions: %w", err)
 	}
 	if err := t.writeGaps(ctx, chunks); err != nil { // which asks for the checkpoint's record_at

@@ -100,7 +100,8 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 	if err := t.writeSpecs(ctx); err != nil || len(t.progress) == 0 {
 		return err
 	}
-	cols := arrays(oidText, oidInt4, oidText, oidText, oidInt8, oidInt8, oidInt8, oidInt8, oidInt8, oidTimestamp, oidTimestamp, oidTimestamp, oidDate)
+	cols := arrays(oidText, oidInt4, oidText, oidText, oidInt8, oidInt8, oidInt8, oidInt8, oidInt8, oidTimestamp, oidTimestamp, oidTimestamp,
+		oidDate)
 	for _, key := range sorted(t.progress, compareCasts) {
 		ev := t.progress[key].ev
 		p := ev.GetBroadcastProgressed()
@@ -121,11 +122,13 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 		return err
 	}
 	_, err := t.run(ctx, t.tx, `
-		UPDATE $.broadcast_shards AS b SET state = k.state, settled = k.settled::boolean, audience = k.audience, walked = k.walked, matched = k.matched,
+		UPDATE $.broadcast_shards AS b SET state = k.state, settled = k.settled::boolean, audience = k.audience, walked = k.walked,
+			matched = k.matched,
 			segment_errors = k.segment_errors, unwalked = k.unwalked, started_at = k.started_at, walked_at = k.walked_at, progressed_at = k.progressed_at
 		FROM unnest($1::text[], $2::int4[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int8[],
 			$10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::date[])
-			AS k(notification_id, partition, state, settled, audience, walked, matched, segment_errors, unwalked, started_at, walked_at, progressed_at, day)
+			AS k(notification_id, partition, state, settled, audience, walked, matched, segment_errors, unwalked,
+				started_at, walked_at, progressed_at, day)
 		WHERE b.notification_id = k.notification_id AND b.partition = k.partition AND b.day = k.day`, cols.params()...)
 	return err
 }
@@ -141,9 +144,11 @@ func (t *transaction) balanceBroadcasts(ctx context.Context) error {
 		f[2].day(key.day)
 	}
 	res, err := t.run(ctx, t.tx, `
-		SELECT b.notification_id, b.partition, b.day, b.matched FROM unnest($1::text[], $2::int4[], $3::date[]) AS k(notification_id, partition, day)
+		SELECT b.notification_id, b.partition, b.day, b.matched
+		FROM unnest($1::text[], $2::int4[], $3::date[]) AS k(notification_id, partition, day)
 		CROSS JOIN LATERAL (
-			SELECT * FROM $.broadcast_shards AS b WHERE b.notification_id = k.notification_id AND b.partition = k.partition AND b.day = k.day OFFSET 0
+			SELECT * FROM $.broadcast_shards AS b
+			WHERE b.notification_id = k.notification_id AND b.partition = k.partition AND b.day = k.day OFFSET 0
 		) AS b`, cols.params()...)
 	if err != nil {
 		return err
@@ -160,7 +165,8 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 	if len(t.specs) == 0 {
 		return nil
 	}
-	cols := arrays(oidText, oidInt4, oidDate, oidText, oidText, oidText, oidText, oidText, oidInt4, oidTimestamp, oidTimestamp, oidText, oidTimestamp,
+	cols := arrays(oidText, oidInt4, oidDate, oidText, oidText, oidText, oidText, oidText, oidInt4, oidTimestamp, oidTimestamp, oidText,
+		oidTimestamp,
 		oidText, oidInt4, oidInt8, oidTimestamp, oidInt8)
 	for _, spec := range t.specs {
 		ev := spec.ev
@@ -196,13 +202,15 @@ func (t *transaction) writeSpecs(ctx context.Context) error {
 		}
 	}
 	_, err := t.run(ctx, t.tx, `
-		INSERT INTO $.broadcast_shards (notification_id, partition, day, lane, category, template, segment, rate, partitions, accepted_at, send_at,
+		INSERT INTO $.broadcast_shards (notification_id, partition, day, lane, category, template, segment, rate, partitions, accepted_at,
+			send_at,
 			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version,
 			state, settled, audience, walked, matched, segment_errors, unwalked)
 		SELECT notification_id, partition, day, lane, category, template, segment, rate::double precision, partitions, accepted_at, send_at,
 			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version,
 			'running', false, 0, 0, 0, 0, 0
-		FROM unnest($1::text[], $2::int4[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int4[], $10::timestamptz[],
+		FROM unnest($1::text[], $2::int4[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int4[],
+			$10::timestamptz[],
 			$11::timestamptz[], $12::text[], $13::timestamptz[], $14::text[], $15::int4[], $16::int8[], $17::timestamptz[], $18::int8[])
 			AS k(notification_id, partition, day, lane, category, template, segment, rate, partitions, accepted_at, send_at,
 			send_at_local, expires_at, request_topic, request_partition, request_offset, progressed_at, template_version)

@@ -132,7 +132,8 @@ func (t *transaction) change(ctx context.Context, changed *columns) error {
 			accepted_at, sent_at, delivered_at, read_at, settled_at, pushed_at, ended_at, noted_status::$.delivery_status, noted_at, note,
 			request_topic, request_partition, request_offset, template, template_version, expires_at, send_at, broadcast, due_at
 		FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int4[],
-			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[],
+			$11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[],
+			$17::timestamptz[],
 			$18::text[], $19::timestamptz[], $20::text[], $21::text[], $22::int4[], $23::int8[], $24::text[], $25::int8[], $26::timestamptz[],
 			$27::timestamptz[], $28::bool[], $29::timestamptz[]) AS k(`+deliveryColumns+`)
 		ON CONFLICT (delivery_id, day) DO UPDATE SET

@@ -72,7 +72,8 @@ func (t *transaction) insertDuplicates(ctx context.Context) ([]duplicate, error)
 	}
 	res, err := t.run(ctx, t.tx, `
 		INSERT INTO $.duplicates (notification_id, user_id, topic, partition, "offset", delivery_id, day, at, requested_at)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[], $7::date[], $8::timestamptz[], $9::timestamptz[])
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int4[], $5::int8[], $6::uuid[],
+			$7::date[], $8::timestamptz[], $9::timestamptz[])
 		ON CONFLICT DO NOTHING RETURNING notification_id, user_id, topic, partition, "offset"`, append(cols.params(), more.params()...)...)
 	if err != nil {
 		return nil, err
@@ -129,7 +130,8 @@ func (t *transaction) removeGhosts(ctx context.Context, dropped []duplicate) err
 	for day, ids := range byDay {
 		var d field
 		d.day(day)
-		if _, err := t.run(ctx, t.tx, "DELETE FROM $.deliveries WHERE delivery_id = ANY ($1::uuid[]) AND day = $2::date", ids.params()[0], d[4:]); err != nil {
+		if _, err := t.run(ctx, t.tx, "DELETE FROM $.deliveries WHERE delivery_id = ANY ($1::uuid[]) AND day = $2::date", ids.params()[0],
+			d[4:]); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,9 @@ const (
 // not hold up the others.
 const turnWait = time.Second
 
-func newWriter(s *store, log *slog.Logger, l limits, turn chan struct{}, m *meters, deadLetter func(context.Context, *kgo.Record, error) error) *writer {
+func newWriter(s *store, log *slog.Logger, l limits, turn chan struct{}, m *meters,
+	deadLetter func(context.Context, *kgo.Record, error) error,
+) *writer {
 	return &writer{
 		store: s, log: log, limits: l, turn: turn, meters: m, deadLetter: deadLetter,
 		watch: newWatch(), in: make(chan *chunk, 16), hurry: make(chan struct{}, 1), failed: make(chan struct{}),

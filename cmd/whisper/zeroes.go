@@ -11,7 +11,8 @@ import (
 )
 
 // zeroes complains of every number and duration that is set to 0 where 0 means nothing. In a Config 0 means the default, so
-// the process would silently start with it. Where 0 means something the flag says so, with the tag zero. Flags that the command complains of itself are left to it.
+// the process would silently start with it. Where 0 means something the flag says so, with the tag zero.
+// Flags that the command complains of itself are left to it.
 func zeroes(parsed *kong.Context, errs []error) error {
 	told := map[string]bool{}
 	for _, err := range cli.Flatten(errors.Join(errs...)) {

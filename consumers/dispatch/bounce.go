@@ -42,7 +42,8 @@ func (b *bounces) tell(topic string, err error) {
 	defer b.mu.Unlock()
 	if now := time.Now(); now.Sub(b.told[topic]) > bounceLog {
 		b.told[topic] = now
-		b.role.log.Error("attempts can't be handed over, their deliveries go on elsewhere", "topic", topic, "error", err, "mend", consumers.HelpFor(err))
+		b.role.log.Error("attempts can't be handed over, their deliveries go on elsewhere", "topic", topic, "error", err,
+			"mend", consumers.HelpFor(err))
 	}
 }
 

@@ -62,7 +62,9 @@ func (f *feed) decode(rec *kgo.Record) item {
 		if err != nil {
 			return item{rec: rec, bad: err}
 		}
-		return item{rec: rec, input: decide.ProfilePatched{User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset, Moved: moved}}
+		return item{rec: rec, input: decide.ProfilePatched{
+			User: string(rec.Key), Patch: rec.Value, At: rec.Timestamp, Offset: rec.Offset, Moved: moved,
+		}}
 	default:
 		return f.decodeDelivery(rec)
 	}

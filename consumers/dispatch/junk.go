@@ -41,7 +41,8 @@ func (p *partition) junk(rec *kgo.Record, err error) {
 		return
 	}
 	metrics.GetOrCreateCounter(fmt.Sprintf(`whisper_dispatch_unreadable_records_total{topic=%q}`, rec.Topic)).Inc()
-	p.role.log.Error("a record of a changelog is passed over", "partition", p.id, "key", fmt.Sprintf("%x", rec.Key), "lost", lostWith[rec.Topic], "error", err)
+	p.role.log.Error("a record of a changelog is passed over", "partition", p.id, "key", fmt.Sprintf("%x", rec.Key),
+		"lost", lostWith[rec.Topic], "error", err)
 	p.role.dead.Put(p.ctx, rec, &consumers.Reason{Word: "unreadable", Err: err}, func(err error) {
 		if err != nil && p.ctx.Err() == nil {
 			p.role.log.Error("keep a record that can't be read", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", err)

@@ -83,7 +83,8 @@ func (n *nodeTopics) look(ctx context.Context, known map[string]bool) {
 			groups = append(groups, consumers.GroupNode(strings.TrimPrefix(r.Topic, consumers.TopicNode(""))))
 			n.deleted.Inc()
 		case !errors.Is(r.Err, kerr.UnknownTopicOrPartition): // another process was faster
-			n.log.Warn("the topic of a node that never returns can't be deleted: allow dispatch to delete it, or do so", "topic", r.Topic, "error", r.Err)
+			n.log.Warn("the topic of a node that never returns can't be deleted: allow dispatch to delete it, or do so", "topic", r.Topic,
+				"error", r.Err)
 		}
 	}
 	if len(gone) == 0 {

@@ -46,6 +46,7 @@ func (n *notices) tell(o decide.Notice) {
 	case decide.NoticeDigest:
 		n.log.Warn("a digest's template is not there, its parts go out alone", "template", o.Name)
 	case decide.NoticeDigestFails:
-		n.log.Warn("a digest's template can't be rendered for a user, its parts go out alone; it may use count, items and more", "template", o.Name)
+		n.log.Warn("a digest's template can't be rendered for a user, its parts go out alone; it may use count, items and more",
+			"template", o.Name)
 	}
 }

@@ -128,7 +128,8 @@ func (p *partition) loop() {
 	defer p.stopTails()
 	defer p.repairs.searching.Wait()
 	close(p.restored)
-	go p.passEmpty(p.sources, [queues]int64{queueEvents: p.eventsEnd, queueHigh: p.laneEnds[0], queueNormal: p.laneEnds[1], queueLow: p.laneEnds[2]})
+	go p.passEmpty(p.sources,
+		[queues]int64{queueEvents: p.eventsEnd, queueHigh: p.laneEnds[0], queueNormal: p.laneEnds[1], queueLow: p.laneEnds[2]})
 	seal := time.NewTicker(p.role.cfg.CommitInterval)
 	defer seal.Stop()
 	var held decide.Sizes

@@ -204,7 +204,8 @@ func (p *partition) setAside(rec *kgo.Record) bool {
 	if reason == nil {
 		return false
 	}
-	p.role.log.Error("a record that met a bug goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", reason)
+	p.role.log.Error("a record that met a bug goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset,
+		"error", reason)
 	p.reject(rec, &consumers.Reason{Word: "panic", Err: reason})
 	return true
 }

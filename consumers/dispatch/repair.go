@@ -72,7 +72,8 @@ func (p *partition) tail(recs []*kgo.Record) {
 		case epoch == p.ownedAs || epoch == consumers.NoEpoch: // an earlier version writes none
 		case epoch > p.ownedAs:
 			if !r.overtaken.Swap(true) {
-				p.role.log.Error("another process has taken the partition over; nothing more is decided here", "partition", p.id, "owner", epoch, "own", p.ownedAs)
+				p.role.log.Error("another process has taken the partition over; nothing more is decided here", "partition", p.id, "owner", epoch,
+					"own", p.ownedAs)
 			}
 		default:
 			r.add(rec)
@@ -127,11 +128,13 @@ func (p *partition) repair() {
 		for key := range keys {
 			p.putTimer(key, values[key])
 		}
-		p.role.log.Warn("stray records of an earlier owner were written over", "partition", p.id, "topic", consumers.TopicTimers, "records", len(keys))
+		p.role.log.Warn("stray records of an earlier owner were written over", "partition", p.id, "topic", consumers.TopicTimers,
+			"records", len(keys))
 	default:
 	}
 	if len(users) > 0 {
-		p.role.log.Warn("stray records of an earlier owner were written over", "partition", p.id, "topic", consumers.TopicUsers, "records", len(users))
+		p.role.log.Warn("stray records of an earlier owner were written over", "partition", p.id, "topic", consumers.TopicUsers,
+			"records", len(users))
 	}
 	if r.before != nil || r.found != nil {
 		r.any.Store(true)

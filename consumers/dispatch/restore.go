@@ -35,7 +35,8 @@ func (p *partition) restore(ctx context.Context) (err error) {
 		{Topic: consumers.TopicUsers, Sink: t.current(consumers.TopicUsers, p.each(p.restoreUser))},
 		{Topic: consumers.TopicSeen, Sink: t.current(consumers.TopicSeen, p.each(p.restoreSeen))},
 		{Topic: consumers.TopicCounters, Sink: t.current(consumers.TopicCounters, p.each(p.restoreCounted))},
-		{Topic: consumers.TopicTimers, Sink: t.current(consumers.TopicTimers, p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) }))},
+		{Topic: consumers.TopicTimers, Sink: t.current(consumers.TopicTimers,
+			p.each(func(rec *kgo.Record) error { return collectParked(parked, rec) }))},
 		{Topic: consumers.TopicPresence, Sink: p.presence},
 		{Topic: consumers.TopicTokens, Sink: p.claims(t)},
 	}

@@ -23,7 +23,10 @@ const headerClaimant = "claimant"
 // putClaim writes to the partition of the token. What its owner says there (what stands, nobody's, a tombstone) carries the
 // owner's epoch, as on every changelog. A user's claim is written by the owner of another partition as a rule, and says so.
 func (p *partition) putClaim(o decide.PutClaim) {
-	rec := &kgo.Record{Topic: consumers.TopicTokens, Partition: consumers.PartitionOf(string(o.Token[:]), p.role.cfg.Partitions), Key: o.Token[:]}
+	rec := &kgo.Record{
+		Topic: consumers.TopicTokens, Partition: consumers.PartitionOf(string(o.Token[:]), p.role.cfg.Partitions),
+		Key: o.Token[:],
+	}
 	if o.Own {
 		rec.Headers = p.owner
 	} else {

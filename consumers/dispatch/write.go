@@ -188,7 +188,10 @@ func (p *partition) writeSeen(e *epoch) {
 		if !long {
 			m.KeepMs = nil
 		}
-		p.publishIn(e, p.role.bulk, &kgo.Record{Topic: consumers.TopicSeen, Partition: p.id, Key: binary.BigEndian.AppendUint32(nil, uint32(p.id)), Headers: p.owner}, m)
+		p.publishIn(e, p.role.bulk, &kgo.Record{
+			Topic: consumers.TopicSeen, Partition: p.id,
+			Key: binary.BigEndian.AppendUint32(nil, uint32(p.id)), Headers: p.owner,
+		}, m)
 		seen = seen[n:]
 	}
 }

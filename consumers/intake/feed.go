@@ -39,7 +39,8 @@ func (f *feed) Handle(ctx context.Context, records []*kgo.Record) error {
 		err := consumers.Contain(func() error { return f.take(ctx, &receipt{feed: f, rec: rec}) })
 		if bug := (*consumers.Panic)(nil); errors.As(err, &bug) {
 			// There is no state that it could have broken. What of it was written before is told twice to nobody: ids.
-			f.role.cfg.Logger.Error("a record met a bug, it goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "error", bug)
+			f.role.cfg.Logger.Error("a record met a bug, it goes to the dead letters", "topic", rec.Topic, "partition", rec.Partition,
+				"offset", rec.Offset, "error", bug)
 			(&receipt{feed: f, rec: rec}).refuse(ctx, &consumers.Reason{Word: "panic", Err: bug})
 			continue
 		}

@@ -99,7 +99,8 @@ func New(cfg Config) (*Role, error) {
 		r.outlets.close()
 		return nil, err
 	}
-	if err := errors.Join(r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics()), r.consume(cfg.Client, topics(), topics()[2:])); err != nil {
+	if err := errors.Join(r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics()),
+		r.consume(cfg.Client, topics(), topics()[2:])); err != nil {
 		r.outlets.close()
 		r.templates.close()
 		return nil, err

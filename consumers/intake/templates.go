@@ -137,7 +137,10 @@ func (c *catalogue) get(id string) (t knownTemplate, bad error) {
 	t, ok := c.known[id]
 	switch {
 	case !ok:
-		return t, &consumers.Reason{Word: unknownTemplate, Err: fmt.Errorf("unknown template %q: %s has none of that key", id, consumers.TopicTemplates)}
+		return t, &consumers.Reason{
+			Word: unknownTemplate,
+			Err:  fmt.Errorf("unknown template %q: %s has none of that key", id, consumers.TopicTemplates),
+		}
 	case t.bad != nil:
 		return t, fmt.Errorf("template %q can't be used: %w", id, t.bad)
 	}

@@ -367,7 +367,8 @@ func readChannels(path, raw string, p *record.Problems) []string {
 			p.Add(record.WordChannel, "%s repeats %s", path, record.Cited(channel))
 			continue
 		case !slices.Contains(domain.ChannelsThatWork, channel) && slices.Contains(domain.ChannelNames, channel):
-			p.Add(record.WordUnavailable, "%s: %s is not available in this version; %s are", path, channel, strings.Join(domain.ChannelsThatWork, ", "))
+			p.Add(record.WordUnavailable, "%s: %s is not available in this version; %s are", path, channel,
+				strings.Join(domain.ChannelsThatWork, ", "))
 		case !slices.Contains(domain.ChannelNames, channel):
 			p.Add(record.WordChannel, "%s: unknown channel %s; known are %s", path, record.Cited(channel), strings.Join(domain.ChannelNames, ", "))
 		}

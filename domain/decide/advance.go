@@ -110,7 +110,8 @@ func (s *State) await(d *delivery) {
 		return
 	}
 	d.phase, d.step = whisperv1.Phase_PHASE_AWAY, d.socketStep()
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: domain.ReasonAway}}})
+	why := &whisperv1.DeliveryDeferred{Reason: domain.ReasonAway}
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: why}})
 	s.deliveries.schedule(d, d.expires())
 	s.park(d)
 }
@@ -120,7 +121,10 @@ func (s *State) backoff(d *delivery, until time.Time, reason string) {
 	d.phase = whisperv1.Phase_PHASE_BACKOFF
 	d.tries++
 	d.retry = false
-	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{Reason: reason, UntilMs: until.UnixMilli()}}})
+	s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{
+		Reason:  reason,
+		UntilMs: until.UnixMilli(),
+	}}})
 	s.deliveries.schedule(d, until)
 	if d.parked || until.Sub(s.now) > s.policy.HoldBack/2 {
 		s.park(d)

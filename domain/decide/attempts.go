@@ -257,6 +257,9 @@ func (s *State) restoreAttempts(d *delivery, p *whisperv1.Parked) {
 		d.pushAfter = time.UnixMilli(ms)
 	}
 	for _, w := range p.GetWaiting() {
-		d.waiting = append(d.waiting, waiting{attempt: w.GetAttempt(), node: w.GetNode(), incarnation: w.GetIncarnation(), endpoint: w.GetEndpoint()})
+		d.waiting = append(d.waiting, waiting{
+			attempt: w.GetAttempt(), node: w.GetNode(), incarnation: w.GetIncarnation(),
+			endpoint: w.GetEndpoint(),
+		})
 	}
 }

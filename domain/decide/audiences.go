@@ -127,7 +127,8 @@ func (s *State) forgetAudiences() {
 
 func (s *State) restoreAudience(p *whisperv1.Parked) {
 	k := p.GetMeant()
-	s.audiences.add(newAudienceRule(k.GetNotificationId(), k.GetSegment(), k.GetChangesOffset(), time.UnixMilli(k.GetAskedMs()), k.GetEndedMs()))
+	s.audiences.add(newAudienceRule(k.GetNotificationId(), k.GetSegment(), k.GetChangesOffset(), time.UnixMilli(k.GetAskedMs()),
+		k.GetEndedMs()))
 }
 
 // audience is whom the broadcasts of a notification were for.

@@ -185,7 +185,10 @@ func (s *State) broadcast(in BroadcastArrived) {
 func (s *State) parkWalk(w *walk) {
 	p := &whisperv1.Parked{
 		Traceparent: w.trace.Parent, Tracestate: w.trace.State, Offset: w.source.Offset,
-		Walk: &whisperv1.Walk{Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt, FirstRecords: int32(w.firstRecords), Steered: w.steered},
+		Walk: &whisperv1.Walk{
+			Accepted: w.ev, Paused: w.paused, Audience: w.audience, ChangesOffset: w.changesAt,
+			FirstRecords: int32(w.firstRecords), Steered: w.steered,
+		},
 	}
 	if !w.begun.IsZero() {
 		p.Walk.StartedMs = w.begun.UnixMilli()

@@ -158,7 +158,9 @@ func (t *counts) add(user, name string, hash domain.DeliveryHash, at time.Time, 
 
 // over says whether a cap lets nothing through now, how many it has counted beside own (the delivery's own
 // count from before a restart; 0: none), and until when.
-func (t *counts) over(sent stamps, limit category.Cap, name string, own stamp, now time.Time, zone *time.Location) (counted int, until time.Time, over bool) {
+func (t *counts) over(
+	sent stamps, limit category.Cap, name string, own stamp, now time.Time, zone *time.Location,
+) (counted int, until time.Time, over bool) {
 	if sent.len() < limit.N {
 		return 0, time.Time{}, false
 	}

@@ -103,7 +103,8 @@ func (s *State) arrive(in DeliveryArrived) {
 	}
 	// Is the id a broadcast's? One that was asked for later can only be known here already because we are being
 	// restored, and then this delivery was in flight.
-	if all, taken := s.dedupe.lookup(domain.HashDelivery(ev.GetNotificationId(), ""), request, id.Time()); taken && (s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
+	if all, taken := s.dedupe.lookup(domain.HashDelivery(ev.GetNotificationId(), ""), request, id.Time()); taken &&
+		(s.replay == nil || acc.GetAcceptedAtMs() >= all.AcceptedMs) {
 		s.duplicate(in, domain.NewDeliveryID(time.UnixMilli(all.AcceptedMs), id.Hash()))
 		s.put(Settle{Source: in.Source})
 		return

@@ -53,7 +53,8 @@ func laneOf(d *delivery) userLane { return userLane{d.user(), d.source.Lane} }
 func newDeliveries(from int) deliveries {
 	return deliveries{
 		indexFrom: from, flights: newFlights(),
-		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, indexes: map[string]*userIndex{}, notes: map[string]*linked{},
+		byHash: map[domain.DeliveryHash]*delivery{}, byUser: map[string][]*delivery{}, indexes: map[string]*userIndex{},
+		notes:   map[string]*linked{},
 		resting: map[string]bool{}, untexted: map[userLane][]*delivery{},
 	}
 }

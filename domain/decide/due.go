@@ -8,7 +8,8 @@ import (
 )
 
 // A delivery is due when nothing but Whisper holds it back: not its send_at, not the policy (quiet hours, caps, digests, the
-// usual hour), not a pause or the rate of its broadcast, and its user can be reached. Waiting for a provider, or for an acknowledgement, is no such reason: that
+// usual hour), not a pause or the rate of its broadcast, and its user can be reached.
+// Waiting for a provider, or for an acknowledgement, is no such reason: that
 // time is Whisper's own.
 
 // noteReady notes that what held d has ended, when an attempt is about to be made.

@@ -63,7 +63,8 @@ func (s *State) fact(ev *whisperv1.Event) {
 	case *whisperv1.Event_DeliveryAccepted, *whisperv1.Event_DeliveryScheduled, *whisperv1.Event_DeliveryDeferred,
 		*whisperv1.Event_DuplicateDropped, *whisperv1.Event_EndpointPruned, *whisperv1.Event_CancelRequested,
 		*whisperv1.Event_BroadcastAccepted, *whisperv1.Event_BroadcastProgressed, *whisperv1.Event_BroadcastDropped,
-		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested, *whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
+		*whisperv1.Event_PauseRequested, *whisperv1.Event_ResumeRequested, *whisperv1.Event_RetractRequested,
+		*whisperv1.Event_DeliveryRetracted, *whisperv1.Event_RetractFailed,
 		*whisperv1.Event_UserErased:
 	default: // a later version's
 	}

@@ -137,7 +137,10 @@ func (s *State) advanceLegs(all []*delivery) {
 
 // newLeg is a delivery of the same id, of which nothing is known yet.
 func (d *delivery) newLeg() *delivery {
-	return &delivery{id: d.id, request: d.request, ev: d.ev, acc: d.acc, trace: d.trace, source: d.source, walk: d.walk, member: d.member, all: true}
+	return &delivery{
+		id: d.id, request: d.request, ev: d.ev, acc: d.acc, trace: d.trace, source: d.source, walk: d.walk, member: d.member,
+		all: true,
+	}
 }
 
 // takeUpLegs goes on with d, of which facts told before a restart.

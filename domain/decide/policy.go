@@ -75,7 +75,8 @@ func (s *State) permit(d *delivery) bool {
 		s.refuse(d, &v)
 	case waitFor:
 		d.phase = v.phase
-		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: v.until.UnixMilli()}}})
+		why := &whisperv1.DeliveryScheduled{UntilMs: v.until.UnixMilli()}
+		s.emit(d, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: why}})
 		s.deliveries.schedule(d, v.until)
 		s.park(d)
 	case hold:
@@ -306,7 +307,8 @@ func (s *State) keepCounts() {
 
 // forgetCounts lets go of the rest when those broadcasts are walked.
 func (s *State) forgetCounts() {
-	if !s.counts.restoring && s.counts.counted != nil && !slices.ContainsFunc(s.broadcasts.order, func(w *walk) bool { return w.recounts && !w.done }) {
+	if !s.counts.restoring && s.counts.counted != nil &&
+		!slices.ContainsFunc(s.broadcasts.order, func(w *walk) bool { return w.recounts && !w.done }) {
 		s.counts.forgetCounted()
 	}
 }

@@ -226,14 +226,16 @@ func (s *State) silentPushFailed(ev *whisperv1.Event, k *whisperv1.AttemptFailed
 	if r == nil || r.asked[key].attempt > k.GetAttempt() || c != nil && (c.attempt > k.GetAttempt() || !c.open) {
 		return // of an earlier attempt, or told again
 	}
-	due := s.now.Add(max(time.Duration(k.GetRetryAfterMs())*time.Millisecond, s.policy.Retry.Delay(domain.NewDeliveryID(id.Time(), key), k.GetAttempt()-1)))
+	due := s.now.Add(max(time.Duration(k.GetRetryAfterMs())*time.Millisecond,
+		s.policy.Retry.Delay(domain.NewDeliveryID(id.Time(), key), k.GetAttempt()-1)))
 	if !worthAnother(k.GetClass()) || s.policy.Retry.Exhausted(k.GetAttempt()-1) || !due.Before(r.until) {
 		s.settleSilentPush(r.note, key)
 		return
 	}
 	if c == nil {
 		c = &silentPush{
-			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(), channel: k.GetChannel(), endpoint: k.GetEndpoint(),
+			id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: r.note, user: ev.GetUserId(),
+			channel: k.GetChannel(), endpoint: k.GetEndpoint(),
 			lane: ev.GetLane(), shown: r.asked[key].shown,
 		}
 	}
@@ -277,7 +279,8 @@ func (s *State) restoreSilentPush(p *whisperv1.Parked) {
 	}
 	key := silentPushHash(id.Hash(), m.GetChannel(), m.GetEndpoint())
 	c := &silentPush{
-		id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: m.GetNotificationId(), user: m.GetUserId(), channel: m.GetChannel(), endpoint: m.GetEndpoint(),
+		id: domain.NewDeliveryID(id.Time(), key), delivery: id, note: m.GetNotificationId(), user: m.GetUserId(),
+		channel: m.GetChannel(), endpoint: m.GetEndpoint(),
 		lane: m.GetLane(), attempt: m.GetAttempt(), shown: m.GetShown(),
 	}
 	s.retractions.hold(c, time.UnixMilli(p.GetDueMs()))

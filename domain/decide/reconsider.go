@@ -169,7 +169,8 @@ func (s *State) categoryChanged(in CategoryChanged) {
 
 // goesBy: the rules of a declared category may be those of what a request calls named.
 func goesBy(named, declared string) bool {
-	return declared == domain.DefaultCategory || strings.HasPrefix(named, declared) && (len(named) == len(declared) || named[len(declared)] == '.')
+	return declared == domain.DefaultCategory || strings.HasPrefix(named, declared) &&
+		(len(named) == len(declared) || named[len(declared)] == '.')
 }
 
 // early looks at what is due before its time: a category's rules are other ones. true: it still waits.

@@ -12,7 +12,8 @@ import (
 
 // retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
 // as the window of duplicates knows the notification. Nobody keeps whose socket was shown what, so whoever was a
-// recipient is told there, of a broadcast whoever may have been one (see audienceRule), and a client passes over an id that it does not have. Phones are told by push: see silentPush.
+// recipient is told there, of a broadcast whoever may have been one (see audienceRule), and a client passes over an id that it does not have.
+// Phones are told by push: see silentPush.
 type retraction struct {
 	id    domain.DeliveryID
 	note  string
@@ -35,7 +36,10 @@ const retractedUsers = 1000
 
 func newRetraction(note string, lane domain.Lane, at, until time.Time) *retraction {
 	frame, _ := json.Marshal(map[string]string{"type": "retracted", "id": note}) // two strings always encode
-	return &retraction{id: domain.NewDeliveryID(at, domain.HashDelivery(note, retractMark)), note: note, lane: lane, until: until, frame: frame}
+	return &retraction{
+		id: domain.NewDeliveryID(at, domain.HashDelivery(note, retractMark)), note: note, lane: lane, until: until,
+		frame: frame,
+	}
 }
 
 // retract cancels what was not sent, and tells those who may have the rest.
@@ -43,7 +47,10 @@ func (s *State) retract(in SteeringArrived) {
 	note, lane := in.Event.GetNotificationId(), domain.LaneOf(in.Event.GetLane())
 	r := newRetraction(note, lane, time.UnixMicro(in.Event.GetAtUs()), s.now.Add(s.policy.Window))
 	s.knownSince(r)
-	s.put(Steered{Command: "retract", Notification: note, Known: s.cancelHeld(note, in.Event.GetRetractRequested().GetRequest(), in.Event.GetAtUs(), in.Source)})
+	s.put(Steered{
+		Command: "retract", Notification: note,
+		Known: s.cancelHeld(note, in.Event.GetRetractRequested().GetRequest(), in.Event.GetAtUs(), in.Source),
+	})
 	if known := s.retractions.get(note); known != nil {
 		if known.restored && s.now.Before(known.until) { // the crash may have come before they were told
 			known.restored = false

@@ -153,14 +153,20 @@ type Sizes struct {
 
 // Sizes costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Sizes() Sizes {
-	sizes := Sizes{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Timers: s.deliveries.due.len() + s.deliveries.waves.len() + s.retractions.due.len()}
+	sizes := Sizes{
+		InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked,
+		Timers: s.deliveries.due.len() + s.deliveries.waves.len() + s.retractions.due.len(),
+	}
 	sizes.Away = s.broadcasts.waiting()
 	return sizes
 }
 
 // Stats costs the same however much there is, but for a look at each broadcast that runs.
 func (s *State) Stats() Stats {
-	st := Stats{InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Users: s.users.Known, Connected: len(s.presence.users), Seen: len(s.dedupe.seen)}
+	st := Stats{
+		InFlight: s.deliveries.inFlight(), Parked: s.deliveries.parked, Users: s.users.Known, Connected: len(s.presence.users),
+		Seen: len(s.dedupe.seen),
+	}
 	st.Broadcasts, st.Away = len(s.broadcasts.order), s.broadcasts.waiting()
 	return st
 }

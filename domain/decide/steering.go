@@ -84,7 +84,8 @@ func (s *State) steers(w *walk, request *whisperv1.Position, pause bool) (change
 		return false
 	}
 	last := w.steered
-	if last != nil && last.GetTopic() == request.GetTopic() && last.GetPartition() == request.GetPartition() && request.GetOffset() <= last.GetOffset() {
+	if last != nil && last.GetTopic() == request.GetTopic() && last.GetPartition() == request.GetPartition() &&
+		request.GetOffset() <= last.GetOffset() {
 		return false
 	}
 	s.broadcasts.wake(w)

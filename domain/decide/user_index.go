@@ -11,7 +11,8 @@ import (
 // byArrival are deliveries in the order of [compareArrival].
 type byArrival = inOrder[*delivery]
 
-// indexFrom is how many deliveries a user may have that are looked through one by one. Nearly everybody has fewer, for whom an index costs more
+// indexFrom is how many deliveries a user may have that are looked through one by one.
+// Nearly everybody has fewer, for whom an index costs more
 // than it saves.
 const indexFrom = 64
 

@@ -225,7 +225,8 @@ func (s *State) walkUsers(w *walk, sl *slice) (over bool) {
 		looks = slice * looksPerMet
 	}
 	end, enough := min(i+looks, n), w.counts.matched+int64(slice)
-	for lasted := false; i < end && !lasted && w.counts.matched < enough && (w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.replayTo))); {
+	for lasted := false; i < end && !lasted && w.counts.matched < enough &&
+		(w.ending || w.bucket.room() > 0 && (!w.paused || !w.passed(w.replayTo))); {
 		w.at = id(i)
 		i++
 		lasted = s.timeBox.ends(lookedUnits)

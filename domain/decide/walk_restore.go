@@ -81,7 +81,8 @@ func (s *State) restoreWalk(p *whisperv1.Parked) *walk {
 		return nil // we never write such a record
 	}
 	lane := domain.LaneOf(m.GetAccepted().GetLane())
-	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()}, LaneOffset{Lane: lane, Offset: p.GetOffset()})
+	w := newWalk(s.users, m.GetAccepted(), Trace{Parent: p.GetTraceparent(), State: p.GetTracestate()},
+		LaneOffset{Lane: lane, Offset: p.GetOffset()})
 	w.restored = true
 	w.paused = m.GetPaused() || s.aside.has(w.id, w.note())
 	w.audience, w.changesAt = m.GetAudience(), m.GetChangesOffset()
@@ -152,6 +153,7 @@ func (s *State) countForgotten(w *walk) {
 	}
 	slices.Sort(open)
 	for _, user := range open {
-		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}}})
+		why := &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}
+		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: why}})
 	}
 }

@@ -68,7 +68,8 @@ func (s *State) walkUser(w *walk, sl *slice, user string) {
 	}
 	w.counts.matched++
 	if !match {
-		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonSegment}}})
+		why := &whisperv1.DeliverySuppressed{Reason: domain.ReasonSegment}
+		s.emitFor(w, user, w.idOf(user), &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: why}})
 		return
 	}
 	id := domain.NewDeliveryID(w.id.Time(), hash)
@@ -172,7 +173,8 @@ func (s *State) sendWalked(w *walk, sl *slice, user string, id domain.DeliveryID
 		s.keepAway(w, user, id)
 		return
 	case len(live) == 0 && !push && !socket:
-		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonNoEndpoint}}})
+		why := &whisperv1.DeliverySuppressed{Reason: domain.ReasonNoEndpoint}
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: why}})
 		return
 	}
 	if len(live) > 0 || push {
@@ -256,7 +258,8 @@ type awayRecords struct {
 // scheduleUser parks what waits for the user's own time of day.
 func (s *State) scheduleUser(w *walk, user string, id domain.DeliveryID, at time.Time) {
 	ms := at.UnixMilli()
-	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: &whisperv1.DeliveryScheduled{UntilMs: ms}}})
+	why := &whisperv1.DeliveryScheduled{UntilMs: ms}
+	s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryScheduled{DeliveryScheduled: why}})
 	s.put(Park{ID: id, Parked: &whisperv1.Parked{Broadcast: w.id[:], UserId: user, Phase: whisperv1.Phase_PHASE_SCHEDULED, DueMs: ms}})
 	w.setScheduled(user, ms)
 }
@@ -313,7 +316,10 @@ func (s *State) renderShared(w *walk, tmpl *template.Template, locale string) *s
 			return nil
 		}
 		var err error
-		content, _, err = tmpl.Render(template.Rendering{Variables: w.acc.GetVariables(), Locale: locale, Channel: domain.ChannelSocket, Now: s.now})
+		content, _, err = tmpl.Render(template.Rendering{
+			Variables: w.acc.GetVariables(), Locale: locale, Channel: domain.ChannelSocket,
+			Now: s.now,
+		})
 		if err != nil {
 			return nil
 		}

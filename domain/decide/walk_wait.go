@@ -310,7 +310,8 @@ func (s *State) eraseWaiting(user string) {
 		id := w.idOf(user)
 		w.forget(user)
 		w.skip(user, id.Hash())
-		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}}})
+		why := &whisperv1.DeliverySuppressed{Reason: domain.ReasonErased}
+		s.emitFor(w, user, id, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySuppressed{DeliverySuppressed: why}})
 		s.put(Unpark{ID: id})
 	}
 }

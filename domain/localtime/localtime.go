@@ -46,7 +46,8 @@ func (c Clock) After(from time.Time, zone *time.Location) time.Time {
 // left is the time until a clock that nobody changes shows c.
 func (c Clock) left(at time.Time) time.Duration {
 	const day = 24 * time.Hour
-	shows := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond())
+	shows := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute +
+		time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond())
 	wants := time.Duration(c.hour)*time.Hour + time.Duration(c.minute)*time.Minute
 	return (wants - shows + day) % day
 }

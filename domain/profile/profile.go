@@ -43,7 +43,8 @@ var (
 	endpointFields   = []string{"channel", "token", "app"}
 	quietHoursFields = []string{"from", "to"}
 	// Channels that an endpoint may have, including those that no role serves yet.
-	endpointChannels = slices.DeleteFunc(slices.Clone(domain.ChannelNames), func(c string) bool { return c == domain.ChannelSocket || c == domain.ChannelPush })
+	endpointChannels = slices.DeleteFunc(slices.Clone(domain.ChannelNames),
+		func(c string) bool { return c == domain.ChannelSocket || c == domain.ChannelPush })
 	// Channels that a preference may name.
 	preferenceChannels = append(slices.Clone(domain.ChannelNames), PreferAll)
 )
@@ -156,7 +157,8 @@ func readEndpoint(path, name, raw string, p *record.Problems) endpointPatch {
 	case e.channel == "":
 		p.Add(record.WordProfile, "%s has no channel: %s", path, strings.Join(endpointChannels, ", "))
 	case !slices.Contains(endpointChannels, e.channel):
-		p.Add(record.WordChannel, "%s: unknown channel%s for an endpoint; known are %s", path, citedWord(e.channel), strings.Join(endpointChannels, ", "))
+		p.Add(record.WordChannel, "%s: unknown channel%s for an endpoint; known are %s", path, citedWord(e.channel),
+			strings.Join(endpointChannels, ", "))
 	}
 	if e.token == "" {
 		p.Add(record.WordProfile, "%s has no token", path)

@@ -17,7 +17,8 @@ func ReadQuiet(text string) (q QuietHours, ok bool) {
 	if text == "" {
 		return q, false
 	}
-	if len(text) == len(shape) && text[:9] == shape[:9] && text[14:22] == shape[14:22] && localtime.IsClock(text[9:14]) && localtime.IsClock(text[22:27]) {
+	if len(text) == len(shape) && text[:9] == shape[:9] && text[14:22] == shape[14:22] && localtime.IsClock(text[9:14]) &&
+		localtime.IsClock(text[22:27]) {
 		q = QuietHours{localtime.Minutes(text[9:14]), localtime.Minutes(text[22:27])}
 		return q, q.from != q.to
 	}

@@ -287,9 +287,11 @@ func (d *draft) checkChannels() {
 			d.Add(record.WordChannel, "channels[%d] repeats %s", i, record.Cited(channel))
 		case slices.Contains(domain.ChannelsThatWork, channel):
 		case slices.Contains(domain.ChannelNames, channel):
-			d.Add(record.WordUnavailable, "channels[%d]: %s is not available in this version; %s are", i, channel, strings.Join(domain.ChannelsThatWork, ", "))
+			d.Add(record.WordUnavailable, "channels[%d]: %s is not available in this version; %s are", i, channel,
+				strings.Join(domain.ChannelsThatWork, ", "))
 		default:
-			d.Add(record.WordChannel, "channels[%d]: unknown channel %s; known are %s", i, record.Cited(channel), strings.Join(domain.ChannelNames, ", "))
+			d.Add(record.WordChannel, "channels[%d]: unknown channel %s; known are %s", i, record.Cited(channel),
+				strings.Join(domain.ChannelNames, ", "))
 		}
 	}
 	if len(d.Channels) == 0 {

@@ -29,13 +29,15 @@ func (r *Request) checkTimes(src Source, now time.Time) error {
 	ahead := src.At.Sub(now)
 	switch unit := otherUnit(src.At); {
 	case ahead > MaxClockSkew && unit != "":
-		p.Add(record.WordTime, "the record's time is %s: milliseconds? %d looks like %s since 1970", src.At.UTC().Format(time.DateOnly), src.At.UnixMilli(), unit)
+		p.Add(record.WordTime, "the record's time is %s: milliseconds? %d looks like %s since 1970", src.At.UTC().Format(time.DateOnly),
+			src.At.UnixMilli(), unit)
 		return p.Err()
 	case ahead > MaxClockSkew:
 		p.Add(record.WordTime, "the record's time is %s, %s ahead of the clock, at most %s is allowed: check the producer's clock",
 			src.At.UTC().Format(time.RFC3339), ahead.Round(time.Second), MaxClockSkew)
 	case ahead < -MaxRequestAge && unit != "":
-		p.Add(record.WordTime, "the record's time is %s: milliseconds? %d looks like %s since 1970", src.At.UTC().Format(time.DateOnly), src.At.UnixMilli(), unit)
+		p.Add(record.WordTime, "the record's time is %s: milliseconds? %d looks like %s since 1970", src.At.UTC().Format(time.DateOnly),
+			src.At.UnixMilli(), unit)
 		return p.Err()
 	case ahead < -MaxRequestAge && r.expires(src).Before(now):
 		p.Add(record.WordTime, "the record's time is %s, %s ago, and its time to live ended at %s: nothing of it could be delivered; check the producer's clock",
@@ -46,9 +48,11 @@ func (r *Request) checkTimes(src Source, now time.Time) error {
 	}
 	switch wait := r.SendAt.Sub(src.At); {
 	case wait > MaxSchedule:
-		p.Add(record.WordTime, "send_at %s is more than 30 days after the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
+		p.Add(record.WordTime, "send_at %s is more than 30 days after the record's time %s", r.SendAt.UTC().Format(time.RFC3339),
+			src.At.UTC().Format(time.RFC3339))
 	case wait < -MaxSchedule:
-		p.Add(record.WordTime, "send_at %s is more than 30 days before the record's time %s", r.SendAt.UTC().Format(time.RFC3339), src.At.UTC().Format(time.RFC3339))
+		p.Add(record.WordTime, "send_at %s is more than 30 days before the record's time %s", r.SendAt.UTC().Format(time.RFC3339),
+			src.At.UTC().Format(time.RFC3339))
 	}
 	return p.Err()
 }

@@ -80,7 +80,8 @@ func Compile(expression string) (*Segment, error) {
 		return nil, err
 	}
 	more := costs{patterns: map[string]*pattern{}}
-	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.OptimizeRegex(more.optimizations()...), cel.CostTracking(more), cel.CostLimit(maxSegmentCost))
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.OptimizeRegex(more.optimizations()...), cel.CostTracking(more),
+		cel.CostLimit(maxSegmentCost))
 	if err != nil {
 		return nil, fmt.Errorf("can't be used: %s", oneLine(err))
 	}

@@ -199,7 +199,12 @@ func (r *localeReader) variant(channel, path, raw string) *texts {
 }
 
 func (t *texts) inherit(base *texts) {
-	for _, pair := range []struct{ own, base **liquid.Text }{{&t.title, &base.title}, {&t.body, &base.body}, {&t.url, &base.url}, {&t.image, &base.image}} {
+	for _, pair := range []struct{ own, base **liquid.Text }{
+		{&t.title, &base.title},
+		{&t.body, &base.body},
+		{&t.url, &base.url},
+		{&t.image, &base.image},
+	} {
 		if *pair.own == nil {
 			*pair.own = *pair.base
 		}
@@ -270,7 +275,8 @@ func (r *localeReader) data(path, raw string) []jsonPart {
 			if err != nil { // CheckJSON has reported it
 				continue
 			}
-			parts = append(parts, jsonPart{literal: raw[literal : i+1]}, jsonPart{text: r.parse(path, source, liquid.Options{MaxLiteral: domain.MaxDataBytes})})
+			parts = append(parts, jsonPart{literal: raw[literal : i+1]},
+				jsonPart{text: r.parse(path, source, liquid.Options{MaxLiteral: domain.MaxDataBytes})})
 			size += i + 1 - literal
 			literal = end - 1
 		}

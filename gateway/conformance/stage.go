@@ -47,7 +47,8 @@ type Stage struct {
 func New() (*Stage, error) {
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicRevocations, consumers.TopicDeadLetters),
+		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicRevocations,
+			consumers.TopicDeadLetters),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start kafka: %w", err)

@@ -85,8 +85,10 @@ func (r *Reader) Broadcast(ctx context.Context, id string) (Broadcast, bool, err
 
 func scanBroadcast(row pgx.CollectableRow) (b Broadcast, err error) {
 	var skippedBy string
-	err = row.Scan(&b.NotificationID, &b.State, &b.Lane, &b.Category, &b.Template, &b.Segment, &b.Rate, &b.Audience, &b.Walked, &b.Unwalked, &b.SegmentErrors,
-		&b.Total, &b.Sent, &b.Delivered, &b.Failed, &b.Skipped, &skippedBy, &b.Pending, &b.WalkedPerSecond, &b.EstimatedEnd, &b.AcceptedAt, &b.SendAt, &b.SendAtLocal,
+	err = row.Scan(&b.NotificationID, &b.State, &b.Lane, &b.Category, &b.Template, &b.Segment, &b.Rate, &b.Audience, &b.Walked, &b.Unwalked,
+		&b.SegmentErrors,
+		&b.Total, &b.Sent, &b.Delivered, &b.Failed, &b.Skipped, &skippedBy, &b.Pending, &b.WalkedPerSecond,
+		&b.EstimatedEnd, &b.AcceptedAt, &b.SendAt, &b.SendAtLocal,
 		&b.ExpiresAt, &b.StartedAt, &b.WalkedAt, &b.FinishedAt)
 	if err == nil {
 		err = json.Unmarshal([]byte(skippedBy), &b.SkippedBy)

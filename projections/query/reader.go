@@ -181,7 +181,8 @@ func (r *Reader) Timeline(ctx context.Context, id domain.DeliveryID) ([]Fact, er
 // is zero where they hold none.
 func (r *Reader) AcceptedAt(ctx context.Context, notification string) (time.Time, error) {
 	type row struct{ At *time.Time }
-	rows, err := collect[row](ctx, r, "time of a notification", "SELECT accepted_at FROM whisper.notifications WHERE notification_id = $1::text", notification)
+	rows, err := collect[row](ctx, r, "time of a notification",
+		"SELECT accepted_at FROM whisper.notifications WHERE notification_id = $1::text", notification)
 	if err != nil || len(rows) == 0 || rows[0].At == nil {
 		return time.Time{}, err
 	}

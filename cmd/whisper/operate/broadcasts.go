@@ -92,7 +92,8 @@ func (c *broadcastsShowCmd) Run(ctx context.Context, p *cli.Process) error {
 			return err
 		}
 		if !ok {
-			return fmt.Errorf("no broadcast %s is known: check its id; Postgres is a fraction of a second behind, so a new one may need a moment", c.ID)
+			return fmt.Errorf("no broadcast %s is known: check its id; Postgres is a fraction of a second behind, so a new one may need a moment",
+				c.ID)
 		}
 		if c.JSON {
 			return cli.PrintJSON(p.Stdout, b)

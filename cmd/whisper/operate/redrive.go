@@ -124,7 +124,10 @@ func (c *deadlettersRedriveCmd) redrive(ctx context.Context, p *cli.Process, cli
 	}
 	defer publisher.Close()
 	for i, d := range letters {
-		rec := &kgo.Record{Topic: d.Topic, Partition: d.Partition, Key: d.record.Key, Value: d.record.Value, Headers: consumers.OwnHeaders(d.record)}
+		rec := &kgo.Record{
+			Topic: d.Topic, Partition: d.Partition, Key: d.record.Key, Value: d.record.Value,
+			Headers: consumers.OwnHeaders(d.record),
+		}
 		if err := publisher.PublishSync(ctx, rec); err != nil {
 			return fmt.Errorf("dead letter %d (%d of %d were put back before): %w", d.Offset, i, len(letters), err)
 		}

@@ -240,7 +240,8 @@ func (c *Send) checkAudience() []error {
 		errs = append(errs, fmt.Errorf("segment: %w", err))
 	}
 	if c.Rate < 0 || c.Rate > request.MaxRate {
-		errs = append(errs, fmt.Errorf("rate: %g is out of range: give deliveries a second, more than 0 and at most %d", c.Rate, int(request.MaxRate)))
+		errs = append(errs, fmt.Errorf("rate: %g is out of range: give deliveries a second, more than 0 and at most %d", c.Rate,
+			int(request.MaxRate)))
 	}
 	return errs
 }

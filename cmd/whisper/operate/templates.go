@@ -97,7 +97,8 @@ Example:
 func (c *templatesApplyCmd) Check() error {
 	errs := []error{c.Kafka.Check()}
 	if c.Keep != 0 && c.Keep < request.MaxSchedule+request.MaxTTL {
-		errs = append(errs, fmt.Errorf("keep: %s is shorter than deliveries may wait: give at least %s", c.Keep, request.MaxSchedule+request.MaxTTL))
+		errs = append(errs, fmt.Errorf("keep: %s is shorter than deliveries may wait: give at least %s", c.Keep,
+			request.MaxSchedule+request.MaxTTL))
 	}
 	return errors.Join(errs...)
 }

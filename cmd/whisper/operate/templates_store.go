@@ -113,7 +113,8 @@ func (s *templateStore) apply(
 			return done, err
 		}
 		if got := after.records[string(records[0].Key)]; got == nil || !bytes.Equal(got.Value, t.value) {
-			return done, fmt.Errorf("template %s: somebody else wrote version %d at the same time: look at that version, and apply again", t.id, done.Version)
+			return done, fmt.Errorf("template %s: somebody else wrote version %d at the same time: look at that version, and apply again", t.id,
+				done.Version)
 		}
 	}
 	var err error

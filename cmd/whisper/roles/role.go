@@ -45,7 +45,8 @@ type memberFlags struct {
 // Check names every problem of these settings.
 func (f memberFlags) Check() error {
 	if f.SessionTimeout == 0 { // elsewhere it means the default
-		return errors.Join(errors.New("session-timeout: must be greater than 0"), consumers.ClientConfig{Brokers: []string{"unused"}, Instance: f.Instance}.Validate())
+		return errors.Join(errors.New("session-timeout: must be greater than 0"),
+			consumers.ClientConfig{Brokers: []string{"unused"}, Instance: f.Instance}.Validate())
 	}
 	return f.of(consumers.ClientConfig{Brokers: []string{"unused"}}).Validate()
 }

@@ -403,7 +403,8 @@ const startTime = 5 * time.Minute
 func (b *Broker) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(local(b.cfg.Port)), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
+	client, err := kgo.NewClient(kgo.SeedBrokers(local(b.cfg.Port)),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}

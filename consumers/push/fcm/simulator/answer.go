@@ -81,11 +81,14 @@ func (s *Simulator) Forget(token string) {
 
 // prefixes of tokens that need no program, for trying things out by hand.
 var prefixes = map[string]Answer{
-	"gone-":     {Status: 404, Code: "UNREGISTERED", Message: "Requested entity was not found."},
-	"bad-":      {Status: 400, Code: "INVALID_ARGUMENT", Message: "The registration token is not a valid FCM registration token"},
-	"foreign-":  {Status: 403, Code: "SENDER_ID_MISMATCH", Message: "SenderId mismatch"},
-	"apple-":    {Status: 401, Code: "THIRD_PARTY_AUTH_ERROR", Message: "Auth error from APNS or Web Push Service"},
-	"busy-":     {Status: 429, Code: "QUOTA_EXCEEDED", Message: "Device message rate exceeded.", Quota: "Device message rate exceeded", RetryAfter: "30"},
+	"gone-":    {Status: 404, Code: "UNREGISTERED", Message: "Requested entity was not found."},
+	"bad-":     {Status: 400, Code: "INVALID_ARGUMENT", Message: "The registration token is not a valid FCM registration token"},
+	"foreign-": {Status: 403, Code: "SENDER_ID_MISMATCH", Message: "SenderId mismatch"},
+	"apple-":   {Status: 401, Code: "THIRD_PARTY_AUTH_ERROR", Message: "Auth error from APNS or Web Push Service"},
+	"busy-": {
+		Status: 429, Code: "QUOTA_EXCEEDED", Message: "Device message rate exceeded.",
+		Quota: "Device message rate exceeded", RetryAfter: "30",
+	},
 	"error-":    {Status: 500, Code: "INTERNAL", Message: "Internal error encountered."},
 	"down-":     {Status: 503, Code: "UNAVAILABLE", Message: "The service is currently unavailable.", RetryAfter: "20"},
 	"slow-":     {Delay: 2 * time.Second},

@@ -217,7 +217,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer s.Close()
-	s.log.Info("fcm simulator listening", "url", s.URL(), "project", s.Project(), "ca_file", cfg.CAFile, "credentials_file", cfg.CredentialsFile)
+	s.log.Info("fcm simulator listening", "url", s.URL(), "project", s.Project(),
+		"ca_file", cfg.CAFile, "credentials_file", cfg.CredentialsFile)
 	defer s.Watch(func(r Received) { s.log.Info("message received", "name", r.Name, "bytes", len(r.Body)) })()
 	<-ctx.Done()
 	return nil
