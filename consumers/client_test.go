@@ -28,7 +28,8 @@ func TestCredentials(t *testing.T) {
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		t.Run(mechanism, func(t *testing.T) {
 			t.Parallel()
-			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser(mechanism, "whisper", "right"), kfake.SeedTopics(1, "a"))
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser(mechanism, "whisper", "right"),
+				kfake.SeedTopics(1, "a"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,7 +26,10 @@ type gated struct {
 }
 
 func newGated(closed ...string) *gated {
-	g := &gated{gates: map[string]chan struct{}{}, entered: map[string]bool{}, handed: map[string][]int{}, seen: map[string][]string{}, owned: map[string]bool{}}
+	g := &gated{
+		gates: map[string]chan struct{}{}, entered: map[string]bool{}, handed: map[string][]int{}, seen: map[string][]string{},
+		owned: map[string]bool{},
+	}
 	for _, key := range closed {
 		g.gates[key] = make(chan struct{})
 	}

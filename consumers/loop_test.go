@@ -297,7 +297,8 @@ func TestReaderCatchesUpAndGoesOn(t *testing.T) {
 	}
 	publish(t, client, records("a", 0, 5)...)
 	eventually(t, "what came later", func() bool { return count() == 65 })
-	caughtUp, err = reader.Follow(ctx, "empty", 0, consumers.FromStart, func(recs []*kgo.Record) { mu.Lock(); defer mu.Unlock(); n += len(recs) })
+	caughtUp, err = reader.Follow(ctx, "empty", 0, consumers.FromStart,
+		func(recs []*kgo.Record) { mu.Lock(); defer mu.Unlock(); n += len(recs) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ func TestAnEpochIsGreaterThanItsPredecessors(t *testing.T) {
 	for _, generation := range []int32{7, 6, 1, 0} { // a group that counts anew, or the same owner once more
 		next, again := second.Next(generation)
 		if !again || next <= second {
-			t.Errorf("generation %d after 7 gives %s, again %t: it must be greater than %s, once the group confirms", generation, next, again, second)
+			t.Errorf("generation %d after 7 gives %s, again %t: it must be greater than %s, once the group confirms", generation, next, again,
+				second)
 		}
 		if after, again := next.Next(generation + 1); again || after <= next {
 			t.Errorf("generation %d after that gives %s, again %t", generation+1, after, again)

@@ -55,7 +55,8 @@ func TestARecordThatIsTooLargeReachesItselfAlone(t *testing.T) {
 		if err == nil {
 			continue
 		}
-		if consumers.ReachOf(err) != consumers.ReachRecord || !errors.Is(err, kerr.MessageTooLarge) || strings.Contains(err.Error(), "unexpected") {
+		if consumers.ReachOf(err) != consumers.ReachRecord || !errors.Is(err, kerr.MessageTooLarge) ||
+			strings.Contains(err.Error(), "unexpected") {
 			t.Errorf("%s: %v", consumers.ReachOf(err), err)
 		}
 	}
@@ -159,7 +160,10 @@ func TestAFactIsWrittenWhateverItsText(t *testing.T) {
 	client := kafka(t, 1, consumers.TopicEvents)
 	p := newPublisher(t, client)
 	done := make(chan error, 1)
-	ev := &whisperv1.Event{UserId: "mona", NotificationId: "n", Kind: &whisperv1.Event_DeliveryFailed{DeliveryFailed: &whisperv1.DeliveryFailed{Reason: "bad \xff"}}}
+	ev := &whisperv1.Event{
+		UserId: "mona", NotificationId: "n",
+		Kind: &whisperv1.Event_DeliveryFailed{DeliveryFailed: &whisperv1.DeliveryFailed{Reason: "bad \xff"}},
+	}
 	consumers.NewFacts(p, 1).Publish(t.Context(), ev, nil, func(err error) { done <- err })
 	select {
 	case err := <-done:
@@ -199,7 +203,8 @@ func TestReachOf(t *testing.T) {
 		t.Error("no error was made one")
 	}
 	err := consumers.Contain(func() error { return explode() })
-	if text := err.Error(); !strings.Contains(text, "panic: out of range") || !strings.Contains(text, "consumers_test.explode") || strings.Contains(text, "0x") {
+	if text := err.Error(); !strings.Contains(text, "panic: out of range") || !strings.Contains(text, "consumers_test.explode") ||
+		strings.Contains(text, "0x") {
 		t.Errorf("the reason of a panic: %s", text)
 	}
 }

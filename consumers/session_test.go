@@ -30,7 +30,8 @@ func TestABrokerThatRefusesTheSessionTimeoutEndsTheLoop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := loop.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "session-timeout of 1s: see its group.min.session.timeout.ms") {
+	if err := loop.Run(t.Context()); err == nil || !strings.Contains(err.Error(),
+		"session-timeout of 1s: see its group.min.session.timeout.ms") {
 		t.Errorf("it ended with %v", err)
 	}
 }

@@ -158,7 +158,8 @@ func TestAPartitionThatCantGoOnStopsAloneAndGoesOnWhenItIsMended(t *testing.T) {
 			if how == "fail" {
 				want = 4
 			}
-			if at, text := metadata(t, client, group, "a", 0); at != want || !strings.HasPrefix(text, consumers.StopMetadata) || !strings.Contains(text, "no room") {
+			if at, text := metadata(t, client, group, "a", 0); at != want || !strings.HasPrefix(text, consumers.StopMetadata) ||
+				!strings.Contains(text, "no room") {
 				t.Errorf("committed %d %q, want %d and why it is stopped", at, text, want)
 			}
 

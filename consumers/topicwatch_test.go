@@ -15,7 +15,10 @@ import (
 
 // looksOften is a loop's configuration that looks at its topics without waiting for long.
 func looksOften(client consumers.ClientConfig, rec *recorder, topics ...string) consumers.LoopConfig {
-	return consumers.LoopConfig{Client: client, Group: "g", Topics: topics, Handler: rec, StallCheck: 20 * time.Millisecond, CommitInterval: 10 * time.Millisecond}
+	return consumers.LoopConfig{
+		Client: client, Group: "g", Topics: topics, Handler: rec, StallCheck: 20 * time.Millisecond,
+		CommitInterval: 10 * time.Millisecond,
+	}
 }
 
 func TestATopicThatWasMadeAnewIsReadFromItsStart(t *testing.T) {
@@ -138,7 +141,8 @@ func TestAReaderOfATopicThatWasMadeAnewEnds(t *testing.T) {
 	if _, err := adm.CreateTopic(t.Context(), 1, 1, nil, "users"); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err == nil || consumers.ReachOf(err) != consumers.ReachProcess || !strings.Contains(err.Error(), "users was deleted and made anew") {
+	if err := <-ended; err == nil || consumers.ReachOf(err) != consumers.ReachProcess ||
+		!strings.Contains(err.Error(), "users was deleted and made anew") {
 		t.Errorf("Run = %v", err)
 	}
 }

@@ -47,7 +47,8 @@ func pack(t *testing.T, codec kgo.CompressionCodecType, contents []byte) packed 
 // writePacked writes a batch of two records whose contents are p.
 func writePacked(t *testing.T, c consumers.ClientConfig, topic string, p packed) {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.WithCompressor(p), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(time.Second))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.WithCompressor(p), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,8 @@ func letters(t *testing.T, c consumers.ClientConfig) []string {
 			for _, header := range rec.Headers {
 				h[header.Key] = string(header.Value)
 			}
-			got = append(got, fmt.Sprintf("%s/%s/%s-%s: %s", h[consumers.HeaderTopic], h[consumers.HeaderPartition], h[consumers.HeaderOffset], h[consumers.HeaderLastOffset], h[consumers.HeaderError]))
+			got = append(got, fmt.Sprintf("%s/%s/%s-%s: %s", h[consumers.HeaderTopic], h[consumers.HeaderPartition], h[consumers.HeaderOffset],
+				h[consumers.HeaderLastOffset], h[consumers.HeaderError]))
 		}
 	})
 	if err != nil {
@@ -104,7 +106,10 @@ func TestLoopGoesOnBehindABatchThatCantBeRead(t *testing.T) {
 			plain(t, client, "a", "1", "2")
 			writePacked(t, client, "a", tt.batch) // 4 and 5
 			rec := newRecorder()
-			start(t, consumers.LoopConfig{Client: client, Group: "whisper-g", Topics: []string{"a"}, Handler: rec, StallCheck: 50 * time.Millisecond})
+			start(t, consumers.LoopConfig{
+				Client: client, Group: "whisper-g", Topics: []string{"a"}, Handler: rec,
+				StallCheck: 50 * time.Millisecond,
+			})
 			adm := admin(t, client)
 			eventually(t, "the commit is at the end", func() bool { return committedOf(t, adm, "whisper-g", "a") == 6 })
 			if got := rec.values("a/0"); !slices.Equal(got, []string{"1", "2"}) {
@@ -135,7 +140,8 @@ func TestLoopGoesOnBehindABatchWithoutItsRecords(t *testing.T) {
 	start(t, consumers.LoopConfig{Client: client, Group: "g", Topics: []string{"a"}, Handler: rec, StallCheck: 50 * time.Millisecond})
 	adm := admin(t, client)
 	eventually(t, "the commit is at the end", func() bool { return committedOf(t, adm, "g", "a") == 3 })
-	if got := letters(t, client); len(got) != 1 || !strings.HasPrefix(got[0], "a/0/1-2: ") || !strings.Contains(got[0], "its contents are no records") {
+	if got := letters(t, client); len(got) != 1 || !strings.HasPrefix(got[0], "a/0/1-2: ") ||
+		!strings.Contains(got[0], "its contents are no records") {
 		t.Errorf("dead letters: %q", got)
 	}
 }
@@ -177,7 +183,8 @@ func TestReaderGoesOnBehindABatchThatCantBeRead(t *testing.T) {
 func TestBatchesThatExpandTogetherAreTakenInTurn(t *testing.T) { //nolint:paralleltest // it measures memory
 	client := kafka(t, 1, "a", consumers.TopicDeadLetters)
 	const n, each = 5, 50 << 20
-	cl, err := kgo.NewClient(kgo.SeedBrokers(client.Brokers...), kgo.ProducerBatchMaxBytes(90<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(client.Brokers...), kgo.ProducerBatchMaxBytes(90<<20),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +231,10 @@ func TestAPartitionThatCantMoveIsNotReady(t *testing.T) {
 	plain(t, client, "a", "1")
 	writePacked(t, client, "a", packed{kgo.CodecZstd, []byte("not compressed at all")})
 	rec := newRecorder()
-	loop, err := consumers.NewLoop(consumers.LoopConfig{Client: client, Group: "g", Topics: []string{"a"}, Handler: rec, StallCheck: 50 * time.Millisecond})
+	loop, err := consumers.NewLoop(consumers.LoopConfig{
+		Client: client, Group: "g", Topics: []string{"a"}, Handler: rec,
+		StallCheck: 50 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,10 @@ import (
 func TestAFrameIsWhatEncodingJSONMakesOfIt(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "a<b>&c", "line\u2028separator\u2029", "مرحبا", "\xff\xfe", "\"\\\n", "€ –"}))
+		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
+			"", "a<b>&c", "line\u2028separator\u2029", "مرحبا", "\xff\xfe", "\"\\\n",
+			"€ –",
+		}))
 		ms := rapid.Int64Range(0, 4_000_000_000_000)
 		acc := &whisperv1.DeliveryAccepted{Category: text.Draw(t, "category"), AcceptedAtMs: ms.Draw(t, "at"), ExpiresAtMs: ms.Draw(t, "expires")}
 		content := &whisperv1.Content{

@@ -136,7 +136,10 @@ func agree(t interface{ Fatalf(string, ...any) }, value []byte) {
 
 // FuzzSocketFact is TestWhatIsReadByHandIsReadByAll with bytes that the fuzzer finds.
 func FuzzSocketFact(f *testing.F) {
-	facts := &domain.AttemptFacts{Notification: "n", Lane: domain.Low, Cause: &whisperv1.Position{Topic: "t", Partition: 1, Offset: 2}, Attempt: 1, Node: "n1", DueMS: 3}
+	facts := &domain.AttemptFacts{
+		Notification: "n", Lane: domain.Low, Cause: &whisperv1.Position{Topic: "t", Partition: 1, Offset: 2},
+		Attempt: 1, Node: "n1", DueMS: 3,
+	}
 	facts.Prepare()
 	for _, delivered := range []bool{false, true} {
 		value, _ := facts.Encode(domain.AttemptFact{User: "mona", AtUS: 4, Delivered: delivered, LatencyUS: 5})

@@ -11,7 +11,10 @@ import (
 
 // tokensByAlgorithm are a token of each algorithm and how it is checked, a key set for those with public keys.
 func tokensByAlgorithm(b *testing.B, run func(b *testing.B, token string, cfg AuthConfig, set *keySet)) {
-	issued := jwt.RegisteredClaims{Subject: "user-1", IssuedAt: jwt.NewNumericDate(time.Now()), ExpiresAt: jwt.NewNumericDate(time.Now().Add(24 * time.Hour))}
+	issued := jwt.RegisteredClaims{
+		Subject: "user-1", IssuedAt: jwt.NewNumericDate(time.Now()),
+		ExpiresAt: jwt.NewNumericDate(time.Now().Add(24 * time.Hour)),
+	}
 	hmac, err := jwt.NewWithClaims(jwt.SigningMethodHS256, issued).SignedString(secret)
 	if err != nil {
 		b.Fatal(err)

@@ -21,7 +21,10 @@ func TestClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := jwt.RegisteredClaims{Subject: "mona", Audience: []string{"other", "alerts"}, Issuer: "https://login.example.com", ExpiresAt: at(time.Hour)}
+	good := jwt.RegisteredClaims{
+		Subject: "mona", Audience: []string{"other", "alerts"}, Issuer: "https://login.example.com",
+		ExpiresAt: at(time.Hour),
+	}
 	for name, c := range map[string]struct {
 		change func(*jwt.RegisteredClaims)
 		err    error
@@ -161,7 +164,10 @@ func TestATokenOfAThousandYearsRefreshes(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	c := n.connect("mona")
-	c.refresh(sign(t, jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{Subject: "mona", ExpiresAt: jwt.NewNumericDate(time.Date(30026, 1, 1, 0, 0, 0, 0, time.UTC))}))
+	c.refresh(sign(t, jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{
+		Subject:   "mona",
+		ExpiresAt: jwt.NewNumericDate(time.Date(30026, 1, 1, 0, 0, 0, 0, time.UTC)),
+	}))
 	if f := c.frame(); f["type"] != "refreshed" {
 		t.Errorf("got %v", f)
 	}

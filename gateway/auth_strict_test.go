@@ -104,13 +104,15 @@ func TestATokenFromTheFutureNamesTheClock(t *testing.T) {
 	for claim, c := range map[string]jwt.RegisteredClaims{"iat": {IssuedAt: soon}, "nbf": {NotBefore: soon}} {
 		c.Subject, c.ExpiresAt = "mona", jwt.NewNumericDate(now.Add(time.Hour))
 		_, err := v.verify(t.Context(), sign(t, jwt.SigningMethodHS256, secret, c))
-		if !errors.Is(err, errBadToken) || !strings.Contains(err.Error(), claim) || !strings.Contains(err.Error(), "clock") || !strings.Contains(err.Error(), "by 10s") {
+		if !errors.Is(err, errBadToken) || !strings.Contains(err.Error(), claim) || !strings.Contains(err.Error(), "clock") ||
+			!strings.Contains(err.Error(), "by 10s") {
 			t.Errorf("%s: %v", claim, err)
 		}
 		if err != nil && len(err.Error()) > maxReasonBytes {
 			t.Errorf("%q is cut in a close frame", err)
 		}
-		if _, err := v.verify(t.Context(), sign(t, jwt.SigningMethodHS256, []byte("another secret of thirty-two bytes.."), c)); err == nil || strings.Contains(err.Error(), "clock") {
+		if _, err := v.verify(t.Context(), sign(t, jwt.SigningMethodHS256, []byte("another secret of thirty-two bytes.."), c)); err == nil ||
+			strings.Contains(err.Error(), "clock") {
 			t.Errorf("forged: %v", err)
 		}
 	}

@@ -82,7 +82,10 @@ func framingCases() (cases []wireCase) {
 	}
 	cases = append(cases, wireCase{"1.1.8", chopped(997, frame(fin|opText, textOf("t", 65536))), []string{"echo:t"}})
 	for i, size := range []int{0, 125, 126, 127, 128, 65535, 65536} {
-		cases = append(cases, wireCase{fmt.Sprint("1.2.", i+1), atOnce(frame(fin|opBinary, strings.Repeat("\xfe", size))), []string{"error:binary", "close:4003"}})
+		cases = append(cases, wireCase{
+			fmt.Sprint("1.2.", i+1), atOnce(frame(fin|opBinary, strings.Repeat("\xfe", size))),
+			[]string{"error:binary", "close:4003"},
+		})
 	}
 	return cases
 }

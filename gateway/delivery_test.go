@@ -52,7 +52,8 @@ func testAFrameIsSentAckedAndRead(t *testing.T, link change) {
 		}
 	}
 	facts := n.broker.allFacts()
-	if sent := facts[0].GetDeliverySent(); sent.GetAttempt() != 3 || sent.GetChannel() != "socket" || sent.GetNode() != "n1" || sent.GetLatencyUs() <= 0 || sent.GetDueMs() != due {
+	if sent := facts[0].GetDeliverySent(); sent.GetAttempt() != 3 || sent.GetChannel() != "socket" || sent.GetNode() != "n1" ||
+		sent.GetLatencyUs() <= 0 || sent.GetDueMs() != due {
 		t.Errorf("sent %v", sent)
 	}
 	if d := facts[1].GetDeliveryDelivered(); d.GetAttempt() != 3 || d.GetNode() != "n1" || d.GetSentAtUs() != 0 || d.GetDueMs() != due {

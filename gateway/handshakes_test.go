@@ -192,7 +192,8 @@ func TestTheRoomOfHandshakes(tb *testing.T) {
 				n.addresses.remove(a)
 			}
 		}
-		if h.open.Load() != 0 || len(h.byConn) != 0 || len(h.held) != 0 || h.silent.Len() != 0 || h.late.Len() != 0 || len(n.addresses.have) != 0 {
+		if h.open.Load() != 0 || len(h.byConn) != 0 || len(h.held) != 0 || h.silent.Len() != 0 || h.late.Len() != 0 ||
+			len(n.addresses.have) != 0 {
 			t.Fatalf("left: %d open, %v held, %d silent, %d late, %v", h.open.Load(), h.held, h.silent.Len(), h.late.Len(), n.addresses.have)
 		}
 	})
@@ -244,7 +245,8 @@ func TestBadTokensTakeNobodysTurn(t *testing.T) {
 		t.Error("they took turns of the admission")
 	}
 	n.connect("mona") // the one turn of this second is theirs, whatever the address
-	if lines := strings.Count(log.String(), "client refused"); lines != 1 || !strings.Contains(log.String(), "reason=\"bad token\" address=127.0.0.1") {
+	if lines := strings.Count(log.String(), "client refused"); lines != 1 ||
+		!strings.Contains(log.String(), "reason=\"bad token\" address=127.0.0.1") {
 		t.Errorf("%d lines: %s", lines, log.String())
 	}
 	if strings.Contains(log.String(), "not.a.token") {

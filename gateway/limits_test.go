@@ -120,7 +120,8 @@ func TestAStormIsLetInAtTheNodesOwnSpeed(t *testing.T) {
 	if status != http.StatusServiceUnavailable || n.metrics.paced.Get() != 1 || n.connections.Load() != 1 {
 		t.Errorf("status %d, %d refused, %d connections", status, n.metrics.paced.Get(), n.connections.Load())
 	}
-	if !strings.Contains(n.exposed(), "whisper_gateway_admission_waiting 0.") && !strings.Contains(n.exposed(), "whisper_gateway_admission_waiting 1") {
+	if !strings.Contains(n.exposed(), "whisper_gateway_admission_waiting 0.") &&
+		!strings.Contains(n.exposed(), "whisper_gateway_admission_waiting 1") {
 		t.Errorf("the gauge does not tell of who waits")
 	}
 	n.clock.advance(time.Second)
@@ -292,7 +293,8 @@ func TestWhatWasAcknowledgedIsForgotten(t *testing.T) {
 	for _, verb := range []string{"ack", "read", "read", "ack"} {
 		s.received(clientFrameBytes(finBit|opText, fmt.Sprintf(`{"type":%q,"ids":[%q]}`, verb, last)))
 	}
-	if got := strings.Join(n.broker.kinds(last), " "); got != "delivery_sent delivery_delivered delivery_read" || n.metrics.badFrames.Get() != bad {
+	if got := strings.Join(n.broker.kinds(last), " "); got != "delivery_sent delivery_delivered delivery_read" ||
+		n.metrics.badFrames.Get() != bad {
 		t.Errorf("facts: %s", got)
 	}
 	facts := n.broker.allFacts()

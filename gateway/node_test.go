@@ -82,7 +82,8 @@ func TestHeartbeats(t *testing.T) {
 		return len(beats) > 5 && beats[len(beats)-1].GetConnections() == 1
 	})
 	b := n.broker.heartbeats(t)[5]
-	if b.GetNode() != "n1" || b.GetIncarnation() != n.incarnation.Load() || b.GetLimit() != 77 || b.GetDraining() || b.GetHeartbeatMs() != 10 || b.GetAtUs() == 0 {
+	if b.GetNode() != "n1" || b.GetIncarnation() != n.incarnation.Load() || b.GetLimit() != 77 || b.GetDraining() ||
+		b.GetHeartbeatMs() != 10 || b.GetAtUs() == 0 {
 		t.Errorf("heartbeat %v", b)
 	}
 	if rec := n.broker.published(consumers.TopicNodes)[0]; string(rec.Key) != "n1" || rec.Partition != 0 {
@@ -182,7 +183,8 @@ func testDrain(t *testing.T, link change) {
 	if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "draining") {
 		t.Errorf("ready: %v", err)
 	}
-	if _, resp, err := trusting.Dial(n.url, bearer(n.token("new", time.Hour))); err == nil || resp != nil && resp.StatusCode != http.StatusServiceUnavailable {
+	if _, resp, err := trusting.Dial(n.url, bearer(n.token("new", time.Hour))); err == nil || resp != nil &&
+		resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a new one was let in: %v", err)
 	}
 	leaves.Close()

@@ -107,7 +107,8 @@ func testTheProxyProtocolSaysWhereClientsAre(t *testing.T, link change) {
 		c.MaxPerAddress, c.TrustedProxies, c.ProxyProtocol = 2, []string{"127.0.0.1"}, true
 	})
 	header := func(version byte, from string) []byte {
-		b, err := proxyproto.HeaderProxyFromAddrs(version, (&pretended{from: from}).RemoteAddr(), (&pretended{from: "127.0.0.1:80"}).RemoteAddr()).Format()
+		b, err := proxyproto.HeaderProxyFromAddrs(version, (&pretended{from: from}).RemoteAddr(),
+			(&pretended{from: "127.0.0.1:80"}).RemoteAddr()).Format()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -208,7 +208,8 @@ func byGorilla(t *testing.T, limit int, wire []byte) (texts []string, whole bool
 	for {
 		kind, b, err := conn.ReadMessage()
 		if err != nil {
-			return texts, errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || websocket.IsCloseError(err, websocket.CloseAbnormalClosure)
+			return texts, errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+				websocket.IsCloseError(err, websocket.CloseAbnormalClosure)
 		}
 		if kind == websocket.TextMessage {
 			texts = append(texts, string(b))

@@ -44,7 +44,8 @@ func TestRevokingAUser(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	now := n.clock.now().Add(-time.Minute) // of the revocation, so that there can be a token well after it
-	old, newer, other := n.tokenOf("mona", "", now.Add(-time.Minute), time.Hour), n.tokenOf("mona", "", now.Add(n.verifier.leeway+time.Second), time.Hour), n.tokenOf("omar", "", now.Add(-time.Minute), time.Hour)
+	old, newer, other := n.tokenOf("mona", "", now.Add(-time.Minute), time.Hour),
+		n.tokenOf("mona", "", now.Add(n.verifier.leeway+time.Second), time.Hour), n.tokenOf("omar", "", now.Add(-time.Minute), time.Hour)
 	ahead := n.login(n.tokenOf("mona", "", now.Add(n.verifier.leeway-time.Second), time.Hour)) // issued before, by a login whose clock is ahead
 	phone, laptop, omar := n.login(old), n.login(old), n.login(other)
 	timeless := n.login(sign(t, jwt.SigningMethodHS256, secret, claims("mona", time.Hour))) // no iat: before everything
@@ -76,7 +77,8 @@ func TestRevokingASession(t *testing.T) {
 	t.Parallel()
 	n := setup(t)
 	now := n.clock.now()
-	stolen, kept := n.tokenOf("mona", "login-1", now.Add(-time.Minute), time.Hour), n.tokenOf("mona", "login-2", now.Add(-time.Minute), time.Hour)
+	stolen, kept := n.tokenOf("mona", "login-1", now.Add(-time.Minute), time.Hour),
+		n.tokenOf("mona", "login-2", now.Add(-time.Minute), time.Hour)
 	first, second, laptop := n.login(stolen), n.login(stolen), n.login(kept)
 	// The session of a welcome: that socket alone.
 	n.revoke("mona", first.session, now)

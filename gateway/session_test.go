@@ -224,7 +224,8 @@ func TestAFullNodeRefusesBeforeTheUpgrade(t *testing.T) {
 	}
 	m := n.metrics
 	if m.connections.Get() != 5 || m.utilization.Get() != 1 || m.highUtilization.Get() != 1 || m.full.Get() != 1 {
-		t.Errorf("connections %v, utilization %v, high %d, refused %d", m.connections.Get(), m.utilization.Get(), m.highUtilization.Get(), m.full.Get())
+		t.Errorf("connections %v, utilization %v, high %d, refused %d", m.connections.Get(), m.utilization.Get(), m.highUtilization.Get(),
+			m.full.Get())
 	}
 	all[0].Close()
 	eventually(t, "room", func() bool { return n.connections.Load() == 4 })

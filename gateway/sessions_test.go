@@ -55,7 +55,8 @@ func TestSessionsAreListed(t *testing.T) {
 		}
 		now := n.clock.now()
 		for _, l := range of {
-			if l.User != "mona" || l.Network != "127.0.0.0/24" || now.Sub(l.Since) > 3*time.Minute || l.Since.After(now) || l.ExpiresAt.Before(now.Add(50*time.Minute)) || l.HeardAt.Before(l.Since) {
+			if l.User != "mona" || l.Network != "127.0.0.0/24" || now.Sub(l.Since) > 3*time.Minute || l.Since.After(now) ||
+				l.ExpiresAt.Before(now.Add(50*time.Minute)) || l.HeardAt.Before(l.Since) {
 				t.Errorf("got %+v", l)
 			}
 		}

@@ -111,7 +111,9 @@ func (b *fakeBroker) DeadLetter(_ *kgo.Record, reason error, done func(error)) {
 	done(nil)
 }
 
-func (b *fakeBroker) Follow(_ context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{}, error) {
+func (b *fakeBroker) Follow(_ context.Context, topic string, partition int32, from int64, sink func([]*kgo.Record)) (<-chan struct{},
+	error,
+) {
 	b.mu.Lock()
 	if b.sinks[topic] == nil {
 		b.sinks[topic] = map[int32]func([]*kgo.Record){}

@@ -35,7 +35,8 @@ func testSlowClientsAmongFastOnes(t *testing.T, link change) {
 		}
 		recs := make([]*kgo.Record, 0, slow+fast)
 		for i := range slow {
-			recs = append(recs, route(n, fmt.Sprint("slow-", i), fmt.Sprintf("s%d-%d", i, sent), func(r *whisperv1.Route) { r.Frame = make([]byte, large) }))
+			recs = append(recs, route(n, fmt.Sprint("slow-", i), fmt.Sprintf("s%d-%d", i, sent),
+				func(r *whisperv1.Route) { r.Frame = make([]byte, large) }))
 		}
 		for i := range fast {
 			recs = append(recs, route(n, fmt.Sprint("fast-", i), fmt.Sprintf("f%d-%d", i, sent)))

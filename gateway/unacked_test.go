@@ -21,7 +21,8 @@ func TestTheUnacknowledgedEqualAMap(t *testing.T) {
 		var ever []*delivery
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			if len(ever) == 0 || rapid.Bool().Draw(t, "adds") {
-				d := &delivery{id: domain.NewDeliveryID(time.UnixMilli(1), domain.HashDelivery(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id"), "mona"))}
+				d := &delivery{id: domain.NewDeliveryID(time.UnixMilli(1),
+					domain.HashDelivery(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id"), "mona"))}
 				u.add(d)
 				model[d.id.Hash()] = d
 				ever = append(ever, d)

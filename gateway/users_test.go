@@ -60,7 +60,10 @@ func testASharedRouteIsADeliveryOfEachUser(t *testing.T, link change) {
 	for _, c := range []*client{mona, omar, omars, auto} {
 		c.wantNotification("all")
 	}
-	n.wantByUser("all", map[string]string{"mona": "delivery_sent", "omar": "delivery_sent", "away": "attempt_failed", "lara": "delivery_delivered"})
+	n.wantByUser("all", map[string]string{
+		"mona": "delivery_sent", "omar": "delivery_sent", "away": "attempt_failed",
+		"lara": "delivery_delivered",
+	})
 	mona.ack("all")
 	omars.read("all")
 	n.wantByUser("all", map[string]string{
@@ -76,7 +79,8 @@ func testASharedRouteIsADeliveryOfEachUser(t *testing.T, link change) {
 			t.Errorf("%s of %s: %v", domain.KindOf(ev), ev.GetUserId(), ev)
 		}
 	}
-	if f := n.broker.factOf("all", "away").GetAttemptFailed(); f.GetAttempt() != 2 || f.GetClass() != whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE {
+	if f := n.broker.factOf("all", "away").GetAttemptFailed(); f.GetAttempt() != 2 ||
+		f.GetClass() != whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE {
 		t.Errorf("the absent one's is %v", f)
 	}
 	n.wantCommitted(domain.Low, offset+1)

@@ -114,7 +114,8 @@ func TestMigrateSaysWhenItMayNotBoundAnalysts(t *testing.T) {
 		if err := migrations.Up(t.Context(), owner, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 			t.Fatal(err)
 		}
-		if got := log.String(); !strings.Contains(got, "guard.sql") || !strings.Contains(got, "large objects") || !strings.Contains(got, "locks of migrations") || strings.Contains(got, "temporary tables") {
+		if got := log.String(); !strings.Contains(got, "guard.sql") || !strings.Contains(got, "large objects") ||
+			!strings.Contains(got, "locks of migrations") || strings.Contains(got, "temporary tables") {
 			t.Errorf("it says %s", got)
 		}
 	}
@@ -163,11 +164,13 @@ func TestTheDatabaseOfContainersHasNoSuperusers(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The server of this test has a superuser of the name whisper.
-		sql := strings.NewReplacer("ROLE whisper LOGIN", "ROLE whisper_c LOGIN", "OWNER TO whisper'", "OWNER TO whisper_c'", "ROLE analyst ", "ROLE analyst_c ").Replace(string(text))
+		sql := strings.NewReplacer("ROLE whisper LOGIN", "ROLE whisper_c LOGIN", "OWNER TO whisper'", "OWNER TO whisper_c'", "ROLE analyst ",
+			"ROLE analyst_c ").Replace(string(text))
 		exec(t, admin.String(), sql)
 	}
 	var log bytes.Buffer
-	if err := migrations.Up(t.Context(), as("whisper"), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))); err != nil {
+	if err := migrations.Up(t.Context(), as("whisper"),
+		slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))); err != nil {
 		t.Fatal(err)
 	}
 	if log.Len() > 0 {

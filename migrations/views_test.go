@@ -25,7 +25,10 @@ func TestTheViewsSayWhatTheirEarlierFormsSaid(t *testing.T) {
 	for i := range 400 {
 		id := fmt.Sprintf("n-%d", rng.IntN(120))
 		fmt.Fprintf(&fill, "INSERT INTO notification_requests VALUES ('2026-01-0%d', 'r', %d, %d, '%s', '%s', 'c%d', 't%d', 'direct', '2026-01-01T00:00:0%dZ', %d, %s);\n",
-			day(), rng.IntN(2), i, id, []string{"high", "low"}[rng.IntN(2)], rng.IntN(3), rng.IntN(3), rng.IntN(3), 1+rng.IntN(3), []string{"1", "2", "NULL"}[rng.IntN(3)])
+			day(), rng.IntN(2), i, id, []string{"high", "low"}[rng.IntN(2)], rng.IntN(3), rng.IntN(3), rng.IntN(3), 1+rng.IntN(3), []string{
+				"1",
+				"2", "NULL",
+			}[rng.IntN(3)])
 	}
 	for range 400 {
 		fmt.Fprintf(&fill, "INSERT INTO notification_shards VALUES ('n-%d', '2026-01-0%d', %d", rng.IntN(150), day(), rng.IntN(6))

@@ -56,7 +56,8 @@ func setup(t *testing.T) *fixture {
 func (f *fixture) member(t *testing.T, group string, topics ...string) (leave func()) {
 	t.Helper()
 	assigned := make(chan struct{}, 1)
-	client, err := kgo.NewClient(kgo.SeedBrokers(f.client.Brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topics...), kgo.DisableAutoCommit(),
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.client.Brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topics...),
+		kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) {
 			select {
 			case assigned <- struct{}{}:

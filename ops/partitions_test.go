@@ -115,7 +115,8 @@ func TestHealthNamesStoppedPartitions(t *testing.T) {
 		}
 	}
 	doc := f.monitor(t).Health(t.Context())
-	if doc.Status != ops.StatusDegraded || !strings.Contains(strings.Join(doc.Reasons, "; "), "partition whisper.requests.high/0 is stopped: handle whisper.requests.high/0: the disk is full") {
+	if doc.Status != ops.StatusDegraded || !strings.Contains(strings.Join(doc.Reasons, "; "),
+		"partition whisper.requests.high/0 is stopped: handle whisper.requests.high/0: the disk is full") {
 		t.Errorf("%s: %q", doc.Status, doc.Reasons)
 	}
 }

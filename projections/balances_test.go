@@ -34,7 +34,10 @@ func drawBroadcast(t *rapid.T) []*whisperv1.Event {
 		s := tell("news", fmt.Sprintf("user-%d", i), now, 9)
 		facts = append(
 			facts, s.deferred(time.Second, "away"),
-			say(time.Minute, &whisperv1.BroadcastProgressed{Matched: rapid.Int64Range(0, 3).Draw(t, "matched"), Settled: rapid.Bool().Draw(t, "settled")}, false),
+			say(time.Minute, &whisperv1.BroadcastProgressed{
+				Matched: rapid.Int64Range(0, 3).Draw(t, "matched"),
+				Settled: rapid.Bool().Draw(t, "settled"),
+			}, false),
 		)
 	}
 	return facts

@@ -89,7 +89,10 @@ func project(b *testing.B, db string, log map[string]map[int32][]*kgo.Record, li
 			if err := st.begin(b.Context(), topic, id, 0); err != nil {
 				b.Fatal(err)
 			}
-			f := &feed{writer: writers[int(id)%len(writers)], log: cfg.Logger, meters: m, now: func() ages { return ages{cfg.Now(), cfg.Now()} }, keep: cfg.keep(), room: room, size: roomOf(cfg)}
+			f := &feed{
+				writer: writers[int(id)%len(writers)], log: cfg.Logger, meters: m, now: func() ages { return ages{cfg.Now(), cfg.Now()} },
+				keep: cfg.keep(), room: room, size: roomOf(cfg),
+			}
 			f.src = &source{topic: topic, partition: id, gone: f.gone.Load, moved: func(int64) {}}
 			feeds, records = append(feeds, f), append(records, recs)
 		}

@@ -60,11 +60,18 @@ func TestAnIDThatIsUsedAgainIsAnotherBroadcast(t *testing.T) {
 				cast := tell("news", "", requested, offset)
 				to := func(p int32, n int) story { return tell("news", userOf(p, n), requested, offset) }
 				for p := range int32(2) {
-					begin = append(begin, progressedOf(cast, 0, p, true, &whisperv1.BroadcastProgressed{State: running}), record(to(p, 0).deferred(time.Second, "away")))
+					begin = append(begin, progressedOf(cast, 0, p, true, &whisperv1.BroadcastProgressed{State: running}),
+						record(to(p, 0).deferred(time.Second, "away")))
 					end = append(end,
-						progressedOf(cast, time.Minute, p, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 5 + offset, Walked: 5 + offset, Matched: 1}))
+						progressedOf(cast, time.Minute, p, false, &whisperv1.BroadcastProgressed{
+							State: walked, Settled: true, Audience: 5 + offset,
+							Walked: 5 + offset, Matched: 1,
+						}))
 				}
-				return begin, append([]*kgo.Record{record(to(0, 0).expired(time.Minute, "ttl")), record(to(1, 0).sent(time.Minute, 1, domain.ChannelSocket))}, end...)
+				return begin, append([]*kgo.Record{
+					record(to(0, 0).expired(time.Minute, "ttl")),
+					record(to(1, 0).sent(time.Minute, 1, domain.ChannelSocket)),
+				}, end...)
 			}
 			first, firstEnd := use(now.Add(-week), 1)
 			second, secondEnd := use(now, 2)
@@ -82,7 +89,8 @@ func TestAnIDThatIsUsedAgainIsAnotherBroadcast(t *testing.T) {
 			if got := queryTexts(t, db, row); !slices.Equal(got, []string{old, `23 running 2 0 0 {} 2 0`}) {
 				t.Errorf("while the second runs: %q", got)
 			}
-			if got := queryTexts(t, db, "SELECT concat_ws(' ', recipients, deferred, expired, sent) FROM whisper.notifications"); !slices.Equal(got, []string{"4 2 1 1"}) {
+			if got := queryTexts(t, db, "SELECT concat_ws(' ', recipients, deferred, expired, sent) FROM whisper.notifications"); !slices.Equal(got,
+				[]string{"4 2 1 1"}) {
 				t.Errorf("the notification: %q", got)
 			}
 			l.put(secondEnd...)
@@ -118,7 +126,10 @@ func TestABroadcastIsSeenWhileItRuns(t *testing.T) {
 		progressed(0, 1, true, &whisperv1.BroadcastProgressed{State: running}),
 		record(at(0, 0).deferred(10*time.Millisecond, "away")),
 		record(at(0, 1).deferred(10*time.Millisecond, "away")),
-		progressed(2*time.Second, 0, false, &whisperv1.BroadcastProgressed{State: running, Audience: 8, Walked: 4, Matched: 3, StartedMs: now.UnixMilli()}),
+		progressed(2*time.Second, 0, false, &whisperv1.BroadcastProgressed{
+			State: running, Audience: 8, Walked: 4, Matched: 3,
+			StartedMs: now.UnixMilli(),
+		}),
 	)
 	start(t, config(l, db))
 	caughtUp(t, l, db)
@@ -127,15 +138,22 @@ func TestABroadcastIsSeenWhileItRuns(t *testing.T) {
 	if got := queryTexts(t, db, row); !slices.Equal(got, []string{`running news weekly 3 0 0 0 {} 3 8 4 50 2.0 4`}) {
 		t.Errorf("while it runs: %q", got)
 	}
-	if got := queryTexts(t, db, "SELECT concat_ws(' ', kind, recipients, accepted, deferred) FROM whisper.notifications"); !slices.Equal(got, []string{"broadcast 3 1 2"}) {
+	if got := queryTexts(t, db, "SELECT concat_ws(' ', kind, recipients, accepted, deferred) FROM whisper.notifications"); !slices.Equal(got,
+		[]string{"broadcast 3 1 2"}) {
 		t.Errorf("the notification: %q", got)
 	}
 	l.put(
 		record(at(0, 0).expired(time.Minute, "ttl")),
 		record(at(0, 1).sent(time.Minute, 1, domain.ChannelSocket)), record(at(0, 1).delivered(time.Minute, 1)),
 		record(at(0, 2).sent(time.Minute, 1, domain.ChannelSocket)), record(at(1, 0).sent(time.Minute, 1, domain.ChannelSocket)),
-		progressed(2*time.Minute, 0, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 8, Walked: 8, Matched: 3, SegmentErrors: 2, StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli()}),
-		progressed(2*time.Minute, 1, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 1, Walked: 1, Matched: 1, StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli()}),
+		progressed(2*time.Minute, 0, false, &whisperv1.BroadcastProgressed{
+			State: walked, Settled: true, Audience: 8, Walked: 8, Matched: 3,
+			SegmentErrors: 2, StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli(),
+		}),
+		progressed(2*time.Minute, 1, false, &whisperv1.BroadcastProgressed{
+			State: walked, Settled: true, Audience: 1, Walked: 1, Matched: 1,
+			StartedMs: now.UnixMilli(), WalkedMs: now.Add(time.Second).UnixMilli(),
+		}),
 	)
 	caughtUp(t, l, db)
 	if got := queryTexts(t, db, row); !slices.Equal(got, []string{`finished news weekly 4 3 0 1 {"ttl": 1} 0 9 9 50 9.0`}) {
@@ -144,13 +162,18 @@ func TestABroadcastIsSeenWhileItRuns(t *testing.T) {
 	if got := queryTexts(t, db, "SELECT notification_id FROM whisper.conservation"); len(got) > 0 {
 		t.Errorf("it does not add up: %q", got)
 	}
-	if got := queryTexts(t, db, "SELECT DISTINCT category || ' ' || request_offset FROM whisper.deliveries"); !slices.Equal(got, []string{"news 9"}) {
+	if got := queryTexts(t, db, "SELECT DISTINCT category || ' ' || request_offset FROM whisper.deliveries"); !slices.Equal(got,
+		[]string{"news 9"}) {
 		t.Errorf("its deliveries: %q", got)
 	}
 	// One that dispatch counted and nobody ever told of is found.
-	l.put(progressed(3*time.Minute, 1, false, &whisperv1.BroadcastProgressed{State: walked, Settled: true, Audience: 2, Walked: 2, Matched: 2}))
+	l.put(progressed(3*time.Minute, 1, false, &whisperv1.BroadcastProgressed{
+		State: walked, Settled: true, Audience: 2, Walked: 2,
+		Matched: 2,
+	}))
 	caughtUp(t, l, db)
-	if got := queryTexts(t, db, "SELECT concat_ws(' ', notification_id, recipients, counted) FROM whisper.conservation"); !slices.Equal(got, []string{"news 5 4"}) {
+	if got := queryTexts(t, db, "SELECT concat_ws(' ', notification_id, recipients, counted) FROM whisper.conservation"); !slices.Equal(got,
+		[]string{"news 5 4"}) {
 		t.Errorf("the missing one: %q", got)
 	}
 }

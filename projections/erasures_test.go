@@ -40,7 +40,8 @@ func TestAnErasedUserIsOutOfEveryRowAndTheCountsStay(t *testing.T) {
 	l.put(record(pushed.erased(time.Minute)))
 	caughtUp(t, l, db)
 	// From before the erasure, read after it; and of a time after it: somebody new of that name.
-	l.put(record(late.accepted()), record(late.sent(time.Second, 1, "apns")), record(acked.read(2*time.Minute)), record(timelessly(pushed.read(2*time.Minute))))
+	l.put(record(late.accepted()), record(late.sent(time.Second, 1, "apns")), record(acked.read(2*time.Minute)),
+		record(timelessly(pushed.read(2*time.Minute))))
 	anew := tell("n-new", "mona@example.com", now.Add(time.Hour), 6)
 	l.put(record(anew.accepted()), record(pushed.erased(2*time.Hour))) // the erasure is told again, by a dispatch that was restarted
 	caughtUp(t, l, db)

@@ -21,7 +21,8 @@ import (
 // deadLetters are the reasons on the dead-letter topic, by the position that they name.
 func (l *eventLog) deadLetters(n int) map[string]string {
 	l.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(l.brokers...), kgo.ConsumeTopics(consumers.TopicDeadLetters), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(l.brokers...), kgo.ConsumeTopics(consumers.TopicDeadLetters),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -60,12 +61,16 @@ func TestBadRecordsGoToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	wrong.UserId = "omar"
 	future := tell("n", "mona", now.Add(400*24*time.Hour), 1).read(time.Second)
 	invalid := append([]byte{0x12, 2, 0xff, 0xfe}, record(s.read(time.Second)).Value...)
-	l.put(record(s.accepted()), at([]byte("not protobuf")), at(nil), at(invalid), at(record(nul).Value), at(record(short).Value), at(record(wrong).Value), at(record(future).Value))
+	l.put(record(s.accepted()), at([]byte("not protobuf")), at(nil), at(invalid), at(record(nul).Value), at(record(short).Value),
+		at(record(wrong).Value), at(record(future).Value))
 	l.put(events)
 	start(t, config(l, db))
 	caughtUp(t, l, db)
 	got := l.deadLetters(7)
-	for i, want := range []string{"not a whisper.v1.Event", "16 bytes, this one has 0", "not a whisper.v1.Event", "NUL byte", "this one has 7", "not the hash", "in the future"} {
+	for i, want := range []string{
+		"not a whisper.v1.Event", "16 bytes, this one has 0", "not a whisper.v1.Event", "NUL byte",
+		"this one has 7", "not the hash", "in the future",
+	} {
 		key := fmt.Sprintf("%s/%d/%d", events.Topic, events.Partition, i)
 		if reason := got[key]; !strings.HasPrefix(reason, "project: ") || !strings.Contains(reason, want) {
 			t.Errorf("dead letter of %s is %q, want %q", key, reason, want)
@@ -227,7 +232,8 @@ func TestOffsetsThatKafkaRemovedAreSkippedAndCounted(t *testing.T) {
 	cfg.Logger = said.logger()
 	start(t, cfg)
 	caughtUp(t, l, db)
-	if want := fmt.Sprintf("topic=whisper.events partition=%d first=2 last=5 offsets=4", last.Partition); !strings.Contains(said.String(), want) {
+	if want := fmt.Sprintf("topic=whisper.events partition=%d first=2 last=5 offsets=4", last.Partition); !strings.Contains(said.String(),
+		want) {
 		t.Errorf("the log lacks %q:\n%s", want, said)
 	}
 	if got := queryTexts(t, db, "SELECT count(*)::text FROM whisper.deliveries"); got[0] != "4" {

@@ -16,7 +16,8 @@ func TestFactsBecomeRows(t *testing.T) {
 	t.Parallel()
 	db, l := database(t), startLog(t)
 	s := tell("pay-8812", "mona", now, 7)
-	l.put(record(s.accepted()), record(s.deferred(5*time.Millisecond, "away")), record(s.sent(10*time.Millisecond, 1, "socket")), record(s.delivered(20*time.Millisecond, 1)), record(s.read(time.Second)))
+	l.put(record(s.accepted()), record(s.deferred(5*time.Millisecond, "away")), record(s.sent(10*time.Millisecond, 1, "socket")),
+		record(s.delivered(20*time.Millisecond, 1)), record(s.read(time.Second)))
 	r := start(t, config(l, db))
 	caughtUp(t, l, db)
 	if err := r.Ready(); err != nil {
@@ -31,7 +32,10 @@ func TestFactsBecomeRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	ds, err := reader.Deliveries(t.Context(), query.Filter{NotificationID: "pay-8812", UserID: "mona", Status: "read", Since: now.Add(-time.Hour)})
+	ds, err := reader.Deliveries(t.Context(), query.Filter{
+		NotificationID: "pay-8812", UserID: "mona", Status: "read",
+		Since: now.Add(-time.Hour),
+	})
 	if err != nil || len(ds) != 1 {
 		t.Fatalf("%d deliveries, %v", len(ds), err)
 	}
@@ -54,14 +58,16 @@ func TestFactsBecomeRows(t *testing.T) {
 	if err != nil || len(timeline) != 5 {
 		t.Fatalf("%d facts, %v", len(timeline), err)
 	}
-	if f := timeline[0]; f.Kind != "delivery_accepted" || f.Topic != "whisper.deliveries.normal" || f.Cause != "whisper.requests.normal/0/7" || !strings.HasPrefix(f.Traceparent, "00-0af7") {
+	if f := timeline[0]; f.Kind != "delivery_accepted" || f.Topic != "whisper.deliveries.normal" ||
+		f.Cause != "whisper.requests.normal/0/7" || !strings.HasPrefix(f.Traceparent, "00-0af7") {
 		t.Errorf("the first fact is %+v", f)
 	}
 	if got := string(timeline[1].Detail); got != `{"reason": "away"}` {
 		t.Errorf("detail %s", got)
 	}
 	attempts, err := reader.Attempts(t.Context(), s.id())
-	if err != nil || len(attempts) != 1 || attempts[0].Outcome != "delivered" || *attempts[0].LatencyMS != 1.5 || attempts[0].Target != "gateway-1" {
+	if err != nil || len(attempts) != 1 || attempts[0].Outcome != "delivered" || *attempts[0].LatencyMS != 1.5 ||
+		attempts[0].Target != "gateway-1" {
 		t.Errorf("attempts %+v, %v", attempts, err)
 	}
 	counts, err := reader.StatusCounts(t.Context())
@@ -162,8 +168,14 @@ func TestALateReadFindsItsDelivery(t *testing.T) {
 	t.Parallel()
 	s := tell("n", "mona", now, 1)
 	accepted, sent := s.accepted(), s.sent(time.Millisecond, 1, "socket")
-	reads := map[string]*whisperv1.Event{"without a receipt": timelessly(s.read(time.Minute)), "with its receipt": claimed(s.read(time.Minute))}
-	for name, batches := range map[string][][]int{"one batch": {{0, 1, 2}}, "afterwards": {{0, 1}, {2}}, "before": {{2}, {0, 1}}, "between": {{0}, {2}, {1}}} {
+	reads := map[string]*whisperv1.Event{
+		"without a receipt": timelessly(s.read(time.Minute)),
+		"with its receipt":  claimed(s.read(time.Minute)),
+	}
+	for name, batches := range map[string][][]int{
+		"one batch": {{0, 1, 2}}, "afterwards": {{0, 1}, {2}}, "before": {{2}, {0, 1}},
+		"between": {{0}, {2}, {1}},
+	} {
 		for how, read := range reads {
 			t.Run(name+" "+how, func(t *testing.T) {
 				t.Parallel()

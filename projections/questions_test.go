@@ -263,7 +263,8 @@ func TestOverdueReadsOnlyWhatIsPending(t *testing.T) {
 func (q question) plan(t testing.TB, conn *pgx.Conn) plan {
 	t.Helper()
 	var text string
-	if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q.sql, append([]any{pgx.QueryExecModeExec}, q.args...)...).Scan(&text); err != nil {
+	if err := conn.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q.sql,
+		append([]any{pgx.QueryExecModeExec}, q.args...)...).Scan(&text); err != nil {
 		t.Fatalf("%s: %v", q.sql, err)
 	}
 	var plans []struct{ Plan plan }
@@ -442,7 +443,8 @@ func BenchmarkQuestions(b *testing.B) {
 	}
 	// Not by b.Log, which cuts after ten lines.
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stdout, format+"\n", args...) }
-	say("%d deliveries in %d days, %s; best of three\n\n| question | time | plan |\n|---|---|---|", rows, days, queryTexts(b, db, "SELECT version()")[0])
+	say("%d deliveries in %d days, %s; best of three\n\n| question | time | plan |\n|---|---|---|", rows, days,
+		queryTexts(b, db, "SELECT version()")[0])
 	for _, q := range append(questions(b), question{sql: "SELECT * FROM whisper.conservation_full"}) {
 		best := time.Duration(0)
 		for range 3 {

@@ -24,7 +24,10 @@ func openReader(t testing.TB, db string) *query.Reader {
 func TestHealthCountsTheAnswersOfTheLastMinutes(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	for outcome, n := range map[string]int{"sent": 3, "delivered": 5, "unreachable": 100, "expired": 1000, "retry": 7, "drop": 11, "prune": 13, "stop": 17, "unknown": 19} {
+	for outcome, n := range map[string]int{
+		"sent": 3, "delivered": 5, "unreachable": 100, "expired": 1000, "retry": 7, "drop": 11,
+		"prune": 13, "stop": 17, "unknown": 19,
+	} {
 		execSQL(t, db, fmt.Sprintf(`INSERT INTO whisper.answer_shards SELECT date_trunc('minute', now() - ago), 'apns', '%s', shard, %d
 			FROM (VALUES (interval '0', 0), ('1 minute', 1), ('30 minutes', 0), ('-10 minutes', 0)) AS v(ago, shard)`, outcome, n))
 	}

@@ -22,7 +22,8 @@ func TestAMadeUpReadClaimsNothing(t *testing.T) {
 		truth := []*whisperv1.Event{s.accepted(), s.deferred(time.Second, "away"), bounced}
 		made := func() *whisperv1.Event {
 			ev := claimed(tell(rapid.SampledFrom([]string{"pay-1", "pay-2"}).Draw(t, "id"), "mona",
-				now.Add(time.Duration(rapid.IntRange(-23, 1).Draw(t, "hours"))*time.Hour), 0).read(time.Duration(rapid.IntRange(-60, 60).Draw(t, "seconds")) * time.Second))
+				now.Add(time.Duration(rapid.IntRange(-23, 1).Draw(t, "hours"))*time.Hour), 0).read(time.Duration(rapid.IntRange(-60, 60).Draw(t,
+				"seconds")) * time.Second))
 			if rapid.Bool().Draw(t, "without a receipt") {
 				return timelessly(ev)
 			}

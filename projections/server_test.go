@@ -186,7 +186,8 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Path = "/" + name
-	if err := migrations.Up(t.Context(), u.String(), nil); err == nil || !strings.Contains(err.Error(), "LATIN1") || !strings.Contains(err.Error(), "UTF8") {
+	if err := migrations.Up(t.Context(), u.String(), nil); err == nil || !strings.Contains(err.Error(), "LATIN1") ||
+		!strings.Contains(err.Error(), "UTF8") {
 		t.Errorf("migrate: %v", err)
 	}
 	st, err := openStore(u.String(), migrations.Schema, 2)
@@ -272,7 +273,8 @@ func TestAPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.close()
-	if _, err := st.serverTime(t.Context()); err == nil || judge(err) != stop || !strings.Contains(err.Error(), "drops the session's settings") {
+	if _, err := st.serverTime(t.Context()); err == nil || judge(err) != stop ||
+		!strings.Contains(err.Error(), "drops the session's settings") {
 		t.Errorf("settings that were dropped: %v", err)
 	}
 }

@@ -97,10 +97,12 @@ func TestAnOpenSnapshotDoesNotSlowTheWritersDown(t *testing.T) {
 		l.transaction(t)
 	}
 	last := l.pages(t, db)
-	t.Logf("pages for the checkpoints: %d, then %d; for the counts: %d, then %d", first.checkpoints, last.checkpoints, first.counts, last.counts)
+	t.Logf("pages for the checkpoints: %d, then %d; for the counts: %d, then %d", first.checkpoints, last.checkpoints, first.counts,
+		last.counts)
 	// Higher trees and pages that are less full cost something; versions that are looked at in vain cost hundreds.
 	if last.checkpoints > 4*first.checkpoints {
-		t.Errorf("moving %d checkpoints looked at %d pages, after 400 transactions with a snapshot held at %d", len(l.sources), first.checkpoints, last.checkpoints)
+		t.Errorf("moving %d checkpoints looked at %d pages, after 400 transactions with a snapshot held at %d", len(l.sources),
+			first.checkpoints, last.checkpoints)
 	}
 	if last.counts > 3*first.counts {
 		t.Errorf("adding to a count looked at %d pages, after 400 transactions with a snapshot held at %d", first.counts, last.counts)

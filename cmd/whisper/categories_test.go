@@ -32,16 +32,19 @@ func TestCategoriesAreDeclaredFromAFile(t *testing.T) {
 	if got := b.whisper(t, "categories", "delete", "news"); got != "deleted news\n" {
 		t.Errorf("printed %q", got)
 	}
-	if got := whisper(t, nil, "categories", "delete", "news", "--kafka="+b.addr); got.code != exitError || !strings.Contains(got.stderr, "not declared: news") {
+	if got := whisper(t, nil, "categories", "delete", "news", "--kafka="+b.addr); got.code != exitError ||
+		!strings.Contains(got.stderr, "not declared: news") {
 		t.Errorf("%d: %s", got.code, got.stderr)
 	}
 	if got := lines(b.whisper(t, "categories", "list")); len(got) != 2 || !strings.HasPrefix(got[1], "security ") || !strings.HasSuffix(got[1], `{"mandatory":true}`) {
 		t.Errorf("listed %q", got)
 	}
-	if got := b.whisper(t, "categories", "show", "security.login"); !strings.HasPrefix(got, "security.login is not declared; it goes by the rules of security:\n") {
+	if got := b.whisper(t, "categories", "show", "security.login"); !strings.HasPrefix(got,
+		"security.login is not declared; it goes by the rules of security:\n") {
 		t.Errorf("shown %q", got)
 	}
-	if got := decode[struct{ Category, Change string }](t, b.whisper(t, "categories", "show", "chat", "--json")); got.Category != "default" || got.Change != "undeclared" {
+	if got := decode[struct{ Category, Change string }](t, b.whisper(t, "categories", "show", "chat", "--json")); got.Category != "default" ||
+		got.Change != "undeclared" {
 		t.Errorf("shown %+v", got)
 	}
 	write("a: {caps: [{n: 0, per: day}]}\nB: {}\n")

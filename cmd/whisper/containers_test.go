@@ -58,7 +58,8 @@ func TestContainersNeedNothingButAClone(t *testing.T) {
 			}
 		}
 	}
-	if url := doc.Services["migrate"].Environment["WHISPER_POSTGRES"]; !strings.Contains(url, "//whisper:") || doc.Services["postgres"].Environment["POSTGRES_USER"] == "whisper" {
+	if url := doc.Services["migrate"].Environment["WHISPER_POSTGRES"]; !strings.Contains(url, "//whisper:") ||
+		doc.Services["postgres"].Environment["POSTGRES_USER"] == "whisper" {
 		t.Errorf("Whisper is the superuser that the image makes, at %s", url)
 	}
 	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))

@@ -32,13 +32,15 @@ func TestDeadLettersAreListedAndShown(t *testing.T) {
 	b.refuse(t, "intake", `{"to":`, "is not JSON:\nunexpected end", 2, 17)
 	b.refuse(t, "push", "\xff", "unreadable", 0, 3)
 	got := lines(b.whisper(t, "deadletters", "list"))
-	if len(got) != 2 || !strings.Contains(got[0], "whisper.requests.high/2/17") || !strings.Contains(got[0], "intake") || !strings.HasSuffix(got[0], "is not JSON: unexpected end") {
+	if len(got) != 2 || !strings.Contains(got[0], "whisper.requests.high/2/17") || !strings.Contains(got[0], "intake") ||
+		!strings.HasSuffix(got[0], "is not JSON: unexpected end") {
 		t.Errorf("the list is %q", got)
 	}
 	if strings.Contains(strings.Join(got, ""), `{"to":`) {
 		t.Error("the list shows contents")
 	}
-	if got := lines(b.whisper(t, "deadletters", "list", "--role=push", "--json")); len(got) != 1 || decode[struct{ Offset int64 }](t, got[0]).Offset != 1 {
+	if got := lines(b.whisper(t, "deadletters", "list", "--role=push", "--json")); len(got) != 1 ||
+		decode[struct{ Offset int64 }](t, got[0]).Offset != 1 {
 		t.Errorf("of the role push: %q", got)
 	}
 	text := b.whisper(t, "deadletters", "show", "0")
@@ -47,10 +49,12 @@ func TestDeadLettersAreListedAndShown(t *testing.T) {
 			t.Errorf("%s does not say %s", text, want)
 		}
 	}
-	if doc := decode[struct{ Encoding, Value string }](t, b.whisper(t, "deadletters", "show", "1", "--json")); doc.Encoding != "base64" || doc.Value != "/w==" {
+	if doc := decode[struct{ Encoding, Value string }](t, b.whisper(t, "deadletters", "show", "1", "--json")); doc.Encoding != "base64" ||
+		doc.Value != "/w==" {
 		t.Errorf("%+v", doc)
 	}
-	if got := whisper(t, nil, "deadletters", "show", "9", "--kafka="+b.addr); got.code != exitError || !strings.Contains(got.stderr, "no dead letter has the number 9") {
+	if got := whisper(t, nil, "deadletters", "show", "9", "--kafka="+b.addr); got.code != exitError ||
+		!strings.Contains(got.stderr, "no dead letter has the number 9") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }

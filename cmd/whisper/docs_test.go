@@ -97,7 +97,8 @@ func TestThePageOnTemplatesIsTrue(t *testing.T) {
 // runPage runs the blocks of a page of docs, among which one has to say what, against a broker of their own.
 func runPage(t *testing.T, page, what string) {
 	t.Helper()
-	runBlocks(t, page, what, "WHISPER_KAFKA="+startBroker(t).addr, "WHISPER_PARTITIONS=3", "WHISPER_LISTEN="+freeAddr(t), "WHISPER_OPS_ADDR="+freeAddr(t))
+	runBlocks(t, page, what, "WHISPER_KAFKA="+startBroker(t).addr, "WHISPER_PARTITIONS=3", "WHISPER_LISTEN="+freeAddr(t),
+		"WHISPER_OPS_ADDR="+freeAddr(t))
 }
 
 // script is bash with what to run, in a folder, with this program as `whisper`. It has as long as the test has; what it

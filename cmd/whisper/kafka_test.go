@@ -188,7 +188,8 @@ func TestEventsTellAStoryInOrderOfTime(t *testing.T) {
 	b := startBroker(t)
 	b.story(t)
 	got := lines(b.whisper(t, "events"))
-	if len(got) != 3 || !strings.Contains(got[0], "delivery_accepted") || !strings.Contains(got[1], "user=omar") || !strings.Contains(got[2], "delivery_sent") {
+	if len(got) != 3 || !strings.Contains(got[0], "delivery_accepted") || !strings.Contains(got[1], "user=omar") ||
+		!strings.Contains(got[2], "delivery_sent") {
 		t.Fatalf("events are\n%s", strings.Join(got, "\n"))
 	}
 	for _, want := range []string{"1970-01-01T00:00:03.000000Z", " high ", " n-1 ", "user=mona", "attempt=1", "channel=socket", `node="eu 1"`, "traceparent=00-n-1"} {
@@ -229,13 +230,15 @@ func TestEventsShowContentsOnlyWhenAsked(t *testing.T) {
 		if got := b.whisper(t, args...); strings.Contains(got, "private") || strings.Contains(got, "Mona") || strings.Contains(got, "amount") {
 			t.Errorf("%v shows contents: %s", args, got)
 		}
-		if got := b.whisper(t, append(args, "--contents")...); !strings.Contains(got, "private") || !strings.Contains(got, "Mona") || !strings.Contains(got, "amount") {
+		if got := b.whisper(t, append(args, "--contents")...); !strings.Contains(got, "private") || !strings.Contains(got, "Mona") ||
+			!strings.Contains(got, "amount") {
 			t.Errorf("%v --contents shows none: %s", args, got)
 		}
 	}
 	doc := decode[eventLine](t, lines(b.whisper(t, "events", "--contents", "--json"))[0])
 	inner, _ := doc.Detail["content"].(map[string]any)
-	if data, _ := inner["data"].(map[string]any); data["amount"] != 1.0 || doc.Topic != "whisper.deliveries.high" || doc.Detail["category"] != "cards" {
+	if data, _ := inner["data"].(map[string]any); data["amount"] != 1.0 || doc.Topic != "whisper.deliveries.high" ||
+		doc.Detail["category"] != "cards" {
 		t.Errorf("%+v", doc)
 	}
 }
@@ -344,7 +347,8 @@ func TestEventsOfOneDeliveryAreReadFromItsTime(t *testing.T) {
 			Headers: []kgo.RecordHeader{{Key: "event", Value: []byte(domain.KindOf(kind))}},
 		})
 	}
-	if got := b.whisper(t, "events", "--delivery="+id.String()); strings.Contains(got, "delivery_sent") || !strings.Contains(got, "delivery_read") {
+	if got := b.whisper(t, "events", "--delivery="+id.String()); strings.Contains(got, "delivery_sent") ||
+		!strings.Contains(got, "delivery_read") {
 		t.Errorf("printed %s", got)
 	}
 	if got := b.whisper(t, "events", "--notification=n"); !strings.Contains(got, "delivery_sent") || !strings.Contains(got, "delivery_read") {

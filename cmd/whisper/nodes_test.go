@@ -71,7 +71,8 @@ func TestNodesAreListedWithTheirStates(t *testing.T) {
 		t.Fatalf("got %q", docs)
 	}
 	n := decode[listedNode](t, docs[2])
-	if n.Node != "live" || n.State != ops.NodeLive || n.Utilization != .8 || n.Incarnation != later || n.StartedAt.UnixMilli() != int64(later) ||
+	if n.Node != "live" || n.State != ops.NodeLive || n.Utilization != .8 || n.Incarnation != later ||
+		n.StartedAt.UnixMilli() != int64(later) ||
 		n.HeartbeatAge < 0 || n.HeartbeatAge > 60 || n.HeartbeatAt.IsZero() {
 		t.Errorf("got %+v", n)
 	}

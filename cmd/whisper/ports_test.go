@@ -55,7 +55,8 @@ func TestPortsAreTakenAllOrNone(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = busy.Close() })
 	free := freeAddr(t)
-	got := whisper(t, []string{"WHISPER_AUTH_SECRET=" + strings.Repeat("s", 32)}, "gateway", "--node=n", "--kafka=127.0.0.1:1", "--ops-addr="+free, "--listen="+busy.Addr().String())
+	got := whisper(t, []string{"WHISPER_AUTH_SECRET=" + strings.Repeat("s", 32)}, "gateway", "--node=n", "--kafka=127.0.0.1:1",
+		"--ops-addr="+free, "--listen="+busy.Addr().String())
 	if got.code != exitError || strings.Contains(got.stderr, "--ops-addr") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}

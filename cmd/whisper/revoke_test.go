@@ -23,7 +23,8 @@ func TestRevokeWritesWhatGatewaysFollow(t *testing.T) {
 		Offset               int64
 		Before               time.Time
 	}](t, b.whisper(t, "revoke", "--user=mona", "--session=login-1", "--reason=stolen", "--json"))
-	if out.User != "mona" || out.Session != "login-1" || out.Topic != consumers.TopicRevocations || out.Offset != 1 || out.Before.Before(began.Truncate(time.Microsecond)) {
+	if out.User != "mona" || out.Session != "login-1" || out.Topic != consumers.TopicRevocations || out.Offset != 1 ||
+		out.Before.Before(began.Truncate(time.Microsecond)) {
 		t.Errorf("printed %+v", out)
 	}
 	recs := b.read(t, consumers.TopicRevocations)

@@ -25,7 +25,8 @@ func TestARoleRefusesAClusterOfOtherPartitions(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t)
 	got := whisper(t, nil, "intake", "--kafka="+b.addr, "--partitions=5", "--ops-addr=127.0.0.1:0", "--log-level=error")
-	if got.code != exitError || strings.Count(got.stderr, "\n") != 1 || !strings.Contains(got.stderr, "start with --partitions 3") || !strings.Contains(got.stderr, "more topics alike") {
+	if got.code != exitError || strings.Count(got.stderr, "\n") != 1 || !strings.Contains(got.stderr, "start with --partitions 3") ||
+		!strings.Contains(got.stderr, "more topics alike") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }

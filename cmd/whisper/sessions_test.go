@@ -157,14 +157,16 @@ func TestSessionsOfNodesThatDoNotAnswer(t *testing.T) {
 		"--node=nobody": "whisper.nodes does not know it", "--at=" + other.URL + "/old": "has no list of sessions",
 		"--at=" + other.URL + "/moved": "it answers 302", "--at=" + other.URL + "/odd": "is not a list of sessions",
 	} {
-		if got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "sessions", query); got.code != exitError || !strings.Contains(got.stderr, want) || strings.ContainsRune(got.stdout+got.stderr, 0x1b) {
+		if got := whisper(t, []string{"WHISPER_KAFKA=" + b.addr}, "sessions", query); got.code != exitError ||
+			!strings.Contains(got.stderr, want) || strings.ContainsRune(got.stdout+got.stderr, 0x1b) {
 			t.Errorf("%s: exit code %d, %q", query, got.code, got.stderr)
 		}
 	}
 	if got := b.whisper(t, "sessions", "--at="+other.URL); !strings.Contains(got, `a\u001b[2J`) || !strings.Contains(got, `\u202edesrever`) {
 		t.Errorf("a terminal gets %q", got)
 	}
-	if got := whisper(t, nil, "sessions", "--at=nowhere", "--limit=-1", "--user=a\x00"); got.code != exitUsage || strings.Count(got.stderr, "\n") != 5 {
+	if got := whisper(t, nil, "sessions", "--at=nowhere", "--limit=-1", "--user=a\x00"); got.code != exitUsage ||
+		strings.Count(got.stderr, "\n") != 5 {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }

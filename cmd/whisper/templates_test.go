@@ -216,7 +216,10 @@ func TestATemplateReachesItsReaders(t *testing.T) {
 	}
 	t.Cleanup(cl.Close)
 	for user, profile := range map[string]string{"mona": `{"locale":"ar-EG","attributes":{"name":"منى"}}`, "omar": `{"locale":"en-GB","attributes":{"name":"Omar"}}`} {
-		if err := cl.PublishSync(t.Context(), &kgo.Record{Topic: consumers.TopicProfiles, Key: []byte(user), Value: []byte(profile)}); err != nil {
+		if err := cl.PublishSync(t.Context(), &kgo.Record{
+			Topic: consumers.TopicProfiles, Key: []byte(user),
+			Value: []byte(profile),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,7 +250,8 @@ func TestATemplateReachesItsReaders(t *testing.T) {
 	listed := decode[struct {
 		DeliveryID string `json:"delivery_id"`
 	}](t, lines(whisper(t, nil, "deliveries", "list", postgres, "--user=omar", "--json").stdout)[0])
-	if got := whisper(t, nil, "deliveries", "show", listed.DeliveryID, postgres); !strings.Contains(got.stdout, "template=card template_version=1\n") {
+	if got := whisper(t, nil, "deliveries", "show", listed.DeliveryID, postgres); !strings.Contains(got.stdout,
+		"template=card template_version=1\n") {
 		t.Errorf("show: %s%s", got.stdout, got.stderr)
 	}
 }

@@ -26,7 +26,11 @@ func TestRequestBecomesOneDeliveryForEachUser(t *testing.T) {
 	b := setup(t)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	rec := requestRecord(`{"id":"pay-8812","to":{"users":["mona","omar","mona"]},"content":{"title":"T","body":"B"},"ttl":"1h"}`)
-	rec.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: []byte(parent)}, {Key: "tracestate", Value: []byte("a=b")}, {Key: "other", Value: []byte("x")}}
+	rec.Headers = []kgo.RecordHeader{
+		{Key: "traceparent", Value: []byte(parent)},
+		{Key: "tracestate", Value: []byte("a=b")},
+		{Key: "other", Value: []byte("x")},
+	}
 	b.publish(rec)
 	b.start(b.config())
 	events := b.events(toHigh, 2)
@@ -86,7 +90,8 @@ func TestCancelReachesEveryPartitionOfItsLane(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[rec.Partition] = true
-		if ev.GetNotificationId() != "pay-8812" || consumers.KindOfRecord(rec) != "cancel_requested" || ev.GetCancelRequested().GetRequest().GetTopic() != high {
+		if ev.GetNotificationId() != "pay-8812" || consumers.KindOfRecord(rec) != "cancel_requested" ||
+			ev.GetCancelRequested().GetRequest().GetTopic() != high {
 			t.Errorf("got %v", &ev)
 		}
 	}

@@ -140,7 +140,8 @@ func TestRequestsNameTemplatesThatExist(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	broken := `{"default_locale":"en","locales":{"en":{"body":"{% liquid %}"}}}`
-	b.publish(templateRecord("greeting", greeting), templateRecord("broken", broken), templateRecord("gone", greeting), templateRecord("gone", ""))
+	b.publish(templateRecord("greeting", greeting), templateRecord("broken", broken), templateRecord("gone", greeting),
+		templateRecord("gone", ""))
 	b.publish(
 		templated("mona", "greeting", `{"name":"Mona"}`), templated("u", "greeting", `{}`), templated("u", "broken", `{"name":"x"}`),
 		templated("u", "gone", `{"name":"x"}`), templated("u", "never", `{}`),
@@ -191,7 +192,10 @@ func TestDeliveriesSpeakOfOneVersion(t *testing.T) {
 	}
 	b.publish(templated("never", "greeting@3", `{"name":"Mona"}`))
 	events := b.events(toHigh, 5)
-	for user, want := range map[string]string{"greeting": "greeting@2 2", "greeting@1": "greeting@1 0", "greeting@2": "greeting@2 2", "direct": "direct 4", "odd": "odd 5"} {
+	for user, want := range map[string]string{
+		"greeting": "greeting@2 2", "greeting@1": "greeting@1 0", "greeting@2": "greeting@2 2",
+		"direct": "direct 4", "odd": "odd 5",
+	} {
 		acc := events[user].GetDeliveryAccepted()
 		if got := fmt.Sprint(acc.GetTemplate(), " ", acc.GetTemplateVersion()); got != want {
 			t.Errorf("%s: %s, want %s", user, got, want)
@@ -264,7 +268,10 @@ func TestTraceStartsAtTheRecordOnlyWhereThereIsNone(t *testing.T) {
 			t.Errorf("%q gives %s, then something else", value, got)
 		}
 	}
-	long := &kgo.Record{Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte(good)}, {Key: "tracestate", Value: []byte(strings.Repeat("x", 513))}}}
+	long := &kgo.Record{Headers: []kgo.RecordHeader{
+		{Key: "traceparent", Value: []byte(good)},
+		{Key: "tracestate", Value: []byte(strings.Repeat("x", 513))},
+	}}
 	if got := trace(long); len(got) != 1 {
 		t.Errorf("a tracestate of 513 bytes is carried on: %s", got)
 	}

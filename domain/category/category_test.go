@@ -75,7 +75,8 @@ func TestACategoryFallsBackOverItsParts(t *testing.T) {
 		}
 		all.Put(name, c)
 	}
-	if got := all.Find("transactions.card"); got.Name != domain.DefaultCategory || all.Declares("transactions.card") || !all.Declares(domain.DefaultCategory) {
+	if got := all.Find("transactions.card"); got.Name != domain.DefaultCategory || all.Declares("transactions.card") ||
+		!all.Declares(domain.DefaultCategory) {
 		t.Errorf("with nothing declared: %s", got.Name)
 	}
 	put("transactions")

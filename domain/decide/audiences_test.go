@@ -22,7 +22,10 @@ type durable struct {
 }
 
 func newDurable() *durable {
-	d := &durable{s: decide.NewState(0, decide.DefaultPolicy()), parked: map[domain.DeliveryID]*whisperv1.Parked{}, profiles: map[string][]byte{}}
+	d := &durable{
+		s: decide.NewState(0, decide.DefaultPolicy()), parked: map[domain.DeliveryID]*whisperv1.Parked{},
+		profiles: map[string][]byte{},
+	}
 	d.s.ReplayDone()
 	return d
 }

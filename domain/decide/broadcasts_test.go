@@ -85,7 +85,8 @@ func TestBroadcastsTakeTurns(t *testing.T) {
 					}
 				}
 			}
-			if len(b.byNotification) != len(b.order) || !slices.IsSortedFunc(b.order, func(a, b *walk) int { return int(a.source.Lane) - int(b.source.Lane) }) {
+			if len(b.byNotification) != len(b.order) || !slices.IsSortedFunc(b.order,
+				func(a, b *walk) int { return int(a.source.Lane) - int(b.source.Lane) }) {
 				t.Fatalf("%d and %d", len(b.byNotification), len(b.order))
 			}
 			checkBroadcasts(t, &b)

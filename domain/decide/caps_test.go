@@ -186,7 +186,10 @@ func TestAWalkCountsHandledAndForgottenUsers(t *testing.T) {
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = id[:], "news", user, d.now.UnixMicro()
 		d.do(decide.FactArrived{Event: ev})
 	}
-	fact("mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
+	fact("mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
+		Attempt: 1,
+		Channel: "socket",
+	}}})
 	fact("omar", &whisperv1.Event{Kind: &whisperv1.Event_AttemptFailed{AttemptFailed: &whisperv1.AttemptFailed{
 		Attempt: 1, Channel: "socket", Node: "n1", Class: whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN,
 	}}})
@@ -200,7 +203,10 @@ func TestAWalkCountsHandledAndForgottenUsers(t *testing.T) {
 	}
 	d.want(d.do(walk), "slice 2", "advanced to ann")
 	d.connect("ann")
-	fact("ann", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Attempt: 1, Channel: "socket"}}})
+	fact("ann", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{
+		Attempt: 1,
+		Channel: "socket",
+	}}})
 	d.do(decide.TimePassed{})
 	p := d.events[len(d.events)-1].GetBroadcastProgressed()
 	if !p.GetSettled() || p.GetMatched() != 3 {

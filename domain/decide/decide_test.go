@@ -13,7 +13,8 @@ import (
 
 func TestDecisions(t *testing.T) {
 	t.Parallel()
-	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE
+	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP,
+		whisperv1.FailureClass_FAILURE_CLASS_PRUNE
 	n1 := decide.NodeChanged{Node: "n1", Incarnation: 1}
 	n2 := decide.NodeChanged{Node: "n2", Incarnation: 1}
 	pushOnly := given{channels: []string{"push"}}

@@ -78,7 +78,10 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				d.waiting = nil
 			case 6:
 				d := pick()
-				d.phase = rapid.SampledFrom([]whisperv1.Phase{whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_DIGEST, whisperv1.Phase_PHASE_AWAY}).Draw(t, "phase")
+				d.phase = rapid.SampledFrom([]whisperv1.Phase{
+					whisperv1.Phase_PHASE_QUIET, whisperv1.Phase_PHASE_DIGEST,
+					whisperv1.Phase_PHASE_AWAY,
+				}).Draw(t, "phase")
 				h.hold(d)
 			case 7:
 				h.ready.add(pick(), rapid.SampledFrom([]readyTo{readyToWake, readyToGo}).Draw(t, "why"))
@@ -120,8 +123,10 @@ func TestDeliveriesKeepTheirInvariants(t *testing.T) {
 				}
 				users[d.user()]++
 			}
-			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled || len(h.byUser)+len(h.indexes) != len(users) {
-				t.Fatalf("%d held, %d parked, %d scheduled, of %d users; of %d, %d, %d, %d", len(h.byHash), h.parked, h.due.len(), len(h.byUser), len(held), parked, scheduled, len(users))
+			if len(h.byHash) != len(held) || h.parked != parked || h.inFlight() != len(held)-parked || h.due.len() != scheduled ||
+				len(h.byUser)+len(h.indexes) != len(users) {
+				t.Fatalf("%d held, %d parked, %d scheduled, of %d users; of %d, %d, %d, %d", len(h.byHash), h.parked, h.due.len(), len(h.byUser),
+					len(held), parked, scheduled, len(users))
 			}
 			for v, n := range inWaves {
 				if v.left != n {
@@ -198,12 +203,14 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 			held := func(phase whisperv1.Phase) []*delivery {
 				return scan(func(d *delivery) bool { return d.user() == user && d.source.Lane == lane && d.phase == phase })
 			}
-			gathered := slices.DeleteFunc(slices.Collect(h.gathered(user, lane)), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_DIGEST })
+			gathered := slices.DeleteFunc(slices.Collect(h.gathered(user, lane)),
+				func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_DIGEST })
 			slices.Reverse(gathered)
 			same("gathered", gathered, held(whisperv1.Phase_PHASE_DIGEST))
 			if c := h.indexes[user]; c != nil {
 				c.firstResting(lane)
-				resting := slices.DeleteFunc(slices.Collect(c.resting[lane].all()), func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_QUIET })
+				resting := slices.DeleteFunc(slices.Collect(c.resting[lane].all()),
+					func(d *delivery) bool { return d.phase != whisperv1.Phase_PHASE_QUIET })
 				same("resting", resting, held(whisperv1.Phase_PHASE_QUIET))
 			}
 		}
@@ -213,7 +220,8 @@ func checkIndexes(t *rapid.T, h *deliveries) {
 	}
 	for at := range nodes {
 		on := scan(func(d *delivery) bool {
-			return d.slot != 0 && slices.ContainsFunc(d.waiting, func(w waiting) bool { return w.node == at.node && w.incarnation == at.incarnation })
+			return d.slot != 0 && slices.ContainsFunc(d.waiting,
+				func(w waiting) bool { return w.node == at.node && w.incarnation == at.incarnation })
 		})
 		same("on node "+at.node, h.onNode(at.node, at.incarnation), on)
 	}

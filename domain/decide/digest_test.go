@@ -83,7 +83,8 @@ func TestDigest(t *testing.T) {
 		Count, More int
 		Items       []struct{ ID, Title string }
 	}
-	if err := json.Unmarshal(d.digest.GetDeliveryAccepted().GetVariables(), &variables); err != nil || variables.Count != 2 || len(variables.Items) != 2 || variables.Items[1].Title != "b" {
+	if err := json.Unmarshal(d.digest.GetDeliveryAccepted().GetVariables(), &variables); err != nil || variables.Count != 2 ||
+		len(variables.Items) != 2 || variables.Items[1].Title != "b" {
 		t.Fatalf("%+v, %v", variables, err)
 	}
 	// Written, and everything forgotten before it comes: it is written again under the same name.

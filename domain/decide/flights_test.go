@@ -123,11 +123,13 @@ func TestAFlightIsTakenUpAsWhatItStandsFor(t *testing.T) {
 		g, w := reflect.ValueOf(got).Elem(), reflect.ValueOf(want).Elem()
 		for i := range g.NumField() {
 			field := g.Type().Field(i).Name
-			if a, b := fmt.Sprintf("%+v", g.Field(i)), fmt.Sprintf("%+v", w.Field(i)); field != "walk" && field != "slice" && field != "wave" && field != "atSocket" && field != "ofNote" && a != b {
+			if a, b := fmt.Sprintf("%+v", g.Field(i)), fmt.Sprintf("%+v", w.Field(i)); field != "walk" && field != "slice" && field != "wave" &&
+				field != "atSocket" && field != "ofNote" && a != b {
 				t.Errorf("%s: %s is %s, want %s", name, field, a, b)
 			}
 		}
-		if !got.wave.due.Equal(want.wave.due) || got.atSocket.in() != want.atSocket.in() || got.ofNote.in() != want.ofNote.in() || *got.slice != *want.slice || got.walk.open != want.walk.open {
+		if !got.wave.due.Equal(want.wave.due) || got.atSocket.in() != want.atSocket.in() || got.ofNote.in() != want.ofNote.in() ||
+			*got.slice != *want.slice || got.walk.open != want.walk.open {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}
@@ -140,7 +142,8 @@ func TestFlightsDecideAsDeliveries(t *testing.T) {
 	flew, landed := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		policy := DefaultPolicy()
-		policy.IndexFrom, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "index from"), rapid.IntRange(1, 3).Draw(t, "due"), rapid.IntRange(1, 16).Draw(t, "slice")
+		policy.IndexFrom, policy.Due, policy.Slice = rapid.IntRange(1, 3).Draw(t, "index from"), rapid.IntRange(1, 3).Draw(t, "due"),
+			rapid.IntRange(1, 16).Draw(t, "slice")
 		as, ups := NewState(0, policy), NewState(0, policy)
 		as.ReplayDone()
 		ups.ReplayDone()
@@ -155,12 +158,16 @@ func TestFlightsDecideAsDeliveries(t *testing.T) {
 			}
 			for _, o := range out {
 				if route, is := o.(RouteTo); is {
-					sent = append(sent, domain.AttemptFacts{Notification: route.Route.GetNotificationId(), Attempt: route.Route.GetAttempt(), Node: route.Node})
+					sent = append(sent, domain.AttemptFacts{
+						Notification: route.Route.GetNotificationId(), Attempt: route.Route.GetAttempt(),
+						Node: route.Node,
+					})
 				}
 			}
 			due, any := as.NextDue()
 			if dueToo, anyToo := ups.NextDue(); !due.Equal(dueToo) || any != anyToo || as.Stats() != ups.Stats() || as.Sizes() != ups.Sizes() {
-				t.Fatalf("%T: due %v %v, %+v, %+v; want %v %v, %+v, %+v", in, due, any, as.Stats(), as.Sizes(), dueToo, anyToo, ups.Stats(), ups.Sizes())
+				t.Fatalf("%T: due %v %v, %+v, %+v; want %v %v, %+v, %+v", in, due, any, as.Stats(), as.Sizes(), dueToo, anyToo, ups.Stats(),
+					ups.Sizes())
 			}
 			checkFlights(t, &as.deliveries)
 			checkBroadcasts(t, &as.broadcasts)

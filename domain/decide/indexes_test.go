@@ -100,9 +100,15 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			"walk on": func(*rapid.T) { do(WalkOn{Lane: domain.Low}) },
 			"pause or resume": func(t *rapid.T) {
 				ev := event(fmt.Sprint("cast", rapid.IntRange(0, 3).Draw(t, "cast")), "")
-				ev.Kind = &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{Request: &whisperv1.Position{Topic: "r", Offset: n}}}
+				ev.Kind = &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{Request: &whisperv1.Position{
+					Topic:  "r",
+					Offset: n,
+				}}}
 				if rapid.Bool().Draw(t, "resume") {
-					ev.Kind = &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{Request: &whisperv1.Position{Topic: "r", Offset: n}}}
+					ev.Kind = &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{Request: &whisperv1.Position{
+						Topic:  "r",
+						Offset: n,
+					}}}
 				}
 				do(SteeringArrived{Event: ev, Source: source(ev, domain.Low)})
 			},
@@ -184,7 +190,8 @@ func TestIndexesKnowWhatAScanFinds(t *testing.T) {
 			}
 		}
 		h := &s.deliveries
-		if len(h.byHash)+len(h.byUser)+len(h.indexes)+len(h.notes)+len(h.resting)+len(h.ready.of) > 0 || h.atSockets.latest != nil || h.hastened > 0 {
+		if len(h.byHash)+len(h.byUser)+len(h.indexes)+len(h.notes)+len(h.resting)+len(h.ready.of) > 0 || h.atSockets.latest != nil ||
+			h.hastened > 0 {
 			t.Fatalf("something is left: %+v", h)
 		}
 	})

@@ -56,7 +56,10 @@ func TestAnEndedLegCountsAsHandedOut(t *testing.T) {
 		ev.DeliveryId, ev.NotificationId, ev.UserId, ev.AtUs = in.Event.GetDeliveryId(), "n", "mona", d.now.UnixMicro()
 		d.do(decide.FactArrived{Event: ev})
 	}
-	fact(&whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 2, Channel: "socket", Node: "n1"}}})
+	fact(&whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+		Attempt: 2, Channel: "socket",
+		Node: "n1",
+	}}})
 	for range 12 { // nobody acknowledges
 		d.pass(5 * time.Second)
 	}

@@ -33,7 +33,10 @@ func fraud(t *testing.T, rules string) decide.CategoryChanged {
 }
 
 func readOf(n string) decide.FactArrived {
-	return about(n, "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{Attempt: 1, Node: "n1"}}})
+	return about(n, "mona", &whisperv1.Event{Kind: &whisperv1.Event_DeliveryRead{DeliveryRead: &whisperv1.DeliveryRead{
+		Attempt: 1,
+		Node:    "n1",
+	}}})
 }
 
 func TestAllChannelsGetIt(t *testing.T) {
@@ -458,7 +461,10 @@ func TestABroadcastGoesToAllChannels(t *testing.T) {
 	for range 8 {
 		tell(s.Decide(decide.WalkOn{Lane: domain.Low}, at(1)))
 	}
-	want := []string{"push news #2 to phone-of-mona", "push news #2 to phone-of-nour", "route news #1 to n1 for mona,nour,zeina", "push news #1 to phone-of-omar"}
+	want := []string{
+		"push news #2 to phone-of-mona", "push news #2 to phone-of-nour", "route news #1 to n1 for mona,nour,zeina",
+		"push news #1 to phone-of-omar",
+	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("got  %q\nwant %q", got, want)
 	}

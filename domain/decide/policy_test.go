@@ -184,7 +184,8 @@ func TestErasureForgetsEverything(t *testing.T) {
 	d.now = time.Date(2026, 11, 24, 21, 0, 0, 0, time.UTC)
 	d.want(d.send("b", "mona", "promo"), "b deferred quiet_hours")
 	d.n++
-	d.want(d.do(decide.ProfilePatched{User: "mona", Offset: d.n, At: d.now}), "a suppressed erased", "b suppressed erased", "uncount mona", "user_erased")
+	d.want(d.do(decide.ProfilePatched{User: "mona", Offset: d.n, At: d.now}), "a suppressed erased", "b suppressed erased", "uncount mona",
+		"user_erased")
 	if st := d.s.Stats(); st.Users != 0 || st.Parked != 0 || st.InFlight != 0 || len(d.parked) != 0 {
 		t.Errorf("%+v, %d parked", st, len(d.parked))
 	}
@@ -223,5 +224,6 @@ func TestAWalkEndsDeliveriesItDeferredBeforeARestart(t *testing.T) {
 	}
 	d.s.ReplayDone()
 	d.do(decide.TimePassed{})
-	d.want(d.do(walk), "slice 1", "news suppressed segment", "news suppressed erased", "advanced to ann", "news walked settled 1/2 for 2", "finished")
+	d.want(d.do(walk), "slice 1", "news suppressed segment", "news suppressed erased", "advanced to ann", "news walked settled 1/2 for 2",
+		"finished")
 }

@@ -35,14 +35,18 @@ func phone(user, token string, offset int64) decide.ProfilePatched {
 func TestARetractionReachesPhones(t *testing.T) {
 	t.Parallel()
 	pushOnly := given{channels: []string{"push"}}
-	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP, whisperv1.FailureClass_FAILURE_CLASS_PRUNE
+	retry, drop, prune := whisperv1.FailureClass_FAILURE_CLASS_RETRY, whisperv1.FailureClass_FAILURE_CLASS_DROP,
+		whisperv1.FailureClass_FAILURE_CLASS_PRUNE
 	unknown, expired := whisperv1.FailureClass_FAILURE_CLASS_UNKNOWN, whisperv1.FailureClass_FAILURE_CLASS_EXPIRED
 	sent := []step{
 		{0, phone("mona", "one", 1), []string{"put mona"}},
 		{0, arrived("pay", "mona", 7, pushOnly), []string{"push pay #1 to a"}},
 	}
 	taken := append(slices.Clone(sent), step{1, pushed("pay", "mona", "a", 1), []string{"settle 7"}})
-	retracted := append(slices.Clone(taken), step{2, steer("retract", "pay"), []string{"settle 9", "retract pay", "park", "recall pay from 0"}})
+	retracted := append(slices.Clone(taken), step{
+		2, steer("retract", "pay"),
+		[]string{"settle 9", "retract pay", "park", "recall pay from 0"},
+	})
 	asked := append(slices.Clone(retracted), step{3, readBack(pushed("pay", "mona", "a", 1)), []string{"take back pay #1 from a one"}})
 	then := func(before []step, more ...step) []step { return append(slices.Clone(before), more...) }
 	tests := map[string][]step{
@@ -182,7 +186,8 @@ func TestASilentPushShowsNothing(t *testing.T) {
 	s.Decide(phone("mona", "one", 1), at(0))
 	s.Decide(arrived("pay", "mona", 7, given{channels: []string{"push"}}), at(0))
 	s.Decide(steer("retract", "pay"), at(1))
-	out := s.Decide(about("pay", "mona", &whisperv1.Event{Lane: whisperv1.Lane_LANE_HIGH, Kind: pushed("pay", "mona", "a", 1).Event.Kind}), at(2))
+	out := s.Decide(about("pay", "mona", &whisperv1.Event{Lane: whisperv1.Lane_LANE_HIGH, Kind: pushed("pay", "mona", "a", 1).Event.Kind}),
+		at(2))
 	id := domain.NewDeliveryID(t0, domain.HashDelivery("pay", "mona"))
 	want := &whisperv1.Push{
 		DeliveryId: id[:], NotificationId: "pay", UserId: "mona", Lane: whisperv1.Lane_LANE_HIGH, Attempt: 1, Channel: "apns", Endpoint: "a",
@@ -249,7 +254,8 @@ func TestARestartReadsBackAgain(t *testing.T) {
 	expect("what waits is tried again", keep(s.Decide(decide.TimePassed{}, at(64))), "take back pay #2 from a one")
 	expect("also by a third process", restart(65), "take back pay #2 from a one")
 	expect("until it was taken", keep(s.Decide(takenBack("pay", "mona", "a"), at(66))), "unpark")
-	expect("whatever is told again", keep(s.Decide(notTakenBack("pay", "mona", "a", 2, whisperv1.FailureClass_FAILURE_CLASS_RETRY, 0), at(66))))
+	expect("whatever is told again", keep(s.Decide(notTakenBack("pay", "mona", "a", 2, whisperv1.FailureClass_FAILURE_CLASS_RETRY, 0),
+		at(66))))
 }
 
 // TestAScanIsDoneInSlices: with many users the loop has its turn between.

@@ -70,7 +70,8 @@ func TestAChangeBetweenAcceptAndRenderDoesNotMix(t *testing.T) {
 	s.Decide(decide.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":null}`), At: t0, Offset: 2}, t0)
 	for _, in := range []decide.Input{
 		bodied(t, "card@1", "one", 4), bodied(t, "card", "one", 5), templated("pinned", "card@1", 4, 1), templated("direct", "other", 6, 2),
-		bodied(t, "other", "first", 6), templated("later", "other", 9, 3), bodied(t, "card@2", "two", 7), bodied(t, "card", "two", 8), bodied(t, "other", "second", 9),
+		bodied(t, "other", "first", 6), templated("later", "other", 9, 3), bodied(t, "card@2", "two", 7), bodied(t, "card", "two", 8), bodied(t,
+			"other", "second", 9),
 	} {
 		play(s, 0, in)
 	}
@@ -128,7 +129,8 @@ func TestATemplateThatCannotBeRenderedFailsWithItsReasons(t *testing.T) {
 	play(s, 0, here("mona", "n1", "s1", 1))
 	play(s, 0, decide.TemplateChanged{ID: "bomb", Version: 1, Template: templateOf(t, `{"default_locale": "en", "locales": {"en": {"title": "{{ user.attributes.name }}", "body": "{% for i in (1..999999999) %}{% endfor %}"}}}`)})
 	play(s, 0, bodied(t, "card", "fine", 2))
-	expect(t, play(s, 0, templated("a", "bomb", 1, 1)), "failed template bomb: title: user.attributes.name is missing; body: needs more than 10000 steps: a loop or a value is too long")
+	expect(t, play(s, 0, templated("a", "bomb", 1, 1)),
+		"failed template bomb: title: user.attributes.name is missing; body: needs more than 10000 steps: a loop or a value is too long")
 	expect(t, play(s, 0, templated("b", "card", 2, 2)), "socket fine")
 }
 

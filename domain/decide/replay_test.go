@@ -27,11 +27,18 @@ func TestAReplayKnowsTheNewestUseOfAnID(t *testing.T) {
 	}
 	p.keep(hash, sent(second, domain.ChannelAPNs, 1))
 	p.keep(hash, sent(first, domain.ChannelSocket, 3)) // late, and of the earlier one
-	if r := p[hash]; r.attempt != 1 || r.socketSent || !r.settled || r.ended || r.pushed != profile.ChannelBit(domain.ChannelAPNs) || !r.at.Equal(second.Time()) {
+	if r := p[hash]; r.attempt != 1 || r.socketSent || !r.settled || r.ended || r.pushed != profile.ChannelBit(domain.ChannelAPNs) ||
+		!r.at.Equal(second.Time()) {
 		t.Fatalf("%+v", r)
 	}
-	p.keep(hash, &whisperv1.Event{DeliveryId: second[:], Kind: &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{}}})
-	p.keep(hash, &whisperv1.Event{DeliveryId: second[:], NotificationId: "pay", UserId: "mona", Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{}}})
+	p.keep(hash, &whisperv1.Event{
+		DeliveryId: second[:],
+		Kind:       &whisperv1.Event_DuplicateDropped{DuplicateDropped: &whisperv1.DuplicateDropped{}},
+	})
+	p.keep(hash, &whisperv1.Event{
+		DeliveryId: second[:], NotificationId: "pay", UserId: "mona",
+		Kind: &whisperv1.Event_DeliveryDeferred{DeliveryDeferred: &whisperv1.DeliveryDeferred{}},
+	})
 	if r := p[hash]; !r.settled || r.user != "mona" {
 		t.Fatalf("%+v", r)
 	}

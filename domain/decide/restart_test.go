@@ -43,7 +43,10 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 	now := time.UnixMilli(1_700_000_000_000)
 	id := domain.NewDeliveryID(now, domain.HashDelivery("pay", "mona"))
 	given := map[string]bool{}
-	for name, own := range map[string][]string{"its own channels": {"push"}, "those of the request": {"socket", "push"}, "one of its legs": {"push"}} {
+	for name, own := range map[string][]string{
+		"its own channels": {"push"}, "those of the request": {"socket", "push"},
+		"one of its legs": {"push"},
+	} {
 		acc := &whisperv1.DeliveryAccepted{
 			Channels: []string{"socket", "push"}, ChannelsDefault: true, Category: "c", Content: &whisperv1.Content{Body: "b"},
 			ExpiresAtMs: now.Add(time.Hour).UnixMilli(), Request: &whisperv1.Position{Topic: "r", Offset: 9},
@@ -64,7 +67,8 @@ func TestARestartKnowsEveryFieldOfADelivery(t *testing.T) {
 		if name == "one of its legs" {
 			d.outlook = pushRefused
 			socket := d.newLeg()
-			socket.own, socket.phase, socket.due, socket.parked, socket.attempt = []string{"socket"}, whisperv1.Phase_PHASE_AWAY, now.Add(time.Hour), true, 4
+			socket.own, socket.phase, socket.due, socket.parked, socket.attempt = []string{"socket"}, whisperv1.Phase_PHASE_AWAY,
+				now.Add(time.Hour), true, 4
 			d.legs = &legs{held: []*delivery{d, socket}, attempt: 4, reached: true, took: true}
 			socket.legs = d.legs
 		}
@@ -121,7 +125,8 @@ func sameLegs(a, b *legs) bool {
 		return a == b
 	}
 	return a.attempt == b.attempt && a.reached == b.reached && a.took == b.took && slices.EqualFunc(a.held, b.held, func(a, b *delivery) bool {
-		return slices.Equal(a.own, b.own) && a.phase == b.phase && a.due.Equal(b.due) && a.attempt == b.attempt && a.parked == b.parked && a.all == b.all
+		return slices.Equal(a.own, b.own) && a.phase == b.phase && a.due.Equal(b.due) && a.attempt == b.attempt && a.parked == b.parked &&
+			a.all == b.all
 	})
 }
 

@@ -72,7 +72,10 @@ func about(notification, user string, ev *whisperv1.Event) decide.FactArrived {
 }
 
 func socketSent(n, user string, attempt int32) decide.FactArrived {
-	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "socket", Node: "n1"}}})
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+		Attempt: attempt,
+		Channel: "socket", Node: "n1",
+	}}})
 }
 
 func acked(n, user string) decide.FactArrived {
@@ -80,7 +83,10 @@ func acked(n, user string) decide.FactArrived {
 }
 
 func pushed(n, user, name string, attempt int32) decide.FactArrived {
-	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: attempt, Channel: "apns", Endpoint: name}}})
+	return about(n, user, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+		Attempt: attempt,
+		Channel: "apns", Endpoint: name,
+	}}})
 }
 
 func failed(n, user string, f *whisperv1.AttemptFailed) decide.FactArrived {
@@ -134,7 +140,8 @@ func said(o decide.Output) string {
 		return fmt.Sprintf("route %s #%d to %s", o.Route.GetNotificationId(), o.Route.GetAttempt(), to)
 	case decide.PushTo:
 		if o.Push.GetRetract() {
-			return fmt.Sprintf("take back %s #%d from %s %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint(), o.Push.GetToken())
+			return fmt.Sprintf("take back %s #%d from %s %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint(),
+				o.Push.GetToken())
 		}
 		return fmt.Sprintf("push %s #%d to %s", o.Push.GetNotificationId(), o.Push.GetAttempt(), o.Push.GetEndpoint())
 	case decide.Park:

@@ -21,7 +21,10 @@ func TestASocketsFactDecidesAsItsEvent(t *testing.T) {
 		s := decide.NewState(0, decide.DefaultPolicy())
 		s.ReplayDone()
 		if legs {
-			s.Decide(decide.CategoryChanged{Name: "default", Category: &category.Category{Name: "default", AllChannels: []string{domain.ChannelSocket, domain.ChannelPush}}}, at(0))
+			s.Decide(decide.CategoryChanged{
+				Name:     "default",
+				Category: &category.Category{Name: "default", AllChannels: []string{domain.ChannelSocket, domain.ChannelPush}},
+			}, at(0))
 		}
 		step := func(in decide.Input) {
 			for _, o := range s.Decide(in, at(0)) {

@@ -163,7 +163,8 @@ func (c cell) play(h happening) []Output {
 	case profileChanged:
 		return c.phone()
 	case rulesChanged:
-		return c.Decide(CategoryChanged{Name: domain.DefaultCategory, Category: &category.Category{Name: domain.DefaultCategory, AutoAck: true}}, c.now)
+		return c.Decide(CategoryChanged{Name: domain.DefaultCategory, Category: &category.Category{Name: domain.DefaultCategory, AutoAck: true}},
+			c.now)
 	case socketsFailed:
 		return failed(&whisperv1.AttemptFailed{
 			Attempt: 1, Channel: domain.ChannelSocket, Node: "n", Incarnation: 1, Class: whisperv1.FailureClass_FAILURE_CLASS_UNREACHABLE,
@@ -273,7 +274,10 @@ func TestADeliveryEndsFromEveryStage(t *testing.T) {
 			return fact(c, &whisperv1.Event{Kind: &whisperv1.Event_DeliveryDelivered{DeliveryDelivered: &whisperv1.DeliveryDelivered{Channel: channel}}}), c.now
 		},
 		"a provider took it": func(c cell) (Input, time.Time) {
-			return fact(c, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Channel: "apns", Endpoint: "phone", Attempt: 2}}}), c.now
+			return fact(c, &whisperv1.Event{Kind: &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{
+				Channel:  "apns",
+				Endpoint: "phone", Attempt: 2,
+			}}}), c.now
 		},
 		"our own word from before a restart": func(c cell) (Input, time.Time) {
 			return fact(c, internalFailure()), c.now

@@ -17,7 +17,14 @@ func TestADigestSpeaksOfTheCurrentVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, seen := range []TemplateChanged{{ID: "digest@1"}, {ID: "digest", Current: 1}, {ID: "digest@2"}, {ID: "digest", Current: 2}, {ID: "direct"}, {ID: "odd", Current: 9}} {
+	for i, seen := range []TemplateChanged{
+		{ID: "digest@1"},
+		{ID: "digest", Current: 1},
+		{ID: "digest@2"},
+		{ID: "digest", Current: 2},
+		{ID: "direct"},
+		{ID: "odd", Current: 9},
+	} {
 		seen.Version, seen.Template = int64(i), tmpl
 		templates.change(seen)
 	}

@@ -304,7 +304,8 @@ func TestEndpointsOfAnEarlierVersionAreClaimed(t *testing.T) {
 				claims = append(claims, c)
 			}
 		}
-		if len(claims) != want || want == 1 && (claims[0].Token != decide.HashToken("apns", "t") || claims[0].Claim.GetAtMs() != 5 || claims[0].Claim.GetUserId() != "mona") {
+		if len(claims) != want || want == 1 && (claims[0].Token != decide.HashToken("apns", "t") || claims[0].Claim.GetAtMs() != 5 ||
+			claims[0].Claim.GetUserId() != "mona") {
 			t.Errorf("push %d claims %v", i, claims)
 		}
 	}
@@ -316,7 +317,10 @@ func TestMovedHeader(t *testing.T) {
 	if got, err := decide.ParseMoved(m.String()); err != nil || got != m {
 		t.Errorf("%q is read as %v: %v", m, got, err)
 	}
-	for _, bad := range []string{"", "7", "zz 7", strings.Repeat("ab", 15) + " 7", strings.Repeat("ab", 16), strings.Repeat("ab", 16) + " -7"} {
+	for _, bad := range []string{
+		"", "7", "zz 7", strings.Repeat("ab", 15) + " 7", strings.Repeat("ab", 16),
+		strings.Repeat("ab", 16) + " -7",
+	} {
 		if _, err := decide.ParseMoved(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

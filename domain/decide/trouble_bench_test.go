@@ -215,7 +215,10 @@ func BenchmarkCancelUnknown(b *testing.B) {
 		w.away(n)
 		return w
 	}, func(w *trouble, _ int) {
-		w.do(decide.CancelArrived{Event: &whisperv1.Event{NotificationId: "unknown", Kind: &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}}}})
+		w.do(decide.CancelArrived{Event: &whisperv1.Event{
+			NotificationId: "unknown",
+			Kind:           &whisperv1.Event_CancelRequested{CancelRequested: &whisperv1.CancelRequested{}},
+		}})
 	})
 }
 

@@ -112,7 +112,10 @@ func TestAPauseHoldsWaitingDeliveries(t *testing.T) {
 					d.connect("mona")
 					d.pass(time.Second)
 				}
-				held := slices.DeleteFunc(tc.during(d), func(w string) bool { return strings.HasPrefix(w, "notice") || w == "unknown_digest_template none" })
+				held := slices.DeleteFunc(tc.during(d), func(w string) bool {
+					return strings.HasPrefix(w, "notice") ||
+						w == "unknown_digest_template none"
+				})
 				d.want(held)
 				if restart != "" {
 					again()

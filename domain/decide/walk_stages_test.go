@@ -137,7 +137,8 @@ func TestEveryCellOfABroadcastsStages(t *testing.T) {
 				case pauseAsked:
 					out = s.Decide(steering(1, &whisperv1.Event{Kind: &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{}}}), now)
 				case resumeAsked:
-					out = s.Decide(steering(1, &whisperv1.Event{Kind: &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{}}}), now)
+					out = s.Decide(steering(1, &whisperv1.Event{Kind: &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{}}}),
+						now)
 				case cancelAsked:
 					s.begin(noon)
 					s.endWalk(w, whisperv1.BroadcastState_BROADCAST_STATE_CANCELLED)

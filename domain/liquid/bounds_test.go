@@ -45,7 +45,8 @@ func TestABombFailsAloneWithinItsSteps(t *testing.T) {
 			t.Errorf("%s: took %d steps", name, run.Steps())
 		}
 		again := newRun(bombVariables())
-		if _, told := again.Render(parse(t, "en", source), 4096); strings.Join(told, ";") != strings.Join(problems, ";") || again.Steps() != run.Steps() {
+		if _, told := again.Render(parse(t, "en", source), 4096); strings.Join(told, ";") != strings.Join(problems, ";") ||
+			again.Steps() != run.Steps() {
 			t.Errorf("%s: ends after %d steps, then after %d", name, run.Steps(), again.Steps())
 		}
 	}
@@ -73,7 +74,8 @@ func TestStepsAreForAllTextsTogether(t *testing.T) {
 // TestLongButHonestTextsHaveRoom: what people write must be far from the bounds.
 func TestLongButHonestTextsHaveRoom(t *testing.T) {
 	t.Parallel()
-	source := strings.Repeat("{{ amount | currency: currency }} ", 100) + "{% for i in items %}{{ i.name }} {{ i.price | number: decimals: 2 }}\n{% endfor %}"
+	source := strings.Repeat("{{ amount | currency: currency }} ",
+		100) + "{% for i in items %}{{ i.name }} {{ i.price | number: decimals: 2 }}\n{% endfor %}"
 	run := newRun(`{"amount": 1.5, "currency": "EGP", "items": [` + strings.Repeat(`{"name": "a thing that was bought", "price": 12.5},`, 99) + `{"name": "x", "price": 1}]}`)
 	got, problems := run.Render(parse(t, "ar", source), 16<<10)
 	if problems != nil || run.Steps() > liquid.MaxSteps*2/3 {

@@ -34,10 +34,14 @@ func TestNoFilterSplitsACharacter(t *testing.T) {
 // TestFiltersCountCharacters: whatever the text, the filters do by grapheme clusters what they say.
 func TestFiltersCountCharacters(t *testing.T) {
 	t.Parallel()
-	pieces := []string{"a", " ", "\r", "\n", "é", "e\u0301", "น้ำ", "ำ", "🇪🇬", "🇩", "👨‍👩‍👧", "\u200d", "👍🏽", "م", "\u064b", "क्ष", "한", "\u1112\u1161", "1️⃣", "�"}
+	pieces := []string{
+		"a", " ", "\r", "\n", "é", "e\u0301", "น้ำ", "ำ", "🇪🇬", "🇩", "👨‍👩‍👧", "\u200d", "👍🏽", "م", "\u064b", "क्ष", "한",
+		"\u1112\u1161", "1️⃣", "�",
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		s := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 1, 30).Draw(rt, "text"), "")
-		most, from, length := rapid.IntRange(1, 20).Draw(rt, "most"), rapid.IntRange(-8, 20).Draw(rt, "from"), rapid.IntRange(1, 8).Draw(rt, "length")
+		most, from, length := rapid.IntRange(1, 20).Draw(rt, "most"), rapid.IntRange(-8, 20).Draw(rt, "from"),
+			rapid.IntRange(1, 8).Draw(rt, "length")
 		var all []string
 		for g := uniseg.NewGraphemes(s); g.Next(); {
 			all = append(all, g.Str())

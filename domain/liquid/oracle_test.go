@@ -99,7 +99,10 @@ func drawNode(t *rapid.T, depth int, looped bool) string {
 	}
 	switch rapid.IntRange(0, most).Draw(t, "node") {
 	case 0:
-		return rapid.SampledFrom([]string{"text ", "é ", " { } % ", "\n", "{% raw %}{{ raw }}{% endraw %}", "{% comment %}{{ c }}{% endcomment %}"}).Draw(t, "literal")
+		return rapid.SampledFrom([]string{
+			"text ", "é ", " { } % ", "\n", "{% raw %}{{ raw }}{% endraw %}",
+			"{% comment %}{{ c }}{% endcomment %}",
+		}).Draw(t, "literal")
 	case 1:
 		return "{{ " + drawText.Draw(t, "text") + drawFilters(t, drawFilter) + " }}"
 	case 2:
@@ -110,16 +113,24 @@ func drawNode(t *rapid.T, depth int, looped bool) string {
 		}
 		return `{% assign a = "A" | append: name %}{{ a }}`
 	case 4, 5:
-		return fmt.Sprintf("{%% if %s %%}%s{%% elsif %s %%}%s{%% else %%}%s{%% endif %%}", drawCondition(t), drawBody(t, depth-1, looped), drawCondition(t), drawBody(t, depth-1, looped), drawBody(t, depth-1, looped))
+		return fmt.Sprintf("{%% if %s %%}%s{%% elsif %s %%}%s{%% else %%}%s{%% endif %%}", drawCondition(t), drawBody(t, depth-1, looped),
+			drawCondition(t), drawBody(t, depth-1, looped), drawBody(t, depth-1, looped))
 	case 6:
 		return fmt.Sprintf("{%% unless %s %%}%s{%% endunless %%}", drawCondition(t), drawBody(t, depth-1, looped))
 	case 7:
-		return fmt.Sprintf("{%% case %s %%}{%% when 3, 7 %%}%s{%% else %%}%s{%% endcase %%}", drawNumber.Draw(t, "subject"), drawBody(t, depth-1, looped), drawBody(t, depth-1, looped))
+		return fmt.Sprintf("{%% case %s %%}{%% when 3, 7 %%}%s{%% else %%}%s{%% endcase %%}", drawNumber.Draw(t, "subject"),
+			drawBody(t, depth-1, looped), drawBody(t, depth-1, looped))
 	case 8:
 		return fmt.Sprintf("{%% capture c %%}%s{%% endcapture %%}{{ c | upcase }}", drawBody(t, depth-1, looped))
 	default:
-		list := rapid.SampledFrom([]string{"words", "none", "(1..3)", "words reversed", "words limit: 2", "words offset: 1", "words limit: 1 offset: 1"}).Draw(t, "list")
-		jump := rapid.SampledFrom([]string{"", "{% if forloop.index == 2 %}{% break %}{% endif %}", "{% if forloop.first %}{% continue %}{% endif %}"}).Draw(t, "jump")
+		list := rapid.SampledFrom([]string{
+			"words", "none", "(1..3)", "words reversed", "words limit: 2", "words offset: 1",
+			"words limit: 1 offset: 1",
+		}).Draw(t, "list")
+		jump := rapid.SampledFrom([]string{
+			"", "{% if forloop.index == 2 %}{% break %}{% endif %}",
+			"{% if forloop.first %}{% continue %}{% endif %}",
+		}).Draw(t, "jump")
 		return fmt.Sprintf("{%% for v in %s %%}%s%s{%% else %%}none{%% endfor %%}", list, jump, drawBody(t, depth-1, true))
 	}
 }

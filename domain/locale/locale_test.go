@@ -26,7 +26,10 @@ func TestNamesGetTheirUsualSpelling(t *testing.T) {
 			t.Errorf("%s comes out as %s, and that as %v", written, l.Name, again)
 		}
 	}
-	for _, written := range []string{"", "_", "english", "Arabic (Egypt)", "C", "POSIX", "en--US", "en-US-", strings.Repeat("a-", 33), "en\x00", "@latin", "12"} {
+	for _, written := range []string{
+		"", "_", "english", "Arabic (Egypt)", "C", "POSIX", "en--US", "en-US-", strings.Repeat("a-", 33),
+		"en\x00", "@latin", "12",
+	} {
 		if l, err := locale.Parse(written); err == nil {
 			t.Errorf("%q is taken as %s", written, l.Name)
 		}
@@ -109,7 +112,11 @@ func TestChoose(t *testing.T) {
 // inherit from; and the order in which the texts come changes nothing.
 func TestChosenTextsCanBeRead(t *testing.T) {
 	t.Parallel()
-	names := []string{"zh", "zh-TW", "zh-HK", "zh-Hant", "zh-Hans", "zh-CN", "zh-Hant-MO", "zh-Hans-HK", "es", "es-419", "es-MX", "es-ES", "pt", "pt-PT", "pt-AO", "pt-BR", "en", "en-001", "en-IN", "en-US", "sr", "sr-Latn", "sr-Cyrl-ME", "az", "az-Cyrl", "nb", "nn", "uz-AF", "pa-PK", "pa", "ar", "ar-EG", "und", "de-1996"}
+	names := []string{
+		"zh", "zh-TW", "zh-HK", "zh-Hant", "zh-Hans", "zh-CN", "zh-Hant-MO", "zh-Hans-HK", "es", "es-419", "es-MX", "es-ES",
+		"pt", "pt-PT", "pt-AO", "pt-BR", "en", "en-001", "en-IN", "en-US", "sr", "sr-Latn", "sr-Cyrl-ME", "az", "az-Cyrl", "nb", "nn", "uz-AF",
+		"pa-PK", "pa", "ar", "ar-EG", "und", "de-1996",
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		texts := rapid.SliceOfNDistinct(rapid.SampledFrom(names), 1, 6, rapid.ID).Draw(rt, "texts")
 		reader, err := locale.Parse(rapid.SampledFrom(names).Draw(rt, "reader"))
@@ -141,7 +148,10 @@ func TestChosenTextsCanBeRead(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"ar-EG", "pt_BR", "zh_TW_#Hant", "sr_RS@latin", "no", "x-a-b-c", "i-klingon", "en-US-u-va-posix", "und-u-co-phonebk"} {
+	for _, s := range []string{
+		"ar-EG", "pt_BR", "zh_TW_#Hant", "sr_RS@latin", "no", "x-a-b-c", "i-klingon", "en-US-u-va-posix",
+		"und-u-co-phonebk",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -44,7 +44,10 @@ func TestATimeOfDayOverClockChanges(t *testing.T) {
 // TestATimeOfDayIsTheFirstThatAClockShows compares with a clock that is watched minute by minute.
 func TestATimeOfDayIsTheFirstThatAClockShows(t *testing.T) {
 	t.Parallel()
-	zones := []string{"UTC", "Africa/Cairo", "Europe/Berlin", "America/New_York", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Santiago"}
+	zones := []string{
+		"UTC", "Africa/Cairo", "Europe/Berlin", "America/New_York", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu",
+		"America/Santiago",
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		zone, err := time.LoadLocation(rapid.SampledFrom(zones).Draw(t, "zone"))
 		if err != nil {

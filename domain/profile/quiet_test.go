@@ -85,7 +85,10 @@ func TestTheHourThatComesTwiceIsQuietTwice(t *testing.T) {
 // TestTheEndOfQuietHoursIsTheFirstMomentOutsideThem: in any zone, at any time, over any change.
 func TestTheEndOfQuietHoursIsTheFirstMomentOutsideThem(t *testing.T) {
 	t.Parallel()
-	names := []string{"UTC", "Africa/Cairo", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Santiago", "Africa/Casablanca", "Pacific/Apia", "Europe/Dublin"}
+	names := []string{
+		"UTC", "Africa/Cairo", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Santiago",
+		"Africa/Casablanca", "Pacific/Apia", "Europe/Dublin",
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		var z localtime.Zones
 		zone, _ := z.Load(rapid.SampledFrom(names).Draw(t, "zone"))
@@ -104,7 +107,8 @@ func TestTheEndOfQuietHoursIsTheFirstMomentOutsideThem(t *testing.T) {
 				t.Fatalf("%+v in %s: from %s, not quiet at %s, before the end %s", q, zone, now.In(zone), at.In(zone), end.In(zone))
 			}
 		}
-		if day := localtime.NextDay(now, zone); localtime.Day(day, zone) == localtime.Day(now, zone) || localtime.Day(day.Add(-time.Second), zone) != localtime.Day(now, zone) {
+		if day := localtime.NextDay(now, zone); localtime.Day(day, zone) == localtime.Day(now, zone) ||
+			localtime.Day(day.Add(-time.Second), zone) != localtime.Day(now, zone) {
 			t.Fatalf("the day of %s ends at %s", now.In(zone), day.In(zone))
 		}
 	})

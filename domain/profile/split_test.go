@@ -52,7 +52,8 @@ func TestTheGoodPartsOfAPatchAreTaken(t *testing.T) {
 			if split.Problem != nil {
 				problem = split.Problem.Error()
 			}
-			if string(split.Taken) != tt.taken || string(split.Refused) != tt.refused || strings.Join(split.Fields, ", ") != tt.fields || problem != tt.problem {
+			if string(split.Taken) != tt.taken || string(split.Refused) != tt.refused || strings.Join(split.Fields, ", ") != tt.fields ||
+				problem != tt.problem {
 				t.Errorf("taken   %s\nrefused %s\nfields  %s\nproblem %s", split.Taken, split.Refused, split.Fields, problem)
 			}
 		})
@@ -113,7 +114,10 @@ func TestABadPartDoesNotSpoilTheGoodOnes(t *testing.T) {
 			}
 			return rapid.SampledFrom(parts.bad).Draw(rt, label), false
 		}
-		for _, field := range rapid.Permutation([]string{"locale", "timezone", "quiet_hours", "nick", "attributes", "endpoints", "preferences"}).Draw(rt, "order") {
+		for _, field := range rapid.Permutation([]string{
+			"locale", "timezone", "quiet_hours", "nick", "attributes", "endpoints",
+			"preferences",
+		}).Draw(rt, "order") {
 			if rapid.IntRange(0, 2).Draw(rt, field) == 0 {
 				continue
 			}
@@ -224,10 +228,12 @@ func FuzzSplitProfilePatch(f *testing.F) {
 		if _, err := profile.ParsePatch(split.Taken); err != nil {
 			t.Errorf("%s can't be taken: %v", split.Taken, err)
 		}
-		if again, err := profile.SplitProfilePatch(split.Taken); err != nil || string(again.Taken) != string(split.Taken) || again.Refused != nil {
+		if again, err := profile.SplitProfilePatch(split.Taken); err != nil || string(again.Taken) != string(split.Taken) ||
+			again.Refused != nil {
 			t.Errorf("%s taken apart again: %+v, %v", split.Taken, again, err)
 		}
-		if (strict == nil) != (split.Refused == nil) || (split.Problem == nil) != (split.Refused == nil) || (len(split.Fields) == 0) != (split.Refused == nil) {
+		if (strict == nil) != (split.Refused == nil) || (split.Problem == nil) != (split.Refused == nil) ||
+			(len(split.Fields) == 0) != (split.Refused == nil) {
 			t.Errorf("the whole: %v; %+v", strict, split)
 		}
 		if split.Refused == nil {
@@ -254,7 +260,8 @@ func TestAProfileThatGetsTooLargeKeepsItsPhone(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), "the patch's attributes are not applied") {
 		t.Errorf("error is %v", err)
 	}
-	if merged.GetLocale() != "de" || len(merged.GetEndpoints()) != 1 || string(merged.GetAttributes()) != string(old.GetAttributes()) || len(merged.GetPreferences()) == 0 || merged.GetChangesOffset() != 2 {
+	if merged.GetLocale() != "de" || len(merged.GetEndpoints()) != 1 || string(merged.GetAttributes()) != string(old.GetAttributes()) ||
+		len(merged.GetPreferences()) == 0 || merged.GetChangesOffset() != 2 {
 		t.Errorf("the profile is %v", merged)
 	}
 }

@@ -32,7 +32,8 @@ func TestABroadcastToThoseWhoAreConnected(t *testing.T) {
 				t.Fatalf("%q: %+v, %v", value, req, err)
 			}
 			now := time.UnixMilli(1_700_000_000_000)
-			ev, err := req.BroadcastEvent(Source{Lane: domain.Low, At: now, Position: &whisperv1.Position{Topic: "whisper.requests.low"}}, 0, 12, now)
+			ev, err := req.BroadcastEvent(Source{Lane: domain.Low, At: now, Position: &whisperv1.Position{Topic: "whisper.requests.low"}}, 0, 12,
+				now)
 			if err != nil {
 				t.Fatal(err)
 			}

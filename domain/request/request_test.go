@@ -356,7 +356,8 @@ func TestCancelEventNamesTheNotification(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1_700_000_000_000)
 	ev := (&request.Request{Command: "cancel", Target: "pay-8812"}).CommandEvent(source(at), at)
-	if ev.GetNotificationId() != "pay-8812" || domain.KindOf(ev) != "cancel_requested" || ev.GetCancelRequested().GetRequest().GetOffset() != 42 {
+	if ev.GetNotificationId() != "pay-8812" || domain.KindOf(ev) != "cancel_requested" ||
+		ev.GetCancelRequested().GetRequest().GetOffset() != 42 {
 		t.Errorf("got %v", ev)
 	}
 }

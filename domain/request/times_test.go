@@ -54,7 +54,8 @@ func TestNothingThatCouldBeDeliveredIsRefusedForItsAge(t *testing.T) {
 	now := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	rapid.Check(t, func(rt *rapid.T) {
 		age := time.Duration(rapid.Int64Range(0, int64(100*24*time.Hour)).Draw(rt, "age"))
-		r := &request.Request{Users: []string{"mona"}, TTL: time.Duration(rapid.Int64Range(int64(time.Second), int64(request.MaxTTL)).Draw(rt, "ttl"))}
+		r := &request.Request{Users: []string{"mona"}, TTL: time.Duration(rapid.Int64Range(int64(time.Second), int64(request.MaxTTL)).Draw(rt,
+			"ttl"))}
 		at := now.Add(-age)
 		expires := at.Add(r.TTL)
 		if rapid.Bool().Draw(rt, "scheduled") {

@@ -69,7 +69,10 @@ func TestOnlyTheGrammarIsTaken(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"2026-11-23T09:00:00Z", "2026-11-23T9:00:00Z", "2026-11-23T09:00:00+24:00", "0001-01-01T00:00:00Z", "2026-11-23T09:00:00.123456789+23:59"} {
+	for _, s := range []string{
+		"2026-11-23T09:00:00Z", "2026-11-23T9:00:00Z", "2026-11-23T09:00:00+24:00", "0001-01-01T00:00:00Z",
+		"2026-11-23T09:00:00.123456789+23:59",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

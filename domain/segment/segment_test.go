@@ -123,18 +123,23 @@ func TestSegmentsAgreeWithCEL(t *testing.T) {
 				"[dyn('EG'), 1, 2.5, true]", "user.endpoints", "user.attributes.a", "user.attributes.b.a", "user.attributes.b['b']", "user.attributes",
 			}).Draw(t, "list"))
 		case 3:
-			return fmt.Sprintf("user.attributes.a.%s(user.%s)", rapid.SampledFrom([]string{"startsWith", "endsWith", "contains"}).Draw(t, "f"), rapid.SampledFrom([]string{"locale", "id", "attributes.b"}).Draw(t, "of"))
+			return fmt.Sprintf("user.attributes.a.%s(user.%s)", rapid.SampledFrom([]string{"startsWith", "endsWith", "contains"}).Draw(t, "f"),
+				rapid.SampledFrom([]string{"locale", "id", "attributes.b"}).Draw(t, "of"))
 		case 4:
 			return rapid.SampledFrom([]string{
 				"user.attributes.a", "has(user.attributes.b)", "has(user.attributes.gone)", "user.attributes.gone",
 				"has(user.attributes.a.a)", "has(user.attributes.b.a.a)", "has(user.attributes.gone.a)", "user.attributes.a.a", "has(user.attributes['a'].b)",
 			}).Draw(t, "bare")
 		case 5:
-			return fmt.Sprintf("size(user.attributes.%s) > %d", rapid.SampledFrom([]string{"a", "b", "b.a", "gone"}).Draw(t, "of"), rapid.IntRange(0, 2).Draw(t, "than"))
+			return fmt.Sprintf("size(user.attributes.%s) > %d", rapid.SampledFrom([]string{"a", "b", "b.a", "gone"}).Draw(t, "of"),
+				rapid.IntRange(0, 2).Draw(t, "than"))
 		case 6:
 			return fmt.Sprintf("user.attributes%s.%s(x, %s)", rapid.SampledFrom([]string{"", ".a", ".b", ".b.a"}).Draw(t, "of"),
 				rapid.SampledFrom([]string{"all", "exists", "exists_one"}).Draw(t, "macro"),
-				rapid.SampledFrom([]string{"x == 1", "x == user.attributes.a", "x == user.attributes.b", "x.a == 1", "x in user.attributes", "[x] + [1] == [1, 1]", "has(x.a)"}).Draw(t, "holds"))
+				rapid.SampledFrom([]string{
+					"x == 1", "x == user.attributes.a", "x == user.attributes.b", "x.a == 1", "x in user.attributes",
+					"[x] + [1] == [1, 1]", "has(x.a)",
+				}).Draw(t, "holds"))
 		case 7:
 			return "!(" + expression(t, depth+1) + ")"
 		case 8:

@@ -257,7 +257,8 @@ func TestReconnects(t *testing.T) {
 func TestARefusedTokenEndsTheClient(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(p *peer) { p.close(4001) })
-	if _, err := client.Dial(t.Context(), s.address(), client.StaticToken("token"), client.Options{}); !errors.Is(err, client.ErrUnauthorized) {
+	if _, err := client.Dial(t.Context(), s.address(), client.StaticToken("token"), client.Options{}); !errors.Is(err,
+		client.ErrUnauthorized) {
 		t.Errorf("Dial: %v", err)
 	}
 	later := serve(t, func(p *peer) { p.welcome(); p.close(4002) })

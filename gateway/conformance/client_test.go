@@ -148,7 +148,8 @@ func (p *player) play(s conformance.Step) error {
 		if s.Of == "all" {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return p.client.ReadNotification(slices.DeleteFunc(slices.Clone(p.notes), func(n client.Notification) bool { return !slices.Contains(s.IDs, n.ID) })...)
+			return p.client.ReadNotification(slices.DeleteFunc(slices.Clone(p.notes),
+				func(n client.Notification) bool { return !slices.Contains(s.IDs, n.ID) })...)
 		}
 		return p.client.Read(s.IDs...)
 	case "state":

@@ -26,7 +26,8 @@ func TestAgainstTheGateway(t *testing.T) {
 	t.Parallel()
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicDeadLetters, consumers.TopicRevocations),
+		kfake.SeedTopics(1, consumers.TopicEvents, consumers.TopicPresence, consumers.TopicNodes, consumers.TopicDeadLetters,
+			consumers.TopicRevocations),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,8 @@ func TestAgainstTheGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.Dial(t.Context(), "ws://"+address+"/v1/socket", client.StaticToken(token), client.Options{MinBackoff: time.Millisecond, MaxBackoff: 50 * time.Millisecond})
+	c, err := client.Dial(t.Context(), "ws://"+address+"/v1/socket", client.StaticToken(token),
+		client.Options{MinBackoff: time.Millisecond, MaxBackoff: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,8 @@ func TestPrintableJSONMeansTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back map[string]string
-	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["title"] != hostile || strings.ContainsAny(out.String(), "\x1b\u009b\u202e") {
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["title"] != hostile ||
+		strings.ContainsAny(out.String(), "\x1b\u009b\u202e") {
 		t.Errorf("printed %q, read %q, %v", out.String(), back["title"], err)
 	}
 }
