@@ -71,7 +71,7 @@ type BroadcastReport struct {
 	RatioP99     float64   `json:"alerts_ratio_p99"`
 	// GatewayPerCPU is how many deliveries to sockets a second of the gateway's CPU makes, and DispatchMicros dispatch's CPU for
 	// each user of the audience, facts read back included; both from the request until everything was in Postgres, less
-	// what the alerts alone cost in that time.
+	// what the alerts alone cost in that time; 0 where they cost all of it.
 	GatewayPerCPU  float64 `json:"gateway_deliveries_per_cpu_second"`
 	DispatchMicros float64 `json:"dispatch_us_per_walked"`
 	// CPU seconds by process, from the request until everything was in Postgres.
@@ -169,15 +169,18 @@ func (b *broadcasts) run(ctx context.Context, number int) (*BroadcastReport, err
 	if err != nil {
 		return nil, err
 	}
-	less := func(name string) float64 {
-		r.CPU[name] = (after[name] - before[name]).Seconds()
-		return max(r.CPU[name]-(before[name]-idle[name]).Seconds()*took/alone, 0.001)
-	}
 	for name := range after {
-		less(name)
+		r.CPU[name] = (after[name] - before[name]).Seconds()
 	}
-	r.GatewayPerCPU = float64(b.cfg.Broadcasts*b.cfg.Connected) / less("gateway")
-	r.DispatchMicros = 1e6 * less("dispatch") / float64(b.cfg.Broadcasts*b.cfg.Users)
+	own := func(name string) float64 { // what the alerts alone cost in that time is not the broadcast's
+		return r.CPU[name] - (before[name]-idle[name]).Seconds()*took/alone
+	}
+	if used := own("gateway"); used > 0 {
+		r.GatewayPerCPU = float64(b.cfg.Broadcasts*b.cfg.Connected) / used
+	}
+	if used := own("dispatch"); used > 0 {
+		r.DispatchMicros = 1e6 * used / float64(b.cfg.Broadcasts*b.cfg.Users)
+	}
 	b.say("  %.0f deliveries/s to the connected, everything in Postgres after %.1f s; alerts p99 %.1f ms alone, %.1f beside (%.2f)",
 		r.PerSecond, r.FactsInPostgres, r.AlertsQuiet.P99, r.AlertsDuring.P99, r.RatioP99)
 	return r, nil

@@ -43,7 +43,7 @@ func (w WarmUp) String() string {
 // The load of a window: the bare chain, then the benchmark's own.
 const (
 	warmUpRate   = 1_000
-	warmUpWindow = 4 * time.Second
+	warmUpWindow = 3 * time.Second
 )
 
 // settling decides when a load has warmed up, by windows of it.

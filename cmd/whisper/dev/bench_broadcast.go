@@ -54,7 +54,7 @@ the connected have it after   %.2f s: %.0f deliveries/s
 the facts are in Postgres in  %.1f s
 alerts p50 / p99, quiet       %.1f / %.1f ms
 alerts p50 / p99, during      %.1f / %.1f ms (p99 %.2f times)
-gateway deliveries            %.0f a CPU-second
+gateway deliveries            %.0f a CPU-second (0: the alerts cost as much)
 dispatch                      %.1f µs a walked user
 CPU seconds                   %s
 `, r.Kafka, r.Users, r.Connected, r.Ack, r.WarmUp, r.ConnectedHaveIt, r.PerSecond, r.FactsInPostgres, r.AlertsQuiet.P50, r.AlertsQuiet.P99,
