@@ -202,6 +202,27 @@ func TestNotesThatNobodyNeedsAreDropped(t *testing.T) {
 	}
 }
 
+// TestAReaderEndsThePassThatDropsNotes: whoever reads one table may read the next one, too, and each try makes others wait.
+func TestAReaderEndsThePassThatDropsNotes(t *testing.T) {
+	t.Parallel()
+	f := monthsFolder(t)
+	f.writeAll(sentOnEachDay(4)...)
+	for _, table := range []string{"deliveries", "attempts"} {
+		m, _ := septemberMerge(t, f, table)
+		if err := f.st.forgetMerge(t.Context(), m.conn, m.target); err != nil {
+			t.Fatal(err)
+		}
+		m.conn.Release()
+	}
+	reads(t, f.db, "whisper.deliveries_20260901")
+	if _, err := f.st.mergeMonths(t.Context(), now, merging{keep: 60, daily: 60, blocks: 1}); !lockTimedOut(err) {
+		t.Errorf("a reader of a day that notes changes: %v", err)
+	}
+	if noting := f.texts("SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'note_month_change' AND tgrelid::regclass::text ~ 'attempts'"); len(noting) != 3 {
+		t.Errorf("of the next table %v note changes, want all three days", noting)
+	}
+}
+
 // A lockTracer keeps the lock_timeout of each lock before the first day is detached.
 type lockTracer struct {
 	mu       sync.Mutex
@@ -364,6 +385,10 @@ func TestWhatStandsOnADayKeepsItFromBeingDropped(t *testing.T) {
 			}
 			count := func(day string) string {
 				return f.texts("SELECT count(*)::text FROM whisper.deliveries WHERE day = '" + day + "'")[0]
+			}
+			if err := f.st.dropDays(t.Context(), dayOfUS(at.UnixMicro()), retention{days: 60}); err == nil ||
+				!strings.Contains(err.Error(), "bi.thirtieth") || !strings.Contains(err.Error(), "more than 0 at once") {
+				t.Errorf("a view on a day, and more days than may go at once: %v", err)
 			}
 			for range 2 {
 				if err := drop(); err == nil || !strings.Contains(err.Error(), "bi.thirtieth") {

@@ -305,7 +305,11 @@ func TestWhatStandsOnADayKeepsItsMonth(t *testing.T) {
 	if got := partitionsOf(t, f.db, "deliveries"); got != want {
 		t.Errorf("partitions %s", got)
 	}
-	f.exec("DROP VIEW bi.september")
+	f.exec("DROP VIEW bi.september; CREATE FUNCTION bi.count() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM whisper.deliveries_20260914; END")
+	if _, err := f.st.mergeMonths(t.Context(), now, autumn); err == nil || !strings.Contains(err.Error(), "bi.count()") {
+		t.Errorf("a function on a day: %v", err)
+	}
+	f.exec("DROP FUNCTION bi.count")
 	if _, err := f.st.mergeMonths(t.Context(), now, autumn); err != nil {
 		t.Fatal(err)
 	}
