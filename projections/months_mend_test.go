@@ -202,6 +202,26 @@ func TestNotesThatNobodyNeedsAreDropped(t *testing.T) {
 	}
 }
 
+// TestNotesOfADayThatIsGoneAreDropped: it was dropped while it was copied, and no later table has its number.
+func TestNotesOfADayThatIsGoneAreDropped(t *testing.T) {
+	t.Parallel()
+	f := monthsFolder(t)
+	f.writeAll(sentOnEachDay(4)...)
+	m, _ := septemberMerge(t, f, "deliveries")
+	m.conn.Release()
+	f.writeAll(erasedAt("mona@example.com", now, 7))
+	f.exec("ALTER TABLE whisper.deliveries DETACH PARTITION whisper.deliveries_20260914; DROP TABLE whisper.deliveries_20260914")
+	if noted := f.texts("SELECT key FROM whisper.month_changes WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = source)"); len(noted) == 0 {
+		t.Fatal("nothing is noted of the day that is gone")
+	}
+	if _, err := f.st.mergeMonths(t.Context(), now, autumn); err != nil {
+		t.Fatal(err)
+	}
+	if left := f.texts("SELECT key FROM whisper.month_changes UNION ALL SELECT name FROM whisper.month_merges"); len(left) != 0 {
+		t.Errorf("left of the merges: %v", left)
+	}
+}
+
 // TestAReaderEndsThePassThatDropsNotes: whoever reads one table may read the next one, too, and each try makes others wait.
 func TestAReaderEndsThePassThatDropsNotes(t *testing.T) {
 	t.Parallel()
