@@ -195,7 +195,7 @@ func TestAnIdleSystemIsHealthy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{`"status":"healthy"`, `"reasons":[]`, `"queue_depths":{"high":0,"low":0,"normal":0}`, `"push_depths":{"apns.high":0,"apns.low":0,"apns.normal":0}`, `"projection_lag":0`, `"delivery_rate_per_second":`, `"error_rate":`, `"active_connections":40`, `"utilization":0.1`, `"nodes":[{`} {
+	for _, key := range []string{`"status":"healthy"`, `"reasons":[]`, `"queue_depths":{"high":0,"low":0,"normal":0}`, `"push_depths":{"apns.high":0,"apns.low":0,"apns.normal":0,"fcm.high":0,"fcm.low":0,"fcm.normal":0}`, `"projection_lag":0`, `"delivery_rate_per_second":`, `"error_rate":`, `"active_connections":40`, `"utilization":0.1`, `"nodes":[{`} {
 		if !strings.Contains(string(text), key) {
 			t.Errorf("%s lacks %s", text, key)
 		}

@@ -19,7 +19,7 @@ type commands struct {
 	Intake   roles.Intake   `cmd:"" group:"roles" help:"Read requests and profiles from upstream."`
 	Dispatch roles.Dispatch `cmd:"" group:"roles" help:"Decide what is sent when, and over which channel."`
 	Gateway  roles.Gateway  `cmd:"" group:"roles" help:"Hold the sockets of clients."`
-	Push     roles.Push     `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs)."`
+	Push     roles.Push     `cmd:"" group:"roles" help:"Hand notifications to push providers (APNs, FCM)."`
 	Project  roles.Project  `cmd:"" group:"roles" help:"Fold facts into Postgres, and answer /v1/health."`
 
 	Topics roles.Topics `cmd:"" group:"setup" help:"Show or make the Kafka topics that Whisper needs."`
@@ -44,7 +44,8 @@ type commands struct {
 
 	Bench dev.Bench `cmd:"" group:"measure" help:"Measure Whisper on this machine."`
 
-	ApnsSimulator dev.APNsSimulator `cmd:"" group:"other" help:"Run a simulated APNs."`
+	Simulate      dev.Simulate      `cmd:"" group:"other" help:"Run a simulated push provider: apns or fcm."`
+	ApnsSimulator dev.APNsSimulator `cmd:"" group:"other" help:"The same as simulate apns."`
 	Completion    completionCmd     `cmd:"" group:"other" help:"Print the completion script of a shell."`
 	Version       versionCmd        `cmd:"" group:"other" help:"Print the version."`
 }
@@ -63,6 +64,7 @@ var groups = []kong.Group{
 	{Key: "policy", Title: "Policy (the same for every dispatch):"},
 	{Key: "push", Title: "Push:"},
 	{Key: "apns", Title: "APNs:"},
+	{Key: "fcm", Title: "FCM:"},
 	{Key: "project", Title: "Projections:"},
 	{Key: "health", Title: "Limits past which /v1/health says degraded:"},
 	{Key: "kafka", Title: "Kafka:"},

@@ -285,7 +285,7 @@ func TestDecisions(t *testing.T) {
 			{15, decide.TimePassed{}, []string{"expired ttl", "settle 7"}},
 		},
 		"an endpoint of a channel without a push role is passed over": {
-			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":{"channel":"fcm","token":"t","app":"a"}}}`), At: t0, Offset: 1}, []string{"put mona"}},
+			{0, decide.ProfilePatched{User: "mona", Patch: []byte(`{"endpoints":{"a":{"channel":"webpush","token":"t","app":"a"}}}`), At: t0, Offset: 1}, []string{"put mona"}},
 			{0, arrived("pay", "mona", 7, pushOnly), nil},
 			{15, decide.TimePassed{}, []string{"suppressed no_endpoint", "settle 7"}},
 		},

@@ -62,7 +62,7 @@ func isDevice(e *whisperv1.Endpoint) bool {
 	return slices.Contains(deviceChannels, e.GetChannel())
 }
 
-var deviceChannels = []string{domain.ChannelAPNs, "fcm", "webpush"}
+var deviceChannels = []string{domain.ChannelAPNs, domain.ChannelFCM, "webpush"}
 
 // claimNow claims what a version before this one registered, when it is first pushed to. It is marked in memory only:
 // after a restart it may be claimed once more.

@@ -164,7 +164,31 @@ func readEndpoint(path, name, raw string, p *record.Problems) endpointPatch {
 		p.Add(record.WordProfile, "%s has no token", path)
 	}
 	p.Limit(record.WordTooLarge, path+".token", len(e.token), MaxTokenBytes)
+	if problem := tokenProblem(e.channel, e.token); problem != "" {
+		p.Add(record.WordProfile, "%s.token %s", path, problem)
+	}
 	return e
+}
+
+// tokenProblem says why a token can't be one of its channel, without telling it; empty: it may be.
+func tokenProblem(channel, token string) string {
+	switch {
+	case token == "" || len(token) > MaxTokenBytes:
+	case channel == domain.ChannelFCM && strings.HasPrefix(token, "{"):
+		return "is a Web Push subscription, not a registration token of fcm"
+	case channel == domain.ChannelFCM && len(token) == 64 && strings.Trim(token, "0123456789abcdefABCDEF") == "":
+		return "is a device token of apns, not a registration token of fcm"
+	case channel == domain.ChannelFCM && strings.ContainsFunc(token, notInFCMTokens):
+		return "has a character that no registration token of fcm has"
+	case channel == domain.ChannelAPNs && strings.Contains(token, ":APA91"):
+		return "is a registration token of fcm, not a device token of apns"
+	}
+	return ""
+}
+
+// notInFCMTokens: Google documents no alphabet; the tokens and installation ids that exist have these.
+func notInFCMTokens(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_:.", r)
 }
 
 // citedWord cites a word that may be misspelt, but nothing that may be a token in the wrong place, because reasons are

@@ -135,6 +135,11 @@ func TestParseProfilePatchSaysWhatIsWrong(t *testing.T) {
 			`endpoints.a has no channel: apns, fcm, webpush, email, sms, webhook; endpoints.a has no token; ` +
 				`endpoints.b: unknown channel "socket" for an endpoint; known are apns, fcm, webpush, email, sms, webhook; endpoints.c must be an object, not a number; the name of endpoint "" is empty`,
 		},
+		{"10 KB", `{"endpoints":{"a":{"channel":"fcm","token":"` + strings.Repeat("t", 10<<10) + `"}}}`, "too_large", `endpoints.a.token has 10240 bytes, at most 4096 are allowed`},
+		{"apple's token", `{"endpoints":{"a":{"channel":"fcm","token":"` + strings.Repeat("0A", 32) + `"}}}`, "profile", `endpoints.a.token is a device token of apns, not a registration token of fcm`},
+		{"a subscription", `{"endpoints":{"a":{"channel":"fcm","token":"{\"endpoint\":\"https://x\"}"}}}`, "profile", `endpoints.a.token is a Web Push subscription, not a registration token of fcm`},
+		{"malformed token", `{"endpoints":{"a":{"channel":"fcm","token":"a b"}}}`, "profile", `endpoints.a.token has a character that no registration token of fcm has`},
+		{"google's token", `{"endpoints":{"a":{"channel":"apns","token":"dQw4w9:APA91bx"}}}`, "profile", `endpoints.a.token is a registration token of fcm, not a device token of apns`},
 		{"token", `{"endpoints":{"a":{"channel":"apns","token":"` + strings.Repeat("t", 4097) + `"}}}`, "too_large", `endpoints.a.token has 4097 bytes, at most 4096 are allowed`},
 		{
 			"preferences", `{"preferences":{"Marketing":{},"a":{"apns":1,"fax":true},"b":false}}`, "category",

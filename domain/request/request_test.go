@@ -196,7 +196,7 @@ func TestParseRequestSaysWhatIsWrong(t *testing.T) {
 		{"empty content", "", `{` + to + `,"content":{"url":"x"}}`, "content", `content is empty: give a title, a body or data`},
 		{"variables alone", "", `{` + to + `,` + say + `,"variables":{}}`, "content", `variables need a template`},
 		{"unknown channel", "", `{` + to + `,` + say + `,"channels":["fax"]}`, "channel", `channels[0]: unknown channel "fax"; known are socket, push, apns, fcm, webpush, email, sms, webhook`},
-		{"channel to come", "", `{` + to + `,` + say + `,"channels":["socket","fcm"]}`, "unavailable", `channels[1]: fcm is not available in this version; socket, push, apns are`},
+		{"channel to come", "", `{` + to + `,` + say + `,"channels":["socket","webpush"]}`, "unavailable", `channels[1]: webpush is not available in this version; socket, push, apns, fcm are`},
 		{"channel twice", "", `{` + to + `,` + say + `,"channels":["socket","socket"]}`, "channel", `channels[1] repeats "socket"`},
 		{"send_at without zone", "", `{` + to + `,` + say + `,"send_at":"2026-11-23T09:00:00"}`, "time", `send_at "2026-11-23T09:00:00" has no zone: end it with Z or an offset such as +02:00`},
 		{"send_at garbage", "", `{` + to + `,` + say + `,"send_at":"tomorrow"}`, "time", `send_at "tomorrow" is not an RFC 3339 time such as "2026-11-23T09:00:00Z"`},

@@ -32,6 +32,8 @@ import (
 	"github.com/klivvr/whisper/consumers/push/apns"
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
 	"github.com/klivvr/whisper/consumers/push/apps"
+	"github.com/klivvr/whisper/consumers/push/fcm"
+	fcmsimulator "github.com/klivvr/whisper/consumers/push/fcm/simulator"
 	"github.com/klivvr/whisper/embedded"
 	"github.com/klivvr/whisper/gateway"
 	"github.com/klivvr/whisper/migrations"
@@ -55,7 +57,7 @@ type Dev struct {
 
 // Help implements kong.HelpProvider.
 func (c *Dev) Help() string {
-	return `Embedded Kafka and Postgres, all roles, and a simulated APNs in one process. Nothing needs to be installed; if the
+	return `Embedded Kafka and Postgres, all roles, and a simulated APNs and FCM in one process. Nothing needs to be installed; if the
 machine has no Postgres, the first start downloads it once. Example:
 
     whisper dev --demo`
@@ -90,6 +92,7 @@ type system struct {
 	base  roles.Base
 	kafka *embedded.Kafka
 	apple *simulator.Simulator
+	fcm   *fcmsimulator.Simulator
 
 	mu       sync.Mutex
 	postgres string // its URL once it is up
@@ -234,6 +237,10 @@ func (d *system) run(ctx context.Context, sockets net.Listener) error {
 		return err
 	}
 	defer d.apple.Close()
+	if d.fcm, err = fcmsimulator.Start(ctx, fcmsimulator.Config{Logger: d.base.Log}); err != nil {
+		return err
+	}
+	defer d.fcm.Close()
 	components, err := d.components(ctx, sockets)
 	if err != nil {
 		return err
@@ -274,7 +281,10 @@ func (d *system) components(ctx context.Context, sockets net.Listener) ([]roles.
 			}, sockets)
 		},
 		func() ([]roles.Component, error) {
-			set, err := d.base.Credentials(pushed, apps.Config{})
+			set, err := d.base.Credentials(roles.FlagCredentials{
+				APNs: &pushed,
+				FCM:  &fcm.Config{CredentialsJSON: d.fcm.Credentials(), BaseURL: d.fcm.URL(), RootCAs: d.fcm.RootCAs()},
+			}, apps.Config{})
 			if err != nil {
 				return nil, err
 			}

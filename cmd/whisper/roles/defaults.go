@@ -11,6 +11,7 @@ import (
 	"github.com/klivvr/whisper/consumers/dispatch"
 	"github.com/klivvr/whisper/consumers/push"
 	"github.com/klivvr/whisper/consumers/push/apns"
+	"github.com/klivvr/whisper/consumers/push/fcm"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/decide"
 	"github.com/klivvr/whisper/gateway"
@@ -65,6 +66,11 @@ func defaultTexts() map[string]string {
 	set("apns", map[string]any{
 		"environment": apple.Environment, "connections": apple.Connections, "streams": apple.Streams,
 		"request_timeout": apple.RequestTimeout, "sound": apple.Sound,
+	})
+	google := fcm.Defaults()
+	set("fcm", map[string]any{
+		"target": google.Format.Target, "sound": google.Format.Sound, "per_minute": google.PerMinute, "connections": google.Connections,
+		"streams": google.Streams, "request_timeout": google.RequestTimeout,
 	})
 	p := projections.Defaults()
 	set("project", map[string]any{

@@ -15,6 +15,7 @@ import (
 	"github.com/klivvr/whisper/consumers/push/apns"
 	"github.com/klivvr/whisper/consumers/push/apps"
 	"github.com/klivvr/whisper/consumers/push/channels"
+	"github.com/klivvr/whisper/consumers/push/fcm"
 	"github.com/klivvr/whisper/domain"
 )
 
@@ -24,6 +25,7 @@ type Push struct {
 	Lanes       []string    `name:"push-lanes" placeholder:"LANE" group:"push" help:"Lanes to serve (default all)."`
 	MaxInFlight int         `name:"push-max-in-flight" default:"${push_max_in_flight}" placeholder:"N" group:"push" help:"Attempts of one lane in progress at once (default ${default})."`
 	APNs        apnsFlags   `embed:"" group:"apns"`
+	FCM         fcmFlags    `embed:"" group:"fcm"`
 	Member      memberFlags `embed:""`
 	Role        roleFlags   `embed:""`
 }
@@ -55,14 +57,44 @@ func (f apnsFlags) config() apns.Config {
 	}
 }
 
+type fcmFlags struct {
+	CredentialsFile string        `name:"fcm-credentials-file" placeholder:"FILE" help:"A service account's key, as the Firebase console makes it (JSON)."`
+	Project         string        `name:"fcm-project" placeholder:"ID" help:"The project, where the service account is another's (default: the account's)."`
+	Target          string        `name:"fcm-target" default:"${fcm_target}" placeholder:"NAME" help:"Field that carries a device's address: token, which takes installation ids too, or fid (default ${default})."`
+	DataCategories  []string      `name:"fcm-data-categories" placeholder:"CATEGORY" help:"Categories, with those below them, that the app shows itself: they go as data messages (default: none)."`
+	ChannelID       string        `name:"fcm-channel-id" placeholder:"ID" help:"Android notification channel of everything (default: the name of the category)."`
+	Sound           string        `name:"fcm-sound" default:"${fcm_sound}" placeholder:"NAME" help:"Sound on the lanes high and normal before Android 8; none is silent (default ${default})."`
+	URL             string        `name:"fcm-url" placeholder:"URL" help:"Another server instead of Google's, such as a simulator."`
+	CAFile          string        `name:"fcm-ca-file" placeholder:"FILE" help:"Certificates to trust instead of the system's (PEM), for a simulator."`
+	PerMinute       int           `name:"fcm-per-minute" default:"${fcm_per_minute}" placeholder:"N" help:"This process's part of the project's quota, reached over a minute (default ${default})."`
+	Connections     int           `name:"fcm-connections" default:"${fcm_connections}" placeholder:"N" help:"Most connections for each lane (default ${default})."`
+	Streams         int           `name:"fcm-streams" default:"${fcm_streams}" placeholder:"N" help:"Requests in progress at once on one connection (default ${default})."`
+	RequestTimeout  time.Duration `name:"fcm-request-timeout" default:"${fcm_request_timeout}" placeholder:"DURATION" help:"Time limit of one request (default ${default})."`
+}
+
+// given: the flags describe a credential.
+func (f fcmFlags) given() bool { return f.CredentialsFile != "" || f.Project != "" }
+
+func (f fcmFlags) config() fcm.Config {
+	return fcm.Config{
+		CredentialsFile: f.CredentialsFile, Project: f.Project, BaseURL: f.URL, RootCAFile: f.CAFile,
+		Format:    fcm.Format{Target: f.Target, DataCategories: f.DataCategories, ChannelID: f.ChannelID, Sound: f.Sound},
+		PerMinute: f.PerMinute, Connections: f.Connections, Streams: f.Streams, RequestTimeout: f.RequestTimeout,
+	}
+}
+
 // Help implements kong.HelpProvider.
 func (c *Push) Help() string {
 	return `Hands attempts to push providers. For one app on Apple's push service (APNs):
 
     whisper push --apns-key-file key.p8 --apns-key-id ABC123DEFG --apns-team-id DEF123GHIJ --apns-topic com.example.app
 
-For more apps, teams or channels, --apps names a file of credentials. Flags of APNs beside it serve the apps that the
-file does not name.`
+For one project on Google's (FCM), alone or beside it:
+
+    whisper push --fcm-credentials-file account.json
+
+For more apps, teams or projects, --apps names a file of credentials. Flags beside it serve the apps that the file does
+not name.`
 }
 
 func (c *Push) lanes() ([]domain.Lane, error) {
@@ -84,8 +116,11 @@ func (c *Push) Check() error {
 	if c.MaxInFlight < 1 {
 		err = errors.Join(err, fmt.Errorf("push-max-in-flight: %d is not a positive number", c.MaxInFlight))
 	}
-	if c.Apps == "" || c.APNs.given() {
+	if c.apple() {
 		err = errors.Join(err, c.APNs.config().Validate())
+	}
+	if c.FCM.given() {
+		err = errors.Join(err, c.FCM.config().Validate())
 	}
 	if c.Apps != "" { // the whole of it, so that one error names what is wrong with every credential
 		set, problem := apps.New(apps.Config{File: c.Apps, Channels: channels.All(), Metrics: metrics.NewSet()})
@@ -96,13 +131,27 @@ func (c *Push) Check() error {
 	return errors.Join(c.Role.Check(), c.Member.Check(), err)
 }
 
+// apple: there is to be a credential of APNs in the flags. Where nothing is given at all, its problems say what a credential needs.
+func (c *Push) apple() bool { return c.APNs.given() || c.Apps == "" && !c.FCM.given() }
+
 // providers makes what the flags and the apps file describe.
 func (c *Push) providers(r Base) (*apps.Set, error) {
-	cfg := apps.Config{File: c.Apps, Channels: channels.All()}
-	if c.Apps != "" && !c.APNs.given() {
-		return r.credentials(cfg)
+	var flags FlagCredentials
+	if c.apple() {
+		cfg := c.APNs.config()
+		flags.APNs = &cfg
 	}
-	return r.Credentials(c.APNs.config(), cfg)
+	if c.FCM.given() {
+		cfg := c.FCM.config()
+		flags.FCM = &cfg
+	}
+	return r.Credentials(flags, apps.Config{File: c.Apps, Channels: channels.All()})
+}
+
+// FlagCredentials are those that no file names; nil: none. They serve the apps that the file does not name.
+type FlagCredentials struct {
+	APNs *apns.Config
+	FCM  *fcm.Config
 }
 
 func (c *Push) Run(ctx context.Context, p *cli.Process) error {
@@ -120,22 +169,31 @@ func (c *Push) Run(ctx context.Context, p *cli.Process) error {
 	})
 }
 
-// Credentials makes the providers of a process, with one of APNs for the apps that the file does not name.
-func (r Base) Credentials(apple apns.Config, cfg apps.Config) (*apps.Set, error) {
-	apple.Now, apple.Logger = r.Now, r.Log
-	p, err := apns.New(apple)
-	if err != nil {
-		return nil, err
+// Credentials makes the providers of a process.
+func (r Base) Credentials(flags FlagCredentials, cfg apps.Config) (set *apps.Set, err error) {
+	defer func() {
+		if err != nil {
+			for _, p := range cfg.Given {
+				p.Close()
+			}
+		}
+	}()
+	if flags.APNs != nil {
+		flags.APNs.Now, flags.APNs.Logger = r.Now, r.Log
+		p, err := apns.New(*flags.APNs)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Given = append(cfg.Given, p)
 	}
-	cfg.Given = append(cfg.Given, p)
-	set, err := r.credentials(cfg)
-	if err != nil {
-		p.Close()
+	if flags.FCM != nil {
+		flags.FCM.Now, flags.FCM.Logger = r.Now, r.Log
+		p, err := fcm.New(*flags.FCM)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Given = append(cfg.Given, p)
 	}
-	return set, err
-}
-
-func (r Base) credentials(cfg apps.Config) (*apps.Set, error) {
 	cfg.Now, cfg.Logger = r.Now, r.Log
 	return apps.New(cfg)
 }

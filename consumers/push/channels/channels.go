@@ -5,7 +5,8 @@ package channels
 import (
 	"github.com/klivvr/whisper/consumers/push/apns"
 	"github.com/klivvr/whisper/consumers/push/apps"
+	"github.com/klivvr/whisper/consumers/push/fcm"
 )
 
 // All are the channels whose credentials the apps file may have.
-func All() []apps.Channel { return []apps.Channel{apns.InApps} }
+func All() []apps.Channel { return []apps.Channel{apns.InApps, fcm.InApps} }
