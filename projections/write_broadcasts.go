@@ -124,7 +124,8 @@ func (t *transaction) writeBroadcasts(ctx context.Context) error {
 	_, err := t.run(ctx, t.tx, `
 		UPDATE $.broadcast_shards AS b SET state = k.state, settled = k.settled::boolean, audience = k.audience, walked = k.walked,
 			matched = k.matched,
-			segment_errors = k.segment_errors, unwalked = k.unwalked, started_at = k.started_at, walked_at = k.walked_at, progressed_at = k.progressed_at
+			segment_errors = k.segment_errors, unwalked = k.unwalked, started_at = k.started_at,
+			walked_at = k.walked_at, progressed_at = k.progressed_at
 		FROM unnest($1::text[], $2::int4[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int8[],
 			$10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::date[])
 			AS k(notification_id, partition, state, settled, audience, walked, matched, segment_errors, unwalked,
