@@ -17,7 +17,7 @@ type Subject struct {
 	User         string
 }
 
-// Busy is what the decision was about that was cut short by a panic; false: nothing that could be set aside.
+// Busy returns what a decision was about that a panic cut short. false: it was about nothing that could be set aside.
 func (s *State) Busy() (Subject, bool) {
 	switch b := s.busy; {
 	case b.delivery != nil:
@@ -33,7 +33,7 @@ func (s *State) Busy() (Subject, bool) {
 	}
 }
 
-// Aside is what is not to be taken up.
+// Aside is what a restore sets aside instead of taking it up.
 type Aside struct {
 	// Deliveries are ended, broadcasts are paused.
 	IDs []domain.DeliveryID
@@ -43,7 +43,7 @@ type Aside struct {
 	LeftOut []domain.DeliveryID
 }
 
-// SetAside is called before anything is restored.
+// SetAside names what to set aside. It is called before anything is restored.
 func (s *State) SetAside(a Aside) {
 	if len(a.IDs)+len(a.Notifications)+len(a.LeftOut) == 0 {
 		return

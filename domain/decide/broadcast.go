@@ -13,7 +13,7 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// walk is one broadcast's share of the partition: who is meant, how far it is, and what of it is still open. It
+// walk is one broadcast in this partition: its audience, how far it is, and its open deliveries. It
 // costs nothing for users whose delivery is settled, some 8 bytes for one who waits to connect, and a
 // [delivery] for one in flight.
 //
@@ -47,7 +47,7 @@ type walk struct {
 	at        string   // the last user of the pass who was looked at
 	done      bool     // everyone was
 	restored  bool     // some may have been dealt with beyond it
-	again     bool     // it was walked before, to its end maybe, and came again, since its offset was not let go
+	again     bool     // replayed: it may have been walked before, since its offset had not been committed
 	recounts  bool     // or counted against caps, and nothing sent
 	counts    walkCounts
 	unwalked  int64
@@ -75,7 +75,7 @@ type walk struct {
 	waits   time.Time // not to be walked on before
 	segment *segment.Segment
 	clock   localtime.Clock
-	advance bool // the cursor moved, or something else is to be told
+	advance bool // the cursor moved, or progress is to be written
 
 	due  time.Time // of one that is asleep: when its turn is
 	slot slot

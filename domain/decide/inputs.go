@@ -22,27 +22,28 @@ type Trace struct {
 	State  string
 }
 
-// Input is one thing that happened, as dispatch read it off a topic or off the clock. The set is closed.
+// Input is one thing that happened: a record that dispatch read from a topic, or time that passed. The set is closed.
+// XArrived is a record that asks for something or tells a fact; XChanged is the new state of one key of a table.
 //
 //sumtype:decl
 type Input interface{ input() }
 
 type (
-	// DeliveryArrived: intake accepted it. Cause is the record's position.
+	// DeliveryArrived is a delivery that intake accepted. Cause is the record's position.
 	DeliveryArrived struct {
 		Event  *whisperv1.Event
 		Source LaneOffset
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
-	// CancelArrived asks to cancel what is still held of a notification.
+	// CancelArrived asks to cancel the deliveries of a notification that have not ended.
 	CancelArrived struct {
 		Event  *whisperv1.Event
 		Source LaneOffset
 		Trace  Trace
 		Cause  *whisperv1.Position
 	}
-	// BroadcastArrived: intake accepted a broadcast, and this is the partition's share of it.
+	// BroadcastArrived is a broadcast that intake accepted. The partition walks its own users.
 	BroadcastArrived struct {
 		Event  *whisperv1.Event
 		Source LaneOffset
@@ -65,7 +66,7 @@ type (
 		Over func() bool
 		Wide bool
 	}
-	// FactArrived is feedback: any event of whisper.events, our own ones included.
+	// FactArrived is an event of whisper.events, those that dispatch itself wrote included.
 	FactArrived struct {
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
@@ -84,22 +85,22 @@ type (
 		Event *whisperv1.Event
 		Cause *whisperv1.Position
 	}
-	// RecallRead says that all facts that a [Recall] asked for have been told.
+	// RecallRead says that all facts that a [Recall] asked for have arrived as [FactRecalled].
 	RecallRead struct{ Notification string }
-	// PresenceChanged is what a node holds of a user now; nil: nothing any more. Incarnation is the start of
-	// the node that says nil, 0 where it is not known.
+	// PresenceChanged is the sessions that a user has on a node now; nil: none. Incarnation is that of the node that says
+	// nil, or 0 where it is not known.
 	PresenceChanged struct {
 		User        string
 		Node        string
 		Incarnation uint64
 		Presence    *whisperv1.Presence
 	}
-	// NodeChanged is the state of a node: the incarnation that lives, or 0 for a dead one.
+	// NodeChanged is the incarnation of a node that lives now, or 0 if none does.
 	NodeChanged struct {
 		Node        string
 		Incarnation uint64
 	}
-	// NodesSwept says which nodes may still come back: what all others told of users before a time is over for good.
+	// NodesSwept says which nodes may still come back (Kept). The presence that all others wrote before a time is removed.
 	NodesSwept struct {
 		Kept   map[string]bool
 		Before time.Time
@@ -122,14 +123,14 @@ type (
 		Current  int64
 		Template *template.Template
 	}
-	// CategoryChanged is what whisper.categories says of one now; nil: it is not declared any more.
+	// CategoryChanged is a category's rules as whisper.categories has them now; nil: it is not declared any more.
 	CategoryChanged struct {
 		Name     string
 		Category *category.Category
 	}
-	// TemplatesRead says that everything that whisper.templates had before the offset Next has been told.
+	// TemplatesRead says that whisper.templates has been read up to the offset Next.
 	TemplatesRead struct{ Next int64 }
-	// TimePassed looks at what is due.
+	// TimePassed deals with what is due now.
 	TimePassed struct{}
 )
 

@@ -104,11 +104,11 @@ type (
 		Hash     domain.DeliveryHash
 		At       time.Time
 	}
-	// Uncount forgets what was counted of a user.
+	// Uncount removes a user's counts: the user was erased.
 	Uncount struct{ User string }
-	// Deliver writes a delivery of our own making to its lane's whisper.deliveries: a digest.
+	// Deliver writes a delivery that dispatch made itself, a digest, to whisper.deliveries of its lane.
 	Deliver struct{ Event *whisperv1.Event }
-	// Notice is worth a warning to the operators, once: what is wrong, and the name that it is wrong about.
+	// Notice is a warning for operators, given once: what is wrong, and the name of what it is about.
 	Notice struct{ What, Name string }
 	// Reject sends the input's record to the dead letters.
 	Reject struct{ Reason error }
@@ -118,8 +118,8 @@ type (
 		Source LaneOffset
 		Seen   *SeenDelivery
 	}
-	// Remember says that what the window was told before came to its end, late. It is written when everything decided before
-	// it is acknowledged.
+	// Remember writes a delivery to the window a second time, since it ended long after its request. It is written when
+	// everything decided before it is acknowledged.
 	Remember struct{ Seen SeenDelivery }
 )
 

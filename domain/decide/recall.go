@@ -10,7 +10,7 @@ import (
 )
 
 // A retraction reaches phones by a silent push to each endpoint that took the notification. Nobody keeps who that was,
-// since almost nothing is ever taken back: the log of facts is read back for it ([Recall]), each fact of a push that was
+// since almost nothing is ever retracted: the log of facts is read back for it ([Recall]), each fact of a push that was
 // taken comes as [FactRecalled], and what is taken later comes as feedback always does. A phone may delay such a push
 // or drop it, so a fact about one says what the provider did and claims no status.
 

@@ -10,10 +10,10 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// retraction takes a notification back: who is connected is told at once, who connects later is told then, as long
-// as the window of duplicates knows the notification. Nobody keeps whose socket was shown what, so whoever was a
-// recipient is told there, of a broadcast whoever may have been one (see audienceRule), and a client passes over an id that it does not have.
-// Phones are told by push: see silentPush.
+// retraction takes a notification back: connected users are told at once, others when they connect, as long
+// as the window of duplicates knows the notification. What each socket was shown is not kept. So every recipient is told, and
+// of a broadcast everyone who may have been one (see audienceRule); a client ignores an id that it does not have. Phones are
+// told by push: see silentPush.
 type retraction struct {
 	id    domain.DeliveryID
 	note  string

@@ -12,7 +12,8 @@ import (
 	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
-// Policy is what the decisions are made by.
+// Policy holds the settings that decisions depend on. It is taken whole, so a field that is 0 means 0,
+// where its comment names no default.
 type Policy struct {
 	// AckTimeout is how long a client has to acknowledge before the next channel is tried.
 	AckTimeout time.Duration
@@ -28,9 +29,9 @@ type Policy struct {
 	Retry domain.Backoff
 	// Resend is for what a socket took and nobody acknowledged.
 	Resend domain.Backoff
-	// Window is how long an id is told a duplicate.
+	// Window is how long another request with a known id counts as a duplicate.
 	Window time.Duration
-	// Slice is how many users for whom a broadcast is meant one step deals with at most (0: [WalkSlice]).
+	// Slice is how many users of a broadcast's audience one step deals with at most (0: [WalkSlice]).
 	Slice int
 	// Due is how many deliveries that are due, or whose users connected, one step looks at (0: [DueSlice]).
 	Due int
@@ -92,10 +93,10 @@ type State struct {
 	presence    presence    // who is connected where
 	templates   templates   // what is rendered
 	counts      counts      // what counts against caps
-	dedupe      window      // what was seen before
+	dedupe      window      // the ids that make duplicates
 	deliveries  deliveries  // in flight or parked
 	broadcasts  broadcasts  // what is left of them
-	retractions retractions // what is taken back
+	retractions retractions // the notifications that were retracted
 	audiences   audiences   // whom broadcasts were for
 
 	// changesAt is the last offset of whisper.changes that is in the users.
@@ -116,8 +117,8 @@ type State struct {
 	endAside []asideParked
 }
 
-// NewState is an empty partition in the state of restoring: facts seen before [State.ReplayDone] are
-// kept for the deliveries that will be handed out again.
+// NewState returns an empty partition that is being restored: facts that arrive before [State.ReplayDone] are kept for the
+// deliveries that Kafka hands out again.
 func NewState(partition int32, policy Policy) *State {
 	users := users.NewTable()
 	return &State{
@@ -147,7 +148,7 @@ type Sizes struct {
 	InFlight, Parked int
 	// Timers are what is to be looked at at a time.
 	Timers int
-	// Away are recipients of broadcasts who wait to be there.
+	// Away are recipients of broadcasts who wait until they connect.
 	Away int
 }
 

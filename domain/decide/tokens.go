@@ -28,7 +28,7 @@ import (
 // longer in the profile then, so the profile's record lists it (Profile.releases), and an erased user's tombstone
 // follows only when Kafka has acknowledged the releases (see [Releasing]).
 
-// TokenHash tells tokens: 128 bits of SHA-256(channel, 0x00, token).
+// TokenHash identifies a token: 128 bits of SHA-256(channel, 0x00, token).
 type TokenHash [16]byte
 
 // HashToken is the hash of a channel's token. Those of APNs are hexadecimal: upper and lower case are one device.
