@@ -69,8 +69,8 @@ func ReadDenied(preferences, category string) (denied ChannelMask, unsubscribed 
 // spread gives what is said of push to the channels that push stands for.
 func (says ChannelMask) spread(depths [len(domain.AllChannels)]int8) ChannelMask {
 	denied := says
-	const push, last = 1, 4 // places in ChannelNames: push, then apns, fcm and webpush
-	for i := push + 1; i <= last; i++ {
+	const push = 1 // its place in AllChannels, before those that it stands for
+	for i := push + 1; i <= push+len(domain.DeviceChannels); i++ {
 		if depths[push] > depths[i] {
 			if denied &^= 1 << i; says&(1<<push) != 0 {
 				denied |= 1 << i

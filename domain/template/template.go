@@ -146,13 +146,11 @@ func (l *localized) variant(channel string) string {
 	if l.variants[channel] != nil {
 		return channel
 	}
-	if slices.Contains(pushLike, channel) && l.variants[domain.ChannelPush] != nil {
+	if slices.Contains(domain.DeviceChannels, channel) && l.variants[domain.ChannelPush] != nil {
 		return domain.ChannelPush
 	}
 	return ""
 }
-
-var pushLike = []string{domain.ChannelPush, domain.ChannelAPNs, "fcm", "webpush"}
 
 // PerUser reports whether the texts for users with this locale differ from user to user, over any channel: they mention
 // user.…, or show a time in the user's zone. If not, what is rendered once serves all users who share the text's locale
