@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/requests"
 	"github.com/klivvr/whisper/domain"
 	"github.com/klivvr/whisper/domain/profile"
 	"github.com/klivvr/whisper/domain/record"
@@ -14,9 +15,9 @@ import (
 )
 
 // profilesOf takes the patches of one partition of whisper.profiles.
-func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *receipt) error {
-	return func(ctx context.Context, rc *receipt) error {
-		return r.takeProfile(ctx, rc, consumers.Source{Topic: p.TopicID(), Partition: p.ID, Offset: rc.rec.Offset})
+func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *requests.Receipt) error {
+	return func(ctx context.Context, rc *requests.Receipt) error {
+		return r.takeProfile(ctx, rc, consumers.Source{Topic: p.TopicID(), Partition: p.ID, Offset: rc.Record.Offset})
 	}
 }
 
@@ -24,38 +25,38 @@ func (r *Role) profilesOf(p *consumers.Partition) func(context.Context, *receipt
 // is handed on twice, by an intake that was stopped meanwhile perhaps, must not undo what came after it. What is not
 // right in a patch is left out and becomes a dead letter, the rest is taken (see [profile.SplitProfilePatch]). An empty
 // value forgets the user.
-func (r *Role) takeProfile(ctx context.Context, rc *receipt, source consumers.Source) error {
-	user := string(rc.rec.Key)
+func (r *Role) takeProfile(ctx context.Context, rc *requests.Receipt, source consumers.Source) error {
+	user := string(rc.Record.Key)
 	outcome := r.metrics.patched
 	err := checkKey("user", user, domain.CheckID)
 	var split profile.SplitPatch
-	if len(rc.rec.Value) == 0 {
+	if len(rc.Record.Value) == 0 {
 		outcome = r.metrics.forgotten
 		err = checkKey("user", user, domain.CheckKnownID)
 	} else if err == nil {
-		split, err = profile.SplitProfilePatch(rc.rec.Value)
+		split, err = profile.SplitProfilePatch(rc.Record.Value)
 	}
 	if err != nil {
-		rc.settled = r.metrics.profilesRefused.Inc
-		rc.refuse(ctx, err)
+		rc.Settled = r.metrics.profilesRefused.Inc
+		rc.Refuse(ctx, err)
 		return nil
 	}
 	rec := &kgo.Record{
 		Topic:     consumers.TopicChanges,
 		Partition: consumers.PartitionOf(user, r.cfg.Partitions),
-		Key:       rc.rec.Key,
+		Key:       rc.Record.Key,
 		Value:     split.Taken,
-		Headers:   append(trace(rc.rec), source.Header()),
-		Timestamp: changeTime(rc.rec.Timestamp, r.cfg.Now()),
+		Headers:   append(requests.Trace(rc.Record), source.Header()),
+		Timestamp: changeTime(rc.Record.Timestamp, r.cfg.Now()),
 	}
 	if split.Refused != nil {
 		outcome = r.metrics.patchedPartly
-		rc.left.Add(1) // the dead letter
+		rc.More(1) // the dead letter
 	}
-	rc.settled = outcome.Inc
-	rc.write(ctx, 1, func(int) *kgo.Record { return rec })
+	rc.Settled = outcome.Inc
+	rc.Write(ctx, 1, func(int) *kgo.Record { return rec })
 	if split.Refused != nil && !ended(ctx) {
-		rc.refusePart(ctx, split.Refused, split.Fields, split.Problem)
+		rc.RefusePart(ctx, split.Refused, split.Fields, split.Problem)
 	}
 	return nil
 }

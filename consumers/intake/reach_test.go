@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/requests"
 	"github.com/klivvr/whisper/domain"
 )
 
@@ -23,14 +24,14 @@ func TestErrorsThatReachARecordDeadLetterIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer role.outlets.close()
-			defer role.templates.close()
+			defer role.close()
 			part := &consumers.Partition{Topic: high}
-			f := &feed{role: role, part: part, mark: consumers.NewWatermark(part), out: role.outlets.lanes[domain.High]}
-			f.take = func(ctx context.Context, rc *receipt) error {
-				rc.write(ctx, 2, func(i int) *kgo.Record {
+			f := role.newFeed(part)
+			f.writer.Out = role.outlets.lanes[domain.High]
+			f.take = func(ctx context.Context, rc *requests.Receipt) error {
+				rc.Write(ctx, 2, func(i int) *kgo.Record {
 					rec := &kgo.Record{Topic: toHigh, Value: []byte("fine")}
-					if i == 1 && string(rc.rec.Value) == "bad" {
+					if i == 1 && string(rc.Record.Value) == "bad" {
 						if what == "bug" {
 							panic("no such index")
 						}

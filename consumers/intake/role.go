@@ -18,11 +18,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/klivvr/whisper/consumers"
+	"github.com/klivvr/whisper/consumers/requests"
 	"github.com/klivvr/whisper/domain"
 )
 
@@ -79,9 +81,12 @@ type Role struct {
 	cfg       Config
 	loops     consumers.Loops // that of the high lane, that of the rest
 	outlets   *outlets
-	turns     *turns
-	templates *catalogue
+	turns     *requests.Turns
+	reader    *consumers.Reader
+	templates *requests.Catalogue
+	takers    [len(domain.Lanes)]*requests.Taker
 	metrics   *roleMetrics
+	ready     atomic.Bool // the templates are known
 }
 
 // New makes the role; Run starts it and closes what New opened.
@@ -90,22 +95,35 @@ func New(cfg Config) (*Role, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Role{cfg: cfg, metrics: newRoleMetrics(), turns: newTurns(processors())}
+	r := &Role{cfg: cfg, metrics: newRoleMetrics(), turns: requests.NewTurns(requests.Processors())}
 	var err error
 	if r.outlets, err = newOutlets(cfg.Client); err != nil {
 		return nil, err
 	}
-	if r.templates, err = newCatalogue(cfg); err != nil {
+	if r.reader, err = consumers.NewReader(cfg.Client); err != nil {
 		r.outlets.close()
 		return nil, err
+	}
+	if r.templates, err = requests.NewCatalogue(cfg.Client, cfg.TemplateWait, cfg.Logger); err != nil {
+		r.outlets.close()
+		r.reader.Close()
+		return nil, err
+	}
+	for _, lane := range domain.Lanes {
+		r.takers[lane] = requests.NewTaker(lane, cfg.Partitions, r.templates, cfg.Now)
 	}
 	if err := errors.Join(r.consume(cfg.Client.ForLane(domain.High), urgentTopics(), urgentTopics()),
 		r.consume(cfg.Client, topics(), topics()[2:])); err != nil {
-		r.outlets.close()
-		r.templates.close()
+		r.close()
 		return nil, err
 	}
 	return r, nil
+}
+
+func (r *Role) close() {
+	r.outlets.close()
+	r.reader.Close()
+	r.templates.Close()
 }
 
 // consume adds a loop. renewable is what no process holds in memory.
@@ -145,13 +163,12 @@ func topics() []string {
 // acknowledged, committed, the group left. It takes none before it knows all templates. An error means
 // that Kafka refuses something for good; it ends the process.
 func (r *Role) Run(ctx context.Context) error {
-	defer r.templates.close()
-	defer r.outlets.close()
+	defer r.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.outlets.run(ctx) })
-	g.Go(func() error { return r.templates.run(ctx) })
+	g.Go(func() error { return r.reader.Run(ctx) })
 	g.Go(func() error {
-		if err := r.templates.follow(ctx); err != nil || ctx.Err() != nil {
+		if err := r.followTemplates(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 		return r.loops.Run(ctx)
@@ -161,7 +178,7 @@ func (r *Role) Run(ctx context.Context) error {
 
 // Ready is nil while requests are taken.
 func (r *Role) Ready() error {
-	if !r.templates.ready.Load() {
+	if !r.ready.Load() {
 		return errors.New("intake: the templates are still being read")
 	}
 	return errors.Join(r.outlets.ready(), r.loops.Ready())
@@ -175,7 +192,8 @@ func (r *Role) Retry() int { return r.loops.Retry() }
 
 // Open makes the feed of an assigned partition. It restores nothing.
 func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, error) {
-	f := &feed{role: r, part: p, mark: consumers.NewWatermark(p), out: r.outlets.rest, work: worker{turns: r.turns, lane: domain.Normal}}
+	f := r.newFeed(p)
+	f.writer.Out, f.writer.Work = r.outlets.rest, r.turns.Worker(domain.Normal)
 	switch p.Topic {
 	case consumers.TopicProfiles:
 		f.take = r.profilesOf(p)
@@ -188,10 +206,7 @@ func (r *Role) Open(_ context.Context, p *consumers.Partition) (consumers.Feed, 
 		if err != nil {
 			return nil, fmt.Errorf("topic %s: %w", p.Topic, err)
 		}
-		f.take, f.out, f.work.lane = r.requestsOf(lane), r.outlets.lanes[lane], lane
-		if lane == domain.High {
-			f.work.turns = nil
-		}
+		f.take, f.writer.Out, f.writer.Work = r.takers[lane].Take, r.outlets.lanes[lane], r.turns.Worker(lane)
 	}
 	return f, nil
 }

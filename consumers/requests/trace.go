@@ -1,4 +1,4 @@
-package intake
+package requests
 
 import (
 	"crypto/sha256"
@@ -14,9 +14,9 @@ import (
 // every recipient's records.
 const maxTracestate = 512 // what the standard asks everybody to carry
 
-// trace is the context that a record's followers carry: its own, or a new one made from the record's
+// Trace is the context that a record's followers carry: its own, or a new one made from the record's
 // place, so that a replay has the same.
-func trace(rec *kgo.Record) []kgo.RecordHeader {
+func Trace(rec *kgo.Record) []kgo.RecordHeader {
 	parent, _ := consumers.Header(rec, consumers.HeaderTraceparent)
 	state, _ := consumers.Header(rec, consumers.HeaderTracestate)
 	if !isTraceparent(parent) {

@@ -1,4 +1,4 @@
-package intake
+package requests
 
 import (
 	"context"
@@ -13,20 +13,34 @@ import (
 // slows it down and does not stop it.
 const leastShare = 8
 
-// turns share processors out among the partitions of the lanes that are not urgent, a slice at a time and the more
+// Turns share processors out among the partitions of the lanes that are not urgent, a slice at a time and the more
 // urgent lane first. Without them the partitions of a backlog would all be runnable at once, and an alert's goroutine
 // would wait for each of them.
-type turns struct {
+type Turns struct {
 	mu      sync.Mutex
 	free    int
 	given   uint // turns handed on
 	waiting [len(domain.Lanes)][]chan struct{}
 }
 
-func newTurns(n int) *turns { return &turns{free: n} }
+// NewTurns has n turns at a time.
+func NewTurns(n int) *Turns { return &Turns{free: n} }
+
+// Processors is how many partitions of less urgent lanes are worked on at once: half of what there is, so that an alert
+// finds a processor at once.
+func Processors() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+// Worker is one for a partition of the lane.
+func (t *Turns) Worker(lane domain.Lane) Worker {
+	w := Worker{turns: t, lane: lane}
+	if lane == domain.High {
+		w.turns = nil
+	}
+	return w
+}
 
 // take waits for a turn; false when ctx ended before.
-func (t *turns) take(ctx context.Context, lane domain.Lane) bool {
+func (t *Turns) take(ctx context.Context, lane domain.Lane) bool {
 	t.mu.Lock()
 	if t.free > 0 {
 		t.free--
@@ -55,7 +69,7 @@ func (t *turns) take(ctx context.Context, lane domain.Lane) bool {
 
 // give ends a turn. The next one is that of whoever waits longest in the most urgent lane, or, one time in leastShare, in
 // the least urgent.
-func (t *turns) give() {
+func (t *Turns) give() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lanes := []int{0, 1, 2}
@@ -80,17 +94,17 @@ const (
 	recordWork = 4 << 10
 )
 
-// worker is a partition's part in the turns. It belongs to the partition's goroutine. Of the high lane it takes no
+// Worker is a partition's part in the [Turns]. It belongs to the partition's goroutine. Of the high lane it takes no
 // turns and only lets others go first now and then.
-type worker struct {
-	turns *turns // nil: needs none
+type Worker struct {
+	turns *Turns // nil: needs none
 	lane  domain.Lane
 	has   bool
 	done  int // bytes in this turn
 }
 
-// begin waits for a turn; false when ctx ended before.
-func (w *worker) begin(ctx context.Context) bool {
+// Begin waits for a turn; false when ctx ended before.
+func (w *Worker) Begin(ctx context.Context) bool {
 	if w.turns != nil && !w.has {
 		w.has = w.turns.take(ctx, w.lane)
 		return w.has
@@ -98,7 +112,8 @@ func (w *worker) begin(ctx context.Context) bool {
 	return true
 }
 
-func (w *worker) end() {
+// End gives a turn back.
+func (w *Worker) End() {
 	if w.has {
 		w.has = false
 		w.turns.give()
@@ -106,22 +121,22 @@ func (w *worker) end() {
 	w.done = 0
 }
 
-// did counts work, and lets others have their turn after a slice of it; false when ctx ended while it waited.
-func (w *worker) did(ctx context.Context, bytes int) bool {
+// Did counts work, and lets others have their turn after a slice of it; false when ctx ended while it waited.
+func (w *Worker) Did(ctx context.Context, bytes int) bool {
 	if w.done += max(bytes, recordWork); w.done < sliceBytes {
 		return true
 	}
-	w.end()
+	w.End()
 	runtime.Gosched()
-	return w.begin(ctx)
+	return w.Begin(ctx)
 }
 
-// apart does what may wait for something else without a turn.
-func (w *worker) apart(ctx context.Context, wait func()) {
+// Apart does what may wait for something else without a turn.
+func (w *Worker) Apart(ctx context.Context, wait func()) {
 	had := w.has
-	w.end()
+	w.End()
 	if had {
-		defer w.begin(ctx)
+		defer w.Begin(ctx)
 	}
 	wait()
 }
