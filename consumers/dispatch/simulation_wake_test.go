@@ -112,7 +112,7 @@ func (w *world) register() {
 		return
 	}
 	user := p.users[p.told]
-	patch := fmt.Sprintf(`{"endpoints":{"phone%d":{"channel":"apns","token":"t","app":"a"}}}`, p.told)
+	patch := fmt.Sprintf(`{"endpoints":{"late%d":{"channel":"apns","token":"t","app":"a"}}}`, p.told)
 	if strings.HasPrefix(user, "new") {
 		patch = `{"locale":"en"}`
 	}
