@@ -63,16 +63,15 @@ func TestSocketFactsAreReadAsTheyAreWritten(t *testing.T) {
 		facts, f := drawFact(t)
 		value, _ := facts.Encode(f)
 		read, ok := domain.ReadSocketFact(value)
-		if !ok || read != (domain.SocketFact{ID: f.ID, Delivered: f.Delivered, Lane: facts.Lane}) {
-			t.Fatalf("%v %v of %+v", read, ok, f)
-		}
 		at := f.AtUS
 		if f.Delivered {
 			at = f.SentAtUS
 		}
-		sending, ok := domain.ReadSocketSending(value)
-		if !ok || sending.AtUS != at || sending.Attempt != facts.Attempt || string(sending.Node) != facts.Node {
-			t.Fatalf("%+v %v of %+v", sending, ok, f)
+		if !ok || read.ID != f.ID || read.Delivered != f.Delivered || read.Lane != facts.Lane || read.SentUS != at {
+			t.Fatalf("%+v %v of %+v", read, ok, f)
+		}
+		if number, node := read.Attempt(value); number != facts.Attempt || string(node) != facts.Node {
+			t.Fatalf("attempt %d on %q of %+v", number, node, facts)
 		}
 	})
 }
@@ -119,15 +118,14 @@ func agree(t interface{ Fatalf(string, ...any) }, value []byte) {
 	if err := proto.Unmarshal(value, ev); err != nil {
 		t.Fatalf("%x is read by hand, and is: %v", value, err)
 	}
-	sending, _ := domain.ReadSocketSending(value)
-	sent := ev.GetDeliverySent()
-	channel, means := sent.GetChannel(), domain.SocketSending{Node: []byte(sent.GetNode()), Attempt: sent.GetAttempt(), AtUS: ev.GetAtUs()}
+	sent, delivered := ev.GetDeliverySent(), ev.GetDeliveryDelivered()
+	channel, of, on, at := sent.GetChannel(), sent.GetAttempt(), sent.GetNode(), ev.GetAtUs()
 	if fact.Delivered {
-		k := ev.GetDeliveryDelivered()
-		channel, means = k.GetChannel(), domain.SocketSending{Node: []byte(k.GetNode()), Attempt: k.GetAttempt(), AtUS: k.GetSentAtUs()}
+		channel, of, on, at = delivered.GetChannel(), delivered.GetAttempt(), delivered.GetNode(), delivered.GetSentAtUs()
 	}
-	if fact.Lane != domain.LaneOf(ev.GetLane()) || sending.AtUS != means.AtUS || sending.Attempt != means.Attempt || !bytes.Equal(sending.Node, means.Node) {
-		t.Fatalf("%x is read by hand as %+v, %+v, and is %v", value, fact, sending, ev)
+	number, node := fact.Attempt(value)
+	if fact.Lane != domain.LaneOf(ev.GetLane()) || fact.SentUS != at || number != of || string(node) != on {
+		t.Fatalf("%x is read by hand as %+v, attempt %d on %q, and is %v", value, fact, number, node, ev)
 	}
 	if !bytes.Equal(fact.ID[:], ev.GetDeliveryId()) || channel != domain.ChannelSocket || len(ev.ProtoReflect().GetUnknown()) > 0 {
 		t.Fatalf("%x is read by hand as %+v, and is %v", value, fact, ev)

@@ -15,7 +15,7 @@ import (
 )
 
 // alone is a partition that has restored nothing, with a Kafka that takes nothing.
-func alone(t *testing.T) *partition {
+func alone(t testing.TB) *partition {
 	t.Helper()
 	nobody := consumers.ClientConfig{Brokers: []string{"127.0.0.1:1"}}
 	publisher := func(linger time.Duration) *consumers.Publisher {

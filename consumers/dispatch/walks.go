@@ -172,16 +172,13 @@ func (p *partition) handsOver(node string, route *whisperv1.Route) {
 
 // handed tells the pace how long an alert took to a socket, where this is the fact that says so.
 func (p *partition) handed(in decide.Input, now time.Time) {
-	fact, is := in.(*decide.SocketFactArrived)
-	if !is || fact.Fact.Lane != domain.High || p.replaying {
+	told, is := in.(*decide.SocketFactArrived)
+	if !is || told.Fact.Lane != domain.High || told.Fact.SentUS == 0 || p.replaying {
 		return
 	}
-	sending, ok := domain.ReadSocketSending(fact.Value)
-	if !ok || sending.AtUS == 0 {
-		return
-	}
-	if at, ok := p.state.HandedAt(fact.Fact.ID, sending.Attempt); ok {
-		p.role.pace.arrived(now, at, time.UnixMicro(sending.AtUS), sending.Node)
+	attempt, node := told.Fact.Attempt(told.Value)
+	if at, ok := p.state.HandedAt(told.Fact.ID, attempt); ok {
+		p.role.pace.arrived(now, at, time.UnixMicro(told.Fact.SentUS), node)
 	}
 }
 
