@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// granted counts the turns that are had in so long, by as many who ask all the time.
+// granted counts the turns that are had in so long, by 20 who ask all the time. When the time is over each of them may be waiting
+// for a turn, which it gives back: so many may be missing.
 func granted(t *testing.T, p *Pacer, during time.Duration) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), during)
@@ -44,7 +45,7 @@ func granted(t *testing.T, p *Pacer, during time.Duration) int {
 func TestTheRateHolds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		if n := granted(t, New(Config{PerSecond: 100}), 10*time.Second); n < 990 || n > 1020 {
+		if n := granted(t, New(Config{PerSecond: 100}), 10*time.Second); n < 970 || n > 1020 {
 			t.Errorf("%d turns in 10 s at 100/s", n)
 		}
 	})
@@ -56,7 +57,7 @@ func TestTheRateRises(t *testing.T) {
 		p := New(Config{PerSecond: 100, Ramp: time.Minute})
 		first, whole := granted(t, p, 6*time.Second), 0
 		granted(t, p, time.Minute)
-		if whole = granted(t, p, 6*time.Second); first > 150 || whole < 590 || whole > 620 {
+		if whole = granted(t, p, 6*time.Second); first > 150 || whole < 570 || whole > 620 {
 			t.Errorf("%d turns in the first 6 s, %d after the rise", first, whole)
 		}
 		p.Freeze(time.Minute)
