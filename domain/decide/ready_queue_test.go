@@ -264,3 +264,57 @@ func TestTheReadyQueueInAnyHistory(t *testing.T) {
 		}
 	}
 }
+
+// TestAPausedBroadcastHoldsUpNobodyBehindIt: of what quiet hours hold of a user for whom much is held, the oldest is a broadcast's that
+// is paused when they end. What is behind it in its lane goes out, and so does what comes then; it goes when it is resumed.
+func TestAPausedBroadcastHoldsUpNobodyBehindIt(t *testing.T) {
+	t.Parallel()
+	const held = 100
+	w := newTrouble(t)
+	w.do(decide.ProfilePatched{User: "mona", Patch: []byte(cairo), At: w.now, Offset: 1})
+	w.do(here("mona", "n1", "s", 1))
+	w.n++
+	cast := broadcast("cast", "")
+	id := domain.NewDeliveryID(w.now, domain.HashDelivery("cast", ""))
+	cast.Event.DeliveryId, cast.Event.Lane, cast.Source = id[:], whisperv1.Lane_LANE_NORMAL, decide.LaneOffset{Lane: domain.Normal, Offset: w.n}
+	acc := cast.Event.GetBroadcastAccepted().GetAccepted()
+	acc.AcceptedAtMs, acc.ExpiresAtMs = w.now.UnixMilli(), w.now.Add(72*time.Hour).UnixMilli()
+	w.do(cast)
+	w.do(decide.WalkOn{Lane: domain.Normal})
+	steer := func(ev *whisperv1.Event) {
+		w.n++
+		ev.NotificationId = "cast"
+		w.do(decide.SteeringArrived{Event: ev, Source: decide.LaneOffset{Lane: domain.Normal, Offset: w.n}})
+	}
+	steer(&whisperv1.Event{Kind: &whisperv1.Event_PauseRequested{PauseRequested: &whisperv1.PauseRequested{Request: &whisperv1.Position{Topic: "r", Offset: 1}}}})
+	var want []string
+	for i := range held {
+		want = append(want, fmt.Sprint("n", i))
+		w.send(want[i], "mona")
+	}
+	if st := w.s.Stats(); st.Parked != held+1 {
+		t.Fatalf("%d are held", st.Parked)
+	}
+	settles := func(what string, want ...string) {
+		t.Helper()
+		for rounds := 0; ; rounds++ {
+			w.do(decide.TimePassed{})
+			if due, ok := w.s.NextDue(); !ok || due.After(w.now) {
+				break
+			}
+			if rounds > held {
+				t.Fatalf("%s: something is due without end", what)
+			}
+		}
+		if !slices.Equal(w.order, want) {
+			t.Fatalf("%s: %d went out: %v", what, len(w.order), w.order)
+		}
+	}
+	w.now = morning
+	settles("quiet hours end", want...)
+	w.send("new", "mona")
+	want = append(want, "new")
+	settles("a new one comes", want...)
+	steer(&whisperv1.Event{Kind: &whisperv1.Event_ResumeRequested{ResumeRequested: &whisperv1.ResumeRequested{Request: &whisperv1.Position{Topic: "r", Offset: 2}}}})
+	settles("it is resumed", append(want, "cast")...)
+}
