@@ -60,7 +60,7 @@ func New(cfg Config) *Pool {
 	protocols.SetHTTP2(true)
 	secure := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.TLS != nil {
-		secure = cfg.TLS
+		secure = cfg.TLS.Clone() // net/http adds the protocols that it offers, which are not those of other connections
 	}
 	transport := &http.Transport{
 		Proxy:              http.ProxyFromEnvironment,
