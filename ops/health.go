@@ -94,10 +94,10 @@ func (c HealthConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("max-wait-%s: %s is not a positive duration", lane, wait))
 		}
 	}
-	if c.MaxErrorRate < 0 || c.MaxErrorRate > 1 {
+	if !(c.MaxErrorRate >= 0 && c.MaxErrorRate <= 1) { // so that NaN, which nothing exceeds, is none
 		errs = append(errs, fmt.Errorf("max-error-rate: %g is out of range: give more than 0, at most 1", c.MaxErrorRate))
 	}
-	if c.MaxUtilization < 0 || c.MaxUtilization > 1 {
+	if !(c.MaxUtilization >= 0 && c.MaxUtilization <= 1) {
 		errs = append(errs, fmt.Errorf("max-utilization: %g is out of range: give more than 0, at most 1", c.MaxUtilization))
 	}
 	return errors.Join(errs...)

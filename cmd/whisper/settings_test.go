@@ -132,6 +132,10 @@ func TestBadSettings(t *testing.T) {
 		"redrive of nothing":   {nil, []string{"deadletters", "redrive"}, "give the numbers of dead letters, or --all"},
 		"a delivery id":        {nil, []string{"events", "--delivery=17"}, `--delivery: "17" is not a delivery id`},
 		"an ack timeout":       {nil, []string{"dispatch", "--ack-timeout=0s"}, "--ack-timeout: 0s is not a positive duration"},
+		"a rate of NaN":        {nil, []string{"project", "--max-error-rate=NaN"}, "--max-error-rate: NaN is out of range"},
+		"how full, NaN":        {nil, []string{"project", "--max-utilization=nan"}, "--max-utilization: NaN is out of range"},
+		"a minus and a 0":      {nil, []string{"project", "--max-utilization=-0"}, "--max-utilization: must be greater than 0"},
+		"a pace of NaN":        {nil, []string{"send", "--segment=true", "--body=b", "--rate=NaN"}, "--rate: NaN is out of range"},
 		"an unknown shell":     {nil, []string{"completion", "csh"}, "csh"},
 		"a CA that is missing": {nil, []string{"topics", "plan", "--kafka-tls-ca=/nowhere.pem"}, "--kafka-tls-ca: open /nowhere.pem"},
 	}

@@ -22,9 +22,9 @@ func zeroes(parsed *kong.Context, errs []error) error {
 	var found []error
 	for _, group := range parsed.Selected().AllFlags(false) {
 		for _, flag := range group {
-			byDefault := strings.ContainsAny(flag.Default, "123456789") // a number other than 0, perhaps with a unit
-			number := flag.Target.CanInt() || flag.Target.CanFloat()
-			if !byDefault || !number || !flag.Target.IsZero() || flag.Tag.Has("zero") || told[flag.Name] {
+			byDefault := strings.ContainsAny(flag.Default, "123456789")                                                  // a number other than 0, perhaps with a unit
+			zero := flag.Target.CanInt() && flag.Target.Int() == 0 || flag.Target.CanFloat() && flag.Target.Float() == 0 // -0, too
+			if !byDefault || !zero || flag.Tag.Has("zero") || told[flag.Name] {
 				continue
 			}
 			found = append(found, fmt.Errorf("%s: must be greater than 0", flag.Name))

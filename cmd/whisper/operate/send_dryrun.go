@@ -239,7 +239,7 @@ func (c *Send) checkAudience() []error {
 	if _, err := segment.Compile(c.Segment); err != nil {
 		errs = append(errs, fmt.Errorf("segment: %w", err))
 	}
-	if c.Rate < 0 || c.Rate > request.MaxRate {
+	if !(c.Rate >= 0 && c.Rate <= request.MaxRate) { // NaN is none
 		errs = append(errs, fmt.Errorf("rate: %g is out of range: give deliveries a second, more than 0 and at most %d", c.Rate,
 			int(request.MaxRate)))
 	}
