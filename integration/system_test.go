@@ -27,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
+	fcmsimulator "github.com/klivvr/whisper/consumers/push/fcm/simulator"
 	"github.com/klivvr/whisper/embedded"
 	"github.com/klivvr/whisper/gateway"
 	"github.com/klivvr/whisper/integration/cluster"
@@ -82,6 +83,7 @@ type system struct {
 	binary   string
 	cluster  *cluster.Cluster
 	apple    *simulator.Simulator
+	google   *fcmsimulator.Simulator
 	env      []string
 	db       *pgxpool.Pool
 	kafka    *kgo.Client
@@ -118,6 +120,11 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.credentials(); err != nil {
 		return err
 	}
+	if s.google, err = fcmsimulator.Start(ctx, fcmsimulator.Config{
+		CAFile: filepath.Join(s.dir, "google.pem"), CredentialsFile: filepath.Join(s.dir, "account.json"),
+	}); err != nil {
+		return err
+	}
 	s.env = append(
 		os.Environ(),
 		"WHISPER_KAFKA="+strings.Join(s.cluster.Kafka, ","),
@@ -129,6 +136,9 @@ func (s *system) start(ctx context.Context) error {
 		"WHISPER_APNS_CA_FILE="+filepath.Join(s.dir, "apple.pem"),
 		"WHISPER_APNS_KEY_FILE="+filepath.Join(s.dir, "key.p8"),
 		"WHISPER_APNS_KEY_ID=ABC123DEFG", "WHISPER_APNS_TEAM_ID=DEF123GHIJ", "WHISPER_APNS_TOPIC="+topicOfApp,
+		"WHISPER_FCM_URL="+s.google.URL(),
+		"WHISPER_FCM_CA_FILE="+filepath.Join(s.dir, "google.pem"),
+		"WHISPER_FCM_CREDENTIALS_FILE="+filepath.Join(s.dir, "account.json"),
 	)
 	for _, args := range [][]string{{"topics", "apply"}, {"migrate"}} {
 		if out, err := s.command(ctx, args...).CombinedOutput(); err != nil {
@@ -397,6 +407,9 @@ func (s *system) close() {
 	}
 	if s.apple != nil {
 		s.apple.Close()
+	}
+	if s.google != nil {
+		s.google.Close()
 	}
 	if s.cluster != nil {
 		s.cluster.Close()
