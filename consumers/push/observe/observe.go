@@ -33,20 +33,20 @@ func New(set *metrics.Set, provider, credential string) *Watch {
 		labels += fmt.Sprintf(",credential=%q", credential)
 	}
 	gauge := func(name string) *metrics.Gauge {
-		return set.GetOrCreateGauge("whisper_push_"+name+"{"+labels+"}", nil)
+		return set.GetOrCreateGauge(name+"{"+labels+"}", nil)
 	}
 	counter := func(name, more string) *metrics.Counter {
-		return set.GetOrCreateCounter("whisper_push_" + name + "_total{" + labels + more + "}")
+		return set.GetOrCreateCounter(name + "{" + labels + more + "}")
 	}
 	return &Watch{
-		Connections:  gauge("connections"),
-		Dials:        counter("connects", `,outcome="connected"`),
-		DialFailures: counter("connects", `,outcome="failed"`),
-		Unclassified: counter("unclassified", ""),
-		SecondTries:  counter("second_tries", ""),
-		Stopped:      gauge("credential_stopped"),
-		Breaker:      gauge("breaker_open"),
-		Suspects:     counter("prune_suspended", ""),
-		Paced:        counter("paced", ""),
+		Connections:  gauge("whisper_push_connections"),
+		Dials:        counter("whisper_push_connects_total", `,outcome="connected"`),
+		DialFailures: counter("whisper_push_connects_total", `,outcome="failed"`),
+		Unclassified: counter("whisper_push_unclassified_total", ""),
+		SecondTries:  counter("whisper_push_second_tries_total", ""),
+		Stopped:      gauge("whisper_push_credential_stopped"),
+		Breaker:      gauge("whisper_push_breaker_open"),
+		Suspects:     counter("whisper_push_prune_suspended_total", ""),
+		Paced:        counter("whisper_push_paced_total", ""),
 	}
 }
