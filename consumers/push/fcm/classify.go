@@ -177,8 +177,6 @@ func Classify(status int, r Refusal, attempt int32) Verdict {
 		return v
 	}
 	switch {
-	case status >= 200 && status < 300:
-		return Verdict{Class: accepted}
 	case status == http.StatusBadRequest, status == http.StatusMethodNotAllowed, status == http.StatusRequestEntityTooLarge:
 		return Verdict{Class: drop, Then: DeadLetter}
 	case status == http.StatusForbidden:

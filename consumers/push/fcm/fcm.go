@@ -120,6 +120,7 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 	if err != nil {
 		return p.unaskable(err)
 	}
+	message := &request{attempt: attempt, body: body, at: now}
 	if left := p.devices.Left(attempt.GetToken(), now); left > 0 {
 		return push.Result{Class: retry, Reason: "device_quota", RetryAfter: spread(left)}
 	}
@@ -128,11 +129,11 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 		return *refused
 	}
 	lane := domain.LaneOf(attempt.GetLane())
-	t, refused := p.try(ctx, lane, body, attempt)
+	t, refused := p.try(ctx, lane, message)
 	if refused == nil && t.again(p) && p.pause(ctx, attempt) {
 		p.watch.SecondTries.Inc()
 		var second *try
-		if second, refused = p.try(ctx, lane, body, attempt); refused == nil {
+		if second, refused = p.try(ctx, lane, message); refused == nil {
 			t = second
 		}
 	}
@@ -171,11 +172,45 @@ type try struct {
 	lane    domain.Lane
 }
 
-// try makes one request when its turn comes. A result instead of it says that the turn is too far away.
-func (p *Provider) try(ctx context.Context, lane domain.Lane, body []byte, attempt *whisperv1.Push) (*try, *push.Result) {
+// request is an attempt with its body, whose time to live is that of the time it was made at.
+type request struct {
+	attempt *whisperv1.Push
+	body    []byte
+	at      time.Time
+}
+
+// renew makes the body anew where the wait for a turn has made its time to live too long. A result instead says that the attempt
+// has expired meanwhile.
+func (p *Provider) renew(m *request) *push.Result {
+	now := p.now()
+	if expired(m.attempt, now) {
+		return &push.Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+	}
+	if now.Sub(m.at) < time.Second {
+		return nil
+	}
+	body, err := p.cfg.Format.Body(m.attempt, now)
+	if err != nil { // it could be made before
+		refused := p.unaskable(err)
+		return &refused
+	}
+	m.body, m.at = body, now
+	return nil
+}
+
+func expired(attempt *whisperv1.Push, now time.Time) bool {
+	ms := attempt.GetExpiresAtMs()
+	return ms > 0 && now.UnixMilli() >= ms
+}
+
+// try makes one request when its turn comes. A result instead of it says that the turn is too far away, or came too late.
+func (p *Provider) try(ctx context.Context, lane domain.Lane, m *request) (*try, *push.Result) {
 	refused, paced := p.line.turn(ctx, lane)
 	if paced {
 		p.watch.Paced.Inc()
+	}
+	if refused == nil {
+		refused = p.renew(m)
 	}
 	if refused != nil {
 		return nil, refused
@@ -190,8 +225,8 @@ func (p *Provider) try(ctx context.Context, lane domain.Lane, body []byte, attem
 	req := (&http.Request{
 		Method: http.MethodPost, URL: p.send, Host: p.send.Host,
 		Header:        http.Header{"Authorization": {"Bearer " + token.Value}, "Content-Type": {"application/json; charset=utf-8"}},
-		Body:          io.NopCloser(bytes.NewReader(body)),
-		ContentLength: int64(len(body)),
+		Body:          io.NopCloser(bytes.NewReader(m.body)),
+		ContentLength: int64(len(m.body)),
 	}).WithContext(ctx)
 	reply, err := p.pools[lane].Do(req)
 	if err != nil {
@@ -202,7 +237,7 @@ func (p *Provider) try(ctx context.Context, lane domain.Lane, body []byte, attem
 		}
 		return t, nil
 	}
-	t.answer = readAnswer(reply.Status, reply.Body, reply.Cut, attempt.GetAttempt())
+	t.answer = readAnswer(reply.Status, reply.Body, reply.Cut, m.attempt.GetAttempt())
 	t.after = pace.RetryAfter(reply.Header, p.now())
 	return t, nil
 }
@@ -250,6 +285,5 @@ func (p *Provider) pause(ctx context.Context, attempt *whisperv1.Push) bool {
 	case <-ctx.Done():
 		return false
 	}
-	ms := attempt.GetExpiresAtMs()
-	return ms == 0 || p.now().UnixMilli() < ms
+	return !expired(attempt, p.now())
 }

@@ -30,8 +30,10 @@ func readAnswer(status int, body []byte, cut bool, attempt int32) answer {
 		switch err := json.Unmarshal(body, &took); {
 		case err == nil && took.Name != "":
 			a.name, a.verdict = took.Name, Classify(status, Refusal{}, attempt)
-		case cut && bytes.HasPrefix(bytes.TrimSpace(body), []byte(`{"name"`)): // it was taken
+		case cut && bytes.HasPrefix(bytes.Join(bytes.Fields(body), nil), []byte(`{"name"`)): // it was taken
 			a.verdict = Classify(status, Refusal{}, attempt)
+		case cut: // it may have been
+			a.reason, a.verdict = "half_an_answer", ClassifyNoAnswer(true)
 		default: // an error inside, a page, nothing: whoever that was, it was not FCM
 			a.reason, a.verdict = "not_an_answer", Verdict{Class: retry, Then: Trip, After: strangerDelay}
 		}

@@ -57,7 +57,7 @@ func New(cfg Config) *Pacer {
 		cfg.MaxWait = time.Second
 	}
 	if cfg.MaxFreeze <= 0 {
-		cfg.MaxFreeze = time.Hour
+		cfg.MaxFreeze = MaxRetryAfter
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -145,7 +145,12 @@ func (p *Pacer) left(now time.Time) time.Duration {
 	return max(0, p.frozen.Sub(now))
 }
 
-// RetryAfter reads the header: seconds or a date. It is 0 where there is none, it is in the past, or it can't be read.
+// MaxRetryAfter is the longest wait that a provider is believed. A longer one is more likely a fault than meant, and would keep
+// a notification from its next channel until it has expired.
+const MaxRetryAfter = time.Hour
+
+// RetryAfter reads the header: seconds or a date. It is 0 where there is none, it is in the past, or it can't be read, and
+// at most [MaxRetryAfter].
 func RetryAfter(h http.Header, now time.Time) time.Duration {
 	s := h.Get("Retry-After")
 	if s == "" {
@@ -155,11 +160,10 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 		if !(n > 0) { // nor NaN
 			return 0
 		}
-		const most = 365 * 24 * time.Hour
-		return time.Duration(min(n, most.Seconds()) * float64(time.Second))
+		return time.Duration(min(n, MaxRetryAfter.Seconds()) * float64(time.Second))
 	}
 	if at, err := http.ParseTime(s); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), MaxRetryAfter)
 	}
 	return 0
 }

@@ -122,7 +122,7 @@ func TestRetryAfter(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"": 0, "120": 2 * time.Minute, "0.5": 500 * time.Millisecond, "-3": 0, "soon": 0, "NaN": 0,
 		"Sat, 28 Nov 2026 12:01:00 GMT": time.Minute, "Sat, 28 Nov 2026 11:00:00 GMT": 0,
-		"1e300": 365 * 24 * time.Hour,
+		"1e300": time.Hour, "Inf": time.Hour, "3601": time.Hour, "Tue, 28 Nov 2028 12:00:00 GMT": time.Hour,
 	} {
 		if got := RetryAfter(http.Header{"Retry-After": {header}}, now); got != want {
 			t.Errorf("%q: %v, want %v", header, got, want)
