@@ -13,6 +13,8 @@ BASE    ?= $(shell git rev-parse -q --verify origin/main | grep -v "^$$(git rev-
 SDK = gateway/sdk/typescript
 # The Go client is a module of its own, which ./... leaves out.
 CLIENT = gateway/client
+# Google's types and client, which Whisper's FCM is held against, are in a module of their own for the same reason.
+FCM_COUNTERPARTS = integration/counterparts/fcm
 
 tool = $(GO) tool -modfile=$(CURDIR)/tools/$(1)/go.mod $(1)
 
@@ -33,6 +35,7 @@ binary:
 .PHONY: test
 test: ## Every test; integration on the most real cluster this machine can run, and it says which
 	cd $(CLIENT) && $(GO) test -count=1 -timeout 10m $(RACE) ./...
+	cd $(FCM_COUNTERPARTS) && $(GO) test -count=1 -timeout 10m ./...
 	$(GO) test -count=1 -timeout 45m $(RACE) ./...
 	@$(SDK)/scripts/check.sh
 
@@ -119,6 +122,7 @@ check-fmt:
 check-tidy:
 	$(GO) mod tidy -diff
 	cd $(CLIENT) && $(GO) mod tidy -diff
+	cd $(FCM_COUNTERPARTS) && $(GO) mod tidy -diff
 
 .PHONY: check-proto
 check-proto:
