@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -139,12 +140,30 @@ func (m *minter) mint(ctx context.Context) (bearer.Token, error) {
 	a := m.current()
 	token, err := a.jwt.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, m.client)).Token()
 	if err != nil {
-		return bearer.Token{}, fmt.Errorf("get an access token for %s: %w", a.email, err)
+		return bearer.Token{}, &noTokenError{email: a.email, err: err}
 	}
 	if token.AccessToken == "" {
 		return bearer.Token{}, fmt.Errorf("get an access token for %s: the answer has none", a.email)
 	}
 	return bearer.Token{Value: token.AccessToken, Expires: token.Expiry}, nil
+}
+
+// noTokenError tells why there is no access token. Of an answer it has the beginning: that may be any page.
+type noTokenError struct {
+	email string
+	err   error
+}
+
+// maxErrorBytes has room for what Google says.
+const maxErrorBytes = 512
+
+func (e *noTokenError) Unwrap() error { return e.err }
+func (e *noTokenError) Error() string {
+	text := e.err.Error()
+	if len(text) > maxErrorBytes {
+		text = strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
+	}
+	return "get an access token for " + e.email + ": " + text
 }
 
 // current is the account in the file, or the one before if that can't be used.
@@ -172,5 +191,6 @@ func (m *minter) current() *account {
 
 // isLoopback: nobody else hears what is sent there.
 func isLoopback(host string) bool {
-	return host == "localhost" || strings.HasPrefix(host, "127.") || host == "::1"
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }

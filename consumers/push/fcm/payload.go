@@ -211,7 +211,7 @@ func object(data []byte) (string, error) {
 	if json.Compact(&b, data) != nil || b.Bytes()[0] != '{' {
 		return "", errDataNotJSON
 	}
-	return b.String(), nil
+	return strings.ToValidUTF8(b.String(), "\ufffd"), nil // as it would be sent, so that its size is right
 }
 
 // fit cuts the body so that the message keeps the limit; set puts the cut one into its place.
