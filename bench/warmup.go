@@ -63,10 +63,11 @@ func (s *settling) add(figure, compiler float64) {
 }
 
 // settled: the figure has stopped falling, and the compiler was at rest in all of the last windows. The figure alone does
-// not do: as long as the compiler has work it takes about the same share of each window.
+// not do: as long as the compiler has work it takes about the same share of each window. A figure of 0 is of a window in which
+// nothing arrived, and tells nothing.
 func (s *settling) settled() bool {
 	n := len(s.figures) - settledWindows
-	return n > 0 && slices.Min(s.figures[n:]) >= (1-settledWithin)*slices.Min(s.figures[:n]) &&
+	return n > 0 && slices.Min(s.figures) > 0 && slices.Min(s.figures[n:]) >= (1-settledWithin)*slices.Min(s.figures[:n]) &&
 		slices.Max(s.compiler[n:]) <= compilerAtRest
 }
 

@@ -19,6 +19,7 @@ func TestALoadHasSettledWhenItsCostStopsFallingAndTheCompilerRests(t *testing.T)
 		"other work made it dearer":    {[]float64{400, 80, 120, 200, 110}, []float64{0.9, 0.1, 0, 0, 0}, true},
 		"the compiler takes its share": {[]float64{300, 290, 295, 300, 305}, []float64{0.7, 0.7, 0.7, 0.6, 0.7}, false},
 		"the compiler has just ended":  {[]float64{300, 100, 90, 90, 90}, []float64{0.7, 0.7, 0.7, 0.05, 0.05}, false},
+		"nothing arrives":              {[]float64{0, 0, 0, 0, 0}, []float64{0, 0, 0, 0, 0}, false},
 		"a given broker, by the chain": {[]float64{45, 1.6, 1.6, 1.7, 1.6}, []float64{0, 0, 0, 0, 0}, true},
 	} {
 		s := settling{}
