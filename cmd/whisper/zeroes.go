@@ -22,7 +22,8 @@ func zeroes(parsed *kong.Context, errs []error) error {
 	var found []error
 	for _, group := range parsed.Selected().AllFlags(false) {
 		for _, flag := range group {
-			byDefault := strings.ContainsAny(flag.Default, "123456789")                                                  // a number other than 0, perhaps with a unit
+			// A number other than 0, perhaps with a unit.
+			byDefault := strings.ContainsAny(flag.Default, "123456789")
 			zero := flag.Target.CanInt() && flag.Target.Int() == 0 || flag.Target.CanFloat() && flag.Target.Float() == 0 // -0, too
 			if !byDefault || !zero || flag.Tag.Has("zero") || told[flag.Name] {
 				continue
