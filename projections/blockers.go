@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,40 +33,32 @@ func lockTimedOut(err error) bool {
 // has none of the others: a reader who has one of them and then asks for another would wait for this transaction, and this one for the
 // reader, until Postgres ends one of them, most often the reader. Whoever reads a partitioned table asks for that first, then for its
 // partitions, so the first of the names should be that: those readers are waited for, and the others are hardly ever met.
+//
+// What somebody has is waited for, and named in the log meanwhile, as the first one of the next try: it is kept then, so where one table
+// is always read, by one after the other, nobody comes between. Where that is so of two of them, the deadline ends it.
 func lockAll(ctx context.Context, tx pgx.Tx, deadline time.Time, names []string) error {
+	names = slices.Clone(names)
 	for {
 		busy, err := tryLockAll(ctx, tx, deadline, names)
-		if err == nil || busy == "" || !time.Now().Before(deadline) {
+		if err == nil || busy == 0 || !time.Now().Before(deadline) {
 			return err
 		}
-		// Whoever has it is waited for, and named in the log meanwhile; the lock itself is let go again.
-		if err := inSavepoint(ctx, tx, func() error {
-			if err := lockUntil(ctx, tx, deadline, lockTable(busy)); err != nil {
-				return fmt.Errorf("make readers of %s wait: %w", busy, err)
-			}
-			return errTryAgain
-		}); !errors.Is(err, errTryAgain) {
-			return err
-		}
+		name := names[busy]
+		names = slices.Insert(slices.Delete(names, busy, busy+1), 0, name)
 	}
 }
 
-var errTryAgain = errors.New("the lock was free for a moment")
-
-// tryLockAll waits for the first lock only, and says which of the others somebody has; it keeps none then.
-func tryLockAll(ctx context.Context, tx pgx.Tx, deadline time.Time, names []string) (busy string, err error) {
+// tryLockAll waits for the first lock only, and says which of the others somebody has (0: none); it keeps none then.
+func tryLockAll(ctx context.Context, tx pgx.Tx, deadline time.Time, names []string) (busy int, err error) {
 	err = inSavepoint(ctx, tx, func() error {
 		for i, name := range names {
+			var err error
 			if i == 0 {
-				if err := lockUntil(ctx, tx, deadline, lockTable(name)); err != nil {
-					return fmt.Errorf("make readers of %s wait: %w", name, err)
-				}
-				continue
+				err = lockUntil(ctx, tx, deadline, lockTable(name))
+			} else if _, err = tx.Exec(ctx, lockTable(name)+" NOWAIT"); lockTimedOut(err) {
+				busy = i
 			}
-			if _, err := tx.Exec(ctx, lockTable(name)+" NOWAIT"); err != nil {
-				if lockTimedOut(err) {
-					busy = name
-				}
+			if err != nil {
 				return fmt.Errorf("make readers of %s wait: %w", name, err)
 			}
 		}

@@ -204,3 +204,53 @@ func TestAReaderIsNotEndedByARebuildsSwap(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWasWaitedForIsKept: a table that is always read, by one after the other, is got as soon as those end who had it. Who came
+// after them waits.
+func TestWhatWasWaitedForIsKept(t *testing.T) {
+	t.Parallel()
+	f := monthsFolder(t)
+	conn, err := pgx.Connect(t.Context(), f.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := reads(t, f.db, "whisper.timeline")
+	got := make(chan error, 1)
+	go func() {
+		got <- lockAll(t.Context(), tx, time.Now().Add(20*time.Second), []string{"whisper.attempts", "whisper.deliveries", "whisper.timeline"})
+	}()
+	waiting := func(mode string) func() bool {
+		return func() bool {
+			return len(f.texts("SELECT mode FROM pg_locks WHERE NOT granted AND relation = 'whisper.timeline'::regclass AND mode = '"+mode+"'")) > 0
+		}
+	}
+	eventually(t, "it waits for the first reader", waiting("AccessExclusiveLock"))
+	next, read := make(chan error, 1), context.WithoutCancel(t.Context())
+	second, err := pgx.Connect(t.Context(), f.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Close(context.Background()) }()
+	go func() {
+		_, err := second.Exec(read, "BEGIN; SELECT count(*) FROM whisper.timeline")
+		next <- err
+	}()
+	eventually(t, "the second reader waits behind it", waiting("AccessShareLock"))
+	if _, err := first.conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Errorf("the second reader came first: %v", err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-next; err != nil {
+		t.Error(err)
+	}
+}
