@@ -59,10 +59,8 @@ func unclaimed(p *whisperv1.Profile) bool {
 
 // isDevice: an address or a number may be several people's, a device is one's.
 func isDevice(e *whisperv1.Endpoint) bool {
-	return slices.Contains(deviceChannels, e.GetChannel())
+	return slices.Contains(domain.DeviceChannels, e.GetChannel())
 }
-
-var deviceChannels = []string{domain.ChannelAPNs, domain.ChannelFCM, "webpush"}
 
 // claimNow claims what a version before this one registered, when it is first pushed to. It is marked in memory only:
 // after a restart it may be claimed once more.
