@@ -27,6 +27,7 @@ import (
 	"github.com/sideshow/apns2/token"
 
 	"github.com/klivvr/whisper/consumers/push"
+	"github.com/klivvr/whisper/consumers/push/apps"
 	"github.com/klivvr/whisper/consumers/push/guard"
 	"github.com/klivvr/whisper/consumers/push/h2"
 	"github.com/klivvr/whisper/consumers/push/observe"
@@ -59,6 +60,7 @@ type credential struct {
 var (
 	_ push.Provider  = (*Provider)(nil)
 	_ push.Retracter = (*Provider)(nil)
+	_ apps.Defaulter = (*Provider)(nil)
 )
 
 // New makes a provider. A lane connects at its first attempt. The caller closes the provider.
@@ -97,6 +99,9 @@ func (p *Provider) Channel() string { return Channel }
 
 // Name implements push.Provider.
 func (p *Provider) Name() string { return Channel }
+
+// DefaultApp implements apps.Defaulter: the topic of endpoints that name no app, "" for none.
+func (p *Provider) DefaultApp() string { return p.cfg.Topic }
 
 // Ready returns an error while the credential is refused. All other trouble passes without help.
 func (p *Provider) Ready() error {

@@ -26,12 +26,14 @@ type fake struct {
 	refused      error
 	closed       atomic.Bool
 	apps         chan string
+	app          string // the default
 }
 
-func (f *fake) Channel() string { return f.channel }
-func (f *fake) Name() string    { return f.channel }
-func (f *fake) Ready() error    { return f.refused }
-func (f *fake) Close()          { f.closed.Store(true) }
+func (f *fake) Channel() string    { return f.channel }
+func (f *fake) Name() string       { return f.channel }
+func (f *fake) Ready() error       { return f.refused }
+func (f *fake) DefaultApp() string { return f.app }
+func (f *fake) Close()             { f.closed.Store(true) }
 
 func (f *fake) Send(_ context.Context, p *whisperv1.Push) push.Result {
 	f.apps <- p.GetApp()
@@ -419,5 +421,25 @@ func TestNoRetract(t *testing.T) {
 	r := f.routers["apns"].Retract(t.Context(), &whisperv1.Push{App: "com.a", Retract: true})
 	if r.Class != whisperv1.FailureClass_FAILURE_CLASS_DROP || r.Reason != "no_retract" {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// The file's default app may be an app of another channel. Where only flags can serve it, an endpoint that names no app keeps
+// to the flags' own default (APNs's topic): a token sent under another app's topic is called dead.
+func TestTheDefaultOfAFileIsNotThatOfFlags(t *testing.T) {
+	t.Parallel()
+	for own, want := range map[string]string{"com.ios": "com.ios", "": "com.android"} {
+		f := prepare(t)
+		f.write("apps.yaml", "default: com.android\nfcm:\n  - {apps: [com.android], key_file: a.key}\napns:\n  - {apps: [com.b], key_file: b.key}\n")
+		flags := f.provider("apns", "flags")
+		flags.app = own
+		if err := f.open(flags); err != nil {
+			t.Fatal(err)
+		}
+		f.want("apns", map[string]string{"": "flags"})
+		if app := <-flags.apps; app != want {
+			t.Errorf("the flags' provider got the app %q", app)
+		}
+		f.want("fcm", map[string]string{"": "key a"})
 	}
 }

@@ -45,6 +45,10 @@ type Config struct {
 	Now     func() time.Time
 }
 
+// Defaulter is a provider of flags that has a default app of its own, such as APNs's topic. It holds where the file names no
+// credential of the channel for its default app.
+type Defaulter interface{ DefaultApp() string }
+
 // Set is the providers of one process: one for each channel that has a credential.
 type Set struct {
 	cfg     Config
@@ -244,6 +248,11 @@ func (s *Set) complete(tables map[string]*table, fallback string) error {
 	var errs []error
 	for channel, t := range tables {
 		t.fallback = fallback
+		if h := t.of(fallback); h != nil && h.credential == nil {
+			if own, has := h.Provider.(Defaulter); has && own.DefaultApp() != "" {
+				t.fallback = own.DefaultApp()
+			}
+		}
 		if fallback == "" && t.others == nil && len(t.byApp) == 1 {
 			for only := range t.byApp {
 				t.fallback = only
