@@ -10,7 +10,12 @@ import (
 // It paces two things, each by an [allowance] of its own: records, which Kafka and dispatch have to do with, and connected users,
 // whose gateways, sockets and acknowledgements are another kind of work. The law of both is additive increase, multiplicative
 // decrease, as in TCP (RFC 5681): a pace is halved when too many alerts waited too long, grows by a sixteenth of what it was
-// before that while they don't, and doubles until the first cut and once it is past twice the last peak.
+// before that while they don't, and by a quarter of what it is until the first cut and once it is past twice the last peak. Where half
+// as many waited too long it stays as it is.
+//
+// TCP doubles there. But a window stops what is sent when answers are late, and a pace does not: what is handed over beyond what a
+// machine does is waited for by every alert until one tells of it and all of that is done. At twice what it does, half a second of
+// that costs alerts half a second; at a quarter more, an eighth.
 //
 // Three signals tell how alerts fare: their age when dispatch takes them, how long Kafka takes for their record to a channel, and
 // how long it is from there to their user's socket, which gateways tell by their facts. The last cuts only what is handed to
@@ -66,7 +71,7 @@ func (h hold) String() string { return holdNames[h] }
 
 const (
 	// firstPace is where the first broadcast beside alerts begins, in records a second, and where one goes on that an alert
-	// meets: it doubles from there. To begin with more would be a burst that fills gateways' and Kafka's queues for seconds
+	// meets: it grows from there. To begin with more would be a burst that fills gateways' and Kafka's queues for seconds
 	// before the first alert tells of it. firstSockets is the same in connected users a second.
 	firstPace    = 40_000
 	firstSockets = 2_500
@@ -78,6 +83,8 @@ const (
 	// It grows only once stepAlerts, two for each alert, have told how they fare with it.
 	paceStep   = 250 * time.Millisecond
 	stepAlerts = 8
+	// paceGrows is what a step multiplies the pace by until the first cut.
+	paceGrows = 1.25
 	// paceBurst is what a pace makes good for: loops look at the time every few milliseconds only.
 	paceBurst = 10 * time.Millisecond
 	// alertsGone is how long no alert must have come until broadcasts have no pace: who has an alert a minute keeps the pace.
@@ -123,9 +130,9 @@ func (c *pace) observe(s *signal, now time.Time, value time.Duration, h hold) {
 	case now.Sub(c.walked) >= settle: // it is over, and was not when this began to wait
 	default:
 		c.meet(now)
-		c.records.tell(now, 1)
+		c.records.tell(began, 1)
 		if now.Sub(c.handed) >= alertsGone { // gateways have nothing to tell
-			c.sockets.tell(now, 1)
+			c.sockets.tell(began, 1)
 		}
 		if s.judge(now, excess) {
 			c.cut(now, now, h)
@@ -133,12 +140,13 @@ func (c *pace) observe(s *signal, now time.Time, value time.Duration, h hold) {
 	}
 }
 
-// handsOver notes that an alert is written to a node, which will tell of it.
-func (c *pace) handsOver(now time.Time, node string) {
+// handsOver notes that an alert is written to a node, which will tell of it. alone: to no other node. Of several, whoever is first ends
+// the alert, and what the others tell of it is not seen.
+func (c *pace) handsOver(now time.Time, node string, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed = now
-	if n := c.gateways.of(now, []byte(node)); n != nil {
+	if n := c.gateways.of(now, []byte(node)); n != nil && alone {
 		n.handed(now)
 	}
 }
@@ -252,7 +260,7 @@ func (c *pace) step(now time.Time) {
 	switch {
 	case !c.gone(now):
 		c.meet(now)
-		c.records.step(now, nil)
+		c.records.step(now, c.trouble)
 		c.sockets.step(now, c.gateways.trouble)
 	case c.records.perSecond > 0:
 		c.records.end()
@@ -260,6 +268,11 @@ func (c *pace) step(now time.Time) {
 		c.alerts.share.of, c.kafka.share.of = 0, 0
 		c.gateways.reset()
 	}
+}
+
+// trouble says that alerts begin to wait too long: it is not the time to write more.
+func (c *pace) trouble(now time.Time) bool {
+	return c.alerts.share.past(now, mostShare/2) || c.kafka.share.past(now, mostShare/2)
 }
 
 // probe is until when nothing is walked, to see how long alerts wait without.

@@ -30,9 +30,10 @@ func (a *allowance) begin(now time.Time) {
 // end: there is no pace any more.
 func (a *allowance) end() { a.perSecond, a.peak, a.told, a.lowest = 0, 0, 0, time.Time{} }
 
-// tell notes that an alert has told n things of the pace that was in force at the time of.
+// tell notes that an alert that began to wait at the time of has told n things of the pace that was in force then. One that began right
+// after a step tells of the pace before it: what the new one fills has not filled yet.
 func (a *allowance) tell(of time.Time, n int) {
-	if !of.Before(a.stepped) {
+	if of.Sub(a.stepped) >= probeSettle {
 		a.told += n
 	}
 }
@@ -57,13 +58,13 @@ func (a *allowance) step(now time.Time, trouble func(time.Time) bool) {
 	case a.perSecond == 0 || a.told < stepAlerts || now.Sub(a.stepped) < paceStep:
 		return
 	case a.meter.rate(now) < a.perSecond/2: // nobody uses it
-	case trouble != nil && trouble(now):
+	case trouble(now):
 	default:
 		if a.perSecond >= 2*a.peak {
 			a.peak = 0
 		}
 		if a.peak == 0 {
-			a.perSecond *= 2
+			a.perSecond *= paceGrows
 		} else {
 			a.perSecond += a.peak / 16
 		}

@@ -84,12 +84,16 @@ func (n *gateway) tells(now, routed time.Time) {
 	n.delay += (min(max(now.Sub(routed), 0), silentFor) - n.delay) / 8
 }
 
-// trouble says that a node's alerts are late, or that it does not tell of them: it is not the time to hand over more.
+// trouble says that alerts begin to be late, or a node's are, or that it does not tell of them: it is not the time to hand over more.
+// A node that died while its alerts were late is no reason.
 func (g *gateways) trouble(now time.Time) bool {
+	if g.all.past(now, mostShare/2) {
+		return true
+	}
 	for _, n := range g.nodes {
 		waits := now.Sub(n.pending)
 		silent := !n.pending.IsZero() && waits > silentTimes*n.delay+paceStep && waits < silentFor
-		if !now.Before(n.aside) && (silent || n.lately.of > nodeShare) {
+		if !now.Before(n.aside) && (silent || n.lately.past(now, nodeShare)) {
 			return true
 		}
 	}
@@ -104,7 +108,7 @@ func (g *gateways) judge(now time.Time, n *gateway, excess time.Duration, routed
 	if now.Before(n.aside) {
 		return false
 	}
-	if lately && !pace.lowest.IsZero() && now.Sub(pace.lowest) >= asideAfter && 2*g.late() <= len(g.nodes) {
+	if lately && !pace.lowest.IsZero() && now.Sub(pace.lowest) >= asideAfter && !g.mostLate(now) {
 		n.aside = now.Add(asideFor)
 		g.reset() // most of it was of this node
 		return false
@@ -116,14 +120,19 @@ func (g *gateways) judge(now time.Time, n *gateway, excess time.Duration, routed
 	return g.all.add(now, late, shareOver) > mostShare || own
 }
 
-// late is at how many nodes too many alerts are.
-func (g *gateways) late() (n int) {
-	for _, node := range g.nodes {
-		if node.lately.of > nodeShare {
-			n++
+// mostLate says that too many alerts are late at most of the nodes that tell of any. Those that told before, and are gone, are not
+// well for that.
+func (g *gateways) mostLate(now time.Time) bool {
+	tell, late := 0, 0
+	for _, n := range g.nodes {
+		if n.lately.tells(now) {
+			tell++
+		}
+		if n.lately.past(now, nodeShare) {
+			late++
 		}
 	}
-	return n
+	return 2*late > tell
 }
 
 // reset begins all shares anew: the pace is another one.

@@ -96,7 +96,7 @@ func (c *crowd) alert(n *node) {
 	}
 	c.waits[n.name] = append(c.waits[n.name], wait)
 	if !c.silent {
-		c.handsOver(c.now, n.name)
+		c.handsOver(c.now, n.name, true)
 		c.facts = append(c.facts, told{c.now.Add(wait + n.hold), c.now, c.now.Add(wait + n.skew), n.name})
 	}
 }
@@ -183,6 +183,41 @@ func TestWithoutTheirSignalGatewaysDrown(t *testing.T) {
 	}
 }
 
+// TestABroadcastBeginsWithoutABacklog: in its first seconds it looks for what the machine can do, and must not find that by far more
+// than that. A pace that doubles has alerts wait 7 to 50 times as long as alone here, since it is told late.
+func TestABroadcastBeginsWithoutABacklog(t *testing.T) {
+	t.Parallel()
+	for name, is := range map[string]struct {
+		able        float64
+		hold, every time.Duration
+	}{
+		"5,000 a second":            {5_000, 60 * time.Millisecond, 10 * time.Millisecond},
+		"20,000 a second":           {20_000, 60 * time.Millisecond, 10 * time.Millisecond},
+		"few alerts":                {20_000, 60 * time.Millisecond, 100 * time.Millisecond},
+		"facts that are late":       {20_000, 300 * time.Millisecond, 10 * time.Millisecond},
+		"facts that are quite late": {20_000, 600 * time.Millisecond, 10 * time.Millisecond},
+		"gateways that do more":     {100_000, 300 * time.Millisecond, 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const runs = 4
+			times := 0.0
+			for seed := range uint64(runs) {
+				c := newCrowd(seed, is.able)
+				c.nodes[0].hold, c.every = is.hold, is.every
+				quiet := c.quiet()
+				clear(c.waits)
+				c.run(5*time.Second, true)
+				times += float64(c.p99()) / float64(quiet) / runs
+			}
+			t.Logf("alerts wait %.1f times as long as alone", times)
+			if times > 4 {
+				t.Errorf("alerts wait %.1f times as long as alone", times)
+			}
+		})
+	}
+}
+
 // A gateway that gets slower in the middle of a broadcast, and faster again.
 func TestThePaceFollowsAGateway(t *testing.T) {
 	t.Parallel()
@@ -231,6 +266,55 @@ func TestWhereAllGatewaysAreLateThePaceIsTheLeast(t *testing.T) {
 	}
 	if p := c.pace.now(c.now); p.by != holdGateways {
 		t.Errorf("held by %s", p.by)
+	}
+}
+
+// A gateway that dies while its alerts are late tells nothing any more, for good or bad.
+func TestAGatewayThatDiedLateDoesNotHoldBroadcasts(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(3, 20_000, 20_000, 20_000)
+	quiet := c.quiet()
+	_, _ = c.during(10, quiet)
+	c.nodes[1].stall = func(time.Time) time.Duration { return time.Duration(c.random.Int64N(int64(2 * time.Second))) }
+	_, _ = c.during(3, quiet)
+	c.nodes = slices.Delete(c.nodes, 1, 2)
+	_, _ = c.during(30, quiet)
+	if perSecond, well := c.during(30, quiet); perSecond < 40_000/2 || well < 0.75 {
+		t.Errorf("%.0f users a second of 40000, alerts fare well in %.0f%% of the seconds", perSecond, 100*well)
+	}
+}
+
+// Gateways that told before and are gone, as after a rollout, are not most of those that do well.
+func TestGatewaysThatAreGoneDoNotOutvoteThoseThatAreLate(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(3, 20_000, 20_000, 20_000, 20_000)
+	quiet := c.quiet()
+	_, _ = c.during(10, quiet)
+	c.nodes = c.nodes[2:]
+	_, _ = c.during(20, quiet)
+	for _, n := range c.nodes {
+		n.stall = func(time.Time) time.Duration { return time.Duration(c.random.Int64N(int64(2 * time.Second))) }
+	}
+	_, _ = c.during(10, quiet)
+	if perSecond, _ := c.during(30, quiet); perSecond > leastSockets*1.2 {
+		t.Errorf("%.0f users a second", perSecond)
+	}
+}
+
+// Of an alert that goes to two nodes the first that tells ends it. The other is not silent for that.
+func TestOfTwoNodesThatHaveAnAlertNoneIsSilent(t *testing.T) {
+	t.Parallel()
+	p, now := newPace(0), time.Unix(1_800_000_000, 0)
+	for _, node := range []string{"n1", "n2"} {
+		p.handsOver(now, node, false)
+	}
+	p.arrived(now.Add(50*time.Millisecond), now, now.Add(time.Millisecond), []byte("n1"))
+	if p.gateways.trouble(now.Add(2 * time.Second)) {
+		t.Error("n2 is taken to be silent")
+	}
+	p.handsOver(now, "n2", true)
+	if !p.gateways.trouble(now.Add(2 * time.Second)) {
+		t.Error("a node that tells nothing of what it alone has is not silent")
 	}
 }
 
@@ -296,7 +380,7 @@ func TestNoGatewayHoldsConnectedUsersForGood(t *testing.T) {
 			switch rapid.IntRange(0, 2).Draw(t, "what") {
 			case 0:
 				c.taken(now, now)
-				c.handsOver(now, "n")
+				c.handsOver(now, "n", true)
 			case 1:
 				routed := now.Add(-time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "ago")))
 				c.arrived(now, routed, routed.Add(time.Duration(odd.Draw(t, "took"))), []byte(rapid.StringN(0, 1, -1).Draw(t, "node")))

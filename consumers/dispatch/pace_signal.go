@@ -44,6 +44,7 @@ const (
 	// The mean is over so many alerts and so long, at least.
 	shareOver = 32
 	shareFor  = 320 * time.Millisecond
+	toldFor   = 10 * time.Second
 )
 
 // excess is value beyond the least.
@@ -94,6 +95,12 @@ func (s *share) add(now time.Time, late bool, over float64) float64 {
 	s.judged = now
 	return s.of
 }
+
+// past says whether it is more than most. A share that nobody added to for toldFor tells nothing of now.
+func (s *share) past(now time.Time, most float64) bool { return s.of > most && s.tells(now) }
+
+// tells: somebody was judged lately.
+func (s *share) tells(now time.Time) bool { return now.Sub(s.judged) < toldFor }
 
 // allowed is what may be waited.
 func (s *signal) allowed() time.Duration {

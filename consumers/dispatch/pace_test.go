@@ -182,6 +182,27 @@ func TestThePaceFitsTheMachine(t *testing.T) {
 	}
 }
 
+// TestABroadcastBesideFewAlertsBeginsWithoutABacklog: few alerts tell late that there is too much of it.
+func TestABroadcastBesideFewAlertsBeginsWithoutABacklog(t *testing.T) {
+	t.Parallel()
+	for _, able := range []float64{100_000, 300_000} {
+		const runs = 8
+		times := 0.0
+		for seed := range uint64(runs) {
+			m := newMachine(seed)
+			m.able, m.every = able, 100*time.Millisecond
+			m.run(time.Minute, false)
+			quiet := quantile(m.waits, 0.99)
+			_, p99 := m.during(5 * time.Second)
+			times += float64(p99) / float64(quiet) / runs
+		}
+		t.Logf("%.0f records a second: alerts wait %.1f times as long as alone", able, times)
+		if times > 4 {
+			t.Errorf("%.0f records a second: alerts wait %.1f times as long as alone", able, times)
+		}
+	}
+}
+
 // A process that has just started asks how alerts fare without broadcasts, before it walks.
 func TestAYoungProcessLooksFirst(t *testing.T) {
 	t.Parallel()

@@ -165,8 +165,8 @@ func (p *partition) handsOver(node string, route *whisperv1.Route) {
 	if err != nil {
 		return
 	}
-	if at, ok := p.state.HandedAt(id, route.GetAttempt()); ok {
-		p.role.pace.handsOver(at, node)
+	if at, nodes := p.state.Handed(id, route.GetAttempt()); nodes > 0 {
+		p.role.pace.handsOver(at, node, nodes == 1)
 	}
 }
 
@@ -177,7 +177,7 @@ func (p *partition) handed(in decide.Input, now time.Time) {
 		return
 	}
 	attempt, node := told.Fact.Attempt(told.Value)
-	if at, ok := p.state.HandedAt(told.Fact.ID, attempt); ok {
+	if at, nodes := p.state.Handed(told.Fact.ID, attempt); nodes > 0 {
 		p.role.pace.arrived(now, at, time.UnixMicro(told.Fact.SentUS), node)
 	}
 }

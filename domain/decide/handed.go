@@ -6,14 +6,18 @@ import (
 	"github.com/klivvr/whisper/domain"
 )
 
-// HandedAt is when a delivery's attempt was handed to the gateways that hold its user, if that attempt says how long the way to a
-// socket is: the first one, of a delivery that did not wait for its user to connect, is no part of a broadcast, and that no gateway
-// has told of yet.
-func (s *State) HandedAt(id domain.DeliveryID, attempt int32) (at time.Time, ok bool) {
-	d := s.deliveries.get(id.Hash())
-	if d == nil || attempt != 1 || d.attempt != 1 || d.walk != nil || d.all || d.parked || d.socketTook ||
-		d.sending.IsZero() || !d.openSockets() || !d.about(id) {
-		return time.Time{}, false
+// Handed says when a delivery's attempt was handed to the gateways that hold its user, and to how many of them: 0 where that attempt
+// does not say how long the way to a socket is. The first one does, of a delivery that did not wait for its user to connect, is no part of
+// a broadcast, and that no gateway has told of yet. It changes nothing: a flight stays one.
+func (s *State) Handed(id domain.DeliveryID, attempt int32) (at time.Time, nodes int) {
+	d := s.deliveries.byHash[id.Hash()]
+	if d == nil || attempt != 1 || d.attempt != 1 || d.walk != nil || d.all || d.parked || d.socketTook || d.sending.IsZero() || !d.about(id) {
+		return time.Time{}, 0
 	}
-	return d.sending, true
+	for _, w := range d.waiting {
+		if !w.push() {
+			nodes++
+		}
+	}
+	return d.sending, nodes
 }

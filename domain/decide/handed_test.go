@@ -41,15 +41,21 @@ func TestWhenAnAttemptWasHandedOver(t *testing.T) {
 		"a push":                             {"phone", "nour", 1, time.Time{}},
 		"a broadcast, which paces by others": {"news", "mona", 1, time.Time{}},
 	} {
-		got, ok := s.HandedAt(idOf(c.notification, c.user), c.attempt)
-		if ok == c.want.IsZero() || !got.Equal(c.want) {
-			t.Errorf("%s: %s, %v", what, got, ok)
+		got, nodes := s.Handed(idOf(c.notification, c.user), c.attempt)
+		if nodes > 0 == c.want.IsZero() || nodes > 1 || !got.Equal(c.want) {
+			t.Errorf("%s: %s, to %d nodes", what, got, nodes)
 		}
 	}
 	sent := proto.CloneOf(delivered("pay", "mona", 1).Event)
 	sent.Kind = &whisperv1.Event_DeliverySent{DeliverySent: &whisperv1.DeliverySent{Attempt: 1, Channel: domain.ChannelSocket, Node: "n1"}}
 	s.Decide(decide.FactArrived{Event: sent}, at(3))
-	if _, ok := s.HandedAt(idOf("pay", "mona"), 1); ok {
+	if _, nodes := s.Handed(idOf("pay", "mona"), 1); nodes > 0 {
 		t.Error("a gateway has told of it, and it is asked for again")
+	}
+	s.Decide(decide.NodeChanged{Node: "n2", Incarnation: 1}, at(3))
+	s.Decide(here("mona", "n2", "s3", 1), at(3))
+	s.Decide(arrived("both", "mona", 4, given{}), at(4))
+	if _, nodes := s.Handed(idOf("both", "mona"), 1); nodes != 2 {
+		t.Errorf("it was handed to %d of the two nodes", nodes)
 	}
 }
