@@ -131,7 +131,7 @@ func (c *pace) observe(s *signal, now time.Time, value time.Duration, h hold) {
 	default:
 		c.meet(now)
 		c.records.tell(began, 1)
-		if now.Sub(c.handed) >= alertsGone { // gateways have nothing to tell
+		if now.Sub(c.handed) >= silentFor { // gateways have nothing to tell
 			c.sockets.tell(began, 1)
 		}
 		if s.judge(now, excess) {

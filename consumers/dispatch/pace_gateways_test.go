@@ -348,6 +348,22 @@ func TestAlertsToPhonesDoNotHoldConnectedUsers(t *testing.T) {
 	}
 }
 
+// Nor does an alert to a socket now and then, beside many of which gateways tell nothing: the pace would grow by those few alone.
+func TestAnAlertToASocketNowAndThenDoesNotHoldConnectedUsers(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(9, 100_000)
+	c.silent = true
+	c.quiet()
+	for range 3 {
+		c.handsOver(c.now, "n0", true)
+		c.arrived(c.now, c.now, c.now.Add(time.Millisecond), []byte("n0"))
+		c.run(30*time.Second, true)
+	}
+	if c.sockets.perSecond < 4*firstSockets {
+		t.Errorf("%.0f users a second", c.sockets.perSecond)
+	}
+}
+
 // Connected users begin as a trickle beside alerts, and without alerts nothing holds them.
 func TestConnectedUsersBesideAlertsAreNoBurst(t *testing.T) {
 	t.Parallel()
