@@ -130,7 +130,16 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 		return *refused
 	}
 	t := p.try(ctx, n, domain.LaneOf(attempt.GetLane()))
-	if p.mend(t) && p.pause(ctx, attempt) {
+	mended := p.mend(t)
+	switch {
+	case !mended:
+	case !p.pause(ctx, attempt):
+		// Expired. A refusal of what has been mended says nothing of what would be sent now, so it stops nothing.
+		if t.verdict.Class == stop && ctx.Err() == nil {
+			p.guard.Abandon(&pass)
+			return push.Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+		}
+	default:
 		p.watch.SecondTries.Inc()
 		first := t
 		t = p.try(ctx, n, first.lane)

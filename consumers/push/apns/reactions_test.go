@@ -9,6 +9,7 @@ import (
 
 	"github.com/klivvr/whisper/consumers/push/apns/simulator"
 	"github.com/klivvr/whisper/consumers/push/gate"
+	"github.com/klivvr/whisper/domain/whisperv1"
 )
 
 func TestRefusedCredentialStopsUntilAProbeIsTaken(t *testing.T) {
@@ -78,6 +79,24 @@ func TestExpiredProviderTokenIsRefreshed(t *testing.T) {
 	}
 	if f.Ready() != nil {
 		t.Error(f.Ready())
+	}
+}
+
+// Of an attempt that expires while it has a new token made, nobody knows whether that one is refused as well.
+func TestWhatExpiresBeforeItsSecondTryStopsNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	now := f.clock.now()
+	f.clock.advance(now.Truncate(tokenSlot).Add(tokenSlot + 25*time.Minute).Sub(now))
+	f.send(t, device(1))
+	f.sim.Program("", 1, simulator.Answer{Status: 403, Reason: "ExpiredProviderToken", Delay: 200 * time.Millisecond})
+	p := attemptTo(device(1))
+	p.ExpiresAtMs = f.clock.now().Add(150 * time.Millisecond).UnixMilli()
+	if r := f.Send(t.Context(), p); r.Class != whisperv1.FailureClass_FAILURE_CLASS_EXPIRED {
+		t.Errorf("got %+v", r)
+	}
+	if r := f.send(t, device(2)); !r.Sent() || f.Ready() != nil {
+		t.Errorf("afterwards: %+v, %v", r, f.Ready())
 	}
 }
 

@@ -130,7 +130,9 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 	}
 	lane := domain.LaneOf(attempt.GetLane())
 	t, refused := p.try(ctx, lane, message)
-	if refused == nil && t.again(p) && p.pause(ctx, attempt) {
+	if refused == nil && t.again(p) {
+		// What comes of the second try counts, and where there is none, nobody knows what would have.
+		p.pause(ctx)
 		p.watch.SecondTries.Inc()
 		var second *try
 		if second, refused = p.try(ctx, lane, message); refused == nil {
@@ -205,6 +207,9 @@ func expired(attempt *whisperv1.Push, now time.Time) bool {
 
 // try makes one request when its turn comes. A result instead of it says that the turn is too far away, or came too late.
 func (p *Provider) try(ctx context.Context, lane domain.Lane, m *request) (*try, *push.Result) {
+	if expired(m.attempt, p.now()) { // it must not take a turn
+		return nil, p.renew(m)
+	}
 	refused, paced := p.line.turn(ctx, lane)
 	if paced {
 		p.watch.Paced.Inc()
@@ -276,14 +281,12 @@ func (t *try) again(p *Provider) bool {
 	return t.verdict.Then == Refresh && t.token != nil && p.tokens.Refuse(t.token)
 }
 
-// pause spreads second tries, and says whether the attempt is still valid after it.
-func (p *Provider) pause(ctx context.Context, attempt *whisperv1.Push) bool {
+// pause spreads second tries.
+func (p *Provider) pause(ctx context.Context) {
 	timer := time.NewTimer(20*time.Millisecond + rand.N(100*time.Millisecond))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		return false
 	}
-	return !expired(attempt, p.now())
 }

@@ -78,3 +78,21 @@ func hasTTLUpTo(body string, most int) bool {
 	}
 	return false
 }
+
+// Of an attempt that expires while it has a new access token made, nobody knows whether that one is refused as well.
+func TestWhatExpiresBeforeItsSecondTryStopsNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t, simulator.Config{}, nil)
+	f.send("phone")
+	f.forward(2 * time.Minute) // the access token may be replaced
+	f.fcm.Program("phone", 1, simulator.Answer{Status: 401, Delay: 200 * time.Millisecond})
+	p := f.push("phone")
+	p.ExpiresAtMs = f.now().Add(150 * time.Millisecond).UnixMilli()
+	if r := f.Send(t.Context(), p); r.Class != whisperv1.FailureClass_FAILURE_CLASS_EXPIRED {
+		t.Errorf("got %+v", r)
+	}
+	f.fcm.Forget("phone")
+	if r := f.send("phone"); !r.Sent() || f.Ready() != nil {
+		t.Errorf("afterwards: %+v, %v", r, f.Ready())
+	}
+}
