@@ -53,7 +53,11 @@ type Guard struct {
 	mu               sync.Mutex
 	stopped, failing bool
 	closed           bool
+	strange          time.Time // when an answer that the table does not know was told
 }
+
+// strangeRest is the least time between two lines about answers that the table does not know. The metric counts all.
+const strangeRest = time.Minute
 
 // New makes a guard that lets everything pass.
 func New(cfg Config) *Guard {
@@ -167,9 +171,20 @@ func (g *Guard) refused(pass *gate.Passage) {
 // Abandon ends an attempt that its caller gave up, or that was not made after all. It says nothing about the provider.
 func (g *Guard) Abandon(pass *gate.Passage) { pass.Abandon() }
 
-// Unclassified tells of an answer that the provider's table does not know.
+// Unclassified counts an answer that the provider's table does not know, and tells of one a minute: a provider that begins to give
+// a new one gives it to many attempts. The line of each attempt has its reason as well.
 func (g *Guard) Unclassified(status int, reason string) {
 	g.cfg.Watch.Unclassified.Inc()
+	now := g.cfg.Now()
+	g.mu.Lock()
+	tell := now.Sub(g.strange) >= strangeRest
+	if tell {
+		g.strange = now
+	}
+	g.mu.Unlock()
+	if !tell {
+		return
+	}
 	g.cfg.Log.Error("the provider gave an answer that the table does not know", "status", status, "reason", reason)
 }
 

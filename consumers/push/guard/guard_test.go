@@ -137,3 +137,16 @@ func TestWord(t *testing.T) {
 		}
 	}
 }
+
+func TestStrangeAnswersAreToldOnceAMinute(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for range 100 {
+		f.Unclassified(418, "TEAPOT")
+	}
+	f.at = f.at.Add(strangeRest)
+	f.Unclassified(418, "TEAPOT")
+	if told := strings.Count(f.logs.String(), "does not know"); told != 2 || f.cfg.Watch.Unclassified.Get() != 101 {
+		t.Errorf("told %d times, counted %d", told, f.cfg.Watch.Unclassified.Get())
+	}
+}
