@@ -179,7 +179,7 @@ func TestPreviewIsWhatAUserWouldGet(t *testing.T) {
 		{"intake would refuse the request: variable count is missing", []string{"greeting", "--user=mona"}},
 		{"in en: body: user.attributes.name is missing", []string{"greeting", "--var=count=3"}},
 		{"user omar has no profile", []string{"greeting", "--user=omar"}},
-		{"file: give the id of a template or a file", []string{}},
+		{"file: give either the id of a template or a file", []string{}},
 		{`variables: "[]" is not a JSON object`, []string{"greeting", "--variables=[]"}},
 		{`profile: unknown field "x"`, []string{"greeting", `--profile={"x":1}`}},
 	} {
@@ -197,7 +197,7 @@ func TestSendTakesVariablesOfAnyKind(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got.stdout, want)
 	}
 	got = whisper(t, nil, "send", "--user=mona", "--body=x", "--variables={}", "--dry-run")
-	if got.code != exitUsage || !strings.Contains(got.stderr, "variables: only a template has variables") {
+	if got.code != exitUsage || !strings.Contains(got.stderr, "variables: only templates have variables") {
 		t.Errorf("exit code %d, %s", got.code, got.stderr)
 	}
 }
