@@ -86,7 +86,7 @@ func TestSecrets(t *testing.T) {
 	for want, cfg := range map[string]AuthConfig{
 		"auth-secret-previous: has only 3 bytes":            {HMACSecret: of(32), PreviousHMACSecret: of(3)},
 		"auth-secret-previous: needs auth-secret":           {PreviousHMACSecret: of(32), PublicKeys: []byte(" ")},
-		`auth-algorithms: no key given is for "RS256"`:      {HMACSecret: of(32), Algorithms: []string{"RS256"}},
+		`auth-algorithms: no key is for "RS256": give such`: {HMACSecret: of(32), Algorithms: []string{"RS256"}},
 		"auth-audience: is empty":                           {HMACSecret: of(32), Audiences: []string{""}},
 		"auth-leeway: 1h0m0s is too long: give at most":     {HMACSecret: of(32), Leeway: time.Hour},
 		"auth-jwks-refresh: -1s is negative":                {JWKS: "https://idp.example.com/keys", JWKSRefresh: -time.Second},
