@@ -84,7 +84,7 @@ test("the page of whisper dev", async () => {
     await page.getByLabel("Text").fill("");
     assert.deepEqual(wrong, []);
     await page.getByRole("button", { name: "Send", exact: true }).click();
-    await page.getByRole("alert").filter({ hasText: "say what to send" }).waitFor();
+    await page.getByRole("alert").filter({ hasText: "there is nothing to send" }).waitFor();
   } finally {
     await browser.close();
     assert.equal(await dev.stop(), 0);
