@@ -52,6 +52,22 @@ type Result struct {
 	Bug bool
 }
 
+// Retract makes one attempt to remove a notification, or answers for a provider that can't.
+func Retract(ctx context.Context, by Provider, p *whisperv1.Push) Result {
+	if retracter, can := by.(Retracter); can {
+		return retracter.Retract(ctx, p)
+	}
+	return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "no_retract"}
+}
+
+// Expired is the result of an attempt whose time is over by now, which must not be made; nil for every other.
+func Expired(p *whisperv1.Push, now time.Time) *Result {
+	if ms := p.GetExpiresAtMs(); ms <= 0 || now.UnixMilli() < ms {
+		return nil
+	}
+	return &Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+}
+
 // Sent says whether the provider accepted the attempt.
 func (r Result) Sent() bool {
 	return r.Class == whisperv1.FailureClass_FAILURE_CLASS_UNSPECIFIED

@@ -136,17 +136,13 @@ func (f *feed) attempt(rec *kgo.Record) {
 
 // try lets the provider make the attempt, unless it has expired.
 func (f *feed) try(p *whisperv1.Push, now time.Time) Result {
-	if ms := p.GetExpiresAtMs(); ms > 0 && now.UnixMilli() >= ms {
-		return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+	if expired := Expired(p, now); expired != nil {
+		return *expired
 	}
-	if !p.GetRetract() {
-		return f.provider.Send(f.ctx, p)
+	if p.GetRetract() {
+		return Retract(f.ctx, f.provider, p)
 	}
-	retracter, can := f.provider.(Retracter)
-	if !can {
-		return Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "no_retract"}
-	}
-	return retracter.Retract(f.ctx, p)
+	return f.provider.Send(f.ctx, p)
 }
 
 // settled is called for each write of a record; the last one that succeeds settles it. A failed write leaves the offset

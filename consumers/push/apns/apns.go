@@ -130,22 +130,20 @@ func (p *Provider) Send(ctx context.Context, attempt *whisperv1.Push) push.Resul
 		return *refused
 	}
 	t := p.try(ctx, n, domain.LaneOf(attempt.GetLane()))
-	mended := p.mend(t)
-	switch {
-	case !mended:
-	case !p.pause(ctx, attempt):
-		// Expired. A refusal of what has been mended says nothing of what would be sent now, so it stops nothing.
-		if t.verdict.Class == stop && ctx.Err() == nil {
+	if p.mend(t) && p.pause(ctx) {
+		switch expired := push.Expired(attempt, p.now()); {
+		case expired == nil:
+			p.watch.SecondTries.Inc()
+			first := t
+			t = p.try(ctx, n, first.lane)
+			if t.status == 0 {
+				t.arrived = t.arrived || first.arrived
+				t.verdict = ClassifyNoAnswer(t.arrived)
+			}
+		case t.verdict.Class == stop && ctx.Err() == nil:
+			// A refusal of what has been mended says nothing of what would be sent now, so it stops nothing.
 			p.guard.Abandon(&pass)
-			return push.Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
-		}
-	default:
-		p.watch.SecondTries.Inc()
-		first := t
-		t = p.try(ctx, n, first.lane)
-		if t.status == 0 {
-			t.arrived = t.arrived || first.arrived
-			t.verdict = ClassifyNoAnswer(t.arrived)
+			return *expired
 		}
 	}
 	if ctx.Err() != nil { // the caller gave up, which says nothing about APNs
@@ -246,15 +244,14 @@ func (p *Provider) mend(t *try) bool {
 	}
 }
 
-// pause spreads second tries, and says whether the attempt is still valid after it.
-func (p *Provider) pause(ctx context.Context, attempt *whisperv1.Push) bool {
+// pause spreads second tries. It is false where ctx ended before.
+func (p *Provider) pause(ctx context.Context) bool {
 	timer := time.NewTimer(50*time.Millisecond + rand.N(200*time.Millisecond))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
 	case <-ctx.Done():
 		return false
 	}
-	ms := attempt.GetExpiresAtMs()
-	return ms == 0 || p.now().UnixMilli() < ms
 }

@@ -126,12 +126,7 @@ func (r *router) Send(ctx context.Context, p *whisperv1.Push) push.Result {
 
 // Retract implements push.Retracter.
 func (r *router) Retract(ctx context.Context, p *whisperv1.Push) push.Result {
-	return r.through(p, func(to push.Provider) push.Result {
-		if retracter, can := to.(push.Retracter); can {
-			return retracter.Retract(ctx, p)
-		}
-		return push.Result{Class: whisperv1.FailureClass_FAILURE_CLASS_DROP, Reason: "no_retract"}
-	})
+	return r.through(p, func(to push.Provider) push.Result { return push.Retract(ctx, to, p) })
 }
 
 func (r *router) through(p *whisperv1.Push, do func(push.Provider) push.Result) push.Result {

@@ -185,8 +185,8 @@ type request struct {
 // has expired meanwhile.
 func (p *Provider) renew(m *request) *push.Result {
 	now := p.now()
-	if expired(m.attempt, now) {
-		return &push.Result{Class: whisperv1.FailureClass_FAILURE_CLASS_EXPIRED, Reason: "expired"}
+	if expired := push.Expired(m.attempt, now); expired != nil {
+		return expired
 	}
 	if now.Sub(m.at) < time.Second {
 		return nil
@@ -200,15 +200,10 @@ func (p *Provider) renew(m *request) *push.Result {
 	return nil
 }
 
-func expired(attempt *whisperv1.Push, now time.Time) bool {
-	ms := attempt.GetExpiresAtMs()
-	return ms > 0 && now.UnixMilli() >= ms
-}
-
 // try makes one request when its turn comes. A result instead of it says that the turn is too far away, or came too late.
 func (p *Provider) try(ctx context.Context, lane domain.Lane, m *request) (*try, *push.Result) {
-	if expired(m.attempt, p.now()) { // it must not take a turn
-		return nil, p.renew(m)
+	if expired := push.Expired(m.attempt, p.now()); expired != nil { // it must not take a turn
+		return nil, expired
 	}
 	refused, paced := p.line.turn(ctx, lane)
 	if paced {
