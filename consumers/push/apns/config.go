@@ -4,15 +4,15 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/sideshow/apns2"
+
+	"github.com/klivvr/whisper/consumers/push/setting"
 )
 
 // The environments; a device token works in one of them only.
@@ -63,13 +63,9 @@ type Config struct {
 	Now     func() time.Time
 }
 
-// wrong is a problem of a setting, by its name where it was given: a flag, or a field of the apps file.
-func (c *Config) wrong(setting, format string, args ...any) error {
-	name := "apns-" + setting
-	if c.Credential != "" {
-		name = strings.ReplaceAll(setting, "-", "_")
-	}
-	return fmt.Errorf(name+": "+format, args...)
+// names are those of the settings where they were given.
+func (c *Config) names() setting.Names {
+	return setting.Names{Channel: Channel, File: c.Credential != ""}
 }
 
 // Validate names every problem of the settings.
@@ -90,7 +86,9 @@ func (c Config) resolve() (*resolved, error) {
 	c.setDefaults()
 	r := &resolved{Config: c, roots: c.RootCAs}
 	var errs []error
-	complain := func(setting, format string, args ...any) { errs = append(errs, c.wrong(setting, format, args...)) }
+	complain := func(setting, format string, args ...any) {
+		errs = append(errs, c.names().Wrong(setting, format, args...))
+	}
 
 	r.minter = &minter{keyID: c.KeyID, teamID: c.TeamID}
 	key := c.KeyPEM
@@ -134,24 +132,18 @@ func (r *resolved) resolveServer() error {
 	case r.Environment == Sandbox:
 		base = apns2.HostDevelopment
 	default:
-		errs = append(errs, r.wrong("environment", "unknown %q: production or sandbox", r.Environment))
+		errs = append(errs, r.names().Wrong("environment", "unknown %q: production or sandbox", r.Environment))
 	}
-	u, err := url.Parse(base)
-	if err != nil || base != "" && (u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/") {
-		errs = append(errs, r.wrong("url", "%q is not https://host:port", base))
-	} else {
-		r.base = u
-	}
+	var problem error
+	r.base, problem = r.names().Server(base)
+	errs = append(errs, problem)
 	if r.RootCAFile != "" {
-		text, err := os.ReadFile(r.RootCAFile)
-		if err != nil {
-			errs = append(errs, r.wrong("ca-file", "%w", err))
-		} else if r.roots = x509.NewCertPool(); !r.roots.AppendCertsFromPEM(text) {
-			errs = append(errs, r.wrong("ca-file", "has no certificate in PEM"))
-		}
+		roots, text, err := r.names().Roots(r.RootCAFile)
+		r.roots = roots
+		errs = append(errs, err)
 		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 			if cert, err := x509.ParseCertificate(block.Bytes); err == nil && cert.NotAfter.Before(r.Now()) {
-				errs = append(errs, r.wrong("ca-file", "the certificate of %s expired on %s", cert.Subject, cert.NotAfter.Format(time.DateOnly)))
+				errs = append(errs, r.names().Wrong("ca-file", "the certificate of %s expired on %s", cert.Subject, cert.NotAfter.Format(time.DateOnly)))
 			}
 		}
 	}
@@ -159,25 +151,13 @@ func (r *resolved) resolveServer() error {
 }
 
 func (c *Config) validateBounds() error {
-	var errs []error
-	for _, s := range []struct {
-		name     string
-		value    int
-		min, max int
-	}{{"connections", c.Connections, 1, 20}, {"streams", c.Streams, 1, 1000}} {
-		if s.value < s.min || s.value > s.max {
-			errs = append(errs, c.wrong(s.name, "%d is not between %d and %d", s.value, s.min, s.max))
-		}
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{{"request-timeout", c.RequestTimeout}, {"rest", c.Rest}, {"breaker-rest", c.BreakerRest}} {
-		if d.value < 0 {
-			errs = append(errs, c.wrong(d.name, "%s is negative", d.value))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		c.names().Bounds(
+			setting.Bound{Setting: "connections", Value: c.Connections, Min: 1, Max: 20},
+			setting.Bound{Setting: "streams", Value: c.Streams, Min: 1, Max: 1000},
+		),
+		c.names().Times(c.RequestTimeout, c.Rest, c.BreakerRest),
+	)
 }
 
 // Defaults are the settings where nothing else is said.

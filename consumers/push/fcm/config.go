@@ -3,15 +3,15 @@ package fcm
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/klivvr/whisper/consumers/push/setting"
 )
 
 // DefaultURL is Google's server.
@@ -61,13 +61,9 @@ func (c Config) Validate() error {
 	return err
 }
 
-// wrong is a problem of a setting, by its name where it was given: a flag, or a field of the apps file.
-func (c *Config) wrong(setting, format string, args ...any) error {
-	name := "fcm-" + setting
-	if c.Credential != "" {
-		name = strings.ReplaceAll(setting, "-", "_")
-	}
-	return fmt.Errorf(name+": "+format, args...)
+// names are those of the settings where they were given.
+func (c *Config) names() setting.Names {
+	return setting.Names{Channel: Channel, File: c.Credential != ""}
 }
 
 // resolved is what the settings come down to.
@@ -92,87 +88,64 @@ func (r *resolved) resolveAccount() error {
 	text := r.CredentialsJSON
 	switch {
 	case r.CredentialsFile == "" && len(text) == 0:
-		return r.wrong("credentials-file", "give the path of a service account's key (the Firebase console makes one)")
+		return r.names().Wrong("credentials-file", "give the path of a service account's key (the Firebase console makes one)")
 	case r.CredentialsFile != "" && len(text) > 0:
-		return r.wrong("credentials-file", "give the file or its text, not both")
+		return r.names().Wrong("credentials-file", "give the file or its text, not both")
 	case r.CredentialsFile != "":
 		var err error
 		if text, err = os.ReadFile(r.CredentialsFile); err != nil {
-			return r.wrong("credentials-file", "%w", err)
+			return r.names().Wrong("credentials-file", "%w", err)
 		}
 	}
 	a, err := parseAccount(text)
 	if err != nil {
-		return r.wrong("credentials-file", "%w", err)
+		return r.names().Wrong("credentials-file", "%w", err)
 	}
 	if r.account = a; r.Project == "" {
 		r.Project = a.project
 	}
 	if !projectID.MatchString(r.Project) {
-		return r.wrong("project", "%q is not a project's id", r.Project)
+		return r.names().Wrong("project", "%q is not a project's id", r.Project)
 	}
 	return nil
 }
 
 func (r *resolved) resolveServer() error {
-	var errs []error
-	u, err := url.Parse(r.BaseURL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" {
-		errs = append(errs, r.wrong("url", "%q is not https://host:port", r.BaseURL))
-	} else {
-		r.base = u
+	base, problem := r.names().Server(r.BaseURL)
+	r.base = base
+	if r.RootCAFile == "" {
+		return problem
 	}
-	if r.RootCAFile != "" {
-		pem, err := os.ReadFile(r.RootCAFile)
-		if err != nil {
-			errs = append(errs, r.wrong("ca-file", "%w", err))
-		} else if r.roots = x509.NewCertPool(); !r.roots.AppendCertsFromPEM(pem) {
-			errs = append(errs, r.wrong("ca-file", "has no certificate in PEM"))
-		}
-	}
-	return errors.Join(errs...)
+	roots, _, err := r.names().Roots(r.RootCAFile)
+	r.roots = roots
+	return errors.Join(problem, err)
 }
 
 func (c *Config) validateFormat() error {
 	var errs []error
 	if c.Format.Target != TargetToken && c.Format.Target != TargetFID {
-		errs = append(errs, c.wrong("target", "unknown %q: %s or %s", c.Format.Target, TargetToken, TargetFID))
+		errs = append(errs, c.names().Wrong("target", "unknown %q: %s or %s", c.Format.Target, TargetToken, TargetFID))
 	}
 	for _, name := range c.Format.DataCategories {
 		if name == "" || len(name) > 64 {
-			errs = append(errs, c.wrong("data-categories", "%q can't be a category", name))
+			errs = append(errs, c.names().Wrong("data-categories", "%q can't be a category", name))
 		}
 	}
 	if len(c.Format.ChannelID) > 256 {
-		errs = append(errs, c.wrong("channel-id", "it has %d bytes, at most 256 are allowed", len(c.Format.ChannelID)))
+		errs = append(errs, c.names().Wrong("channel-id", "it has %d bytes, at most 256 are allowed", len(c.Format.ChannelID)))
 	}
 	return errors.Join(errs...)
 }
 
 func (c *Config) validateBounds() error {
-	var errs []error
-	for _, s := range []struct {
-		name     string
-		value    int
-		min, max int
-	}{
-		{"connections", c.Connections, 1, 50},
-		{"streams", c.Streams, 1, 1000},
-		{"per-minute", c.PerMinute, 600, 100_000_000},
-	} {
-		if s.value < s.min || s.value > s.max {
-			errs = append(errs, c.wrong(s.name, "%d is not between %d and %d", s.value, s.min, s.max))
-		}
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{{"request-timeout", c.RequestTimeout}, {"rest", c.Rest}, {"breaker-rest", c.BreakerRest}} {
-		if d.value < 0 {
-			errs = append(errs, c.wrong(d.name, "%s is negative", d.value))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(
+		c.names().Bounds(
+			setting.Bound{Setting: "connections", Value: c.Connections, Min: 1, Max: 50},
+			setting.Bound{Setting: "streams", Value: c.Streams, Min: 1, Max: 1000},
+			setting.Bound{Setting: "per-minute", Value: c.PerMinute, Min: 600, Max: 100_000_000},
+		),
+		c.names().Times(c.RequestTimeout, c.Rest, c.BreakerRest),
+	)
 }
 
 // Defaults are the settings where nothing else is said.
