@@ -40,21 +40,13 @@ type Answer struct {
 	Fault      Fault
 }
 
-type program struct {
-	answer Answer
-	left   int // negative: for good
-}
-
 // Program gives the next times pushes to a token this answer instead of their own (times < 1: all, until
 // Forget). Several programs of a token follow each other. The token "" stands for every device that has
 // no program.
 func (s *Simulator) Program(token string, times int, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if times < 1 {
-		times = -1
-	}
-	s.programs[token] = append(s.programs[token], &program{a, times})
+	s.programs.Add(token, times, a)
 }
 
 // Forget drops the programs of a token.
@@ -83,18 +75,8 @@ var prefixes = map[string]Answer{
 func (s *Simulator) programmed(token string) (Answer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range []string{token, ""} {
-		queue := s.programs[name]
-		if len(queue) == 0 {
-			continue
-		}
-		p := queue[0]
-		if p.left > 0 {
-			if p.left--; p.left == 0 {
-				s.programs[name] = queue[1:]
-			}
-		}
-		return p.answer, true
+	if a, ok := s.programs.Next(token); ok {
+		return a, true
 	}
 	if i := strings.IndexByte(token, '-'); i >= 0 {
 		a, ok := prefixes[token[:i+1]]

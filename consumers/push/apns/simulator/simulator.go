@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/klivvr/whisper/consumers/push/localca"
+	"github.com/klivvr/whisper/consumers/push/standin"
 )
 
 // Config says how the simulator behaves.
@@ -88,15 +89,12 @@ type Simulator struct {
 	auth     authenticator
 	serving  sync.WaitGroup
 
-	mu         sync.Mutex
-	closed     bool
-	conns      map[*conn]struct{}
-	programs   map[string][]*program
-	counts     Counts
-	ring       []Received
-	ringNext   int
-	watchers   map[int]func(Received)
-	watcherSeq int
+	mu       sync.Mutex
+	closed   bool
+	conns    map[*conn]struct{}
+	programs standin.ByToken[Answer]
+	counts   Counts
+	kept     *standin.Record[Received]
 }
 
 // Start listens and serves until Close; ctx bounds only the beginning.
@@ -136,7 +134,7 @@ func Start(ctx context.Context, cfg Config) (*Simulator, error) {
 	}
 	s := &Simulator{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, ca: ca, roots: x509.NewCertPool(),
-		conns: map[*conn]struct{}{}, programs: map[string][]*program{}, watchers: map[int]func(Received){},
+		conns: map[*conn]struct{}{}, programs: standin.ByToken[Answer]{}, kept: standin.NewRecord[Received](cfg.Remember),
 		counts: Counts{Refused: map[string]int64{}},
 		auth:   authenticator{keyID: cfg.KeyID, teamID: cfg.TeamID, key: cfg.Key},
 	}
@@ -198,13 +196,11 @@ func (s *Simulator) Close() {
 func (s *Simulator) Watch(f func(Received)) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watcherSeq++
-	id := s.watcherSeq
-	s.watchers[id] = f
+	id := s.kept.Watch(f)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.watchers, id)
+		s.kept.Unwatch(id)
 	}
 }
 
@@ -212,9 +208,7 @@ func (s *Simulator) Watch(f func(Received)) (cancel func()) {
 func (s *Simulator) Received() []Received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]Received, 0, len(s.ring))
-	out = append(out, s.ring[s.ringNext:]...)
-	return append(out, s.ring[:s.ringNext]...)
+	return s.kept.All()
 }
 
 // Counts are the totals of now.
@@ -275,15 +269,7 @@ func (s *Simulator) accepted(r Received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts.Accepted++
-	if len(s.ring) < s.cfg.Remember {
-		s.ring = append(s.ring, r)
-	} else {
-		s.ring[s.ringNext] = r
-		s.ringNext = (s.ringNext + 1) % len(s.ring)
-	}
-	for _, f := range s.watchers {
-		f(r)
-	}
+	s.kept.Add(r)
 }
 
 func (s *Simulator) refused(reason string) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/klivvr/whisper/consumers/push/standin"
 )
 
 // Fault is something that happens instead of an answer, or beside it.
@@ -42,31 +44,19 @@ type Answer struct {
 	Fault      Fault         `json:"fault,omitempty"`
 }
 
-type program struct {
-	answer Answer
-	left   int // negative: for good
-}
-
 // Program gives the next times messages to a token this answer instead of their own (times < 1: all, until Forget).
 // Several programs of a token follow each other. The token "" stands for every device that has no program.
 func (s *Simulator) Program(token string, times int, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.programs[token] = append(s.programs[token], newProgram(times, a))
+	s.programs.Add(token, times, a)
 }
 
 // ProgramTokens does the same for the token endpoint; only Status, Body, Delay and Fault count there.
 func (s *Simulator) ProgramTokens(times int, a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.minting = append(s.minting, newProgram(times, a))
-}
-
-func newProgram(times int, a Answer) *program {
-	if times < 1 {
-		times = -1
-	}
-	return &program{a, times}
+	s.minting.Add(times, a)
 }
 
 // Forget drops the programs of a token, and of the token endpoint for "".
@@ -75,7 +65,7 @@ func (s *Simulator) Forget(token string) {
 	defer s.mu.Unlock()
 	delete(s.programs, token)
 	if token == "" {
-		s.minting = nil
+		s.minting = standin.Answers[Answer]{}
 	}
 }
 
@@ -99,27 +89,10 @@ var prefixes = map[string]Answer{
 	"rotating-": {Delay: 10 * time.Millisecond, Fault: GoAway},
 }
 
-// next takes the next answer of a list of programs; ok says that there was one.
-func next(list []*program) (a Answer, rest []*program, ok bool) {
-	if len(list) == 0 {
-		return Answer{}, list, false
-	}
-	p := list[0]
-	if p.left > 0 {
-		if p.left--; p.left == 0 {
-			list = list[1:]
-		}
-	}
-	return p.answer, list, true
-}
-
 // programmed is the answer that was asked for this token. The mutex is held.
 func (s *Simulator) programmed(token string) (Answer, bool) {
-	for _, name := range []string{token, ""} {
-		a, rest, ok := next(s.programs[name])
-		if s.programs[name] = rest; ok {
-			return a, true
-		}
+	if a, ok := s.programs.Next(token); ok {
+		return a, true
 	}
 	if i := strings.IndexByte(token, '-'); i >= 0 {
 		a, ok := prefixes[token[:i+1]]

@@ -90,8 +90,7 @@ func (s *Simulator) token(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, status, map[string]string{"error": word, "error_description": text})
 	}
 	s.mu.Lock()
-	a, rest, asked := next(s.minting)
-	s.minting = rest
+	a, asked := s.minting.Next()
 	s.mu.Unlock()
 	if asked && !s.wait(r, a.Delay) {
 		return

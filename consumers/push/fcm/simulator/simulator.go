@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/klivvr/whisper/consumers/push/localca"
+	"github.com/klivvr/whisper/consumers/push/standin"
 )
 
 // Config says how the simulator behaves.
@@ -84,18 +85,15 @@ type Simulator struct {
 	key      *rsa.PrivateKey
 	serving  sync.WaitGroup
 
-	mu         sync.Mutex
-	access     map[string]time.Time // access tokens and their end
-	programs   map[string][]*program
-	minting    []*program
-	counts     Counts
-	quota      window
-	devices    map[string]*window
-	ring       []Received
-	ringNext   int
-	sequence   int64
-	watchers   map[int]func(Received)
-	watcherSeq int
+	mu       sync.Mutex
+	access   map[string]time.Time // access tokens and their end
+	programs standin.ByToken[Answer]
+	minting  standin.Answers[Answer]
+	counts   Counts
+	quota    window
+	devices  map[string]*window
+	kept     *standin.Record[Received]
+	sequence int64
 }
 
 // Start listens and serves until Close; ctx bounds only the beginning.
@@ -120,8 +118,8 @@ func Start(ctx context.Context, cfg Config) (*Simulator, error) {
 	}
 	s := &Simulator{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, ca: ca, roots: x509.NewCertPool(), key: key,
-		access: map[string]time.Time{}, programs: map[string][]*program{}, devices: map[string]*window{},
-		watchers: map[int]func(Received){}, counts: Counts{Refused: map[string]int64{}},
+		access: map[string]time.Time{}, programs: standin.ByToken[Answer]{},
+		kept: standin.NewRecord[Received](cfg.Remember), devices: map[string]*window{}, counts: Counts{Refused: map[string]int64{}},
 	}
 	s.roots.AppendCertsFromPEM(ca)
 	var lc net.ListenConfig
@@ -249,13 +247,11 @@ func (s *Simulator) Close() {
 func (s *Simulator) Watch(f func(Received)) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watcherSeq++
-	id := s.watcherSeq
-	s.watchers[id] = f
+	id := s.kept.Watch(f)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.watchers, id)
+		s.kept.Unwatch(id)
 	}
 }
 
@@ -263,9 +259,7 @@ func (s *Simulator) Watch(f func(Received)) (cancel func()) {
 func (s *Simulator) Received() []Received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]Received, 0, len(s.ring))
-	out = append(out, s.ring[s.ringNext:]...)
-	return append(out, s.ring[:s.ringNext]...)
+	return s.kept.All()
 }
 
 // Counts are the totals of now.
@@ -291,15 +285,7 @@ func (s *Simulator) accepted(token string, body []byte) (name string) {
 		At: at, Token: token, Body: body,
 		Name: fmt.Sprintf("projects/%s/messages/0:%d%%%016x", s.cfg.Project, at.UnixMicro(), s.sequence),
 	}
-	if len(s.ring) < s.cfg.Remember {
-		s.ring = append(s.ring, r)
-	} else {
-		s.ring[s.ringNext] = r
-		s.ringNext = (s.ringNext + 1) % len(s.ring)
-	}
-	for _, f := range s.watchers {
-		f(r)
-	}
+	s.kept.Add(r)
 	return r.Name
 }
 
