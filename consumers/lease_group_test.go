@@ -41,6 +41,17 @@ func (h *slowly) Handle(ctx context.Context, records []*kgo.Record) error {
 
 func (h *slowly) Close(context.Context) error { return nil }
 
+// requestsCluster is a fake broker with one topic of one partition: requests.
+func requestsCluster(t *testing.T) *kfake.Cluster {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
 func slowLoop(t *testing.T, c *kfake.Cluster, name string) (*Loop, *slowly) {
 	t.Helper()
 	h := &slowly{}
@@ -79,11 +90,7 @@ func until(t *testing.T, what string, so func() bool) {
 // this process can't reach its coordinator, and keeps looking for it.
 func TestABatchStopsWhereTheLeaseEnds(t *testing.T) {
 	t.Parallel()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := requestsCluster(t)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))
 	if err != nil {
 		t.Fatal(err)
@@ -123,11 +130,7 @@ func TestABatchStopsWhereTheLeaseEnds(t *testing.T) {
 // old partitions until that one's assignment.
 func TestOnlyTheMemberThatWasAssignedIsConfirmed(t *testing.T) {
 	t.Parallel()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := requestsCluster(t)
 	l, _ := slowLoop(t, c, "first")
 	until(t, "it leads", l.Leads)
 	if err := l.ask(t.Context()); err != nil {
@@ -144,11 +147,7 @@ func TestOnlyTheMemberThatWasAssignedIsConfirmed(t *testing.T) {
 // TestASlowCommitDoesNotEndTheLease: the answer to a commit is held until the lease has been renewed beside it for longer than a session.
 func TestASlowCommitDoesNotEndTheLease(t *testing.T) {
 	t.Parallel()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := requestsCluster(t)
 	l, _ := slowLoop(t, c, "first")
 	until(t, "it leads", l.Leads)
 	release, came := make(chan struct{}), make(chan struct{})

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -25,11 +24,7 @@ func (idle) Close(context.Context) error                    { return nil }
 // process has taken its instance, no answer lets it act, not even for the moment until the client has read it.
 func TestARefusedMemberNeverLeadsAgain(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := requestsCluster(t)
 	loop, err := NewLoop(LoopConfig{
 		Client: ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "test", Instance: "pod-0", SessionTimeout: 2 * time.Minute},
 		Group:  "g", Topics: []string{"requests"}, Handler: idle{},
@@ -84,11 +79,7 @@ func TestARefusedMemberNeverLeadsAgain(t *testing.T) {
 // keeps its partitions: the next coordinator has its membership, and a session of its own.
 func TestAMemberOutwaitsItsCoordinator(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "requests"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := requestsCluster(t)
 	client := ClientConfig{Brokers: cluster.ListenAddrs(), ClientID: "test", Instance: "pod-0", SessionTimeout: DefaultSessionTimeout}
 	var closed atomic.Int32
 	loop, err := NewLoop(LoopConfig{Client: client, Group: "g", Topics: []string{"requests"}, Handler: closing{&closed}})
