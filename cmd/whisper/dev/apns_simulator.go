@@ -2,9 +2,6 @@ package dev
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
 	"time"
 
 	"github.com/klivvr/whisper/cmd/whisper/cli"
@@ -28,16 +25,7 @@ func (c *APNsSimulator) Help() string {
     whisper push --apns-url https://127.0.0.1:8443 --apns-ca-file ca.pem --apns-key-file key.p8 --apns-key-id SIMULATOR1 --apns-team-id SIMULATOR2`
 }
 
-func (c *APNsSimulator) Check() error {
-	var errs []error
-	if _, port, err := net.SplitHostPort(c.Addr); err != nil || port == "" {
-		errs = append(errs, fmt.Errorf("addr: %q is not host:port", c.Addr))
-	}
-	if c.Latency < 0 {
-		errs = append(errs, fmt.Errorf("latency: %s is negative", c.Latency))
-	}
-	return errors.Join(errs...)
-}
+func (c *APNsSimulator) Check() error { return checkSimulator(c.Addr, c.Latency) }
 
 func (c *APNsSimulator) Run(ctx context.Context, p *cli.Process) error {
 	return simulator.Run(ctx, simulator.Config{

@@ -17,6 +17,18 @@ type Simulate struct {
 	FCM  FCMSimulator  `cmd:"" name:"fcm" help:"Run a simulated FCM."`
 }
 
+// checkSimulator names the problems of the settings that all simulators have.
+func checkSimulator(addr string, latency time.Duration) error {
+	var errs []error
+	if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+		errs = append(errs, fmt.Errorf("addr: %q is not host:port", addr))
+	}
+	if latency < 0 {
+		errs = append(errs, fmt.Errorf("latency: %s is negative", latency))
+	}
+	return errors.Join(errs...)
+}
+
 // FCMSimulator is `whisper simulate fcm`: a simulated FCM.
 type FCMSimulator struct {
 	Addr            string        `default:"127.0.0.1:8444" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
@@ -44,13 +56,7 @@ An outage for all other tokens, and its end:
 }
 
 func (c *FCMSimulator) Check() error {
-	var errs []error
-	if _, port, err := net.SplitHostPort(c.Addr); err != nil || port == "" {
-		errs = append(errs, fmt.Errorf("addr: %q is not host:port", c.Addr))
-	}
-	if c.Latency < 0 {
-		errs = append(errs, fmt.Errorf("latency: %s is negative", c.Latency))
-	}
+	errs := []error{checkSimulator(c.Addr, c.Latency)}
 	if c.Quota < 0 {
 		errs = append(errs, fmt.Errorf("quota: %d is negative", c.Quota))
 	}
