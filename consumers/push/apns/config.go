@@ -143,7 +143,8 @@ func (r *resolved) resolveServer() error {
 		errs = append(errs, err)
 		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 			if cert, err := x509.ParseCertificate(block.Bytes); err == nil && cert.NotAfter.Before(r.Now()) {
-				errs = append(errs, r.names().Wrong("ca-file", "the certificate of %s expired on %s", cert.Subject, cert.NotAfter.Format(time.DateOnly)))
+				expired := cert.NotAfter.Format(time.DateOnly)
+				errs = append(errs, r.names().Wrong("ca-file", "the certificate of %s expired on %s", cert.Subject, expired))
 			}
 		}
 	}
