@@ -154,8 +154,8 @@ func TestAWalkKnowsItsOwnCountsAfterARestart(t *testing.T) {
 	}
 }
 
-// TestAWalkCountsHandledAndForgottenUsers: dispatch dies with its cursor before users whom it had sent
-// to. Two of them are forgotten, so that only facts know them: mona has it, and of omar nobody can say.
+// TestAWalkCountsHandledAndForgottenUsers: dispatch dies when it has sent to users behind its cursor. Two of them are
+// forgotten, so that only facts know them: mona has it, and of omar nobody can say.
 func TestAWalkCountsHandledAndForgottenUsers(t *testing.T) {
 	t.Parallel()
 	walk := decide.WalkOn{Lane: domain.Low}

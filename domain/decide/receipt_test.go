@@ -135,7 +135,8 @@ func TestAReadInTheReplay(t *testing.T) {
 	}
 }
 
-// TestAGuessedReadTakesNobodyOutOfABroadcast: whom it comes to later, and who waits, can't be ended by their word.
+// TestAGuessedReadTakesNobodyOutOfABroadcast: a read that somebody guessed ends nothing for users whom the broadcast has not
+// reached yet, nor for those who wait.
 func TestAGuessedReadTakesNobodyOutOfABroadcast(t *testing.T) {
 	t.Parallel()
 	s := decide.NewState(0, decide.DefaultPolicy())

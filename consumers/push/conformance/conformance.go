@@ -30,7 +30,7 @@ const (
 	Accept Behavior = "accept"
 	// Outage is the provider's own word that it fails, without a Retry-After.
 	Outage Behavior = "outage"
-	// Later asks to come again after [RetryAfter], by the header.
+	// Later is an outage with a Retry-After header of [RetryAfter].
 	Later Behavior = "later"
 	// Dead says that the endpoint is dead, in the way that it also would to a wrong environment or credential of ours.
 	Dead Behavior = "dead"
